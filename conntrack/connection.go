@@ -1,0 +1,24 @@
+package conntrack
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Connection is one client-server pairing as a data plane holds it: an
+// observation, valid at the moment it was read.
+type Connection struct {
+	Protocol Protocol
+	Client   netip.AddrPort
+	Virtual  netip.AddrPort // where the client sends to
+	Server   netip.AddrPort // the real server it is paired with
+	Method   string         // forwarding method it was created with: nat, dr, tunnel, local
+	State    State
+	// Proven is whether the connection has shown that its client is real (TCP:
+	// the handshake; UDP: a reply, or several spaced packets where replies are
+	// not seen). Only proven connections are safe from eviction.
+	Proven bool
+	// Expires is the time left until the entry dies if no packet comes. Zero or
+	// negative: expired and waiting for the sweep.
+	Expires time.Duration
+}

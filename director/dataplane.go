@@ -1,0 +1,134 @@
+package director
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// Dataplane is what moves packets: the XDP program or the kernel's IPVS. State
+// flows one way: the director computes operations, the data plane runs them.
+// Implementations are safe for concurrent use.
+type Dataplane interface {
+	// Found reads what the kernel holds now: never a cached or assumed value.
+	Found(ctx context.Context) (State, error)
+
+	// Apply runs the operations in order. Each is idempotent: adding what is
+	// there and removing what is not succeed. The first failure ends the run
+	// and is returned as an *OperationError that names the operation.
+	Apply(ctx context.Context, ops []Operation) error
+
+	// Stats reads the counters of all services and servers, and the drops.
+	Stats(ctx context.Context) (Stats, error)
+
+	// Connections iterates over the connection table's entries that match. The
+	// table changes meanwhile: an entry created or removed during the walk may
+	// or may not be seen, no other is missed or seen twice.
+	Connections(ctx context.Context, filter ConnectionFilter) iter.Seq2[conntrack.Connection, error]
+
+	// Close releases the handles. Traffic flows on.
+	Close() error
+}
+
+// State is a set of services and the settings they share: desired or found.
+type State struct {
+	Services []Service // sorted by key
+	Timeouts conntrack.Timeouts
+}
+
+// ConnectionFilter selects connections; zero fields match everything.
+type ConnectionFilter struct {
+	Service ServiceKey
+	Server  netip.AddrPort
+	Client  netip.Prefix
+}
+
+// Counters are 64-bit totals since the service or server was added. Bytes count
+// the IP packet (kernel: ip_vs_in_stats counts skb->len at the IP layer).
+type Counters struct {
+	Connections uint64
+	InPackets   uint64 // client to server
+	InBytes     uint64
+	OutPackets  uint64 // server to client; only where replies pass the director (nat)
+	OutBytes    uint64
+}
+
+// Add adds o to c.
+func (c *Counters) Add(o Counters) {
+	c.Connections += o.Connections
+	c.InPackets += o.InPackets
+	c.InBytes += o.InBytes
+	c.OutPackets += o.OutPackets
+	c.OutBytes += o.OutBytes
+}
+
+// Stats is an observation of a data plane.
+type Stats struct {
+	Services []ServiceStats // sorted by key
+	// Drops and other named packet events with their totals since the data
+	// plane was loaded; every name the data plane knows is present.
+	Events []Event
+	Table  []TableStats // the connection tables
+	// Interfaces the data plane is attached to.
+	Interfaces []InterfaceStats
+}
+
+// EventKind says what became of the packets an event counts.
+type EventKind string
+
+// The kinds of packet events.
+const (
+	EventPass   EventKind = "pass"   // left to the host's stack, untouched
+	EventDrop   EventKind = "drop"   // dropped
+	EventAnswer EventKind = "answer" // answered by the director: ICMP error or TCP reset
+	EventNote   EventKind = "note"   // something worth counting on the way of a packet
+	EventFault  EventKind = "fault"  // cannot happen: a bug if not zero
+)
+
+// Event is one named count of packets.
+type Event struct {
+	Name  string
+	Kind  EventKind
+	Help  string
+	Count uint64
+}
+
+// ServiceStats are one service's counters and those of its servers.
+type ServiceStats struct {
+	Key      ServiceKey
+	Counters Counters // includes those of servers removed since
+	Servers  []ServerStats
+}
+
+// ServerStats are one server's counters and its condition.
+type ServerStats struct {
+	Server   realserver.Server
+	Counters Counters
+	Active   uint64 // connections in an active state, as IPVS counts them
+	Inactive uint64
+	// Reachable is whether the data plane has a next hop for the server. An
+	// unreachable server is not scheduled.
+	Reachable bool
+	// Reason says in words why the server is not reachable; empty if it is.
+	Reason string
+}
+
+// TableStats describes one connection table.
+type TableStats struct {
+	Family    string // "ipv4" or "ipv6"
+	Limit     uint64 // connections it is sized for, at two keys each
+	Keys      uint64 // keys in use at the last complete sweep
+	Slots     uint64 // keys it has room for
+	Bytes     uint64 // memory it occupies
+	Expired   uint64 // connections removed by the sweep since the daemon started
+	Corrected uint64 // active/inactive counts healed by the sweep's recount
+}
+
+// InterfaceStats describes one interface the data plane is attached to.
+type InterfaceStats struct {
+	Name string
+	Mode string // native or generic
+}

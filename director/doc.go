@@ -1,0 +1,19 @@
+// Package director is the domain of a layer-4 director: services, what is
+// desired, what is found, the plan that leads from one to the other, and the
+// Dataplane interface that carries it out.
+//
+// Words, used the same way in code, flags, metrics and documents:
+//
+//   - director: the host that runs Shunt
+//   - service: a virtual service: protocol, virtual address and port
+//   - server: a real server of one service
+//   - data plane: what moves packets: xdp or ipvs
+//   - method: forwarding method: nat, dr, tunnel or local
+//   - connection: one client-server pairing in the connection table
+//   - drain: to take a server out of service while its connections finish
+//   - desired and found: what was asked for, and what the kernel holds
+//
+// The package does no I/O. It does not know maps, netlink or HTTP; adapters
+// (director/xdp, director/config, director/api) depend on it and never the
+// other way round. Start reading at Dataplane, then Director.
+package director

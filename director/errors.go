@@ -1,0 +1,27 @@
+package director
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors callers branch on. Each is wrapped with the act and its object.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrExists      = errors.New("exists already")
+	ErrInvalid     = errors.New("invalid")
+	ErrUnsupported = errors.New("not supported")
+	ErrFull        = errors.New("full")
+)
+
+// OperationError is the failure of one step of a plan.
+type OperationError struct {
+	Operation Operation
+	Err       error
+}
+
+// Error names the step and the cause.
+func (e *OperationError) Error() string { return fmt.Sprintf("%s: %v", e.Operation, e.Err) }
+
+// Unwrap returns the cause.
+func (e *OperationError) Unwrap() error { return e.Err }

@@ -1,0 +1,66 @@
+package realserver
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// MaxWeight is the largest weight a server can have; ipvsadm accepts the same
+// range (0 to 65535).
+const MaxWeight = 65535
+
+// Method is how packets are handed to a server: the forwarding method. The
+// numbers are the kernel's (kernel: include/uapi/linux/ip_vs.h).
+type Method uint8
+
+// The forwarding methods.
+const (
+	NAT    Method = 0 // IP_VS_CONN_F_MASQ
+	Local  Method = 1 // IP_VS_CONN_F_LOCALNODE
+	Tunnel Method = 2 // IP_VS_CONN_F_TUNNEL
+	DR     Method = 3 // IP_VS_CONN_F_DROUTE
+)
+
+// String returns the word used in configuration and the CLI.
+func (m Method) String() string {
+	switch m {
+	case NAT:
+		return "nat"
+	case Local:
+		return "local"
+	case Tunnel:
+		return "tunnel"
+	case DR:
+		return "dr"
+	default:
+		return fmt.Sprintf("method-%d", uint8(m))
+	}
+}
+
+// ParseMethod reads a word as String prints it, in any case.
+func ParseMethod(s string) (Method, error) {
+	switch strings.ToLower(s) {
+	case "nat":
+		return NAT, nil
+	case "local":
+		return Local, nil
+	case "tunnel":
+		return Tunnel, nil
+	case "dr":
+		return DR, nil
+	default:
+		return 0, fmt.Errorf("unknown forwarding method %q: want nat, dr, tunnel or local", s)
+	}
+}
+
+// Server is a real server of one service as configured. Comparable.
+type Server struct {
+	// Address identifies the server within its service. With DR and Local the
+	// port is the service's: packets are not rewritten.
+	Address netip.AddrPort
+	Method  Method
+	// Weight is the server's share of new connections; 0 keeps established
+	// connections and takes no new ones.
+	Weight uint32
+}
