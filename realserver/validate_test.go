@@ -1,0 +1,89 @@
+package realserver_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// problems returns the problems that err joins.
+func problems(t *testing.T, err error) []realserver.Problem {
+	t.Helper()
+	if err == nil {
+		return nil
+	}
+	var out []realserver.Problem
+	for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+		out = append(out, *e.(*realserver.Problem))
+	}
+	return out
+}
+
+func TestValidate(t *testing.T) {
+	const dr, local = realserver.DR, realserver.Local
+	tests := []struct {
+		name   string
+		addr   string
+		method realserver.Method
+		weight uint32
+		want   []realserver.Problem
+	}{
+		{"v4", "10.0.0.1:80", realserver.NAT, 1, nil},
+		{"v6", "[2001:db8::1]:65535", dr, realserver.MaxWeight, nil},
+		{"tunnel_is_a_method", "10.0.0.1:80", realserver.Tunnel, 0, nil},
+		{"loopback_local", "127.0.0.1:80", local, 0, nil},
+		{"loopback", "127.0.0.1:80", dr, 0, []realserver.Problem{{"address", "address 127.0.0.1 is a loopback address: only method local reaches it"}}},
+		{"loopback_v6", "[::1]:80", dr, 0, []realserver.Problem{{"address", "address ::1 is a loopback address: only method local reaches it"}}},
+		{"link_local_v6", "[fe80::1]:80", dr, 0, []realserver.Problem{{"address", "address fe80::1 is link-local: it names no interface to reach it by"}}},
+		{"link_local_v4", "169.254.1.1:80", dr, 0, nil},
+		{"zone", "[fe80::1%eth0]:80", dr, 0, []realserver.Problem{{"address", "address fe80::1%eth0 has a zone: a server is reached by the routing table"}}},
+		{"v4_in_v6", "[::ffff:10.0.0.1]:80", dr, 0, []realserver.Problem{{"address", "address ::ffff:10.0.0.1 is an IPv4 address in IPv6 form: write 10.0.0.1"}}},
+		{"multicast", "224.0.0.1:80", dr, 0, []realserver.Problem{{"address", "address 224.0.0.1 is not a unicast address"}}},
+		{"multicast_v6", "[ff02::1]:80", dr, 0, []realserver.Problem{{"address", "address ff02::1 is not a unicast address"}}},
+		{"broadcast", "255.255.255.255:80", dr, 0, []realserver.Problem{{"address", "address 255.255.255.255 is not a unicast address"}}},
+		{"unspecified", "0.0.0.0:80", local, 0, []realserver.Problem{{"address", "address 0.0.0.0 is not a unicast address"}}},
+		{"port", "10.0.0.1:0", dr, 0, []realserver.Problem{{"address", "port 0 is reserved"}}},
+		{
+			"all_at_once", "10.0.0.1:0", 9, 65536,
+			[]realserver.Problem{
+				{"address", "port 0 is reserved"},
+				{"method", "unknown forwarding method 9"},
+				{"weight", "weight 65536 is out of range: want 0 to 65535"},
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := realserver.Server{Address: netip.MustParseAddrPort(tt.addr), Method: tt.method, Weight: tt.weight}
+			if diff := cmp.Diff(tt.want, problems(t, s.Validate())); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+	t.Run("missing", func(t *testing.T) {
+		want := []realserver.Problem{{"address", "the address is missing"}}
+		if diff := cmp.Diff(want, problems(t, realserver.Server{}.Validate())); diff != "" {
+			t.Errorf("problems (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestMethod(t *testing.T) {
+	for name, m := range map[string]realserver.Method{"nat": 0, "local": 1, "tunnel": 2, "dr": 3} {
+		if got := m.String(); got != name {
+			t.Errorf("String: %q, want %q", got, name)
+		}
+		if got, err := realserver.ParseMethod(name); err != nil || got != m {
+			t.Errorf("ParseMethod(%q): %v, %v", name, got, err)
+		}
+	}
+	if got, want := realserver.Method(4).String(), "method-4"; got != want {
+		t.Errorf("String: %q, want %q", got, want)
+	}
+	if _, err := realserver.ParseMethod("masq"); err == nil {
+		t.Error("ParseMethod(masq): no error")
+	}
+}
