@@ -1,0 +1,219 @@
+package directortest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// ErrInjected is the cause of the failures a Fake was told to have.
+var ErrInjected = errors.New("injected failure")
+
+// Fake is a Dataplane in memory that records the operations it was given. It is
+// safe for concurrent use; its zero value holds nothing and never fails.
+type Fake struct {
+	mu      sync.Mutex
+	state   director.State
+	ops     []director.Operation
+	failAt  int // the number of the operation to refuse, from 1; 0: none
+	found   error
+	stats   director.Stats
+	conns   []conntrack.Connection
+	closed  bool
+	applies int
+}
+
+var _ director.Dataplane = (*Fake)(nil)
+
+// NewFake returns a Fake that holds the state.
+func NewFake(state director.State) *Fake { return &Fake{state: state.Clone()} }
+
+// FailAt makes the n-th operation from now on fail, once; 0 makes none fail.
+func (f *Fake) FailAt(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failAt = n
+}
+
+// FailFound makes Found return the error until it is called with nil.
+func (f *Fake) FailFound(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.found = err
+}
+
+// SetStats sets what Stats returns.
+func (f *Fake) SetStats(stats director.Stats) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats = stats
+}
+
+// SetConnections sets what Connections walks over.
+func (f *Fake) SetConnections(conns ...conntrack.Connection) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = slices.Clone(conns)
+}
+
+// Operations returns the operations that succeeded, and forgets them.
+func (f *Fake) Operations() []director.Operation {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ops := f.ops
+	f.ops = nil
+	return ops
+}
+
+// Applies returns how often Apply was called.
+func (f *Fake) Applies() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.applies
+}
+
+// Closed reports whether Close was called.
+func (f *Fake) Closed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.closed
+}
+
+// Found returns a copy of what the fake holds, sorted by key.
+func (f *Fake) Found(context.Context) (director.State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.found != nil {
+		return director.State{}, f.found
+	}
+	state := f.state.Clone()
+	slices.SortFunc(state.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
+	return state, nil
+}
+
+// Apply runs the operations in order up to the first that fails.
+func (f *Fake) Apply(ctx context.Context, ops []director.Operation) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applies++
+	for _, op := range ops {
+		if err := f.run(ctx, op); err != nil {
+			return &director.OperationError{Operation: op, Err: err}
+		}
+		f.ops = append(f.ops, op)
+	}
+	return nil
+}
+
+func (f *Fake) run(ctx context.Context, op director.Operation) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if f.failAt > 0 {
+		if f.failAt--; f.failAt == 0 {
+			return ErrInjected
+		}
+	}
+	switch op := op.(type) {
+	case director.AddService:
+		if f.state.Service(op.Service.Key) < 0 {
+			service := op.Service
+			service.Servers = nil
+			f.state.Services = append(f.state.Services, service)
+		}
+	case director.EditService:
+		return f.edit(op.Service.Key, func(s *director.Service) error {
+			servers := s.Servers
+			*s = op.Service
+			s.Servers = servers
+			return nil
+		})
+	case director.RemoveService:
+		f.state.Services = slices.DeleteFunc(f.state.Services, func(s director.Service) bool { return s.Key == op.Key })
+	case director.AddServer:
+		return f.edit(op.Key, func(s *director.Service) error {
+			if s.Server(op.Server.Address) < 0 {
+				s.Servers = append(s.Servers, op.Server)
+			}
+			return nil
+		})
+	case director.EditServer:
+		return f.edit(op.Key, func(s *director.Service) error {
+			i := s.Server(op.Server.Address)
+			if i < 0 {
+				return director.ErrNotFound
+			}
+			s.Servers[i] = op.Server
+			return nil
+		})
+	case director.RemoveServer:
+		if f.state.Service(op.Key) < 0 {
+			return nil
+		}
+		return f.edit(op.Key, func(s *director.Service) error {
+			s.Servers = slices.DeleteFunc(s.Servers, func(r realserver.Server) bool { return r.Address == op.Address })
+			return nil
+		})
+	case director.SetTimeouts:
+		f.state.Timeouts = op.Timeouts
+	default:
+		return fmt.Errorf("operation %T: %w", op, director.ErrUnsupported)
+	}
+	return nil
+}
+
+func (f *Fake) edit(key director.ServiceKey, edit func(*director.Service) error) error {
+	i := f.state.Service(key)
+	if i < 0 {
+		return director.ErrNotFound
+	}
+	return edit(&f.state.Services[i])
+}
+
+// Stats returns what SetStats set.
+func (f *Fake) Stats(ctx context.Context) (director.Stats, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats, ctx.Err()
+}
+
+// Connections walks over the matching ones of SetConnections.
+func (f *Fake) Connections(ctx context.Context, filter director.ConnectionFilter) iter.Seq2[conntrack.Connection, error] {
+	f.mu.Lock()
+	conns := slices.Clone(f.conns)
+	f.mu.Unlock()
+	return func(yield func(conntrack.Connection, error) bool) {
+		for _, c := range conns {
+			if err := ctx.Err(); err != nil {
+				yield(conntrack.Connection{}, err)
+				return
+			}
+			if matches(filter, c) && !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+func matches(filter director.ConnectionFilter, c conntrack.Connection) bool {
+	key := director.ServiceKey{Protocol: c.Protocol, Address: c.Virtual}
+	return (filter.Service == director.ServiceKey{} || filter.Service == key) &&
+		(filter.Server == netip.AddrPort{} || filter.Server == c.Server) &&
+		(!filter.Client.IsValid() || filter.Client.Contains(c.Client.Addr()))
+}
+
+// Close notes the call.
+func (f *Fake) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return nil
+}

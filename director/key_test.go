@@ -1,0 +1,121 @@
+package director_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+func mustKey(s string) director.ServiceKey {
+	key, err := director.ParseServiceKey(s)
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+func TestParseServiceKey(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"tcp://192.0.2.1:80", "tcp://192.0.2.1:80"},
+		{"UDP://[2001:DB8:0::1]:53", "udp://[2001:db8::1]:53"},
+		{"tcp://192.0.2.1:65535", "tcp://192.0.2.1:65535"},
+	} {
+		key, err := director.ParseServiceKey(tt.in)
+		if err != nil || key.String() != tt.want {
+			t.Errorf("%q: %v, %v, want %s", tt.in, key, err, tt.want)
+		}
+		if again := mustKey(key.String()); again != key {
+			t.Errorf("%q: %v after a round trip", tt.in, again)
+		}
+	}
+}
+
+func TestParseServiceKeyRefuses(t *testing.T) {
+	invalid, unsupported := director.ErrInvalid, director.ErrUnsupported
+	tests := []struct {
+		in   string
+		kind error
+		want string
+	}{
+		{"", invalid, "want protocol://address:port, such as tcp://192.0.2.1:80"},
+		{"192.0.2.1:80", invalid, "want protocol://address:port, such as tcp://192.0.2.1:80"},
+		{"icmp://192.0.2.1:80", invalid, `unknown protocol "icmp": want tcp, udp or sctp`},
+		{"sctp://192.0.2.1:80", unsupported, "sctp services are not there yet"},
+		{"fwmark://7", unsupported, "fwmark services need the ipvs data plane, which is not there yet"},
+		{"tcp://192.0.2.1", invalid, "the port is missing: write 192.0.2.1:80"},
+		{"tcp://[2001:db8::1]", invalid, "the port is missing: write [2001:db8::1]:80"},
+		{"tcp://2001:db8::1", invalid, "the port is missing: write [2001:db8::1]:80"},
+		{"tcp://1:2:3:4:5:6:7:8:80", invalid, "an IPv6 address is written in brackets: [1:2:3:4:5:6:7:8]:80"},
+		{"tcp://192.0.2.1:http", invalid, `"http" is not a port: want 1 to 65535`},
+		{"tcp://192.0.2.1:65536", invalid, `"65536" is not a port: want 1 to 65535`},
+		{"tcp://[2001:db8::1]:-1", invalid, `"-1" is not a port: want 1 to 65535`},
+		{"tcp://example.org:80", invalid, `"example.org" is not an IP address (names are not looked up)`},
+		{"tcp://", invalid, `"" is not an IP address and a port (names are not looked up)`},
+		{"tcp://:80", invalid, `"" is not an IP address (names are not looked up)`},
+		{"tcp://192.0.2.256:80", invalid, `"192.0.2.256" is not an IP address (names are not looked up)`},
+		{"tcp://192.0.2.1:0", invalid, "port 0 is reserved"},
+		{"tcp://[2001:db8::1%eth0]:80", invalid, "virtual address 2001:db8::1%eth0 has a zone: a service is not bound to an interface"},
+		{"tcp://[::ffff:192.0.2.1]:80", invalid, "virtual address ::ffff:192.0.2.1 is an IPv4 address in IPv6 form: write 192.0.2.1"},
+		{"tcp://224.0.0.1:80", invalid, "virtual address 224.0.0.1 is multicast: want a unicast address"},
+		{"udp://[ff02::1]:80", invalid, "virtual address ff02::1 is multicast: want a unicast address"},
+		{"tcp://0.0.0.0:80", invalid, "virtual address 0.0.0.0 is unspecified: want a unicast address"},
+		{"tcp://[::]:80", invalid, "virtual address :: is unspecified: want a unicast address"},
+		{"tcp://0.1.2.3:80", invalid, "virtual address 0.1.2.3 is in 0.0.0.0/8: want a unicast address"},
+		{"tcp://255.255.255.255:80", invalid, "virtual address 255.255.255.255 is the broadcast address: want a unicast address"},
+		{"tcp://127.1.2.3:80", invalid, "virtual address 127.1.2.3 is a loopback address: no client reaches it"},
+		{"tcp://[::1]:80", invalid, "virtual address ::1 is a loopback address: no client reaches it"},
+	}
+	for _, tt := range tests {
+		t.Run(strings.ReplaceAll(tt.in, "/", "_"), func(t *testing.T) {
+			key, err := director.ParseServiceKey(tt.in)
+			if !errors.Is(err, tt.kind) {
+				t.Fatalf("%v, error %v, want one that is %q", key, err, tt.kind)
+			}
+			if want := `service "` + tt.in + `": ` + tt.want; err.Error() != want {
+				t.Errorf("error\n %v, want\n %s", err, want)
+			}
+		})
+	}
+}
+
+func FuzzParseServiceKey(f *testing.F) {
+	for _, seed := range []string{"tcp://192.0.2.1:80", "udp://[2001:db8::1]:53", "tcp://[::1%a]:1", "fwmark://7", "tcp://[:80"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		key, err := director.ParseServiceKey(s)
+		if err != nil {
+			if !errors.Is(err, director.ErrInvalid) && !errors.Is(err, director.ErrUnsupported) {
+				t.Errorf("%q: error %v of no kind", s, err)
+			}
+			return
+		}
+		if again, err := director.ParseServiceKey(key.String()); err != nil || again != key {
+			t.Errorf("%q: %v, then %v, %v", s, key, again, err)
+		}
+	})
+}
+
+func TestServiceKeyCompare(t *testing.T) {
+	want := []string{
+		"tcp://9.0.0.1:80", "tcp://10.0.0.1:80", "tcp://10.0.0.1:443", "udp://9.0.0.1:53",
+		"tcp://[2001:db8::1]:80", "udp://[2001:db8::1]:53",
+	}
+	var keys []director.ServiceKey
+	for _, s := range []int{5, 2, 0, 4, 1, 3} {
+		keys = append(keys, mustKey(want[s]))
+	}
+	slices.SortFunc(keys, director.ServiceKey.Compare)
+	var got []string
+	for _, key := range keys {
+		got = append(got, key.String())
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,64 @@
+package director
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// Normalize returns a copy with the defaults filled in: the scheduler, the
+// owner of the address, and the service's port for servers whose port is 0.
+// ipvsadm forces the port of DR and local servers silently; here a different
+// one is Validate's to refuse.
+func (s Service) Normalize() Service {
+	s = s.Clone()
+	if s.Scheduler == "" {
+		s.Scheduler = DefaultScheduler
+	}
+	if s.VIP == "" {
+		s.VIP = VIPManaged
+	}
+	for i := range s.Servers {
+		s.Servers[i] = s.Key.normalizeServer(s.Servers[i])
+	}
+	return s
+}
+
+func (k ServiceKey) normalizeServer(server realserver.Server) realserver.Server {
+	server.Address = k.ServerAddress(server.Address)
+	return server
+}
+
+// ServerAddress returns the address with the service's port if it has none: the
+// form servers of the service are identified by.
+func (k ServiceKey) ServerAddress(addr netip.AddrPort) netip.AddrPort {
+	if addr.Port() != 0 {
+		return addr
+	}
+	return netip.AddrPortFrom(addr.Addr(), k.Address.Port())
+}
+
+// Normalize returns a copy with every service normalized and sorted by key.
+func (s State) Normalize() State {
+	s = s.Clone()
+	for i := range s.Services {
+		s.Services[i] = s.Services[i].Normalize()
+	}
+	slices.SortStableFunc(s.Services, func(a, b Service) int { return a.Key.Compare(b.Key) })
+	return s
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s State) Clone() State {
+	s.Services = slices.Clone(s.Services)
+	for i := range s.Services {
+		s.Services[i] = s.Services[i].Clone()
+	}
+	return s
+}
+
+// Service returns the index of the service with the key, or -1.
+func (s State) Service(key ServiceKey) int {
+	return slices.IndexFunc(s.Services, func(v Service) bool { return v.Key == key })
+}

@@ -1,0 +1,51 @@
+package director
+
+import "fmt"
+
+// ProblemError is one thing wrong with a state, located. Validate joins them;
+// errors.Is tells invalid from unsupported by Kind.
+type ProblemError struct {
+	// Service is the index in the validated state's Services, Server the one in
+	// the service's Servers; -1 where the problem is not in one.
+	Service, Server int
+	// Field is what is wrong within them, in the words of the configuration:
+	// listen, name, scheduler, flags, vip, servers, address, method, weight or
+	// timeouts.
+	Field string
+	// Where is the location in words, such as `services[2] "web": servers[1]`.
+	Where string
+	Text  string
+	Kind  error // ErrInvalid or ErrUnsupported
+}
+
+// Error returns the location and the text.
+func (e *ProblemError) Error() string {
+	if e.Where == "" {
+		return e.Text
+	}
+	return fmt.Sprintf("%s: %s", e.Where, e.Text)
+}
+
+// Unwrap returns the kind.
+func (e *ProblemError) Unwrap() error { return e.Kind }
+
+// Problems returns the *ProblemErrors that an error of Validate joins, in
+// order; nil if there are none.
+func Problems(err error) []*ProblemError {
+	switch e := err.(type) {
+	case nil:
+		return nil
+	case *ProblemError:
+		return []*ProblemError{e}
+	case interface{ Unwrap() []error }:
+		var all []*ProblemError
+		for _, inner := range e.Unwrap() {
+			all = append(all, Problems(inner)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return Problems(e.Unwrap())
+	default:
+		return nil
+	}
+}

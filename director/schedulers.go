@@ -1,0 +1,35 @@
+package director
+
+import "slices"
+
+// DefaultScheduler is used where none is given. It is wrr and not ipvsadm's wlc
+// as long as this version does not have wlc.
+const DefaultScheduler = WeightedRoundRobin
+
+// Schedulers returns the schedulers this version has.
+func Schedulers() []Scheduler {
+	return []Scheduler{RoundRobin, WeightedRoundRobin, SourceHash, Maglev}
+}
+
+// laterSchedulers are those of IPVS that this version does not have.
+var laterSchedulers = []Scheduler{"lc", "wlc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "twos"}
+
+// Known reports whether this version has the scheduler.
+func (s Scheduler) Known() bool { return slices.Contains(Schedulers(), s) }
+
+// HasFlags reports whether the scheduler takes flags: SourceHash has sh-port
+// and sh-fallback, Maglev mh-port and mh-fallback.
+func (s Scheduler) HasFlags() bool { return s == SourceHash || s == Maglev }
+
+// FlagNames returns ipvsadm's names of the set flags, for a scheduler that has
+// flags.
+func (s Scheduler) FlagNames(flags SchedulerFlags) []string {
+	var names []string
+	if flags.Fallback {
+		names = append(names, string(s)+"-fallback")
+	}
+	if flags.Port {
+		names = append(names, string(s)+"-port")
+	}
+	return names
+}

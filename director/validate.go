@@ -1,0 +1,176 @@
+package director
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// MaxServers is the largest number of servers of a service. It is less than the
+// size of mh's table (4093), the kernel's limit for that scheduler.
+const MaxServers = 1024
+
+// namePattern is what a service's name looks like. It keeps names apart from
+// URLs and safe in paths and metric labels.
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// Validate returns nil, or every problem of the state joined: each a
+// *ProblemError that wraps ErrInvalid or ErrUnsupported. Normalize the services
+// first. Timeouts that are all zero are taken as not set.
+func (s State) Validate() error {
+	c := checker{}
+	keys := make(map[ServiceKey]int, len(s.Services))
+	names := make(map[string]int, len(s.Services))
+	for i, service := range s.Services {
+		c.enter(i, fmt.Sprintf("services[%d] %s", i, service.label()))
+		if first, found := keys[service.Key]; found {
+			c.report("listen", "%s is services[%d] already", service.Key, first)
+		} else {
+			keys[service.Key] = i
+		}
+		if first, found := names[service.Name]; found && service.Name != "" {
+			c.report("name", "name %q is that of services[%d] already", service.Name, first)
+		} else {
+			names[service.Name] = i
+		}
+		c.service(service)
+	}
+	if s.Timeouts != (conntrack.Timeouts{}) {
+		c.enter(-1, "timeouts")
+		if err := s.Timeouts.Validate(); err != nil {
+			for _, line := range strings.Split(err.Error(), "\n") {
+				c.report("timeouts", "%s", line)
+			}
+		}
+	}
+	return errors.Join(c.problems...)
+}
+
+// Validate returns nil, or every problem of the service by itself, as
+// State.Validate does.
+func (s Service) Validate() error {
+	c := checker{}
+	c.enter(-1, "service "+s.label())
+	c.service(s)
+	return errors.Join(c.problems...)
+}
+
+// label is what messages call the service: its name, or its URL.
+func (s Service) label() string {
+	if s.Name != "" {
+		return fmt.Sprintf("%q", s.Name)
+	}
+	return s.Key.String()
+}
+
+// checker collects located problems.
+type checker struct {
+	at       ProblemError // where the check is: everything but Text, Kind and Field
+	problems []error
+}
+
+// enter moves to a service.
+func (c *checker) enter(service int, where string) {
+	c.at = ProblemError{Service: service, Server: -1, Where: where}
+}
+
+func (c *checker) report(field, format string, args ...any) {
+	c.add(ErrInvalid, field, fmt.Sprintf(format, args...))
+}
+
+func (c *checker) unsupported(field, format string, args ...any) {
+	c.add(ErrUnsupported, field, fmt.Sprintf(format, args...))
+}
+
+func (c *checker) add(kind error, field, text string) {
+	problem := c.at
+	problem.Field, problem.Text, problem.Kind = field, text, kind
+	c.problems = append(c.problems, &problem)
+}
+
+func (c *checker) service(s Service) {
+	if problem := s.Key.problem(); problem != nil {
+		c.add(problem.Kind, "listen", problem.Text)
+	}
+	if s.Name != "" && !namePattern.MatchString(s.Name) {
+		c.report("name", "name %q: want 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first", s.Name)
+	}
+	c.scheduler(s.Scheduler, s.Flags)
+	if s.VIP != VIPManaged && s.VIP != VIPExternal {
+		c.report("vip", "unknown vip %q: want managed or external", s.VIP)
+	}
+	if len(s.Servers) > MaxServers {
+		c.report("servers", "%d servers: a service has at most %d", len(s.Servers), MaxServers)
+	}
+	where := c.at
+	seen := make(map[netip.AddrPort]int, len(s.Servers))
+	for i, server := range s.Servers {
+		c.at.Server, c.at.Where = i, fmt.Sprintf("%s: servers[%d]", where.Where, i)
+		if first, found := seen[server.Address]; found && server.Address.IsValid() {
+			c.report("address", "%s is servers[%d] already", server.Address, first)
+		} else {
+			seen[server.Address] = i
+		}
+		c.server(s.Key, server)
+	}
+	c.at = where
+}
+
+func (c *checker) scheduler(name Scheduler, flags SchedulerFlags) {
+	switch {
+	case name.Known():
+	case slices.Contains(laterSchedulers, name):
+		c.unsupported("scheduler", "scheduler %s is not there yet: this version has %s", name, schedulerList())
+		return
+	default:
+		c.report("scheduler", "unknown scheduler %q: want %s", name, schedulerList())
+		return
+	}
+	if flags != (SchedulerFlags{}) && !name.HasFlags() {
+		c.report("flags", "scheduler %s has no flags: sh and mh have", name)
+	}
+}
+
+func schedulerList() string {
+	var names []string
+	for _, s := range Schedulers() {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
+}
+
+func (c *checker) server(key ServiceKey, server realserver.Server) {
+	problems := len(c.problems)
+	if joined, ok := server.Validate().(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			field := ""
+			if problem := (*realserver.Problem)(nil); errors.As(err, &problem) {
+				field = problem.Field
+			}
+			c.report(field, "%v", err)
+		}
+	}
+	if server.Method == realserver.Tunnel {
+		c.unsupported("method", "method tunnel is not there yet: this version has nat, dr and local")
+	}
+	if len(c.problems) > problems || key.problem() != nil {
+		return // what follows compares two addresses that are right by themselves
+	}
+	vip, addr := key.Address, server.Address
+	rewrites := server.Method == realserver.NAT
+	switch {
+	case vip.Addr().Is4() != addr.Addr().Is4():
+		c.report("address", "%s is not of the service's address family (%s): only tunnels can mix them", addr.Addr(), vip.Addr())
+	case vip.Addr() == addr.Addr() && server.Method != realserver.Local:
+		c.report("address", "%s is the service's own virtual address: only method local delivers there", addr.Addr())
+	case !rewrites && addr.Port() != vip.Port():
+		c.report("address", "port %d: method %s does not rewrite packets, so the port must be the service's (%d)",
+			addr.Port(), server.Method, vip.Port())
+	}
+}

@@ -1,0 +1,235 @@
+package director_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+func server(addr string, method realserver.Method, weight uint32) realserver.Server {
+	return realserver.Server{Address: netip.MustParseAddrPort(addr), Method: method, Weight: weight}
+}
+
+func web() director.Service {
+	return director.Service{
+		Key: mustKey("tcp://192.0.2.1:80"), Name: "web", Scheduler: director.RoundRobin, VIP: director.VIPManaged,
+		Servers: []realserver.Server{
+			server("10.0.0.1:8080", realserver.NAT, 1),
+			server("10.0.0.2:80", realserver.DR, 2),
+			server("192.0.2.1:80", realserver.Local, 0),
+		},
+	}
+}
+
+func dns() director.Service {
+	return director.Service{
+		Key: mustKey("udp://[2001:db8::1]:53"), Scheduler: director.Maglev, VIP: director.VIPExternal,
+		Flags:   director.SchedulerFlags{Port: true, Fallback: true},
+		Servers: []realserver.Server{server("[2001:db8:1::1]:53", realserver.DR, 65535)},
+	}
+}
+
+func TestValidateAccepts(t *testing.T) {
+	states := []director.State{
+		{},
+		{Services: []director.Service{web(), dns()}, Timeouts: conntrack.DefaultTimeouts()},
+	}
+	for i, state := range states {
+		if err := state.Validate(); err != nil {
+			t.Errorf("states[%d]: %v", i, err)
+		}
+	}
+}
+
+func TestValidateRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*director.State) // of web and dns
+		want []string
+	}{
+		{
+			"duplicate_service", func(s *director.State) {
+				s.Services[1] = web()
+				s.Services[1].Name = "other"
+			},
+			[]string{`services[1] "other": tcp://192.0.2.1:80 is services[0] already`},
+		},
+		{
+			"duplicate_name", func(s *director.State) { s.Services[1].Name = "web" },
+			[]string{`services[1] "web": name "web" is that of services[0] already`},
+		},
+		{
+			"bad_name", func(s *director.State) { s.Services[0].Name = "tcp://x" },
+			[]string{`services[0] "tcp://x": name "tcp://x": want 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first`},
+		},
+		{
+			"duplicate_server", func(s *director.State) { s.Services[0].Servers[1] = s.Services[0].Servers[0] },
+			[]string{`services[0] "web": servers[1]: 10.0.0.1:8080 is servers[0] already`},
+		},
+		{
+			"unknown_scheduler", func(s *director.State) { s.Services[1].Scheduler = "best" },
+			[]string{`services[1] udp://[2001:db8::1]:53: unknown scheduler "best": want rr, wrr, sh, mh`},
+		},
+		{
+			"later_scheduler", func(s *director.State) { s.Services[1].Scheduler = "wlc" },
+			[]string{`services[1] udp://[2001:db8::1]:53: scheduler wlc is not there yet: this version has rr, wrr, sh, mh (not supported)`},
+		},
+		{
+			"flags_without_scheduler_flags", func(s *director.State) { s.Services[0].Flags.Port = true },
+			[]string{`services[0] "web": scheduler rr has no flags: sh and mh have`},
+		},
+		{
+			"unknown_vip_owner", func(s *director.State) { s.Services[0].VIP = "mine" },
+			[]string{`services[0] "web": unknown vip "mine": want managed or external`},
+		},
+		{
+			"multicast_vip", func(s *director.State) { s.Services[1].Key.Address = netip.MustParseAddrPort("[ff02::1]:53") },
+			[]string{`services[1] udp://[ff02::1]:53: virtual address ff02::1 is multicast: want a unicast address`},
+		},
+		{
+			"sctp", func(s *director.State) { s.Services[1].Key.Protocol = conntrack.SCTP },
+			[]string{`services[1] sctp://[2001:db8::1]:53: sctp services are not there yet (not supported)`},
+		},
+		{
+			"no_key", func(s *director.State) { s.Services[0].Key = director.ServiceKey{} },
+			[]string{`services[0] "web": unknown protocol 0: want tcp or udp`},
+		},
+		{
+			"port_0", func(s *director.State) { s.Services[0].Servers[1] = server("10.0.0.2:0", realserver.DR, 1) },
+			[]string{`services[0] "web": servers[1]: port 0 is reserved`},
+		},
+		{
+			"weight", func(s *director.State) { s.Services[0].Servers[1].Weight = 65536 },
+			[]string{`services[0] "web": servers[1]: weight 65536 is out of range: want 0 to 65535`},
+		},
+		{
+			"family_mix", func(s *director.State) {
+				s.Services[0].Servers[1] = server("[2001:db8::2]:80", realserver.NAT, 1)
+			},
+			[]string{`services[0] "web": servers[1]: 2001:db8::2 is not of the service's address family (192.0.2.1): only tunnels can mix them`},
+		},
+		{
+			"tunnel", func(s *director.State) { s.Services[0].Servers[0].Method = realserver.Tunnel },
+			[]string{`services[0] "web": servers[0]: method tunnel is not there yet: this version has nat, dr and local (not supported)`},
+		},
+		{
+			"dr_port", func(s *director.State) { s.Services[0].Servers[0].Method = realserver.DR },
+			[]string{`services[0] "web": servers[0]: port 8080: method dr does not rewrite packets, so the port must be the service's (80)`},
+		},
+		{
+			"local_port", func(s *director.State) { s.Services[0].Servers[0].Method = realserver.Local },
+			[]string{`services[0] "web": servers[0]: port 8080: method local does not rewrite packets, so the port must be the service's (80)`},
+		},
+		{
+			"own_address", func(s *director.State) { s.Services[0].Servers[2].Method = realserver.NAT },
+			[]string{`services[0] "web": servers[2]: 192.0.2.1 is the service's own virtual address: only method local delivers there`},
+		},
+		{
+			"timeouts", func(s *director.State) { s.Timeouts = conntrack.Timeouts{TCP: time.Second, UDP: time.Second / 2} },
+			[]string{
+				"timeouts: tcp-fin timeout 0s is out of range: want 1s to 744h (31 days)",
+				"timeouts: udp timeout 500ms is out of range: want 1s to 744h (31 days)",
+			},
+		},
+		{
+			"everything_at_once", func(s *director.State) {
+				s.Services[0].Key.Address = netip.MustParseAddrPort("127.0.0.1:80")
+				s.Services[0].Servers[0].Weight = 70000
+				s.Services[1].Scheduler = ""
+			},
+			[]string{
+				`services[0] "web": virtual address 127.0.0.1 is a loopback address: no client reaches it`,
+				`services[0] "web": servers[0]: weight 70000 is out of range: want 0 to 65535`,
+				`services[1] udp://[2001:db8::1]:53: unknown scheduler "": want rr, wrr, sh, mh`,
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			state := director.State{Services: []director.Service{web(), dns()}}
+			tt.edit(&state)
+			var got []string
+			for _, problem := range director.Problems(state.Validate()) {
+				text := problem.Error()
+				if errors.Is(problem, director.ErrUnsupported) {
+					text += " (not supported)"
+				} else if !errors.Is(problem, director.ErrInvalid) {
+					t.Errorf("%v is of no kind", problem)
+				}
+				got = append(got, text)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestValidateLocates(t *testing.T) {
+	state := director.State{Services: []director.Service{dns(), web()}}
+	state.Services[1].Servers[2].Weight = 65536
+	err := fmt.Errorf("apply: %w", state.Validate())
+	problems := director.Problems(err)
+	if len(problems) != 1 {
+		t.Fatalf("problems %v, want one", problems)
+	}
+	p := problems[0]
+	if p.Service != 1 || p.Server != 2 || p.Field != "weight" {
+		t.Errorf("located at service %d, server %d, field %q, want 1, 2, weight", p.Service, p.Server, p.Field)
+	}
+	if director.Problems(nil) != nil || director.Problems(errors.New("other")) != nil {
+		t.Error("problems found where there are none")
+	}
+}
+
+func TestValidateTooManyServers(t *testing.T) {
+	service := web()
+	service.Servers = nil
+	for i := range director.MaxServers + 1 {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80)
+		service.Servers = append(service.Servers, realserver.Server{Address: addr, Weight: 1})
+	}
+	err := service.Validate()
+	if want := `service "web": 1025 servers: a service has at most 1024`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	service.Servers = service.Servers[1:]
+	if err := service.Validate(); err != nil {
+		t.Errorf("%d servers: %v", len(service.Servers), err)
+	}
+}
+
+func TestNormalize(t *testing.T) {
+	in := web()
+	in.Scheduler, in.VIP = "", ""
+	in.Servers[1] = server("10.0.0.2:0", realserver.DR, 2)
+	before := in.Clone()
+	got := director.State{Services: []director.Service{dns(), in}}.Normalize()
+	want := web()
+	want.Scheduler = director.WeightedRoundRobin
+	if diff := cmp.Diff([]director.Service{want, dns()}, got.Services, cmpNetip); diff != "" {
+		t.Errorf("normalized (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before, in, cmpNetip); diff != "" {
+		t.Errorf("the argument changed (-before +after):\n%s", diff)
+	}
+}
+
+func TestSchedulerFlagNames(t *testing.T) {
+	got := director.SourceHash.FlagNames(director.SchedulerFlags{Port: true, Fallback: true})
+	if want := "sh-fallback,sh-port"; strings.Join(got, ",") != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+}
+
+// cmpNetip compares netip values, which have unexported fields, by ==.
+var cmpNetip = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
