@@ -1,0 +1,185 @@
+package api
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// service turns the model into the director's value. What is left out gets its
+// default; the Director validates the whole.
+func (c ServiceConfig) service() (director.Service, error) {
+	key, err := parseListen(c.Listen)
+	if err != nil {
+		return director.Service{}, err
+	}
+	s := director.Service{
+		Key: key, Name: c.Name, Scheduler: director.Scheduler(c.Scheduler), VIP: director.VIPOwner(c.VIP),
+	}.Normalize()
+	if s.Flags, err = parseFlags(s.Scheduler, c.Flags); err != nil {
+		return director.Service{}, err
+	}
+	for i, server := range c.Servers {
+		parsed, err := server.server(key)
+		if err != nil {
+			return director.Service{}, invalid(fmt.Sprintf("servers[%d]: %v", i, err), problemOf(err).Hint)
+		}
+		s.Servers = append(s.Servers, parsed)
+	}
+	return s, nil
+}
+
+// server turns the model into the director's value. A missing port is the
+// service's, a missing weight is 1.
+func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error) {
+	address, err := parseServerAddress(c.Address, key)
+	if err != nil {
+		return realserver.Server{}, err
+	}
+	if c.Method == "" {
+		return realserver.Server{}, invalid(fmt.Sprintf("server %s: method is required", address),
+			"give nat, dr, tunnel or local (there is no default: ipvsadm's and keepalived's differ)")
+	}
+	method, err := realserver.ParseMethod(c.Method)
+	if err != nil {
+		return realserver.Server{}, invalid(fmt.Sprintf("server %s: %v", address, err), "")
+	}
+	s := realserver.Server{Address: address, Method: method, Weight: 1}
+	if c.Weight != nil {
+		s.Weight = *c.Weight
+	}
+	return s, nil
+}
+
+// apply changes what the edit names. Flags are read in the words of the
+// scheduler the service has afterwards.
+func (e ServiceEdit) apply(s *director.Service) error {
+	if e.Name != nil {
+		s.Name = *e.Name
+	}
+	if e.Scheduler != nil {
+		s.Scheduler = director.Scheduler(*e.Scheduler)
+	}
+	if e.VIP != nil {
+		s.VIP = director.VIPOwner(*e.VIP)
+	}
+	if e.Flags != nil {
+		flags, err := parseFlags(s.Scheduler, *e.Flags)
+		if err != nil {
+			return err
+		}
+		s.Flags = flags
+	}
+	return nil
+}
+
+// apply changes what the edit names.
+func (e ServerEdit) apply(s *realserver.Server) error {
+	if e.Method != nil {
+		method, err := realserver.ParseMethod(*e.Method)
+		if err != nil {
+			return invalid(err.Error(), "")
+		}
+		s.Method = method
+	}
+	if e.Weight != nil {
+		s.Weight = *e.Weight
+	}
+	return nil
+}
+
+// timeouts returns what the edit names, and zero, which the domain takes for
+// "unchanged", for the rest. A zero in the edit is therefore refused.
+func (e TimeoutsEdit) timeouts() (conntrack.Timeouts, error) {
+	var t conntrack.Timeouts
+	for _, f := range []struct {
+		name string
+		from *Duration
+		to   *time.Duration
+	}{{"tcp", e.TCP, &t.TCP}, {"tcp-fin", e.TCPFin, &t.TCPFin}, {"udp", e.UDP, &t.UDP}} {
+		if f.from == nil {
+			continue
+		}
+		if *f.from == 0 {
+			return t, invalid(f.name+" timeout: 0s is out of range", "leave it out to keep it as it is")
+		}
+		*f.to = time.Duration(*f.from)
+	}
+	return t, nil
+}
+
+func serviceConfig(s director.Service) ServiceConfig {
+	c := ServiceConfig{
+		Listen: s.Key.String(), Name: s.Name, Scheduler: string(s.Scheduler),
+		Flags: flagWords(s.Scheduler, s.Flags), VIP: string(s.VIP), Servers: []ServerConfig{},
+	}
+	for _, server := range s.Servers {
+		c.Servers = append(c.Servers, serverConfig(server))
+	}
+	return c
+}
+
+func serverConfig(s realserver.Server) ServerConfig {
+	return ServerConfig{Address: s.Address.String(), Method: s.Method.String(), Weight: &s.Weight}
+}
+
+func timeoutsModel(t conntrack.Timeouts) Timeouts {
+	return Timeouts{TCP: Duration(t.TCP), TCPFin: Duration(t.TCPFin), UDP: Duration(t.UDP)}
+}
+
+func connectionModel(c conntrack.Connection) *Connection {
+	return &Connection{
+		Protocol: c.Protocol.String(), Client: c.Client.String(), Virtual: c.Virtual.String(),
+		Server: c.Server.String(), Method: c.Method, State: c.State.String(), Proven: c.Proven,
+		Expires: Duration(c.Expires.Truncate(time.Millisecond)),
+	}
+}
+
+// parseListen reads a service's URL.
+func parseListen(text string) (director.ServiceKey, error) {
+	if text == "" {
+		return director.ServiceKey{}, invalid("service: listen is required", "write it as tcp://192.0.2.1:80")
+	}
+	return director.ParseServiceKey(text)
+}
+
+// parseServerAddress reads a server's address. Without a port it is the
+// service's.
+func parseServerAddress(text string, key director.ServiceKey) (netip.AddrPort, error) {
+	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+		return netip.AddrPortFrom(addr, key.Address.Port()), nil
+	}
+	address, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return netip.AddrPort{}, invalid(fmt.Sprintf("server address %q is not an address and port", text),
+			"write it as 10.0.0.1:80, [2001:db8::1]:80, or 10.0.0.1 for the service's port")
+	}
+	return address, nil
+}
+
+// parseFlags reads ipvsadm's words, each of which names its scheduler.
+func parseFlags(scheduler director.Scheduler, words []string) (director.SchedulerFlags, error) {
+	var flags director.SchedulerFlags
+	for _, word := range words {
+		switch {
+		case scheduler.HasFlags() && word == string(scheduler)+"-port":
+			flags.Port = true
+		case scheduler.HasFlags() && word == string(scheduler)+"-fallback":
+			flags.Fallback = true
+		default:
+			return flags, invalid(fmt.Sprintf("scheduler %s has no flag %q", scheduler, word),
+				"sh has sh-port and sh-fallback, mh has mh-port and mh-fallback")
+		}
+	}
+	return flags, nil
+}
+
+// flagWords is the reverse of parseFlags; never nil, so that JSON has [].
+func flagWords(scheduler director.Scheduler, flags director.SchedulerFlags) []string {
+	return append([]string{}, scheduler.FlagNames(flags)...)
+}

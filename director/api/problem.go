@@ -1,0 +1,58 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// problemType is the prefix of all problem types.
+const problemType = "urn:shunt:problem:"
+
+// newProblem returns a problem whose title is the status' text.
+func newProblem(status int, kind, detail, hint string) *Problem {
+	return &Problem{
+		Type: problemType + kind, Title: http.StatusText(status), Status: status,
+		Detail: detail, Hint: hint,
+	}
+}
+
+// invalid is a request that can be read but not carried out as it stands.
+func invalid(detail, hint string) *Problem {
+	return newProblem(http.StatusUnprocessableEntity, "invalid", detail, hint)
+}
+
+// problemOf turns any error into the problem the client is told.
+func problemOf(err error) *Problem {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	detail := err.Error()
+	switch {
+	case errors.Is(err, director.ErrInvalid):
+		return invalid(detail, "")
+	case errors.Is(err, director.ErrExists):
+		return newProblem(http.StatusConflict, "exists", detail,
+			"change it with `shunt service edit` or `shunt server edit`")
+	case errors.Is(err, director.ErrNotFound):
+		return newProblem(http.StatusNotFound, "not-found", detail,
+			"`shunt service list` and `shunt server list` show what there is")
+	case errors.Is(err, director.ErrUnsupported):
+		return newProblem(http.StatusNotImplemented, "unsupported", detail, "")
+	case errors.Is(err, director.ErrFull):
+		return newProblem(http.StatusInsufficientStorage, "full", detail,
+			"remove something, or raise the limit in the configuration and restart shuntd")
+	default:
+		return newProblem(http.StatusInternalServerError, "internal", detail,
+			"the daemon's log may say more: journalctl -u shuntd")
+	}
+}
+
+// writeProblem sends the problem as the answer.
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client has gone: nobody to tell
+}
