@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// sortedRows is how many connections are held to sort them and to fit the
+// columns; a longer table follows as it comes.
+const sortedRows = 10_000
+
+func connCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "conn",
+		Usage: "the connection table",
+		Subcommands: []*cli.Command{{
+			Name: "list", Usage: "list connections", ArgsUsage: " ",
+			Description: "shunt conn list --service web --client 198.51.100.0/24\n\n" +
+				"Up to 10000 connections are sorted by client; more come in the order of the table. A state\n" +
+				"with * is unproven (no handshake or reply yet): it gives way when the table is full.",
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "service", Usage: "only those of `SERVICE`"},
+				&cli.StringFlag{Name: "server", Usage: "only those paired with `ADDRESS:PORT`"},
+				&cli.StringFlag{Name: "client", Usage: "only those of the client `ADDRESS` or prefix"},
+				&cli.Uint64Flag{Name: "limit", Usage: "at most `N`; 0: all"},
+				&cli.BoolFlag{Name: "count", Usage: "print only how many there are"},
+				outputFlag(),
+			},
+			Action: listConnections,
+		}},
+	}
+}
+
+func listConnections(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	query := api.ConnectionQuery{
+		Service: c.String("service"), Server: c.String("server"), Client: c.String("client"), Limit: c.Uint64("limit"),
+	}
+	if c.Bool("count") {
+		if query.Limit > 0 {
+			return usage(c, "--count and --limit exclude each other")
+		}
+		return countConnections(c, query)
+	}
+	connections := client(c).Connections(c.Context, query)
+	w := bufio.NewWriter(c.App.Writer)
+	var err error
+	switch c.String("output") {
+	case formatJSON:
+		err = connectionsJSON(w, connections)
+	case formatYAML:
+		err = connectionsYAML(w, connections)
+	default:
+		err = connectionsTable(w, connections)
+	}
+	if err != nil {
+		_ = w.Flush() // what came before the error is true all the same
+		return err
+	}
+	return w.Flush()
+}
+
+func countConnections(c *cli.Context, query api.ConnectionQuery) error {
+	count, err := client(c).CountConnections(c.Context, query)
+	if err != nil {
+		return err
+	}
+	return output(c, api.ConnectionCount{Count: count}, func(w io.Writer) { fmt.Fprintln(w, count) })
+}
+
+// connectionsJSON prints an array as the connections come, one a line.
+func connectionsJSON(w io.Writer, connections iter.Seq2[api.Connection, error]) error {
+	before := "["
+	for c, err := range connections {
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(c)
+		if err != nil {
+			return fmt.Errorf("print as json: %w", err)
+		}
+		fmt.Fprintf(w, "%s\n  %s", before, text)
+		before = ","
+	}
+	if before == "[" {
+		fmt.Fprint(w, "[")
+	} else {
+		fmt.Fprintln(w)
+	}
+	_, err := fmt.Fprintln(w, "]")
+	return err
+}
+
+func connectionsYAML(w io.Writer, connections iter.Seq2[api.Connection, error]) error {
+	some := false
+	for c, err := range connections {
+		if err != nil {
+			return err
+		}
+		text, err := toYAML([]api.Connection{c})
+		if err != nil {
+			return fmt.Errorf("print as yaml: %w", err)
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+		some = true
+	}
+	if !some {
+		fmt.Fprintln(w, "[]")
+	}
+	return nil
+}
+
+// connectionsTable holds the first rows to sort them and to fit the columns to
+// them; the rest follows in the same columns.
+func connectionsTable(w io.Writer, connections iter.Seq2[api.Connection, error]) error {
+	next, stop := iter.Pull2(connections)
+	defer stop()
+	var held []api.Connection
+	for len(held) < sortedRows {
+		c, err, ok := next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		held = append(held, c)
+	}
+	if len(held) < sortedRows {
+		slices.SortFunc(held, compareConnections)
+	}
+	header := []string{"PROTO", "EXPIRES", "STATE", "CLIENT", "VIRTUAL", "SERVER", "METHOD"}
+	widths := make([]int, len(header))
+	fit(widths, header)
+	for _, c := range held {
+		fit(widths, connectionCells(c))
+	}
+	printCells(w, widths, header)
+	for _, c := range held {
+		printCells(w, widths, connectionCells(c))
+	}
+	for {
+		c, err, ok := next()
+		if err != nil || !ok {
+			return err
+		}
+		printCells(w, widths, connectionCells(c))
+	}
+}
+
+func connectionCells(c api.Connection) []string {
+	state := c.State
+	if !c.Proven {
+		state += "*"
+	}
+	return []string{c.Protocol, minutes(c.Expires), state, c.Client, c.Virtual, c.Server, c.Method}
+}
+
+// compareConnections orders by client, virtual address and protocol.
+func compareConnections(a, b api.Connection) int {
+	return cmp.Or(compareAddress(a.Client, b.Client), compareAddress(a.Virtual, b.Virtual), cmp.Compare(a.Protocol, b.Protocol))
+}
+
+func compareAddress(a, b string) int {
+	x, errX := netip.ParseAddrPort(a)
+	y, errY := netip.ParseAddrPort(b)
+	if errX != nil || errY != nil {
+		return strings.Compare(a, b)
+	}
+	return x.Compare(y)
+}
+
+func fit(widths []int, cells []string) {
+	for i, cell := range cells {
+		widths[i] = max(widths[i], len(cell))
+	}
+}
+
+func printCells(w io.Writer, widths []int, cells []string) {
+	last := len(cells) - 1
+	for i, cell := range cells[:last] {
+		fmt.Fprintf(w, "%-*s", widths[i]+2, cell)
+	}
+	fmt.Fprintln(w, cells[last])
+}

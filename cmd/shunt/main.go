@@ -1,0 +1,16 @@
+// Command shunt is the operator's tool: it speaks to shuntd over its socket.
+//
+// It holds no state and decides nothing: commands become requests of
+// director/api, answers become tables, JSON or YAML. It knows no BPF and needs
+// no rights but those to open the socket. app.go has the commands, args.go the
+// reading of the command line, output.go the formats.
+package main
+
+import "os"
+
+// version is set by the linker: -X main.version=1.2.3.
+var version = "dev"
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// The formats of -o.
+const (
+	formatTable = "table"
+	formatJSON  = "json"
+	formatYAML  = "yaml"
+)
+
+// outputFlag is on every command that reads.
+func outputFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "output", Aliases: []string{"o"}, Value: formatTable,
+		Usage: "`FORMAT` of the answer: table, json or yaml",
+		Action: func(c *cli.Context, format string) error {
+			if !slices.Contains([]string{formatTable, formatJSON, formatYAML}, format) {
+				return usage(c, "unknown output format %q: want table, json or yaml", format)
+			}
+			return nil
+		},
+	}
+}
+
+// output prints v as -o asks; table draws it for people.
+func output(c *cli.Context, v any, table func(io.Writer)) error {
+	w := c.App.Writer
+	switch c.String("output") {
+	case formatJSON:
+		text, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return fmt.Errorf("print as json: %w", err)
+		}
+		return write(w, append(text, '\n'))
+	case formatYAML:
+		text, err := toYAML(v)
+		if err != nil {
+			return fmt.Errorf("print as yaml: %w", err)
+		}
+		return write(w, text)
+	default:
+		var text bytes.Buffer
+		tabs := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
+		table(tabs)
+		if err := tabs.Flush(); err != nil {
+			return fmt.Errorf("print as table: %w", err)
+		}
+		return write(w, trimLines(text.Bytes()))
+	}
+}
+
+func write(w io.Writer, text []byte) error {
+	if _, err := w.Write(text); err != nil {
+		return fmt.Errorf("write the answer: %w", err)
+	}
+	return nil
+}
+
+// trimLines takes away the blanks tabwriter leaves at line ends.
+func trimLines(text []byte) []byte {
+	var out bytes.Buffer
+	for line := range bytes.Lines(text) {
+		out.Write(append(bytes.TrimRight(line, " \n"), '\n'))
+	}
+	return out.Bytes()
+}
+
+// toYAML goes by way of JSON, so that both formats have the same fields in the
+// same order.
+func toYAML(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var node yaml.Node
+	if err := yaml.Load(text, &node); err != nil {
+		return nil, err
+	}
+	blockStyle(&node)
+	return yaml.Dump(&node, yaml.WithIndent(2))
+}
+
+// blockStyle turns JSON's braces and quotes into YAML's own style; the dumper
+// keeps the quotes that are needed.
+func blockStyle(n *yaml.Node) {
+	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
+		n.Style = 0
+	}
+	for _, child := range n.Content {
+		blockStyle(child)
+	}
+}
+
+// row prints one line of a table; an empty cell is a dash.
+func row(w io.Writer, cells ...any) {
+	texts := make([]string, len(cells))
+	for i, cell := range cells {
+		if texts[i] = fmt.Sprint(cell); texts[i] == "" {
+			texts[i] = "-"
+		}
+	}
+	fmt.Fprintln(w, strings.Join(texts, "\t"))
+}
+
+// splitURL separates a service's URL into protocol and address.
+func splitURL(url string) (protocol, address string) {
+	protocol, address, _ = strings.Cut(url, "://")
+	return protocol, address
+}
+
+// minutes is the way ipvsadm prints what is left of a timeout: 14:59.
+func minutes(d api.Duration) string {
+	s := max(int64(time.Duration(d)/time.Second), 0)
+	return fmt.Sprintf("%02d:%02d", s/60, s%60)
+}
+
+// size prints bytes in binary units with one decimal.
+func size(bytes uint64) string {
+	const unit = 1024
+	if bytes < unit {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	value, i := float64(bytes)/unit, 0
+	for ; value >= unit && i < 3; i++ {
+		value /= unit
+	}
+	return fmt.Sprintf("%.1f %s", value, []string{"KiB", "MiB", "GiB", "TiB"}[i])
+}
