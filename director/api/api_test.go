@@ -1,0 +1,312 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+var webKey = director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.10:80")}
+
+// newDirector returns a started Director with the service web and one server.
+func newDirector(t *testing.T, dp director.Dataplane) *director.Director {
+	t.Helper()
+	d := director.New(dp, slog.New(slog.DiscardHandler))
+	err := d.Start(t.Context(), director.State{Services: []director.Service{{
+		Key: webKey, Name: "web", Scheduler: director.RoundRobin,
+		Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.11:8080"), Weight: 1}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func newHandler(t *testing.T, dp director.Dataplane) *api.Handler {
+	t.Helper()
+	return api.NewHandler(newDirector(t, dp), api.Options{Log: slog.New(slog.DiscardHandler)})
+}
+
+// serve runs the handler on a socket and returns a client of it.
+func serve(t *testing.T, h *api.Handler) *api.Client {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := api.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1) // one value, sent once
+	go func() { done <- h.Run(ctx, l) }()
+	client := api.NewClient(socket)
+	t.Cleanup(func() {
+		client.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return client
+}
+
+// ask sends one request to the handler without a socket.
+func ask(h http.Handler, method, path, body string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	return w
+}
+
+func TestRequests(t *testing.T) {
+	const web = "/v1/services/tcp:%2F%2F192.0.2.10:80"
+	huge := `{"listen":"` + strings.Repeat("x", 1<<20) + `"}`
+	for _, test := range []struct {
+		name, method, path, body string
+		status                   int
+		want                     string // in the answer
+	}{
+		{"reads_a_service_by_its_escaped_url", "GET", web, "", 200, `"name":"web"`},
+		{"reads_a_service_by_its_name", "GET", "/v1/services/web", "", 200, `"listen":"tcp://192.0.2.10:80"`},
+		{"adds_a_service_with_servers", "POST", "/v1/services", `{"listen":"udp://[2001:db8::1]:53","servers":[{"address":"2001:db8::2","method":"dr"}]}`, 201,
+			`{"listen":"udp://[2001:db8::1]:53","scheduler":"wrr","flags":[],"vip":"managed","servers":[{"address":"[2001:db8::2]:53","method":"dr","weight":1}]}`},
+		{"edits_only_what_is_named", "PATCH", web, `{"scheduler":"sh"}`, 200, `"name":"web","scheduler":"sh","flags":[],"vip":"managed","servers":[{"address":"10.0.0.11:8080"`},
+		{"an_empty_edit_changes_nothing", "PATCH", web, `{}`, 200, `"scheduler":"rr"`},
+		{"removes_a_service", "DELETE", web, "", 204, ""},
+		{"adds_a_server", "POST", web + "/servers", `{"address":"10.0.0.12:80","method":"nat","weight":0}`, 201, `{"address":"10.0.0.12:80","method":"nat","weight":0}`},
+		{"edits_a_server", "PATCH", web + "/servers/10.0.0.11:8080", `{"weight":7}`, 200, `{"address":"10.0.0.11:8080","method":"nat","weight":7}`},
+		{"removes_a_server", "DELETE", "/v1/services/web/servers/10.0.0.11:8080", "", 204, ""},
+		{"sets_all_timeouts", "PUT", "/v1/timeouts", `{"tcp":"1h","tcp-fin":"1m","udp":"10s"}`, 200, `{"tcp":"1h0m0s","tcp-fin":"1m0s","udp":"10s"}`},
+		{"edits_one_timeout", "PATCH", "/v1/timeouts", `{"udp":"10s"}`, 200, `{"tcp":"15m0s","tcp-fin":"2m0s","udp":"10s"}`},
+		{"form_content_type_is_taken_as_json", "PATCH", "/v1/timeouts", `{}`, 200, `"tcp":"15m0s"`},
+
+		{"no_such_service", "GET", "/v1/services/nobody", "", 404, `"type":"urn:shunt:problem:not-found"`},
+		{"no_such_url", "DELETE", "/v1/services/udp:%2F%2F192.0.2.10:80", "", 404, "not-found"},
+		{"a_bad_url", "GET", "/v1/services/tcp:%2F%2Fx:80", "", 422, "urn:shunt:problem:invalid"},
+		{"an_unsupported_url", "POST", "/v1/services", `{"listen":"fwmark://7"}`, 501, "urn:shunt:problem:unsupported"},
+		{"no_such_server", "DELETE", web + "/servers/10.0.0.99:80", "", 404, "not-found"},
+		{"a_bad_server", "DELETE", web + "/servers/ten", "", 422, "is not an address and port"},
+		{"an_unescaped_url", "GET", "/v1/services/tcp://192.0.2.10:80", "", 404, "escaped as one segment"},
+		{"no_such_resource", "GET", "/v2/services", "", 404, `"type":"urn:shunt:problem:no-route"`},
+		{"a_wrong_method", "DELETE", "/v1/services", "", 405, `allowed: GET, HEAD, POST`},
+		{"a_wrong_method_of_a_server", "GET", web + "/servers/10.0.0.11:8080", "", 405, "allowed: DELETE, PATCH"},
+
+		{"no_body", "POST", "/v1/services", "", 400, "want a JSON object"},
+		{"null", "PATCH", web, "null", 400, "want a JSON object"},
+		{"an_array", "PATCH", web, "[]", 400, "want a JSON object"},
+		{"half_an_object", "PATCH", web, `{"name":`, 400, "ends inside the object"},
+		{"no_json", "PATCH", web, `{name}`, 400, "request body: byte 2"},
+		{"two_objects", "PATCH", web, `{} {}`, 400, "more after the object's end"},
+		{"an_unknown_field", "PATCH", web, `{"shceduler":"rr"}`, 422, `unknown field \"shceduler\"`},
+		{"a_field_that_cannot_change", "PATCH", web, `{"listen":"tcp://192.0.2.11:80"}`, 422, `unknown field \"listen\"`},
+		{"a_wrong_type", "PATCH", web, `{"name":7}`, 422, "request body: name: a JSON number does not fit string"},
+		{"a_negative_weight", "PATCH", web + "/servers/10.0.0.11:8080", `{"weight":-1}`, 422, "request body: weight: a JSON number -1 does not fit uint32"},
+		{"a_large_weight", "PATCH", web + "/servers/10.0.0.11:8080", `{"weight":70000}`, 422, "70000"},
+		{"a_huge_body", "POST", "/v1/services", huge, 413, "larger than 1048576 bytes"},
+		{"a_second_of_the_same", "POST", "/v1/services", `{"listen":"tcp://192.0.2.10:80"}`, 409, "urn:shunt:problem:exists"},
+		{"listen_missing", "POST", "/v1/services", `{}`, 422, "listen is required"},
+		{"a_method_missing", "POST", "/v1/services", `{"listen":"tcp://192.0.2.11:80","servers":[{"address":"10.0.0.1"}]}`, 422, "servers[0]: server 10.0.0.1:80: method is required"},
+		{"a_method_unknown", "PATCH", web + "/servers/10.0.0.11:8080", `{"method":"masq"}`, 422, "unknown forwarding method"},
+		{"flags_of_another_scheduler", "PATCH", web, `{"scheduler":"mh","flags":["sh-port"]}`, 422, `scheduler mh has no flag \"sh-port\"`},
+		{"a_duration_without_unit", "PATCH", "/v1/timeouts", `{"tcp":900}`, 422, "900 is not a duration"},
+		{"a_duration_that_is_none", "PATCH", "/v1/timeouts", `{"tcp":"long"}`, 422, "is not a duration"},
+		{"a_zero_timeout", "PATCH", "/v1/timeouts", `{"tcp":"0s"}`, 422, "tcp timeout: 0s is out of range"},
+		{"a_timeout_out_of_range", "PATCH", "/v1/timeouts", `{"tcp":"9999h"}`, 422, "out of range"},
+		{"not_all_timeouts", "PUT", "/v1/timeouts", `{"tcp":"1h"}`, 422, "tcp, tcp-fin and udp are required"},
+		{"an_unknown_filter", "GET", "/v1/connections?sevice=web", "", 422, `unknown parameter \"sevice\"`},
+		{"a_bad_filter", "GET", "/v1/connections?client=x", "", 422, "is not an address or prefix"},
+		{"a_bad_limit", "GET", "/v1/connections?limit=-1", "", 422, "is not a number"},
+		{"a_bad_query", "GET", "/v1/connections?%zz", "", 400, "query: "},
+		{"a_limit_of_a_count", "GET", "/v1/connections/count?limit=1", "", 422, "unknown parameter"},
+		{"detach_without_a_way", "POST", "/v1/detach", "", 501, "not supported"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			fake := directortest.NewFake(director.State{})
+			h := newHandler(t, fake)
+			fake.Operations()
+			w := ask(h, test.method, test.path, test.body)
+			if w.Code != test.status || !strings.Contains(w.Body.String(), test.want) {
+				t.Fatalf("%d %s\nwant %d with %s", w.Code, w.Body, test.status, test.want)
+			}
+			if w.Code < 400 {
+				return
+			}
+			var p api.Problem
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Status != w.Code || p.Title == "" || p.Detail == "" {
+				t.Errorf("no problem: %v, %+v", err, p)
+			}
+			if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+				t.Errorf("content type %q", got)
+			}
+			if ops := fake.Operations(); len(ops) > 0 {
+				t.Errorf("a refused request changed the data plane: %v", ops)
+			}
+		})
+	}
+}
+
+func TestContentType(t *testing.T) {
+	h := newHandler(t, directortest.NewFake(director.State{}))
+	for media, want := range map[string]int{
+		"application/json; charset=utf-8": 200, "application/x-www-form-urlencoded": 200, "text/xml": 415, ";": 415,
+	} {
+		r := httptest.NewRequest("PATCH", "/v1/timeouts", strings.NewReader("{}"))
+		r.Header.Set("Content-Type", media)
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%s: %d %s, want %d", media, w.Code, w.Body, want)
+		}
+	}
+}
+
+func TestChange(t *testing.T) {
+	t.Run("outlives_its_caller", func(t *testing.T) {
+		fake := directortest.NewFake(director.State{})
+		h := newHandler(t, fake)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("DELETE", "/v1/services/web", nil).WithContext(ctx))
+		if w.Code != 204 {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+	t.Run("the_data_planes_failure_is_told", func(t *testing.T) {
+		fake := directortest.NewFake(director.State{})
+		h := newHandler(t, fake)
+		fake.FailAt(1)
+		w := ask(h, "DELETE", "/v1/services/web", "")
+		if w.Code != 500 || !strings.Contains(w.Body.String(), directortest.ErrInjected.Error()) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+	t.Run("full_is_507", func(t *testing.T) {
+		h := newHandler(t, refusing{directortest.NewFake(director.State{}), &director.ErrFull})
+		w := ask(h, "POST", "/v1/services", `{"listen":"tcp://192.0.2.11:80"}`)
+		if w.Code != 507 || !strings.Contains(w.Body.String(), "urn:shunt:problem:full") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+}
+
+// refusing is a data plane that takes the first state and nothing after it.
+type refusing struct {
+	*directortest.Fake
+	err *error
+}
+
+func (r refusing) Apply(ctx context.Context, ops []director.Operation) error {
+	if r.Applies() > 0 {
+		return &director.OperationError{Operation: ops[0], Err: *r.err}
+	}
+	return r.Fake.Apply(ctx, ops)
+}
+
+func TestDetach(t *testing.T) {
+	order := ""
+	d := newDirector(t, directortest.NewFake(director.State{}))
+	failing := errors.New("busy")
+	h := api.NewHandler(d, api.Options{
+		Log:      slog.New(slog.DiscardHandler),
+		Detach:   func(context.Context) error { order += "detach "; return failing },
+		Detached: func() { order += "end" },
+	})
+	if w := ask(h, "POST", "/v1/detach", ""); w.Code != 500 {
+		t.Errorf("a failed detach: %d %s", w.Code, w.Body)
+	}
+	if w := ask(h, "GET", "/v1/services", ""); w.Code != 200 {
+		t.Errorf("after a failed detach: %d %s", w.Code, w.Body)
+	}
+	failing = nil
+	if w := ask(h, "POST", "/v1/detach", ""); w.Code != 204 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if diff := cmp.Diff("detach detach end", order); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if w := ask(h, "DELETE", "/v1/services/web", ""); w.Code != 503 {
+		t.Errorf("a change after detach: %d %s", w.Code, w.Body)
+	}
+}
+
+// breaking is a data plane whose walk over connections ends with an error.
+type breaking struct {
+	*directortest.Fake
+	after int
+}
+
+func (b breaking) Connections(context.Context, director.ConnectionFilter) iter.Seq2[conntrack.Connection, error] {
+	return func(yield func(conntrack.Connection, error) bool) {
+		for range b.after {
+			if !yield(conntrack.Connection{Protocol: conntrack.TCP, Expires: time.Second}, nil) {
+				return
+			}
+		}
+		yield(conntrack.Connection{}, io.ErrClosedPipe)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	const many = 5000
+	client := serve(t, newHandler(t, breaking{directortest.NewFake(director.State{}), many}))
+	t.Run("a_walk_that_breaks_off_ends_with_its_error", func(t *testing.T) {
+		seen := 0
+		var last error
+		for c, err := range client.Connections(t.Context(), api.ConnectionQuery{}) {
+			if last = err; err == nil && c.Protocol == "tcp" {
+				seen++
+			}
+		}
+		problem, ok := errors.AsType[*api.Problem](last)
+		if seen != many || !ok || problem.Detail != io.ErrClosedPipe.Error() {
+			t.Errorf("%d connections, error %v", seen, last)
+		}
+	})
+	t.Run("a_limit_ends_the_walk", func(t *testing.T) {
+		seen := 0
+		for _, err := range client.Connections(t.Context(), api.ConnectionQuery{Limit: 3}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen++
+		}
+		if seen != 3 {
+			t.Errorf("%d connections", seen)
+		}
+	})
+	t.Run("the_caller_can_stop", func(t *testing.T) {
+		for _, err := range client.Connections(t.Context(), api.ConnectionQuery{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	})
+	t.Run("a_count_that_breaks_off_is_an_error", func(t *testing.T) {
+		if n, err := client.CountConnections(t.Context(), api.ConnectionQuery{}); err == nil {
+			t.Errorf("counted %d", n)
+		}
+	})
+	t.Run("an_error_at_once_is_the_answer", func(t *testing.T) {
+		w := ask(newHandler(t, breaking{directortest.NewFake(director.State{}), 0}), "GET", "/v1/connections", "")
+		if w.Code != 500 || w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+		}
+	})
+}
