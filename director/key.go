@@ -61,7 +61,10 @@ func explainAddrPort(s string) string {
 		if _, err := netip.ParseAddr(host); err == nil {
 			return fmt.Sprintf("an IPv6 address is written in brackets: [%s]:%s", host, port)
 		}
-	} else if _, err := netip.ParseAddr(bare); err == nil && bare != "" {
+	} else if addr, err := netip.ParseAddr(bare); err == nil {
+		if addr.Is4() && bare != host {
+			return fmt.Sprintf("an IPv4 address is written without brackets: %s:%s", addr, port)
+		}
 		return fmt.Sprintf("%q is not a port: want 1 to 65535", port)
 	}
 	return fmt.Sprintf("%q is not an IP address (names are not looked up)", host)
@@ -112,4 +115,32 @@ func (k ServiceKey) Compare(o ServiceKey) int {
 		cmp.Compare(k.Protocol, o.Protocol),
 		k.Address.Compare(o.Address),
 	)
+}
+
+// ParseServerAddress reads a server's address as configured: 10.0.0.1:8080,
+// [2001:db8::1]:80, or an address alone, whose port is 0 and means the
+// service's. Only the form is judged; the error wraps ErrInvalid.
+func ParseServerAddress(s string) (netip.AddrPort, error) {
+	fail := func(text string) (netip.AddrPort, error) {
+		return netip.AddrPort{}, &ProblemError{
+			Service: -1, Server: -1, Field: "address",
+			Where: fmt.Sprintf("server %q", s), Text: text, Kind: ErrInvalid,
+		}
+	}
+	bare := s
+	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
+		bare = strings.TrimSuffix(inner, "]")
+	}
+	if addr, err := netip.ParseAddr(bare); err == nil && (bare == s || addr.Is6()) {
+		return netip.AddrPortFrom(addr, 0), nil
+	}
+	addr, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil:
+		return fail(explainAddrPort(s))
+	case addr.Port() == 0:
+		return fail("port 0 is reserved: leave it out for the service's port")
+	default:
+		return addr, nil
+	}
 }

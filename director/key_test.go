@@ -119,3 +119,27 @@ func TestServiceKeyCompare(t *testing.T) {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
 }
+
+func TestParseServerAddress(t *testing.T) {
+	for in, want := range map[string]string{
+		"10.0.0.1": "10.0.0.1:0", "10.0.0.1:8080": "10.0.0.1:8080", "2001:db8::1": "[2001:db8::1]:0",
+		"[2001:db8::1]": "[2001:db8::1]:0", "[2001:DB8::1]:80": "[2001:db8::1]:80",
+	} {
+		if got, err := director.ParseServerAddress(in); err != nil || got.String() != want {
+			t.Errorf("%q: %v, %v, want %s", in, got, err, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"":               `"" is not an IP address and a port (names are not looked up)`,
+		"10.0.0.1:0":     "port 0 is reserved: leave it out for the service's port",
+		"10.0.0.1:65536": `"65536" is not a port: want 1 to 65535`,
+		"web1":           `"web1" is not an IP address and a port (names are not looked up)`,
+		"web1:80":        `"web1" is not an IP address (names are not looked up)`,
+		"[10.0.0.1]:80":  `an IPv4 address is written without brackets: 10.0.0.1:80`,
+	} {
+		_, err := director.ParseServerAddress(in)
+		if want := `server "` + in + `": ` + want; !errors.Is(err, director.ErrInvalid) || err.Error() != want {
+			t.Errorf("%q: error %v, want %s", in, err, want)
+		}
+	}
+}
