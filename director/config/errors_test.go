@@ -1,0 +1,156 @@
+package config_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/shunt-lb/shunt/director/config"
+)
+
+func TestErrors(t *testing.T) {
+	tests := []struct {
+		name string
+		text string
+		want []string
+	}{
+		// The text as YAML.
+		{"syntax", "services: [\n", []string{`f:2:1: while parsing a flow node: did not find expected node content`}},
+		{"tab", "director:\n\tmode: native\n", []string{`f:2:1: while scanning for the next token: found character that cannot start any token`}},
+		{"second_document", "services: []\n---\nservices: []\n", []string{`f:2:1: a second document begins here: want one`}},
+		{"no_text", "director: \x00\n", []string{`f: the configuration has a NUL byte at offset 10: is it a text file?`}},
+		{"not_a_mapping", "- 1\n", []string{`f:1:1: the configuration: want a mapping (key: value)`}},
+		{"unknown_key", "service: []\n", []string{`f:1:1: the configuration: unknown key "service": want director, services`}},
+		{"key_twice", "director: {mode: native, mode: generic}\n", []string{`f:1:26: director.mode is given twice: first in line 1`}},
+		{"alias", "director: {mode: &m native, midstream: *m}\n", []string{`f:1:40: director.midstream: aliases are not supported: write the value out`}},
+		{"merge_key", "director:\n  <<: {mode: native}\n", []string{`f:2:3: director: keys are plain words here; merge keys are not supported`}},
+		{"no_value", "director:\n  mode:\nservices:\n", []string{`f:2:8: director.mode: the value is missing`, `f:3:10: services: the value is missing`}},
+
+		// Settings.
+		{"dataplane_ipvs", "director: {dataplane: ipvs}\n", []string{`f:1:23: director.dataplane: the ipvs data plane is not there yet: this version has xdp (not supported)`}},
+		{"words", "director: {dataplane: dpdk, mode: offload, midstream: pass}\n", []string{
+			`f:1:23: director.dataplane: unknown word "dpdk": want xdp`,
+			`f:1:35: director.mode: unknown word "offload": want native or generic`,
+			`f:1:55: director.midstream: unknown word "pass": want drop or reset`,
+		}},
+		{"interfaces", "director:\n  interfaces:\n  - eth0\n  - eth0\n  - a/b\n  - sixteencharacter\n  - [x]\n", []string{
+			`f:4:5: director.interfaces[1]: interface "eth0" is interfaces[0] already`,
+			`f:5:5: director.interfaces[2]: "a/b" is not an interface name: want 1 to 15 characters without spaces, '/' and ':'`,
+			`f:6:5: director.interfaces[3]: "sixteencharacter" is not an interface name: want 1 to 15 characters without spaces, '/' and ':'`,
+			`f:7:5: director.interfaces[4]: want a single value`,
+		}},
+		{"interfaces_not_a_list", "director: {interfaces: eth0}\n", []string{`f:1:24: director.interfaces: want a list`}},
+		{"sizes", "director: {connections: {max: 1G, max-ipv6: 512}, icmp-rate: -1, limits: {services: 0, servers: 2Mi}}\n", []string{
+			`f:1:31: director.connections.max: "1G" is not a number: want digits and, if need be, Ki, Mi or Gi, such as 64Ki`,
+			`f:1:45: director.connections.max-ipv6: 512 is out of range: want 1Ki to 256Mi`,
+			`f:1:62: director.icmp-rate: "-1" is not a number: want digits and, if need be, Ki, Mi or Gi, such as 64Ki`,
+			`f:1:85: director.limits.services: 0 is out of range: want 1 to 64Ki`,
+			`f:1:97: director.limits.servers: 2Mi is out of range: want 1 to 1Mi`,
+		}},
+		{"timeouts", "director: {connections: {timeouts: {tcp: 300, tcp-fin: 0s, udp: 1500ms}}}\n", []string{
+			`f:1:42: director.connections.timeouts.tcp: "300" is not a duration: want a number with a unit, such as 90s, 15m or 1h30m`,
+			`f:1:56: director.connections.timeouts.tcp-fin: tcp-fin timeout 0s is out of range: want 1s to 744h (31 days)`,
+			`f:1:65: director.connections.timeouts.udp: udp timeout 1.5s: want whole seconds`,
+		}},
+		{"paths", "director:\n  socket: /" + strings.Repeat("s", 107) + "\n  pin-dir: shunt\n", []string{
+			`f:2:11: director.socket: the path has 108 bytes: a socket's has at most 107`,
+			`f:3:12: director.pin-dir: "shunt" is not an absolute path`,
+		}},
+
+		// Services.
+		{"missing_keys", "services:\n- name: web\n- {listen: 'tcp://192.0.2.1:80', servers: [{weight: 1}]}\n", []string{
+			`f:2:3: services[0].listen: the key is missing: a URL such as tcp://192.0.2.1:80`,
+			`f:2:3: services[0].servers: the key is missing: a list of servers, [] for none`,
+			`f:3:44: services[1].servers[0].address: the key is missing: an IP address with or without a port`,
+			`f:3:44: services[1].servers[0].method: the method is missing: give it here or at the service: nat, dr or local`,
+		}},
+		{"bad_listen", "services:\n- {listen: 'tcp://192.0.2.1:0', servers: []}\n- {listen: 'fwmark://1', servers: []}\n- {listen: 'tcp://a:1', servers: [{address: b, method: c}]}\n", []string{
+			`f:2:12: services[0].listen: port 0 is reserved`,
+			`f:3:12: services[1].listen: fwmark services need the ipvs data plane, which is not there yet (not supported)`,
+			`f:4:12: services[2].listen: "a" is not an IP address (names are not looked up)`,
+			`f:4:45: services[2].servers[0].address: "b" is not an IP address and a port (names are not looked up)`,
+			`f:4:56: services[2].servers[0].method: unknown forwarding method "c": want nat, dr, tunnel or local`,
+		}},
+		{"semantic", `services:
+- name: web
+  listen: tcp://192.0.2.1:80
+  scheduler: wlc
+  method: dr
+  servers:
+  - address: 10.0.0.1:8080
+  - address: 10.0.0.2
+    weight: 65536
+  - {address: 10.0.0.2, method: tunnel}
+  - {address: "2001:db8::1"}
+- name: web
+  listen: tcp://192.0.2.1:80
+  vip: mine
+  servers: []
+`, []string{
+			`f:4:14: services[0] "web": scheduler wlc is not there yet: this version has rr, wrr, sh, mh (not supported)`,
+			`f:7:14: services[0] "web": servers[0]: port 8080: method dr does not rewrite packets, so the port must be the service's (80)`,
+			`f:9:13: services[0].servers[1].weight: "65536" is not a weight: want 0 to 65535`,
+			`f:10:15: services[0] "web": servers[2]: 10.0.0.2:80 is servers[1] already`,
+			`f:10:33: services[0] "web": servers[2]: method tunnel is not there yet: this version has nat, dr and local (not supported)`,
+			`f:11:15: services[0] "web": servers[3]: 2001:db8::1 is not of the service's address family (192.0.2.1): only tunnels can mix them`,
+			`f:12:9: services[1] "web": name "web" is that of services[0] already`,
+			`f:13:11: services[1] "web": tcp://192.0.2.1:80 is services[0] already`,
+			`f:14:8: services[1] "web": unknown vip "mine": want managed or external`,
+		}},
+		{"flags", `services:
+- {listen: "tcp://192.0.2.1:80", scheduler: sh, flags: [mh-port, sh-fast, sh-port], servers: []}
+- {listen: "tcp://192.0.2.2:80", scheduler: rr, flags: [sh-port], servers: []}
+- {listen: "tcp://192.0.2.3:80", scheduler: best, flags: [sh-port], servers: []}
+`, []string{
+			`f:2:57: services[0].flags[0]: unknown flag "mh-port": scheduler sh has sh-fallback and sh-port`,
+			`f:2:66: services[0].flags[1]: unknown flag "sh-fast": scheduler sh has sh-fallback and sh-port`,
+			`f:3:56: services[1].flags: scheduler rr has no flags: sh and mh have`,
+			`f:4:45: services[2] tcp://192.0.2.3:80: unknown scheduler "best": want rr, wrr, sh, mh`,
+		}},
+		{"shapes", "services:\n- web\n- {listen: [], servers: {}}\n- {listen: 'tcp://192.0.2.1:80', method: dr, servers: [10.0.0.1]}\n", []string{
+			`f:2:3: services[0]: want a mapping (key: value)`,
+			`f:3:12: services[1].listen: want a single value`,
+			`f:3:25: services[1].servers: want a list`,
+			`f:4:56: services[2].servers[0]: want a mapping (key: value)`,
+		}},
+		{"limits", `director: {limits: {services: 1, servers: 2}}
+services:
+- {listen: "tcp://192.0.2.1:80", method: nat, servers: [{address: 10.0.0.1}, {address: 10.0.0.2}]}
+- {listen: "tcp://192.0.2.2:80", method: nat, servers: [{address: 10.0.0.1}]}
+`, []string{
+			`f:4:3: 2 services: director.limits.services is 1`,
+			`f:4:56: 3 servers up to here: director.limits.servers is 2`,
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := config.Parse("f", []byte(tt.text))
+			wantErrors(t, err, tt.want...)
+			if got.State.Services != nil || got.Director.Mode != "" {
+				t.Errorf("half a configuration came with the error: %+v", got)
+			}
+		})
+	}
+}
+
+// A text that would expand to 10^9 values is refused for its first alias.
+func TestAliasBomb(t *testing.T) {
+	var bomb strings.Builder
+	bomb.WriteString("a0: &a0 [x]\n")
+	for i := 1; i < 10; i++ {
+		fmt.Fprintf(&bomb, "a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), 10), ","))
+	}
+	bomb.WriteString("services: *a9\n")
+	_, err := config.Parse("f", []byte(bomb.String()))
+	if err == nil || !strings.Contains(err.Error(), "f:11:11: services: aliases are not supported") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestDeepNesting(t *testing.T) {
+	for _, text := range []string{strings.Repeat("[", 200000), strings.Repeat("{a: ", 200000), "services: " + strings.Repeat("- ", 200000)} {
+		if _, err := config.Parse("f", []byte(text)); err == nil {
+			t.Errorf("%.20q…: no error", text)
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// services reads the services in the order of the text, which is that of the
+// indices in messages.
+func (d *decoder) services(n *yaml.Node, state *director.State) {
+	d.sequence(n, "services", func(n *yaml.Node, path string, _ int) {
+		state.Services = append(state.Services, d.service(n, path))
+	})
+}
+
+func (d *decoder) service(n *yaml.Node, path string) director.Service {
+	s := director.Service{Scheduler: director.DefaultScheduler, VIP: director.VIPManaged}
+	var (
+		flags, servers *yaml.Node
+		method         *realserver.Method
+	)
+	d.mapping(n, path, fields{
+		"name":      word(d, &s.Name, nonEmpty),
+		"listen":    word(d, &s.Key, parseListen),
+		"scheduler": word(d, &s.Scheduler, convert[director.Scheduler]),
+		"flags":     func(n *yaml.Node, _ string) { flags = n },
+		"vip":       word(d, &s.VIP, convert[director.VIPOwner]),
+		"method":    word(d, &method, parseMethod),
+		"servers":   func(n *yaml.Node, _ string) { servers = n },
+	})
+	if d.broken[path] {
+		d.broken[path+".listen"] = true // there is nothing to validate
+		return s
+	}
+	if d.places[path+".listen"] == nil {
+		d.refuse(n, path+".listen", "the key is missing: a URL such as tcp://192.0.2.1:80")
+	}
+	if flags != nil {
+		s.Flags = d.flags(flags, path+".flags", s.Scheduler)
+	}
+	switch {
+	case servers != nil:
+		d.sequence(servers, path+".servers", func(n *yaml.Node, path string, _ int) {
+			s.Servers = append(s.Servers, d.server(n, path, method))
+		})
+	case !d.broken[path+".servers"]:
+		d.refuse(n, path+".servers", "the key is missing: a list of servers, [] for none")
+	}
+	return s
+}
+
+// flags reads ipvsadm's names, which begin with the scheduler's.
+func (d *decoder) flags(n *yaml.Node, path string, scheduler director.Scheduler) director.SchedulerFlags {
+	var flags director.SchedulerFlags
+	if scheduler.Known() && !scheduler.HasFlags() {
+		d.refuse(n, path, "scheduler %s has no flags: sh and mh have", scheduler)
+		return flags
+	}
+	d.sequence(n, path, func(n *yaml.Node, path string, _ int) {
+		name, ok := d.text(n, path)
+		if !ok {
+			return
+		}
+		names := scheduler.FlagNames(director.SchedulerFlags{Port: true, Fallback: true})
+		switch prefix, flag, _ := strings.Cut(name, "-"); {
+		case scheduler.Known() && prefix != string(scheduler), flag != "port" && flag != "fallback":
+			d.refuse(n, path, "unknown flag %q: scheduler %s has %s", name, scheduler, strings.Join(names, " and "))
+		case flag == "port":
+			flags.Port = true
+		default:
+			flags.Fallback = true
+		}
+	})
+	return flags
+}
+
+// server reads a server; method is the service's, nil if it has none.
+func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) realserver.Server {
+	s := realserver.Server{Weight: 1}
+	var own *realserver.Method
+	d.mapping(n, path, fields{
+		"address": word(d, &s.Address, parseAddress),
+		"weight":  word(d, &s.Weight, parseWeight),
+		"method":  word(d, &own, parseMethod),
+	})
+	if d.broken[path] {
+		d.broken[path+".address"] = true
+		return s
+	}
+	if d.places[path+".address"] == nil {
+		d.refuse(n, path+".address", "the key is missing: an IP address with or without a port")
+	}
+	switch {
+	case own != nil:
+		s.Method = *own
+	case method != nil:
+		s.Method = *method
+	case !d.broken[path+".method"] && !d.broken[serviceOf(path)+".method"]:
+		d.refuse(n, path+".method", "the method is missing: give it here or at the service: nat, dr or local")
+	}
+	return s
+}
+
+// serviceOf returns the path of the service that a server's path is in.
+func serviceOf(path string) string { return path[:strings.LastIndex(path, ".servers")] }
+
+// validate adds what only the whole shows, at the place it comes from.
+func (d *decoder) validate(cfg Config) {
+	state := director.State{Services: slices.Clone(cfg.State.Services)}
+	for i := range state.Services {
+		state.Services[i] = state.Services[i].Normalize()
+	}
+	state.Timeouts = conntrack.DefaultTimeouts().Merge(cfg.State.Timeouts)
+	for _, problem := range director.Problems(state.Validate()) {
+		path := fmt.Sprintf("services[%d]", problem.Service)
+		if problem.Server >= 0 {
+			path += fmt.Sprintf(".servers[%d]", problem.Server)
+		}
+		if problem.Field != "" {
+			path += "." + problem.Field
+		}
+		if !d.broken[path] {
+			d.fail(d.place(path), problem.Kind, problem.Error())
+		}
+	}
+	servers := 0
+	for i, service := range cfg.State.Services {
+		if servers += len(service.Servers); servers > int(cfg.Director.Limits.Servers) {
+			d.errorAt(d.place(fmt.Sprintf("services[%d].servers", i)),
+				"%d servers up to here: director.limits.servers is %d", servers, cfg.Director.Limits.Servers)
+			break
+		}
+	}
+	if n, limit := len(cfg.State.Services), int(cfg.Director.Limits.Services); n > limit {
+		d.errorAt(d.place(fmt.Sprintf("services[%d]", limit)),
+			"%d services: director.limits.services is %d", n, limit)
+	}
+}
+
+func parseListen(s string) (director.ServiceKey, error) {
+	key, err := director.ParseServiceKey(s)
+	return key, unlocated(err)
+}
+
+func parseAddress(s string) (netip.AddrPort, error) {
+	addr, err := director.ParseServerAddress(s)
+	return addr, unlocated(err)
+}
+
+// unlocated takes off what the file's own location says better.
+func unlocated(err error) error {
+	if problem := (*director.ProblemError)(nil); errors.As(err, &problem) {
+		return &kindError{problem.Text, problem.Kind}
+	}
+	return err
+}
+
+func parseWeight(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n > realserver.MaxWeight {
+		return 0, fmt.Errorf("%q is not a weight: want 0 to %d", s, realserver.MaxWeight)
+	}
+	return uint32(n), nil
+}
+
+func parseMethod(s string) (*realserver.Method, error) {
+	method, err := realserver.ParseMethod(s)
+	return &method, err
+}
+
+func nonEmpty(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("the value is empty")
+	}
+	return s, nil
+}
+
+// convert takes any text that is not empty; what it may be is Validate's to
+// say.
+func convert[T ~string](s string) (T, error) {
+	s, err := nonEmpty(s)
+	return T(s), err
+}
