@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,5 +160,8 @@ func arguments(c *cli.Context, names ...string) ([]string, error) {
 	return args, nil
 }
 
-// client returns a client for the daemon the flags name.
-func client(c *cli.Context) *api.Client { return api.NewClient(c.String("socket")) }
+// client returns a client for the daemon the flags name. An empty SHUNT_SOCKET is
+// none.
+func client(c *cli.Context) *api.Client {
+	return api.NewClient(cmp.Or(c.String("socket"), api.DefaultSocket))
+}

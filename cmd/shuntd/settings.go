@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shunt-lb/shunt/director/config"
+)
+
+// The range of --max-connections: that of connections.max in the file.
+const (
+	minConnections = 1 << 10
+	maxConnections = 1 << 28
+)
+
+// readSettings reads the file that --config names, or the defaults, and puts
+// the flags that were given over it.
+func readSettings(c *cli.Context) (config.Config, error) {
+	cfg, err := readFile(c.String("config"))
+	if err != nil {
+		return cfg, &usageError{err, ""}
+	}
+	s := &cfg.Director
+	// SHUNT_SOCKET counts as given, unless it is empty.
+	if path := c.String("socket"); c.IsSet("socket") && path != "" {
+		s.Socket = path
+	}
+	if c.IsSet("pin-dir") {
+		s.PinDir = c.String("pin-dir")
+	}
+	if c.IsSet("interface") {
+		s.Interfaces = c.StringSlice("interface")
+	}
+	if c.IsSet("generic") {
+		s.Mode = "native"
+		if c.Bool("generic") {
+			s.Mode = "generic"
+		}
+	}
+	if c.IsSet("max-connections") {
+		if err := setConnections(s, c.String("max-connections")); err != nil {
+			return cfg, usage("", "--max-connections: %v", err)
+		}
+	}
+	if len(s.Interfaces) == 0 {
+		return cfg, usage("give --interface eth0, or interfaces under director in the configuration file", "no interface to attach to")
+	}
+	return cfg, nil
+}
+
+// readFile reads the file; without one the configuration is that of an empty
+// text.
+func readFile(path string) (config.Config, error) {
+	if path == "" {
+		return config.Parse("no file", nil)
+	}
+	return config.Load(path)
+}
+
+// setConnections sizes the tables as connections.max in the file does, a quarter
+// for IPv6.
+func setConnections(s *config.Settings, text string) error {
+	n, err := config.ParseSize(text)
+	if err != nil {
+		return err
+	}
+	if n < minConnections || n > maxConnections {
+		return fmt.Errorf("%s is out of range: want %s to %s",
+			text, config.FormatSize(minConnections), config.FormatSize(maxConnections))
+	}
+	s.MaxConnections, s.MaxConnections6 = n, max(n/4, minConnections)
+	return nil
+}
+
+// describeTables says how large the connection tables are.
+func describeTables(s config.Settings, memory uint64) string {
+	return fmt.Sprintf("connection tables: %s IPv4, %s IPv6, %.1f MiB",
+		config.FormatSize(s.MaxConnections), config.FormatSize(s.MaxConnections6), float64(memory)/(1<<20))
+}
