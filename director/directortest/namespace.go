@@ -84,16 +84,20 @@ func (n *Namespace) setUp() error {
 // onOwnThread starts f on a thread that is never used for anything else: it
 // ends with f, so that a change of namespace cannot leak into the program. The
 // main thread cannot end and is what /proc/self shows, so it is passed over.
-func onOwnThread(f func()) {
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			onOwnThread(f) // another thread: this one is locked to us meanwhile
-			runtime.UnlockOSThread()
-			return
-		}
-		f() // returning while locked ends the thread
-	}()
+func onOwnThread(f func()) { go lockThread(f, make(chan struct{})) }
+
+func lockThread(f func(), locked chan<- struct{}) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// While this goroutine holds the main thread, the next gets another.
+		elsewhere := make(chan struct{})
+		go lockThread(f, elsewhere)
+		<-elsewhere
+		runtime.UnlockOSThread()
+		return
+	}
+	close(locked)
+	f() // returning while locked ends the thread
 }
 
 // Do runs f inside the namespace on a thread of its own and returns its error.
