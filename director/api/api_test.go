@@ -84,8 +84,10 @@ func TestRequests(t *testing.T) {
 	}{
 		{"reads_a_service_by_its_escaped_url", "GET", web, "", 200, `"name":"web"`},
 		{"reads_a_service_by_its_name", "GET", "/v1/services/web", "", 200, `"listen":"tcp://192.0.2.10:80"`},
-		{"adds_a_service_with_servers", "POST", "/v1/services", `{"listen":"udp://[2001:db8::1]:53","servers":[{"address":"2001:db8::2","method":"dr"}]}`, 201,
-			`{"listen":"udp://[2001:db8::1]:53","scheduler":"wrr","flags":[],"vip":"managed","servers":[{"address":"[2001:db8::2]:53","method":"dr","weight":1}]}`},
+		{
+			"adds_a_service_with_servers", "POST", "/v1/services", `{"listen":"udp://[2001:db8::1]:53","servers":[{"address":"2001:db8::2","method":"dr"}]}`, 201,
+			`{"listen":"udp://[2001:db8::1]:53","scheduler":"wrr","flags":[],"vip":"managed","servers":[{"address":"[2001:db8::2]:53","method":"dr","weight":1}]}`,
+		},
 		{"edits_only_what_is_named", "PATCH", web, `{"scheduler":"sh"}`, 200, `"name":"web","scheduler":"sh","flags":[],"vip":"managed","servers":[{"address":"10.0.0.11:8080"`},
 		{"an_empty_edit_changes_nothing", "PATCH", web, `{}`, 200, `"scheduler":"rr"`},
 		{"removes_a_service", "DELETE", web, "", 204, ""},
