@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Everything that Go sees: map values, map keys, program arguments, names of
+ * events. The only definition of each; Go uses the types bpf2go makes of them.
+ *
+ * Byte order: members named __be* and addresses are as on the wire; all other
+ * members are the host's. Addresses are four 32-bit words; an IPv4 address
+ * stands in the first and the rest are zero.
+ */
+#ifndef SHUNT_ABI_H
+#define SHUNT_ABI_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+/* Raised by every change of a pinned map's layout; stored in settings. */
+#define ABI_VERSION 1
+
+/* --- connection tables -------------------------------------------------- */
+
+/*
+ * A table is an array of groups. A key belongs to one set of one group; an
+ * entry lies in its set or, if that is full, in the group's overflow slots.
+ * The first half of a set that is searched depends on the key, so that most
+ * hits touch two cache lines.
+ */
+enum table_shape {
+	SETS = 14, /* sets in a group */
+	WAYS = 8, /* entries in a set */
+	OVERFLOW = 14, /* entries any set of the group may use when it is full */
+	SLOTS = SETS * WAYS + OVERFLOW,
+};
+
+/*
+ * One key of a connection, client to server or server to client, and what to
+ * do with its packets. id and recipe carry the same generation while the entry
+ * is live: a reader that finds them different met a slot being reused.
+ */
+struct entry4 {
+	__u32 source; /* as on the wire */
+	__u32 destination;
+	__u64 id; /* ID_* below */
+	__u64 recipe; /* RECIPE_* below */
+	__u32 seen; /* tick of the last packet, at most REFRESH_TICKS old */
+	__u32 hop; /* HOP_*: next hop of the packets to the client; 0: by the route */
+};
+
+struct entry6 {
+	__u32 source[4];
+	__u32 destination[4];
+	__u64 id;
+	__u64 recipe;
+	__u32 seen;
+	__u32 hop;
+	__u64 pad;
+};
+
+enum id_layout {
+	ID_PORTS = 0, /* bits 0-31: source and destination port as on the wire */
+	ID_PROTOCOL = 32, /* bits 32-39; 0 in a free slot */
+	ID_GENERATION = 40, /* bits 40-63 */
+};
+
+enum recipe_layout {
+	RECIPE_GENERATION = 0, /* bits 0-23; never 0 in a live entry */
+	RECIPE_SERVER = 24, /* bits 24-43: index into servers */
+	RECIPE_STATE = 44, /* bits 44-47: enum conn_state */
+	RECIPE_METHOD = 48, /* bits 48-49: enum method */
+	RECIPE_REPLY = 50, /* set: the key is server to client */
+	RECIPE_PROVEN = 51, /* set: the client has shown to be real */
+	RECIPE_BUSY = 52, /* set: whoever set it is making or removing the connection */
+};
+
+enum masks {
+	GENERATION_MASK = 0xffffff,
+	SERVER_MASK = 0xfffff,
+	STATE_MASK = 0xf,
+	METHOD_MASK = 0x3,
+};
+
+/* A writer's part of a group; lookups that hit do not touch it. */
+struct group_head {
+	struct bpf_spin_lock lock; /* zero when read from user space */
+	__u32 generation; /* of the last entry written, 24 bits used */
+	__u32 strays; /* live entries in the overflow slots */
+	__u32 pad[13];
+};
+
+struct group4 {
+	struct group_head head;
+	struct entry4 slots[SLOTS];
+};
+
+struct group6 {
+	struct group_head head;
+	struct entry6 slots[SLOTS];
+	__u64 pad[8];
+};
+
+_Static_assert(sizeof(struct entry4) == 32, "ABI");
+_Static_assert(sizeof(struct entry6) == 64, "ABI");
+_Static_assert(sizeof(struct group4) == 4096, "ABI");
+_Static_assert(sizeof(struct group6) == 8192, "ABI");
+
+/*
+ * The kernel's TCP states in the kernel's order (kernel: include/net/ip_vs.h,
+ * IP_VS_TCP_S_*), then UDP's only one.
+ */
+enum conn_state {
+	STATE_NONE,
+	STATE_ESTABLISHED,
+	STATE_SYN_SENT,
+	STATE_SYN_RECV,
+	STATE_FIN_WAIT,
+	STATE_TIME_WAIT,
+	STATE_CLOSE,
+	STATE_CLOSE_WAIT,
+	STATE_LAST_ACK,
+	STATE_LISTEN,
+	STATE_SYNACK,
+	STATE_UDP,
+	STATES = 16,
+};
+
+/* The kernel's numbers (kernel: include/uapi/linux/ip_vs.h, IP_VS_CONN_F_*). */
+enum method {
+	METHOD_NAT = 0,
+	METHOD_LOCAL = 1,
+	METHOD_TUNNEL = 2,
+	METHOD_DR = 3,
+};
+
+/* --- services and servers ----------------------------------------------- */
+
+struct service_key {
+	__u32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 family; /* 4 or 6 */
+};
+
+enum scheduler {
+	SCHEDULER_RR = 1,
+	SCHEDULER_WRR = 2,
+	SCHEDULER_SH = 3,
+	SCHEDULER_MH = 4,
+};
+
+enum service_flags {
+	SERVICE_HASH_PORT = 1, /* sh-port, mh-port */
+	SERVICE_FALLBACK = 2, /* sh-fallback, mh-fallback */
+	SERVICE_VIP_MANAGED = 4, /* user space only: Shunt added the address */
+};
+
+enum lifecycle {
+	LIFE_FREE = 0,
+	LIFE_LIVE = 1,
+	LIFE_SERVER_REMOVED = 2, /* connections may still refer to it */
+	LIFE_SERVICE_REMOVED = 3,
+};
+
+/*
+ * Where a schedule lies in the words array. Two of them per service; a bit of
+ * the cursor says which one is in force, so that one write switches all.
+ */
+struct schedule {
+	__u32 list; /* first word of the server list: pairs of server index, weight */
+	__u32 servers; /* length of the list; kernel order: last added first */
+	__u32 table; /* first word of the hash table (sh, mh): server indices + 1, 0: none */
+	__u32 slots; /* length of the hash table: 256 or 4093 */
+	__u32 max_weight; /* wrr: greatest weight - (gcd - 1) */
+	__u32 gcd; /* wrr */
+};
+
+struct service {
+	__u64 cursor; /* CURSOR_*; only changed by compare-and-swap */
+	struct schedule schedule[2];
+	struct service_key key;
+	__u8 scheduler;
+	__u8 flags;
+	__u8 life;
+	__u8 pad0;
+	__u32 pad1[2];
+	__u8 name[64]; /* user space only; zero-terminated unless full */
+};
+
+enum cursor_layout {
+	CURSOR_WEIGHT = 0, /* bits 0-31: wrr's current weight */
+	CURSOR_POSITION = 32, /* bits 32-47: position in the list + 1; 0: its head */
+	CURSOR_HALF = 48, /* which schedule is in force */
+};
+
+struct server {
+	__u32 hop; /* next hop; 0: unreachable, then its weight in the list is 0 */
+	__u32 service; /* index */
+	__u8 life; /* enum lifecycle */
+	__u8 method; /* of new connections */
+	__be16 port;
+	__be16 virtual_port;
+	__u16 delta_l4; /* one's complement sum that virtual -> server adds, addresses and ports */
+	__u16 delta_ip; /* the same for the addresses alone */
+	__u16 pad0;
+	__u32 weight; /* user space only: as configured */
+	__u32 last_weight; /* user space only: the last weight that was not 0 (mh) */
+	__u32 offered_weight; /* as scheduled: 0 while the server is unreachable */
+	__u32 address[4];
+	__u32 virtual_address[4];
+};
+
+_Static_assert(sizeof(struct server) == 64, "ABI: one cache line");
+
+/* Connections of a server, as IPVS counts them. Changed atomically. */
+struct server_load {
+	__s64 active;
+	__s64 inactive;
+};
+
+/* Per CPU. Bytes are those of the IP packet. */
+struct traffic {
+	__u64 connections;
+	__u64 in_packets;
+	__u64 in_bytes;
+	__u64 out_packets;
+	__u64 out_bytes;
+};
+
+/* --- next hops ------------------------------------------------------------ */
+
+/*
+ * A next hop. Indices below LEARNED_HOPS are user space's (servers and
+ * gateways); above, the program learns the hops its clients' packets came from.
+ */
+struct hop {
+	__u8 destination_mac[6];
+	__be16 outer_vlan; /* TCI with the tag's presence in bit HOP_TAGGED; 0: none */
+	__u8 source_mac[6];
+	__be16 inner_vlan;
+	__u32 ifindex; /* 0: not in use */
+	__u16 generation; /* of a learned hop; a reference with another one is void */
+	__u16 mtu; /* 0: not known */
+	__u32 failed; /* user space says: send by the route instead */
+	__u32 claim; /* taken while the program fills the slot in */
+};
+
+_Static_assert(sizeof(struct hop) == 32, "ABI");
+
+enum hop_layout {
+	HOP_INDEX_BITS = 16, /* a reference: index below, generation above */
+	STATIC_HOPS = 32768,
+	LEARNED_HOPS = 32768, /* the first learned index; as many may be learned */
+	HOPS = 65536,
+};
+
+/* --- settings --------------------------------------------------------------- */
+
+enum midstream {
+	MIDSTREAM_DROP = 0,
+	MIDSTREAM_RESET = 1,
+};
+
+/* Written by user space at any time; the program reads it on slow paths. */
+struct settings {
+	__u32 abi_version;
+	__u32 midstream; /* enum midstream */
+	__u32 icmp_per_tick; /* ICMP errors and resets one CPU may send a tick */
+	__u32 pad;
+	__u64 seed[4]; /* user space only: of the tables' hash; fixed when they are made */
+	__u32 timeout[STATES]; /* ticks, by enum conn_state */
+};
+
+/* Bitmaps: a packet with neither bit set is not ours; set bits may be others'. */
+enum filter_shape {
+	FILTER_BITS = 65536,
+	FILTER_WORDS = FILTER_BITS / 32,
+};
+
+struct filter {
+	__u32 virtual_address[FILTER_WORDS]; /* destinations */
+	__u32 server_address[FILTER_WORDS]; /* sources: servers reached by NAT */
+};
+
+/* Elements of slots: what shunt_root and shunt_main go on to. */
+enum slot {
+	SLOT_MAIN,
+	SLOT_SLOW,
+	PROGRAM_SLOTS,
+};
+
+/* --- events ------------------------------------------------------------------- */
+
+/*
+ * What became of packets, one counter each. The order is stable: new ones are
+ * added before EVENTS. Names for people: bpf/events.go.
+ */
+enum event {
+	EVENT_NONE,
+	/* passed to the stack, untouched */
+	EVENT_PASS_NOT_OURS,
+	EVENT_PASS_NO_SERVICE, /* an address that may be ours, but no service */
+	EVENT_PASS_MALFORMED,
+	EVENT_PASS_ICMP, /* to or from an address that may be ours */
+	EVENT_PASS_FRAGMENT,
+	EVENT_PASS_PROTOCOL, /* neither TCP nor UDP */
+	EVENT_PASS_LOCAL, /* connection served by this host (method local) */
+	/* dropped */
+	EVENT_DROP_MIDSTREAM,
+	EVENT_DROP_SERVER_REMOVED,
+	EVENT_DROP_SERVICE_REMOVED,
+	EVENT_DROP_UNREACHABLE, /* the connection's server has no next hop */
+	EVENT_DROP_REPLY_COLLISION,
+	EVENT_DROP_TABLE_FULL,
+	EVENT_DROP_FTP_DATA,
+	EVENT_DROP_NO_ROUTE, /* reply by the route: none, or forwarding is off */
+	EVENT_DROP_VLAN, /* the tag could not be changed */
+	EVENT_DROP_RATE_LIMITED, /* an answer was due but too many were sent */
+	EVENT_DROP_NOT_QUOTABLE, /* an answer was due but the packet could not become one */
+	EVENT_DROP_BUSY, /* another CPU is making or removing the connection */
+	EVENT_DROP_TOO_BIG, /* longer than the next hop's MTU and may not be told so */
+	/* answered */
+	EVENT_ANSWER_NO_SERVER, /* port unreachable */
+	EVENT_ANSWER_TTL, /* time exceeded */
+	EVENT_ANSWER_TOO_BIG,
+	EVENT_ANSWER_RESET, /* mid-stream without an entry, by setting */
+	/* worth counting */
+	EVENT_NOTE_EVICTED, /* an unproven entry made room */
+	EVENT_NOTE_INSERT_RACE, /* another CPU inserted the same connection first */
+	EVENT_NOTE_COLLISION_AVOIDED, /* another server was chosen for the reply key's sake */
+	EVENT_NOTE_HOP_CHANGED, /* a client's packets come from another next hop */
+	EVENT_NOTE_HOPS_FULL, /* a next hop was not learned: replies go by the route */
+	EVENT_NOTE_BY_ROUTE, /* a reply was sent by the route */
+	EVENT_NOTE_EXPIRED_HIT, /* a packet met an expired entry the sweep has not removed */
+	EVENT_NOTE_STALE_READ, /* a slot was reused while it was read */
+	EVENT_NOTE_CURSOR_CONTENDED, /* a pick did not move rr's or wrr's cursor */
+	/* cannot happen */
+	EVENT_FAULT_MAP, /* an array without an element that must be there */
+	EVENT_FAULT_SERVER, /* a live connection's server is free */
+	EVENTS,
+};
+
+/* --- arguments of the control programs ------------------------------------------ */
+
+/* Two readings of the clocks, to learn the kernel's HZ. */
+struct clock_args {
+	__u64 jiffies;
+	__u64 nanoseconds; /* CLOCK_MONOTONIC */
+};
+
+/* shunt_sweep4/6: one bounded slice of a table. */
+struct sweep_args {
+	__u32 first_group;
+	__u32 groups;
+	__u32 live_keys; /* out, each in this slice */
+	__u32 removed; /* out: connections */
+	__u32 orphans; /* out: reply keys removed for want of their connection; a fault */
+	__u32 next_group; /* out */
+};
+
+/* shunt_switch: puts a service's other schedule in force. */
+struct switch_args {
+	__u32 service;
+	__u32 old_half; /* the half the caller read */
+	__u32 positions; /* first word of the map old position -> new position + 1, 0: head */
+	__u32 old_servers; /* its length */
+	__s32 result; /* out: 0, or -EAGAIN if old_half is not in force */
+};
+
+/* shunt_remove4/6: removes one connection by its client-to-server key. */
+struct remove_args {
+	__u32 client[4];
+	__u32 virtual_address[4];
+	__be16 client_port;
+	__be16 virtual_port;
+	__u8 protocol;
+	__u8 pad[3];
+	__s32 result; /* out: 0 or -ENOENT */
+};
+
+/* shunt_correct: heals a server's load. */
+struct correct_args {
+	__s64 active; /* to be added */
+	__s64 inactive;
+	__u32 server;
+	__u32 pad;
+};
+
+/* Per server, filled by a sweep: what the table holds. */
+struct recount {
+	__u64 active;
+	__u64 inactive;
+	__u64 keys;
+};
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Internet checksums, RFC 1624 eqn. 3. Sums are of 16-bit words as loaded; the
+ * one's complement sum does not depend on the byte order (RFC 1071 §2 (B)).
+ */
+#ifndef SHUNT_CHECKSUM_H
+#define SHUNT_CHECKSUM_H
+
+#include <linux/types.h>
+
+static __always_inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum += sum >> 16;
+	return sum;
+}
+
+/* The checksum after the words it covers grew by the one's complement sum delta. */
+static __always_inline __u16 adjust_checksum(__u16 checksum, __u32 delta)
+{
+	return ~fold((__u16)~checksum + delta);
+}
+
+#endif

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Programs the control plane runs (BPF_PROG_TEST_RUN of BPF_PROG_TYPE_SYSCALL):
+ * what must happen in one step with what packets do, and the sweep, which is an
+ * order of magnitude cheaper here than from user space.
+ */
+#ifndef SHUNT_CONTROL_H
+#define SHUNT_CONTROL_H
+
+#include "track.h"
+
+#define EAGAIN 11
+#define ENOENT 2
+
+SEC("syscall")
+int shunt_clock(struct clock_args *args)
+{
+	args->jiffies = bpf_jiffies64();
+	args->nanoseconds = bpf_ktime_get_ns();
+	return 0;
+}
+
+/* --- sweep ---------------------------------------------------------------- */
+
+struct sweep {
+	void *group;
+	__u32 index; /* of the group */
+	__u32 first;
+	__u32 tick;
+	__u32 live_keys;
+	__u32 removed;
+	__u32 orphans;
+};
+
+/* How long after its timeout a reply key may still wait for its connection's removal. */
+#define ORPHAN_TICKS 240
+
+static __always_inline void recount(__u64 recipe)
+{
+	__u32 server = recipe_server(recipe);
+	struct recount *recount = bpf_map_lookup_elem(&recounts, &server);
+
+	if (!recount)
+		return;
+	recount->keys++;
+	if (recipe & BIT(RECIPE_REPLY))
+		return;
+	if (is_active(recipe_state(recipe)))
+		recount->active++;
+	else
+		recount->inactive++;
+}
+
+static __always_inline void note_hop(__u32 reference)
+{
+	__u32 index = reference & (HOPS - 1);
+	__u32 *uses = bpf_map_lookup_elem(&hop_uses, &index);
+
+	if (uses && reference)
+		*uses += 1;
+}
+
+/*
+ * Removes a reply entry whose connection is gone; false if it is not. Only a
+ * claimant of the connection removes its reply key, so that this is a fault's repair.
+ */
+static __always_inline int remove_orphan(__u32 index, __u32 slot, const int v6)
+{
+	void *group = group_at(index, v6);
+	struct lookup forward = {};
+	struct key key;
+	__u64 *entry;
+
+	if (!group)
+		return 0;
+	entry = entry_at(group, slot, v6);
+	if (!entry)
+		return 0;
+	entry_key(&key, entry, v6);
+	look_up_forward(&forward, &key, recipe_server(LOAD(entry + WORDS(v6) + 1)), v6);
+	if (forward.recipe)
+		return 0;
+	release_slot(index, slot, v6);
+	return 1;
+}
+
+__noinline int remove_orphan4(__u32 index, __u32 slot)
+{
+	return remove_orphan(index, slot, 0);
+}
+
+__noinline int remove_orphan6(__u32 index, __u32 slot)
+{
+	return remove_orphan(index, slot, 1);
+}
+
+static __always_inline long sweep_slot(__u32 slot, struct sweep *sweep, const int v6)
+{
+	void *group = sweep->group;
+	__u64 *entry, recipe, tail;
+
+	if (!group)
+		return 1;
+	entry = entry_at(group, slot, v6);
+	if (!entry)
+		return 1;
+	recipe = LOAD(entry + WORDS(v6) + 1);
+	tail = LOAD(entry + WORDS(v6) + 2);
+	if (!recipe)
+		return 0;
+	if (recipe & BIT(RECIPE_BUSY)) {
+		sweep->live_keys++;
+		return 0;
+	}
+	if (recipe & BIT(RECIPE_REPLY)) {
+		if (has_expired(recipe, tail, sweep->tick - ORPHAN_TICKS) &&
+		    (v6 ? remove_orphan6(sweep->index, slot) : remove_orphan4(sweep->index, slot))) {
+			sweep->orphans++;
+			return 0;
+		}
+	} else if (has_expired(recipe, tail, sweep->tick) && remove_entry(sweep->index, slot, recipe, v6)) {
+		sweep->removed++;
+		return 0;
+	}
+	sweep->live_keys++;
+	recount(recipe);
+	note_hop(tail >> 32);
+	return 0;
+}
+
+static long sweep_slot4(__u32 slot, struct sweep *sweep)
+{
+	return sweep_slot(slot, sweep, 0);
+}
+
+static long sweep_slot6(__u32 slot, struct sweep *sweep)
+{
+	return sweep_slot(slot, sweep, 1);
+}
+
+static long sweep_group4(__u32 i, struct sweep *sweep)
+{
+	sweep->index = sweep->first + i;
+	sweep->group = group_at(sweep->index, 0);
+	bpf_loop(SLOTS, sweep_slot4, sweep, 0);
+	return !sweep->group;
+}
+
+static long sweep_group6(__u32 i, struct sweep *sweep)
+{
+	sweep->index = sweep->first + i;
+	sweep->group = group_at(sweep->index, 1);
+	bpf_loop(SLOTS, sweep_slot6, sweep, 0);
+	return !sweep->group;
+}
+
+static __always_inline int run_sweep(struct sweep_args *args, const int v6)
+{
+	struct sweep sweep = { .first = args->first_group, .tick = now_tick() };
+	long groups;
+
+	if (v6)
+		groups = bpf_loop(args->groups, sweep_group6, &sweep, 0);
+	else
+		groups = bpf_loop(args->groups, sweep_group4, &sweep, 0);
+	args->next_group = args->first_group + groups;
+	args->live_keys = sweep.live_keys;
+	args->removed = sweep.removed;
+	args->orphans = sweep.orphans;
+	return 0;
+}
+
+SEC("syscall")
+int shunt_sweep4(struct sweep_args *args)
+{
+	return run_sweep(args, 0);
+}
+
+SEC("syscall")
+int shunt_sweep6(struct sweep_args *args)
+{
+	return run_sweep(args, 1);
+}
+
+/* --- schedules -------------------------------------------------------------- */
+
+/*
+ * The cursor for the other schedule. rr: its position follows its server (Go
+ * says where each went, a removed one's to its predecessor). wrr: back to the
+ * head, the weight cut to the new maximum (kernel: ip_vs_wrr_dest_changed).
+ */
+static __always_inline __u64 moved_cursor(const struct service *service, __u64 cursor, const struct switch_args *args)
+{
+	const struct schedule *next = &service->schedule[!(cursor >> CURSOR_HALF & 1)];
+	__u32 position = cursor >> CURSOR_POSITION & 0xffff;
+	__u32 weight = cursor;
+
+	if (service->scheduler == SCHEDULER_WRR) {
+		if (weight > next->max_weight || !weight)
+			weight = next->max_weight;
+		else if (next->gcd > 1)
+			weight = weight / next->gcd * next->gcd + 1;
+		position = 0;
+	} else {
+		if (position)
+			position = position <= args->old_servers ? load_word(args->positions + position - 1) : 0;
+		weight = 0;
+	}
+	return (~cursor & BIT(CURSOR_HALF)) | (__u64)position << CURSOR_POSITION | weight;
+}
+
+SEC("syscall")
+int shunt_switch(struct switch_args *args)
+{
+	__u32 index = args->service;
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+
+	args->result = -ENOENT;
+	if (!service)
+		return 0;
+	args->result = -EAGAIN;
+	for (int i = 0; i < 64; i++) {
+		__u64 cursor = LOAD(&service->cursor);
+
+		if ((cursor >> CURSOR_HALF & 1) != args->old_half)
+			return 0;
+		if (__sync_val_compare_and_swap(&service->cursor, cursor, moved_cursor(service, cursor, args)) ==
+		    cursor) {
+			args->result = 0;
+			return 0;
+		}
+	}
+	return 0;
+}
+
+/* --- one connection ----------------------------------------------------------- */
+
+static __always_inline void remove_connection(struct remove_args *args, const int v6)
+{
+	struct lookup l = {
+		.key.id = make_id(join_ports(args->client_port, args->virtual_port), args->protocol),
+	};
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		l.key.source[i] = args->client[i];
+		l.key.destination[i] = args->virtual_address[i];
+	}
+	args->result = -ENOENT;
+	if (v6)
+		look_up6(&l);
+	else
+		look_up4(&l);
+	if (!l.recipe || l.recipe & (BIT(RECIPE_REPLY) | BIT(RECIPE_BUSY)))
+		return;
+	if (remove_entry(l.group, l.slot, l.recipe, v6))
+		args->result = 0;
+}
+
+SEC("syscall")
+int shunt_remove4(struct remove_args *args)
+{
+	remove_connection(args, 0);
+	return 0;
+}
+
+SEC("syscall")
+int shunt_remove6(struct remove_args *args)
+{
+	remove_connection(args, 1);
+	return 0;
+}
+
+/* --- counts --------------------------------------------------------------------- */
+
+/* Adds a correction found by the recount to a server's load. */
+SEC("syscall")
+int shunt_correct(struct correct_args *args)
+{
+	__u32 index = args->server;
+	struct server_load *load = bpf_map_lookup_elem(&loads, &index);
+
+	if (!load)
+		return -ENOENT;
+	__sync_fetch_and_add(&load->active, args->active);
+	__sync_fetch_and_add(&load->inactive, args->inactive);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * A packet of ours without a connection: refuse it by name, or schedule it and
+ * make the connection. The forward entry comes first, claimed, so that nobody
+ * else makes or removes the same connection; then NAT's reply entry, which must
+ * be new or another server is chosen; then the claim is given up.
+ */
+#ifndef SHUNT_CREATE_H
+#define SHUNT_CREATE_H
+
+#include "track.h"
+
+#define FTP_DATA_PORT 20 /* kernel: ip_vs_core.c, ip_vs_schedule, "Not scheduling FTPDATA" */
+#define SERVER_TRIES 4
+
+/* The client's address as one word in host order, as the kernel's schedulers fold it. */
+static __always_inline __u32 fold_client(const struct key *key, const int v6)
+{
+	if (v6)
+		return bpf_ntohl(key->source[0] ^ key->source[1] ^ key->source[2] ^ key->source[3]);
+	return bpf_ntohl(key->source[0]);
+}
+
+/* The index of the service a client's packet is for; false if there is none. */
+static __always_inline int find_service(const struct key *key, __u32 *index, const int v6)
+{
+	struct service_key wanted = {
+		.address = { key->destination[0], key->destination[1], key->destination[2], key->destination[3] },
+		.port = (__u16)(key->id >> 16),
+		.protocol = (__u8)(key->id >> ID_PROTOCOL),
+		.family = v6 ? 6 : 4,
+	};
+	__u32 *value = bpf_map_lookup_elem(&service_index, &wanted);
+
+	if (!value)
+		return 0;
+	*index = *value;
+	return 1;
+}
+
+/* The reply entry of a claimed connection to server; EVENT_NONE or why there is none. */
+static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u64 recipe, const int v6)
+{
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	struct insert_request *r = &c->reply;
+
+	if (!server)
+		return EVENT_FAULT_MAP;
+	reply_key(&r->key, &c->key, server);
+	r->recipe = recipe | BIT(RECIPE_REPLY);
+	r->tick = c->tick;
+	r->hop = c->hop;
+	switch (insert_key(r, v6)) {
+	case INSERTED:
+		return EVENT_NONE;
+	case NO_ROOM:
+		return EVENT_DROP_TABLE_FULL;
+	default:
+		return EVENT_DROP_REPLY_COLLISION;
+	}
+}
+
+static __always_inline __u64 with_server(__u64 recipe, __u32 index, __u32 method)
+{
+	recipe &= ~((__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD);
+	return recipe | (__u64)index << RECIPE_SERVER | (__u64)method << RECIPE_METHOD;
+}
+
+/* Picks a server that belongs to the service still; 0: none. */
+static __always_inline __u32 pick_server(struct pick_request *p, __u32 *method)
+{
+	__u32 index = pick(p);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	/* A schedule replaced while it was read may name what is another's by now. */
+	if (!index || !server || server->life != LIFE_LIVE || server->service != p->service)
+		return 0;
+	*method = server->method & METHOD_MASK;
+	return index;
+}
+
+/*
+ * Gives the claimed connection its reply entry, on another server where the key
+ * is taken. *recipe is the forward entry's, of which the caller is the only writer.
+ */
+static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, const int v6)
+{
+	enum event event = EVENT_NONE;
+	__u32 index, method;
+
+	for (int i = 0; i < SERVER_TRIES; i++) {
+		if (recipe_method(*recipe) != METHOD_NAT)
+			return EVENT_NONE;
+		event = insert_reply(c, recipe_server(*recipe), *recipe & ~(BIT(RECIPE_BUSY) | GENERATION_MASK), v6);
+		if (event != EVENT_DROP_REPLY_COLLISION)
+			return event;
+		c->pick.attempt++;
+		index = pick_server(&c->pick, &method);
+		if (!index)
+			return event;
+		if (index == recipe_server(*recipe))
+			continue;
+		*recipe = with_server(*recipe, index, method);
+		count(EVENT_NOTE_COLLISION_AVOIDED);
+	}
+	return event;
+}
+
+/* Ends the claim on a new forward entry: with its final recipe, or by freeing the slot. */
+static __always_inline void end_claim(const struct insert_request *r, __u64 recipe, const int v6)
+{
+	void *group = group_at(r->group, v6);
+	__u64 *entry;
+
+	if (!recipe) {
+		release_slot(r->group, r->slot, v6);
+		return;
+	}
+	if (!group)
+		return;
+	entry = entry_at(group, r->slot, v6);
+	if (!entry)
+		return;
+	order();
+	STORE(entry + WORDS(v6) + 1, recipe);
+}
+
+/* Another CPU has inserted the same connection: wait until it is complete, and go on with it. */
+static __always_inline enum event adopt(struct slow *c, const struct insert_request *r, const int v6)
+{
+	count(EVENT_NOTE_INSERT_RACE);
+	c->recipe = await(r->group, r->slot, r->recipe, v6);
+	return c->recipe && !(c->recipe & BIT(RECIPE_BUSY)) ? EVENT_NONE : EVENT_DROP_BUSY;
+}
+
+static __always_inline enum event create(struct slow *c, const int v6)
+{
+	const __u8 protocol = c->key.id >> ID_PROTOCOL;
+	struct insert_request *r = &c->forward;
+	struct traffic *traffic;
+	enum event event;
+	__u32 index, method = 0, state = STATE_UDP;
+
+	if (!find_service(&c->key, &c->pick.service, v6))
+		return EVENT_PASS_NO_SERVICE;
+	if (protocol == IPPROTO_TCP && (c->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
+		return EVENT_DROP_MIDSTREAM;
+	c->pick.client = fold_client(&c->key, v6);
+	c->pick.client_port = bpf_ntohs((__u16)c->key.id);
+	c->pick.attempt = 0;
+	if (c->pick.client_port == FTP_DATA_PORT)
+		return EVENT_DROP_FTP_DATA;
+	index = pick_server(&c->pick, &method);
+	if (!index)
+		return EVENT_ANSWER_NO_SERVER;
+
+	if (protocol == IPPROTO_TCP)
+		state = next_tcp_state(method == METHOD_NAT ? DIRECTION_INPUT : DIRECTION_INPUT_ONLY, c->tcp_flags,
+				       STATE_NONE);
+	r->key = c->key;
+	r->tick = c->tick;
+	r->hop = c->hop;
+	r->recipe = with_server((__u64)state << RECIPE_STATE, index, method);
+	if (method == METHOD_NAT)
+		r->recipe |= BIT(RECIPE_BUSY);
+	switch (insert_key(r, v6)) {
+	case NO_ROOM:
+		return EVENT_DROP_TABLE_FULL;
+	case EXISTS:
+		return adopt(c, r, v6);
+	case INSERTED:
+		break;
+	}
+	c->recipe = r->recipe & ~BIT(RECIPE_BUSY);
+	event = complete_nat(c, &c->recipe, v6);
+	if (event != EVENT_NONE) {
+		end_claim(r, 0, v6);
+		return event;
+	}
+	index = recipe_server(c->recipe);
+	count_connection(index, state, 1);
+	if (r->recipe & BIT(RECIPE_BUSY))
+		end_claim(r, c->recipe, v6);
+	traffic = bpf_map_lookup_elem(&server_traffic, &index);
+	if (traffic)
+		traffic->connections += 1;
+	return EVENT_NONE;
+}
+
+__noinline int create4(struct slow *c)
+{
+	return c ? create(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int create6(struct slow *c)
+{
+	return c ? create(c, 1) : EVENT_FAULT_MAP;
+}
+
+#endif

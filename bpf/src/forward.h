@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Following a recipe: rewrite, time to live, next hop, out. Checksums are
+ * updated incrementally, never computed, so that a wrong one stays wrong.
+ */
+#ifndef SHUNT_FORWARD_H
+#define SHUNT_FORWARD_H
+
+#include "answer.h"
+
+/* TTL - 1 in a 16-bit word as loaded on a little-endian machine is word - 1: one's complement ~1. */
+#define TTL_DELTA 0xfffe
+
+/* Pushes, pops and rewrites VLAN tags until the frame has the hop's, and sets its addresses. */
+__noinline int retag(struct xdp_md *ctx, struct hop *hop, __u32 tags)
+{
+	struct vlan_tag *outer, *inner;
+	void *data, *end;
+	struct ethhdr *eth;
+	__be16 eth_proto;
+	__u32 wanted;
+
+	if (!hop)
+		return 0;
+	wanted = (hop->outer_vlan != 0) + (hop->inner_vlan != 0);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	eth = data;
+	outer = (void *)(eth + 1);
+	inner = outer + 1;
+	if ((void *)(inner + 1) > end)
+		return 0;
+	/* What the innermost header says follows: the network layer. */
+	eth_proto = tags == 0 ? eth->h_proto : tags == 1 ? outer->eth_proto : inner->eth_proto;
+	if (tags != wanted && bpf_xdp_adjust_head(ctx, (int)(tags - wanted) * (int)sizeof(struct vlan_tag)))
+		return 0;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	eth = data;
+	outer = (void *)(eth + 1);
+	inner = outer + 1;
+	if ((void *)(inner + 1) > end)
+		return 0;
+	store_mac(eth->h_dest, load_mac(hop->destination_mac));
+	store_mac(eth->h_source, load_mac(hop->source_mac));
+	if (wanted == 0) {
+		eth->h_proto = eth_proto;
+		return 1;
+	}
+	eth->h_proto = bpf_htons(wanted == 2 ? ETH_P_8021AD : ETH_P_8021Q);
+	outer->tci = hop->outer_vlan & bpf_htons(VLAN_ID_MASK);
+	outer->eth_proto = eth_proto;
+	if (wanted == 2) {
+		outer->eth_proto = bpf_htons(ETH_P_8021Q);
+		inner->tci = hop->inner_vlan & bpf_htons(VLAN_ID_MASK);
+		inner->eth_proto = eth_proto;
+	}
+	return 1;
+}
+
+static __always_inline int leave_by(struct xdp_md *ctx, __u32 ifindex)
+{
+	if (ifindex == ctx->ingress_ifindex)
+		return XDP_TX;
+	if (bpf_redirect_map(&ports, ifindex, XDP_ABORTED) != XDP_REDIRECT)
+		return finish(EVENT_DROP_NO_ROUTE);
+	return XDP_REDIRECT;
+}
+
+/* Sends a reply by the route: its learned hop is void or has failed. fib: all but ifindex set. */
+__noinline int leave_by_route(struct xdp_md *ctx, struct bpf_fib_lookup *fib)
+{
+	struct bpf_fib_lookup lookup;
+	struct ethhdr *eth;
+
+	if (!fib)
+		return finish(EVENT_FAULT_MAP);
+	lookup = *fib;
+	lookup.ifindex = ctx->ingress_ifindex;
+	if (bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0))
+		return finish(EVENT_DROP_NO_ROUTE);
+	eth = (void *)(long)ctx->data;
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return finish(EVENT_DROP_NO_ROUTE);
+	__builtin_memcpy(eth->h_dest, lookup.dmac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, lookup.smac, ETH_ALEN);
+	count(EVENT_NOTE_BY_ROUTE);
+	return leave_by(ctx, lookup.ifindex);
+}
+
+/* Sets the link addresses and leaves by the hop. */
+static __always_inline int leave(struct xdp_md *ctx, const struct packet *p, struct hop *hop)
+{
+	struct ethhdr *eth = (void *)(long)ctx->data;
+
+	if (((__u32)p->outer_vlan | (__u32)p->inner_vlan << 16) !=
+	    ((__u32)hop->outer_vlan | (__u32)hop->inner_vlan << 16)) {
+		if (!retag(ctx, hop, (p->outer_vlan != 0) + (p->inner_vlan != 0)))
+			return finish(EVENT_DROP_VLAN);
+	} else {
+		if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+			return finish(EVENT_FAULT_MAP);
+		store_mac(eth->h_dest, load_mac(hop->destination_mac));
+		store_mac(eth->h_source, load_mac(hop->source_mac));
+	}
+	return leave_by(ctx, hop->ifindex);
+}
+
+/* Decrements the time to live as a router does; delta_ip is what else changed in the IPv4 header. */
+static __always_inline void age(const struct packet *p, __u32 delta_ip, const int v6)
+{
+	if (v6) {
+		((struct ipv6hdr *)p->l3)->hop_limit--;
+	} else {
+		struct iphdr *ip = p->l3;
+
+		ip->ttl--;
+		ip->check = adjust_checksum(ip->check, delta_ip + TTL_DELTA);
+	}
+}
+
+static __always_inline int lifetime_left(const struct packet *p, const int v6)
+{
+	return (v6 ? ((struct ipv6hdr *)p->l3)->hop_limit : ((struct iphdr *)p->l3)->ttl) > 1;
+}
+
+/* Adds delta to the transport checksum; a UDP checksum of 0 says there is none (RFC 768). */
+static __always_inline void adjust_transport(const struct packet *p, __u32 delta)
+{
+	if (p->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = p->l4;
+
+		tcp->check = adjust_checksum(tcp->check, delta);
+	} else {
+		struct udphdr *udp = p->l4;
+
+		if (udp->check) {
+			__u16 check = adjust_checksum(udp->check, delta);
+
+			udp->check = check ? check : 0xffff;
+		}
+	}
+}
+
+/* From the client: to the server's address and port. */
+static __always_inline void rewrite_destination(const struct packet *p, const struct server *server, const int v6)
+{
+	if (v6) {
+		struct ipv6hdr *ip6 = p->l3;
+
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			ip6->daddr.in6_u.u6_addr32[i] = server->address[i];
+	} else {
+		((struct iphdr *)p->l3)->daddr = server->address[0];
+	}
+	((struct udphdr *)p->l4)->dest = server->port;
+	adjust_transport(p, server->delta_l4);
+}
+
+/* From the server: from the virtual address and port. */
+static __always_inline void rewrite_source(const struct packet *p, const struct server *server, const int v6)
+{
+	if (v6) {
+		struct ipv6hdr *ip6 = p->l3;
+
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			ip6->saddr.in6_u.u6_addr32[i] = server->virtual_address[i];
+	} else {
+		((struct iphdr *)p->l3)->saddr = server->virtual_address[0];
+	}
+	((struct udphdr *)p->l4)->source = server->virtual_port;
+	adjust_transport(p, (__u16)~server->delta_l4);
+}
+
+static __always_inline int is_too_big(const struct packet *p, const struct hop *hop)
+{
+	return hop->mtu && p->length > hop->mtu;
+}
+
+/* A packet longer than the next hop's MTU: tell the sender, or drop what may be fragmented. */
+static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const struct hop *hop, const int v6)
+{
+	if (!v6 && !(((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_DF)))
+		return finish(EVENT_DROP_TOO_BIG);
+	return answer_packet(ctx, p, EVENT_ANSWER_TOO_BIG, hop->mtu, v6);
+}
+
+/* A client's packet, to the server of its connection. */
+static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, struct server *server, __u32 index,
+				   __u32 method, const int v6)
+{
+	struct traffic *traffic = bpf_map_lookup_elem(&server_traffic, &index);
+	struct hop *hop;
+	__u32 hop_index;
+
+	if (traffic) {
+		traffic->in_packets += 1;
+		traffic->in_bytes += p->length;
+	}
+	if (method == METHOD_LOCAL)
+		return finish(EVENT_PASS_LOCAL);
+	hop_index = server->hop;
+	hop = bpf_map_lookup_elem(&hops, &hop_index);
+	if (!hop || !hop->ifindex)
+		return finish(EVENT_DROP_UNREACHABLE);
+	if (!lifetime_left(p, v6))
+		return answer_packet(ctx, p, EVENT_ANSWER_TTL, 0, v6);
+	if (is_too_big(p, hop))
+		return too_big(ctx, p, hop, v6);
+	if (method == METHOD_NAT) {
+		rewrite_destination(p, server, v6);
+		age(p, server->delta_ip, v6);
+	} else {
+		age(p, 0, v6);
+	}
+	return leave(ctx, p, hop);
+}
+
+/* A server's packet, to the client of its connection. */
+static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p, struct server *server, __u32 index,
+				     __u32 hop_ref, const int v6)
+{
+	struct traffic *traffic = bpf_map_lookup_elem(&server_traffic, &index);
+	struct hop *hop = learned_hop(hop_ref);
+
+	if (traffic) {
+		traffic->out_packets += 1;
+		traffic->out_bytes += p->length;
+	}
+	if (!lifetime_left(p, v6))
+		return answer_packet(ctx, p, EVENT_ANSWER_TTL, 0, v6);
+	if (hop && is_too_big(p, hop))
+		return too_big(ctx, p, hop, v6);
+	rewrite_source(p, server, v6);
+	age(p, (__u16)~server->delta_ip, v6);
+	if (!hop) {
+		struct slow *slow = slow_scratch();
+		struct bpf_fib_lookup *fib;
+
+		if (!slow)
+			return finish(EVENT_FAULT_MAP);
+		if (p->outer_vlan)
+			return finish(EVENT_DROP_VLAN);
+		fib = (void *)slow->fib;
+		__builtin_memset(fib, 0, sizeof(*fib));
+		fib->l4_protocol = p->protocol;
+		fib->tot_len = p->length;
+		fib->family = v6 ? 10 /* AF_INET6 */ : 2 /* AF_INET */;
+#pragma unroll
+		for (int i = 0; i < (v6 ? 4 : 1); i++) {
+			fib->ipv6_src[i] = server->virtual_address[i];
+			fib->ipv6_dst[i] = p->key.destination[i];
+		}
+		return leave_by_route(ctx, fib);
+	}
+	return leave(ctx, p, hop);
+}
+
+/* Follows the recipe of a packet's connection; the XDP action. */
+static __always_inline int follow(struct xdp_md *ctx, const struct packet *p, __u64 recipe, __u32 hop, const int v6)
+{
+	__u32 index = recipe_server(recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	if (!server)
+		return finish(EVENT_FAULT_MAP);
+	if (server->life != LIFE_LIVE)
+		return finish(server->life == LIFE_SERVER_REMOVED  ? EVENT_DROP_SERVER_REMOVED :
+			      server->life == LIFE_SERVICE_REMOVED ? EVENT_DROP_SERVICE_REMOVED :
+								     EVENT_FAULT_SERVER);
+	if (recipe & BIT(RECIPE_REPLY))
+		return give_back(ctx, p, server, index, hop, v6);
+	return forward(ctx, p, server, index, recipe_method(recipe), v6);
+}
+
+#endif

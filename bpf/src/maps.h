@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The maps, and the constants user space sets before load. Sizes given as 1 are
+ * set by user space from its limits.
+ */
+#ifndef SHUNT_MAPS_H
+#define SHUNT_MAPS_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+#define MAP(name, map_type, key_type, value_type, entries) \
+	struct {                                           \
+		__uint(type, map_type);                    \
+		__uint(max_entries, entries);              \
+		__type(key, key_type);                     \
+		__type(value, value_type);                 \
+	} name SEC(".maps")
+
+MAP(connections4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
+MAP(connections6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
+MAP(service_index, BPF_MAP_TYPE_HASH, struct service_key, __u32, 1);
+MAP(services, BPF_MAP_TYPE_ARRAY, __u32, struct service, 1);
+MAP(servers, BPF_MAP_TYPE_ARRAY, __u32, struct server, 1);
+MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);
+MAP(recounts, BPF_MAP_TYPE_ARRAY, __u32, struct recount, 1);
+MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
+MAP(server_traffic, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct traffic, 1);
+MAP(words, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1);
+MAP(hops, BPF_MAP_TYPE_ARRAY, __u32, struct hop, HOPS);
+MAP(events, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, EVENTS);
+MAP(ports, BPF_MAP_TYPE_DEVMAP_HASH, __u32, __u32, 256);
+MAP(slots, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, PROGRAM_SLOTS);
+MAP(answer_budgets, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, 1);
+
+struct settings current SEC(".data.settings");
+struct filter ours SEC(".data.filter");
+
+volatile const __u32 groups4; /* elements of connections4 */
+volatile const __u32 groups6;
+volatile const __u32 tick_shift; /* a tick is 2^tick_shift jiffies: about a quarter second */
+volatile const __u32 refresh_ticks; /* about one second */
+/* Of the tables' hash: odd or even, secret, constant while the tables live. */
+volatile const __u64 seeds[12];
+/* Set on machines that reorder loads with loads and stores with stores (arm64). */
+volatile const __u8 weakly_ordered;
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Parsing: from the frame to a struct packet. Bounds are checked here and
+ * nowhere else; what the parser leaves in l3 and l4 may be read and written up
+ * to the size of the IP header without options and of a TCP or UDP header.
+ */
+#ifndef SHUNT_PACKET_H
+#define SHUNT_PACKET_H
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+
+#include "table.h"
+
+#define VLAN_ID_MASK 0x0fff
+#define VLAN_PRESENT 0x1000
+#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define IP_DF 0x4000
+#define EXTENSION_HEADERS 4
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 eth_proto; /* of what follows */
+};
+
+struct packet {
+	struct key key;
+	void *l3;
+	void *l4;
+	__u32 tick;
+	__u16 length; /* of the IP packet, from its header */
+	__be16 eth_proto; /* after the tags */
+	__be16 outer_vlan; /* as in struct hop */
+	__be16 inner_vlan;
+	__u8 protocol;
+	__u8 tcp_flags;
+};
+
+static __always_inline __be16 vlan_id(__be16 tci)
+{
+	return (tci & bpf_htons(VLAN_ID_MASK)) | bpf_htons(VLAN_PRESENT);
+}
+
+static __always_inline int is_vlan(__be16 eth_proto)
+{
+	return eth_proto == bpf_htons(ETH_P_8021Q) || eth_proto == bpf_htons(ETH_P_8021AD);
+}
+
+/* Ethernet and up to two VLAN tags; false: too short. */
+static __always_inline int parse_link(struct packet *p, void *data, void *end)
+{
+	struct ethhdr *eth = data;
+	struct vlan_tag *tag;
+
+	if ((void *)(eth + 1) > end)
+		return 0;
+	p->eth_proto = eth->h_proto;
+	p->l3 = eth + 1;
+	p->outer_vlan = 0;
+	p->inner_vlan = 0;
+	if (!is_vlan(p->eth_proto))
+		return 1;
+	tag = p->l3;
+	if ((void *)(tag + 1) > end)
+		return 0;
+	p->outer_vlan = vlan_id(tag->tci);
+	p->eth_proto = tag->eth_proto;
+	p->l3 = tag + 1;
+	if (!is_vlan(p->eth_proto))
+		return 1;
+	tag = p->l3;
+	if ((void *)(tag + 1) > end)
+		return 0;
+	p->inner_vlan = vlan_id(tag->tci);
+	p->eth_proto = tag->eth_proto;
+	p->l3 = tag + 1;
+	return 1;
+}
+
+/* Which bit of the filter an address has; folded by multiplying, as xor cancels regular ones. */
+static __always_inline __u32 filter_bit(const __u32 *address, const int v6)
+{
+	__u64 fold = address[0] * 0x9e3779b97f4a7c15ULL;
+
+	if (v6) {
+		fold += address[1] * 0xc2b2ae3d27d4eb4fULL;
+		fold += address[2] * 0x165667b19e3779f9ULL;
+		fold += address[3] * 0xd6e8feb86659fd93ULL;
+	}
+	return fold >> 48;
+}
+
+static __always_inline int may_be_virtual(const struct packet *p, const int v6)
+{
+	__u32 bit = filter_bit(p->key.destination, v6);
+
+	return ours.virtual_address[bit >> 5] >> (bit & 31) & 1;
+}
+
+static __always_inline int may_be_server(const struct packet *p, const int v6)
+{
+	__u32 bit = filter_bit(p->key.source, v6);
+
+	return ours.server_address[bit >> 5] >> (bit & 31) & 1;
+}
+
+/* The addresses; false: no whole header. */
+static __always_inline int parse_addresses(struct packet *p, void *end, const int v6)
+{
+	if (v6) {
+		struct ipv6hdr *ip6 = p->l3;
+
+		if ((void *)(ip6 + 1) > end)
+			return 0;
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			p->key.source[i] = ip6->saddr.in6_u.u6_addr32[i];
+			p->key.destination[i] = ip6->daddr.in6_u.u6_addr32[i];
+		}
+		return 1;
+	}
+	struct iphdr *ip = p->l3;
+
+	if ((void *)(ip + 1) > end)
+		return 0;
+	p->key.source[0] = ip->saddr;
+	p->key.destination[0] = ip->daddr;
+#pragma unroll
+	for (int i = 1; i < 4; i++)
+		p->key.source[i] = p->key.destination[i] = 0;
+	return 1;
+}
+
+/* Leaves the transport header in l4 and its protocol; EVENT_NONE or why not. */
+static __always_inline enum event parse_network4(struct packet *p, void *end)
+{
+	struct iphdr *ip = p->l3;
+	__u32 header = ip->ihl * 4;
+
+	p->length = bpf_ntohs(ip->tot_len);
+	p->protocol = ip->protocol;
+	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
+		return EVENT_PASS_FRAGMENT;
+	if (ip->version != 4 || header < sizeof(*ip))
+		return EVENT_PASS_MALFORMED;
+	p->l4 = p->l3 + header;
+	return EVENT_NONE;
+}
+
+struct extension_header {
+	__u8 next;
+	__u8 length; /* in 8 octets, less the first (RFC 8200 §4.3) */
+	__u8 rest[6];
+};
+
+static __always_inline enum event parse_network6(struct packet *p, void *end)
+{
+	struct ipv6hdr *ip6 = p->l3;
+	__u8 next = ip6->nexthdr;
+	__u32 offset = sizeof(*ip6);
+
+	if (ip6->version != 6)
+		return EVENT_PASS_MALFORMED;
+	p->length = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
+	for (int i = 0; i < EXTENSION_HEADERS; i++) {
+		struct extension_header *extension = p->l3 + offset;
+
+		if (next == IPPROTO_FRAGMENT)
+			return EVENT_PASS_FRAGMENT;
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_ROUTING)
+			break;
+		if ((void *)(extension + 1) > end)
+			return EVENT_PASS_MALFORMED;
+		next = extension->next;
+		offset += (extension->length + 1) * 8;
+	}
+	p->protocol = next;
+	p->l4 = p->l3 + offset;
+	return EVENT_NONE;
+}
+
+/* Ports, protocol and TCP flags; EVENT_NONE or why the packet is not for the table. */
+static __always_inline enum event parse_transport(struct packet *p, void *end, const int v6)
+{
+	enum event event = v6 ? parse_network6(p, end) : parse_network4(p, end);
+	struct tcphdr *tcp = p->l4;
+	struct udphdr *udp = p->l4;
+
+	if (event != EVENT_NONE)
+		return event;
+	p->tcp_flags = 0;
+	if (p->protocol == IPPROTO_TCP) {
+		if ((void *)(tcp + 1) > end || (__u32)p->length < (__u32)(p->l4 - p->l3) + sizeof(*tcp))
+			return EVENT_PASS_MALFORMED;
+		p->tcp_flags = ((__u8 *)tcp)[13];
+	} else if (p->protocol == IPPROTO_UDP) {
+		if ((void *)(udp + 1) > end || (__u32)p->length < (__u32)(p->l4 - p->l3) + sizeof(*udp))
+			return EVENT_PASS_MALFORMED;
+	} else if (p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) {
+		return EVENT_PASS_ICMP;
+	} else {
+		return EVENT_PASS_PROTOCOL;
+	}
+	p->key.id = make_id(*(__u32 *)p->l4, p->protocol);
+	return EVENT_NONE;
+}
+
+#endif

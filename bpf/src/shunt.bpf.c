@@ -1,0 +1,208 @@
+//go:build ignore
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The fast path. A packet's way, in order: parse, filter, find its connection,
+ * follow the recipe (shunt_main). What that does not settle goes by a tail call
+ * to shunt_slow: make a connection, settle what changed, then follow the recipe.
+ */
+#include "forward.h"
+#include "create.h"
+#include "control.h"
+
+/* Whether following the recipe is all that the packet asks for. */
+static __always_inline int is_settled(const struct packet *p, const struct found *found)
+{
+	__u64 state = found->recipe & ((__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY));
+
+	if (p->tick - found->seen >= refresh_ticks)
+		return 0;
+	if (p->protocol == IPPROTO_TCP)
+		return state == (__u64)STATE_ESTABLISHED << RECIPE_STATE &&
+		       (p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK;
+	return state == (__u64)STATE_UDP << RECIPE_STATE &&
+	       (found->recipe & (BIT(RECIPE_REPLY) | BIT(RECIPE_PROVEN))) != BIT(RECIPE_REPLY);
+}
+
+/* Hands the packet to shunt_slow; comes back only if that is not there. */
+static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, int is_virtual, int is_hit, const int v6)
+{
+	struct slow *s = slow_scratch();
+
+	if (!s)
+		return finish(EVENT_FAULT_MAP);
+	s->key = p->key;
+	s->l3 = p->l3 - (void *)(long)ctx->data;
+	s->l4 = p->l4 - (void *)(long)ctx->data;
+	s->tick = p->tick;
+	s->length = p->length;
+	s->outer_vlan = p->outer_vlan;
+	s->inner_vlan = p->inner_vlan;
+	s->protocol = p->protocol;
+	s->tcp_flags = p->tcp_flags;
+	s->is_v6 = v6;
+	s->is_virtual = is_virtual;
+	s->is_hit = is_hit;
+	bpf_tail_call(ctx, &slots, SLOT_SLOW);
+	return finish(EVENT_FAULT_MAP);
+}
+
+static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, const int v6)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct found found;
+	struct place place;
+	enum event event;
+	int is_virtual;
+
+	if (!parse_addresses(p, end, v6))
+		return finish(EVENT_PASS_MALFORMED);
+	is_virtual = may_be_virtual(p, v6);
+	if (!is_virtual && !may_be_server(p, v6))
+		return finish(EVENT_PASS_NOT_OURS);
+	event = parse_transport(p, end, v6);
+	if (event != EVENT_NONE)
+		return finish(event);
+	if (!locate(&place, &p->key, v6))
+		return finish(EVENT_FAULT_MAP);
+	p->tick = now_tick();
+	find(&found, &place, &p->key, v6);
+	if (!found.entry)
+		return is_virtual ? go_slow(ctx, p, 1, 0, v6) : finish(EVENT_PASS_NO_SERVICE);
+	if (!is_settled(p, &found))
+		return go_slow(ctx, p, is_virtual, 1, v6);
+	return follow(ctx, p, found.recipe, found.hop, v6);
+}
+
+SEC("xdp.frags")
+int shunt_main(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct packet p;
+
+	if (!parse_link(&p, (void *)(long)ctx->data, end))
+		return finish(EVENT_PASS_MALFORMED);
+	if (p.eth_proto == bpf_htons(ETH_P_IP))
+		return dispatch(ctx, &p, 0);
+	if (p.eth_proto == bpf_htons(ETH_P_IPV6))
+		return dispatch(ctx, &p, 1);
+	return finish(EVENT_PASS_NOT_OURS);
+}
+
+/* follow, of the packet in s, whose headers are looked at anew. */
+static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const int v6)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 l3 = s->l3 & 0x1f, l4 = s->l4 & 0x3fff;
+	struct packet p;
+
+	p.key = s->key;
+	p.length = s->length;
+	p.outer_vlan = s->outer_vlan;
+	p.inner_vlan = s->inner_vlan;
+	p.l3 = data + l3;
+	p.l4 = data + l4;
+	if (p.l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) > end)
+		return finish(EVENT_FAULT_MAP);
+	/* The protocol as a constant: the verifier must not think of UDP's bounds and TCP's fields. */
+	if (s->protocol == IPPROTO_TCP) {
+		p.protocol = IPPROTO_TCP;
+		if (p.l4 + sizeof(struct tcphdr) > end)
+			return finish(EVENT_FAULT_MAP);
+		return follow(ctx, &p, s->recipe, s->hop, v6);
+	}
+	p.protocol = IPPROTO_UDP;
+	if (p.l4 + sizeof(struct udphdr) > end)
+		return finish(EVENT_FAULT_MAP);
+	return follow(ctx, &p, s->recipe, s->hop, v6);
+}
+
+__noinline int follow_slow4(struct xdp_md *ctx, struct slow *s)
+{
+	return s ? follow_slow(ctx, s, 0) : XDP_DROP;
+}
+
+__noinline int follow_slow6(struct xdp_md *ctx, struct slow *s)
+{
+	return s ? follow_slow(ctx, s, 1) : XDP_DROP;
+}
+
+/* Ends the matter of a packet that gets no connection; the XDP action. */
+static __always_inline int refuse(struct xdp_md *ctx, const struct slow *s, enum event event)
+{
+	struct answer_request r = { .l3 = s->l3, .l4 = s->l4 };
+
+	if (event == EVENT_DROP_MIDSTREAM && current.midstream == MIDSTREAM_RESET && !(s->tcp_flags & TCP_RST))
+		event = EVENT_ANSWER_RESET;
+	if (event != EVENT_ANSWER_NO_SERVER && event != EVENT_ANSWER_RESET)
+		return finish(event);
+	r.event = event;
+	return s->is_v6 ? answer6(ctx, &r) : answer4(ctx, &r);
+}
+
+/* Reference to the hop that leads back to where the packet came from. */
+static __always_inline __u32 learn_packet_hop(struct xdp_md *ctx, struct slow *s)
+{
+	struct ethhdr *eth = (void *)(long)ctx->data;
+
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	s->link.destination = load_mac(eth->h_dest);
+	s->link.source = load_mac(eth->h_source);
+	s->link.ifindex = ctx->ingress_ifindex;
+	s->link.outer_vlan = s->outer_vlan;
+	s->link.inner_vlan = s->inner_vlan;
+	return learn_hop(&s->link);
+}
+
+/* Packets that make a connection, change one's state, or come when a second has passed. */
+SEC("xdp.frags")
+int shunt_slow(struct xdp_md *ctx)
+{
+	struct slow *s = slow_scratch();
+	enum settled settled = SETTLED_DEAD;
+	enum event event;
+
+	if (!s)
+		return finish(EVENT_FAULT_MAP);
+	s->hop = s->is_virtual ? learn_packet_hop(ctx, s) : 0;
+	if (s->is_hit)
+		settled = s->is_v6 ? settle6(s) : settle4(s);
+	if (settled == SETTLED_BUSY)
+		return finish(EVENT_DROP_BUSY);
+	if (settled == SETTLED_DEAD) {
+		if (!s->is_virtual)
+			return finish(EVENT_PASS_NO_SERVICE);
+		event = s->is_v6 ? create6(s) : create4(s);
+		if (event != EVENT_NONE)
+			return refuse(ctx, s, event);
+	}
+	return s->is_v6 ? follow_slow6(ctx, s) : follow_slow4(ctx, s);
+}
+
+/* What is attached to interfaces: one write to slots switches them all. */
+SEC("xdp.frags")
+int shunt_root(struct xdp_md *ctx)
+{
+	bpf_tail_call(ctx, &slots, SLOT_MAIN);
+	return XDP_PASS; /* detached: the slot is empty */
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Types that Go names but no map has: kept in the object's type information. */
+#define EXPORT(type, name) const type *export_##name __attribute__((unused))
+EXPORT(enum conn_state, conn_state);
+EXPORT(enum method, method);
+EXPORT(enum scheduler, scheduler);
+EXPORT(enum service_flags, service_flags);
+EXPORT(enum lifecycle, lifecycle);
+EXPORT(enum midstream, midstream);
+EXPORT(enum event, event);
+EXPORT(enum table_shape, table_shape);
+EXPORT(enum id_layout, id_layout);
+EXPORT(enum recipe_layout, recipe_layout);
+EXPORT(enum cursor_layout, cursor_layout);
+EXPORT(enum hop_layout, hop_layout);
+EXPORT(enum filter_shape, filter_shape);
+EXPORT(enum masks, masks);
+EXPORT(enum slot, slot);

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What the fast path leaves to the slow path, and the space that works in: it
+ * does not fit a stack of 512 bytes, so each CPU has one in a map. XDP programs
+ * do not interrupt one another on a CPU.
+ */
+#ifndef SHUNT_SLOW_H
+#define SHUNT_SLOW_H
+
+#include "connection.h"
+#include "hop.h"
+#include "schedule.h"
+
+struct slow {
+	/* The packet, as struct packet has it, with offsets from the frame's start. */
+	struct key key;
+	__u32 l3;
+	__u32 l4;
+	__u32 tick;
+	__u16 length;
+	__be16 outer_vlan;
+	__be16 inner_vlan;
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 is_v6;
+	__u8 is_virtual; /* the destination may be a service's */
+	__u8 is_hit; /* it has an entry, which asks for more than to be followed */
+	__u8 pad;
+
+	/* in: reference to the hop a client's packet came from, 0: do not look; out: a reply's */
+	__u32 hop;
+	__u64 recipe; /* out: to be followed */
+
+	/* settle's */
+	struct lookup hit;
+	struct lookup other;
+	/* create's */
+	struct pick_request pick;
+	struct insert_request forward;
+	struct insert_request reply;
+
+	struct link_view link;
+	__u64 fib[8]; /* struct bpf_fib_lookup: its unnamed unions have no Go type */
+};
+
+_Static_assert(sizeof(struct bpf_fib_lookup) == 64, "see struct slow");
+
+MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct slow, 1);
+
+static __always_inline struct slow *slow_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+#endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The connection tables: find, insert, claim, free. See
+ * director/decisions/0001-connection-table.md for the measurements.
+ *
+ * An entry is seen as 64-bit words: addresses (1 word IPv4, 4 IPv6), id, recipe,
+ * seen and hop. Functions take the family as a constant and are inlined.
+ *
+ * Who may write what:
+ * - A slot is free when its recipe is 0. Only an inserter, holding the group's
+ *   lock, fills a free slot: addresses, seen and hop, recipe, then id.
+ * - A live entry's recipe changes by compare-and-swap only. RECIPE_BUSY on the
+ *   client-to-server entry is the claim to make or to remove the connection: the
+ *   claimant alone inserts or removes the server-to-client key; the last it does
+ *   is to clear the bit, or to free the slot: id, then recipe.
+ * - seen is written by anybody, at any time; a write that lands on a later entry
+ *   of the slot says "now", which is true of that entry too.
+ * - hop is written holding the lock, after the generation was compared.
+ * A reader loads id, addresses, seen and hop, recipe, in this order. If the
+ * generations of id and recipe are equal, all came from the same entry: its id
+ * is written after, and its recipe cleared before, anything else changes.
+ */
+#ifndef SHUNT_TABLE_H
+#define SHUNT_TABLE_H
+
+#include "clock.h"
+#include "count.h"
+
+struct key {
+	__u32 source[4];
+	__u32 destination[4];
+	__u64 id; /* ports and protocol, no generation */
+};
+
+/* Where a key's entry can be. */
+struct place {
+	void *group;
+	void *near; /* the half of its set that is searched first, */
+	void *far; /* and the other */
+	__u32 index; /* of the group */
+	__u32 near_slot; /* of the first entry in near */
+	__u32 far_slot;
+};
+
+/* A consistent copy of an entry. */
+struct found {
+	__u64 *entry; /* 0: none */
+	__u32 slot; /* in its group */
+	__u64 id;
+	__u64 recipe;
+	__u32 seen;
+	__u32 hop;
+};
+
+#define WORDS(v6) ((v6) ? 4 : 1)
+#define ENTRY_SIZE(v6) ((v6) ? sizeof(struct entry6) : sizeof(struct entry4))
+#define HALF_SIZE(v6) (WAYS / 2 * ENTRY_SIZE(v6))
+#define OVERFLOW_OFFSET(v6) (sizeof(struct group_head) + 2 * SETS * HALF_SIZE(v6))
+#define LOAD(pointer) (*(volatile typeof(*(pointer)) *)(pointer))
+#define STORE(pointer, value) (*(volatile typeof(*(pointer)) *)(pointer) = (value))
+
+#define ID_MASK ((1ULL << ID_GENERATION) - 1)
+#define BIT(n) (1ULL << (n))
+
+static __always_inline __u64 make_id(__u32 ports, __u8 protocol)
+{
+	return (__u64)protocol << ID_PROTOCOL | ports;
+}
+
+static __always_inline __u32 recipe_server(__u64 recipe)
+{
+	return recipe >> RECIPE_SERVER & SERVER_MASK;
+}
+
+static __always_inline __u32 recipe_state(__u64 recipe)
+{
+	return recipe >> RECIPE_STATE & STATE_MASK;
+}
+
+static __always_inline __u32 recipe_method(__u64 recipe)
+{
+	return recipe >> RECIPE_METHOD & METHOD_MASK;
+}
+
+static __always_inline __u64 with_state(__u64 recipe, __u32 state)
+{
+	return (recipe & ~((__u64)STATE_MASK << RECIPE_STATE)) | (__u64)state << RECIPE_STATE;
+}
+
+/* Keeps earlier accesses before later ones where the machine does not. */
+static __always_inline void order(void)
+{
+	__u64 scratch = 0;
+
+	if (weakly_ordered)
+		/* A value-returning atomic is fully ordered: kernel
+		 * Documentation/atomic_t.txt, "ORDERING". */
+		LOAD(&scratch) = __sync_fetch_and_add(&scratch, 0);
+	asm volatile("" ::: "memory");
+}
+
+/*
+ * Multilinear hashing over 32-bit words: the high half is strongly universal for
+ * secret seeds (Lemire and Kaser, "Strongly universal string hashing is fast",
+ * 2014), so that no choice of addresses fills one set.
+ */
+static __always_inline __u32 hash_key(const struct key *key, const int v6)
+{
+	__u64 hash = seeds[0];
+
+	hash += seeds[1] * key->source[0] + seeds[2] * key->destination[0];
+	if (v6) {
+		hash += seeds[3] * key->source[1] + seeds[4] * key->source[2] + seeds[5] * key->source[3];
+		hash += seeds[6] * key->destination[1] + seeds[7] * key->destination[2] + seeds[8] * key->destination[3];
+	}
+	hash += seeds[9] * (__u32)key->id + seeds[10] * (key->id >> ID_PROTOCOL);
+	return hash >> 32;
+}
+
+static __always_inline void *group_at(__u32 index, const int v6)
+{
+	return v6 ? bpf_map_lookup_elem(&connections6, &index) : bpf_map_lookup_elem(&connections4, &index);
+}
+
+/* Fills in where the key's entry can be; false only if the array is too small. */
+static __always_inline int locate(struct place *place, const struct key *key, const int v6)
+{
+	__u64 hash = hash_key(key, v6);
+	__u32 index = hash * (v6 ? groups6 : groups4) >> 32;
+	__u32 half = hash & 1;
+	__u32 set = ((hash >> 1 & 0x7fff) * SETS) >> 15;
+
+	place->index = index;
+	place->near_slot = (set * 2 + half) * (WAYS / 2);
+	place->far_slot = (set * 2 + (half ^ 1)) * (WAYS / 2);
+	place->group = group_at(index, v6);
+	if (!place->group)
+		return 0;
+	place->near = place->group + sizeof(struct group_head) + place->near_slot * ENTRY_SIZE(v6);
+	place->far = place->group + sizeof(struct group_head) + place->far_slot * ENTRY_SIZE(v6);
+	return 1;
+}
+
+/* The group's entry in the slot; 0 if there is no such slot. */
+static __always_inline __u64 *entry_at(void *group, __u32 slot, const int v6)
+{
+	if (slot >= SLOTS)
+		return 0;
+	return group + sizeof(struct group_head) + slot * ENTRY_SIZE(v6);
+}
+
+/* Whether the entry's key is key, whatever its recipe says; *id is what was compared. */
+static __always_inline int same_key(const __u64 *entry, const struct key *key, __u64 *id, const int v6)
+{
+	const __u64 *source = (const __u64 *)key->source;
+	const __u64 *destination = (const __u64 *)key->destination;
+
+	*id = LOAD(entry + WORDS(v6));
+	if ((*id ^ key->id) << (64 - ID_GENERATION))
+		return 0;
+	order();
+	if (!v6)
+		return LOAD(entry) == (key->source[0] | (__u64)key->destination[0] << 32);
+	return LOAD(entry) == source[0] && LOAD(entry + 1) == source[1] && LOAD(entry + 2) == destination[0] &&
+	       LOAD(entry + 3) == destination[1];
+}
+
+/* Looks for the key among slots entries from first on, which is in slot first_slot. */
+static __always_inline int search(struct found *found, void *first, __u32 first_slot, const int slots,
+				  const struct key *key, const int v6)
+{
+#pragma unroll
+	for (int i = 0; i < slots; i++) {
+		__u64 *entry = first + i * ENTRY_SIZE(v6);
+
+		if (same_key(entry, key, &found->id, v6)) {
+			found->entry = entry;
+			found->slot = first_slot + i;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/* As search, in the overflow slots; out of the way of hits. */
+static __always_inline int search_strays(struct found *found, void *group, const struct key *key, const int v6)
+{
+	struct group_head *head = group;
+
+	if (!LOAD(&head->strays))
+		return 0;
+	return search(found, group + OVERFLOW_OFFSET(v6), SETS * WAYS, OVERFLOW, key, v6);
+}
+
+/* Looks for the key in all its places; fills in entry, slot and id; entry 0: not there. */
+static __always_inline int search_all(struct found *found, const struct place *place, const struct key *key,
+				      const int v6)
+{
+	found->entry = 0;
+	return search(found, place->near, place->near_slot, WAYS / 2, key, v6) ||
+	       search(found, place->far, place->far_slot, WAYS / 2, key, v6) ||
+	       search_strays(found, place->group, key, v6);
+}
+
+/* Finds the key's live entry and copies it; found->entry is 0 if there is none. */
+static __always_inline void find(struct found *found, const struct place *place, const struct key *key, const int v6)
+{
+	__u64 tail;
+
+	if (!search_all(found, place, key, v6))
+		return;
+	tail = LOAD(found->entry + WORDS(v6) + 2);
+	order();
+	found->recipe = LOAD(found->entry + WORDS(v6) + 1);
+	found->seen = tail;
+	found->hop = tail >> 32;
+	if (!found->recipe || (((found->id >> ID_GENERATION) ^ found->recipe) & GENERATION_MASK)) {
+		count(EVENT_NOTE_STALE_READ);
+		found->entry = 0;
+	}
+}
+
+/* Changes the entry's recipe if it still is old. */
+static __always_inline int change(__u64 *entry, __u64 old, __u64 new, const int v6)
+{
+	return __sync_val_compare_and_swap(entry + WORDS(v6) + 1, old, new) == old;
+}
+
+/* Frees a slot its caller has claimed (or, of a reply key, whose connection it has). */
+static __always_inline void release(void *group, __u64 *entry, __u32 slot, const int v6)
+{
+	struct group_head *head = group;
+
+	STORE(entry + WORDS(v6), 0);
+	order();
+	STORE(entry + WORDS(v6) + 1, 0);
+	if (slot >= SETS * WAYS)
+		__sync_fetch_and_add(&head->strays, -1);
+}
+
+#endif

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The states of a connection. Tables as in the kernel (kernel:
+ * net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_states); conntrack/tcp.go has the
+ * same and a test compares them.
+ */
+#ifndef SHUNT_TRACK_H
+#define SHUNT_TRACK_H
+
+#include "slow.h"
+
+enum direction {
+	DIRECTION_INPUT, /* from the client, replies are seen too (NAT) */
+	DIRECTION_OUTPUT, /* from the server */
+	DIRECTION_INPUT_ONLY, /* from the client, replies are not seen */
+	DIRECTIONS,
+};
+
+enum tcp_event {
+	TCP_EVENT_SYN,
+	TCP_EVENT_FIN,
+	TCP_EVENT_ACK,
+	TCP_EVENT_RST,
+	TCP_EVENTS,
+};
+
+enum tcp_flags {
+	TCP_FIN = 0x01,
+	TCP_SYN = 0x02,
+	TCP_RST = 0x04,
+	TCP_ACK = 0x10,
+};
+
+#define NO STATE_NONE
+#define ES STATE_ESTABLISHED
+#define SS STATE_SYN_SENT
+#define SR STATE_SYN_RECV
+#define FW STATE_FIN_WAIT
+#define TW STATE_TIME_WAIT
+#define CL STATE_CLOSE
+#define CW STATE_CLOSE_WAIT
+#define LA STATE_LAST_ACK
+#define LI STATE_LISTEN
+#define SA STATE_SYNACK
+
+/* Next state by direction, event and state; states in the order of enum conn_state. */
+static const __u8 tcp_next[DIRECTIONS][TCP_EVENTS][STATES] = {
+	[DIRECTION_INPUT] = {
+		/*                   NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA */
+		[TCP_EVENT_SYN] = { SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR },
+		[TCP_EVENT_FIN] = { CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW },
+		[TCP_EVENT_ACK] = { ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES },
+		[TCP_EVENT_RST] = { CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR },
+	},
+	[DIRECTION_OUTPUT] = {
+		[TCP_EVENT_SYN] = { SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR },
+		[TCP_EVENT_FIN] = { TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW },
+		[TCP_EVENT_ACK] = { ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES },
+		[TCP_EVENT_RST] = { CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL },
+	},
+	[DIRECTION_INPUT_ONLY] = {
+		[TCP_EVENT_SYN] = { SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR },
+		[TCP_EVENT_FIN] = { CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW },
+		[TCP_EVENT_ACK] = { ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES },
+		[TCP_EVENT_RST] = { CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL },
+	},
+};
+
+#undef NO
+#undef ES
+#undef SS
+#undef SR
+#undef FW
+#undef TW
+#undef CL
+#undef CW
+#undef LA
+#undef LI
+#undef SA
+
+static __always_inline __u32 next_tcp_state(enum direction direction, __u8 flags, __u32 state)
+{
+	enum tcp_event event;
+
+	if (flags & TCP_RST)
+		event = TCP_EVENT_RST;
+	else if (flags & TCP_SYN)
+		event = TCP_EVENT_SYN;
+	else if (flags & TCP_FIN)
+		event = TCP_EVENT_FIN;
+	else if (flags & TCP_ACK)
+		event = TCP_EVENT_ACK;
+	else
+		return STATE_CLOSE;
+	if (direction == DIRECTION_INPUT)
+		return tcp_next[DIRECTION_INPUT][event][state & STATE_MASK];
+	if (direction == DIRECTION_OUTPUT)
+		return tcp_next[DIRECTION_OUTPUT][event][state & STATE_MASK];
+	return tcp_next[DIRECTION_INPUT_ONLY][event][state & STATE_MASK];
+}
+
+/*
+ * The recipe of a forward entry after a packet. TCP is proven by the handshake;
+ * UDP by a reply where replies are seen, else by a packet a second or more
+ * after the one before it.
+ */
+static __always_inline __u64 advance(__u64 recipe, enum direction direction, __u8 flags, int spaced)
+{
+	__u32 state = recipe_state(recipe);
+
+	if (state == STATE_UDP) {
+		if (direction == DIRECTION_OUTPUT || (direction == DIRECTION_INPUT_ONLY && spaced))
+			recipe |= BIT(RECIPE_PROVEN);
+		return recipe;
+	}
+	state = next_tcp_state(direction, flags, state);
+	if (state == STATE_ESTABLISHED)
+		recipe |= BIT(RECIPE_PROVEN);
+	return with_state(recipe, state);
+}
+
+/* Moves the server's count of one connection from one state to another. */
+static __always_inline void move_count(__u64 from, __u64 to)
+{
+	__u32 server = recipe_server(from);
+
+	if (is_active(recipe_state(from)) == is_active(recipe_state(to)))
+		return;
+	count_connection(server, recipe_state(from), -1);
+	count_connection(server, recipe_state(to), 1);
+}
+
+enum settled {
+	SETTLED, /* go on with found as it is now */
+	SETTLED_DEAD, /* the connection has expired and is gone: a miss */
+	SETTLED_BUSY, /* claimed by another CPU */
+};
+
+#define CHANGE_TRIES 4
+
+/* The entry a lookup found, or 0. */
+static __always_inline __u64 *entry_of(const struct lookup *l, const int v6)
+{
+	void *group = group_at(l->group, v6);
+
+	return group ? entry_at(group, l->slot, v6) : 0;
+}
+
+/* Sets an entry's next hop unless its slot has been reused. */
+static __always_inline void set_hop(const struct lookup *l, __u32 hop, const int v6)
+{
+	struct group_head *head = group_at(l->group, v6);
+	__u64 *entry;
+
+	if (!head)
+		return;
+	entry = entry_at(head, l->slot, v6);
+	if (!entry)
+		return;
+	bpf_spin_lock(&head->lock);
+	if (!((LOAD(entry + WORDS(v6) + 1) ^ l->recipe) & GENERATION_MASK))
+		STORE((__u32 *)(entry + WORDS(v6) + 2) + 1, hop);
+	bpf_spin_unlock(&head->lock);
+}
+
+/* Gives a reply entry the forward entry's state and proof. */
+static __always_inline void mirror(const struct lookup *reply, __u64 forward, __u32 tick, const int v6)
+{
+	__u64 recipe = with_state(reply->recipe, recipe_state(forward)) | (forward & BIT(RECIPE_PROVEN));
+	__u64 *entry = entry_of(reply, v6);
+
+	if (!entry)
+		return;
+	if (recipe != reply->recipe)
+		/* Lost to another packet of the connection: that one's state stands. */
+		change(entry, reply->recipe, recipe, v6);
+	if (tick)
+		STORE((__u32 *)(entry + WORDS(v6) + 2), tick);
+}
+
+/* Runs a packet through the forward entry's state; false if somebody removes the connection. */
+static __always_inline int transit(struct lookup *forward, enum direction direction, __u8 tcp_flags, int spaced,
+				   __u32 tick, const int v6)
+{
+	__u64 *entry = entry_of(forward, v6);
+
+	if (!entry)
+		return 0;
+	for (int i = 0; i < CHANGE_TRIES; i++) {
+		__u64 old = forward->recipe;
+		__u64 new = advance(old, direction, tcp_flags, spaced);
+
+		if (new == old)
+			break;
+		if (change(entry, old, new, v6)) {
+			forward->recipe = new;
+			move_count(old, new);
+			break;
+		}
+		forward->recipe = LOAD(entry + WORDS(v6) + 1);
+		if ((forward->recipe ^ old) & GENERATION_MASK || forward->recipe & BIT(RECIPE_BUSY))
+			return 0;
+		/* Contended past all tries: the other packets' states stand. */
+	}
+	STORE((__u32 *)(entry + WORDS(v6) + 2), tick);
+	return 1;
+}
+
+/*
+ * All that a hit may need beyond following the recipe: expiry, the state, proof,
+ * the time of the last packet, the client's next hop. The forward entry has the
+ * last word; the reply entry is given what the fast path needs of it.
+ */
+static __always_inline enum settled settle(struct slow *r, const int v6)
+{
+	struct lookup *hit = &r->hit, *other = &r->other, *forward = hit;
+	enum direction direction = DIRECTION_INPUT_ONLY;
+	int is_reply, spaced;
+	__u64 recipe;
+
+	hit->key = r->key;
+	if (v6)
+		look_up6(hit);
+	else
+		look_up4(hit);
+	if (!hit->recipe)
+		return SETTLED_DEAD;
+	is_reply = !!(hit->recipe & BIT(RECIPE_REPLY));
+	spaced = (__s32)(r->tick - hit->seen) >= (__s32)refresh_ticks;
+	if (is_reply) {
+		direction = DIRECTION_OUTPUT;
+		look_up_forward(other, &r->key, recipe_server(hit->recipe), v6);
+		forward = other;
+	} else if (recipe_method(hit->recipe) == METHOD_NAT) {
+		direction = DIRECTION_INPUT;
+	}
+	forward->recipe = await(forward->group, forward->slot, forward->recipe, v6);
+	if (!forward->recipe)
+		return SETTLED_DEAD;
+	if (forward->recipe & BIT(RECIPE_BUSY))
+		return SETTLED_BUSY;
+	if (has_expired(forward->recipe, forward->seen, r->tick)) {
+		count(EVENT_NOTE_EXPIRED_HIT);
+		return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
+	}
+	recipe = forward->recipe;
+	if (!transit(forward, direction, r->tcp_flags, spaced, r->tick, v6))
+		return SETTLED_BUSY;
+	if (is_reply) {
+		mirror(hit, forward->recipe, r->tick, v6);
+		r->recipe = hit->recipe;
+		r->hop = hit->hop;
+		return SETTLED;
+	}
+	r->recipe = forward->recipe;
+	if (direction == DIRECTION_INPUT && (forward->recipe != recipe || (r->hop && r->hop != forward->hop))) {
+		look_up_reply(other, &r->key, recipe_server(forward->recipe), v6);
+		if (other->recipe)
+			mirror(other, forward->recipe, 0, v6);
+		if (r->hop && r->hop != forward->hop) {
+			set_hop(forward, r->hop, v6);
+			if (other->recipe)
+				set_hop(other, r->hop, v6);
+			count(EVENT_NOTE_HOP_CHANGED);
+		}
+	}
+	return SETTLED;
+}
+
+__noinline int settle4(struct slow *r)
+{
+	return r ? settle(r, 0) : SETTLED_DEAD;
+}
+
+__noinline int settle6(struct slow *r)
+{
+	return r ? settle(r, 1) : SETTLED_DEAD;
+}
+
+#endif
