@@ -1,0 +1,44 @@
+# Each target is a line or two; the logic is in scripts/. make help lists them.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+PREFIX  ?= /usr/local
+
+.DEFAULT_GOAL := build
+.PHONY: help build generate fmt lint test check demo bench bench-quick install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## build static bin/shuntd and bin/shunt; needs only Go (GOARCH=arm64 builds for arm64)
+	$(BUILD) -o bin/ ./cmd/shuntd ./cmd/shunt
+
+generate: ## compile the BPF programs and write their Go types; needs clang-19
+	scripts/generate.sh
+
+fmt: ## format Go and C
+	scripts/format.sh write
+
+lint: ## go vet, staticcheck, shellcheck and the form of the files
+	scripts/lint.sh
+
+test: ## everything CI runs, on a fresh Debian 12 as root; installs what it needs
+	scripts/check.sh
+
+check: test ## the same: there is one gate
+
+demo: build ## show Shunt at work in network namespaces; needs root
+	go run ./scripts/demo
+
+bench: ## all benchmarks; writes bench.json; needs root
+	go run ./scripts/bench
+
+bench-quick: ## the program-level benchmarks in a minute; writes bench.json; needs root
+	go run ./scripts/bench -quick
+
+install: build ## install under PREFIX (/usr/local) and DESTDIR
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin bin/shuntd
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/shunt
+
+clean: ## remove what the other targets built
+	rm -rf bin bench.json

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# The gate: what make test and CI run, step by step, each with its time. It runs
+# all steps, so that one run shows everything that is wrong. Given names of steps,
+# it runs those only.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+export REQUIRE_PRIVILEGED=1 # what wants root and has it not is a failure
+
+all=(setup commits format lint generated build unit root guest instructions)
+
+run() {
+	case $1 in
+	setup) scripts/setup.sh ;;
+	commits) [ ! -e .git ] || scripts/check-commits.sh ;;
+	format) scripts/format.sh check ;;
+	lint) scripts/lint.sh ;;
+	generated) scripts/check-generated.sh ;;
+	build) build ;;
+	unit)
+		# Without any capability, as on a developer's machine: what wants
+		# root is skipped here and comes next. For the race detector.
+		REQUIRE_PRIVILEGED=0 setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
+			scripts/gotest.sh -race ./...
+		;;
+	root)
+		# Programs loaded, namespaces, daemon and CLI.
+		local packages
+		mapfile -t packages < <(go list ./... | grep -v '/scripts/guest$')
+		scripts/gotest.sh "${packages[@]}"
+		;;
+	guest)
+		# The oldest supported kernel.
+		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh \
+			-exec "$PWD/scripts/guest/run.sh" ./scripts/guest ./bpf/...
+		;;
+	instructions)
+		# The fast path against the committed baseline, counted by the
+		# guest's clock: the same on every machine.
+		SHUNT_GUEST=icount CGO_ENABLED=0 scripts/gotest.sh -run Instructions \
+			-exec "$PWD/scripts/guest/run.sh -i" ./scripts/guest ./bpf/...
+		;;
+	*)
+		echo "check.sh: unknown step $1; there are: ${all[*]}" >&2
+		return 2
+		;;
+	esac
+}
+
+# Both architectures; what is shipped is static.
+build() {
+	GOARCH=arm64 CGO_ENABLED=0 go build ./... || return
+	make -s build || return
+	for binary in bin/shuntd bin/shunt; do
+		if readelf --program-headers --wide "$binary" | grep -q INTERP; then
+			echo "$binary is not static" >&2
+			return 1
+		fi
+	done
+}
+
+[ $# -gt 0 ] || set -- "${all[@]}"
+summary=() failed=0
+for step in "$@"; do
+	printf '== %s\n' "$step"
+	start=$SECONDS result=ok
+	run "$step" || result=FAILED failed=1
+	summary+=("$(printf '%-14s %-6s %4d s' "$step" "$result" $((SECONDS - start)))")
+	[ "$step $result" != "setup FAILED" ] || break # nothing works without the tools
+done
+printf '== summary\n'
+printf '%s\n' "${summary[@]}"
+exit "$failed"

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# go test -v -count=1 with less talk: one line a package, everything about
+# failures, and every skip with its reason. With REQUIRE_PRIVILEGED=1 a skip is a
+# failure unless allowed-skips.txt names the test.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+log=$(mktemp "${TMPDIR:-/tmp}/shunt-gotest.XXXXXX")
+trap 'rm -f "$log"' EXIT
+
+status=0
+go test -v -count=1 "$@" >"$log" 2>&1 || status=1
+if [ "$status" = 0 ]; then
+	grep -E '^ok\s' "$log"
+else
+	# Without the tests that passed and the talk of all.
+	grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)|\[no test files\]$' "$log"
+fi
+[ "${REQUIRE_PRIVILEGED:-}" = 1 ] || exit "$status"
+
+allowed=$(grep -vE '^(#|$)' "$here/allowed-skips.txt" | cut -d' ' -f1)
+while read -r name; do
+	if [ -n "$allowed" ] && grep -qxE -e "$allowed" <<<"$name"; then
+		verdict="skipped, as allowed-skips.txt allows"
+	else
+		verdict="FAIL: skipped, and allowed-skips.txt does not allow it"
+		status=1
+	fi
+	echo "$name: $verdict:"
+	# The reason comes before the line in a test, after it in older formats.
+	grep -F -B2 -A1 -e "--- SKIP: $name (" "$log" | grep -vE '^\s*(===|---)'
+done < <(sed -nE 's/^\s*--- SKIP: (\S+) .*/\1/p' "$log")
+exit "$status"

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that make test needs. Does nothing, and asks no
+# server, where all are there.
+set -euo pipefail
+
+packages=(
+	clang-19 llvm-19 clang-format-19 linux-libc-dev # generate
+	gcc libc6-dev                                   # go test -race
+	shellcheck git procps                           # lint and check
+	curl ethtool iproute2 nftables                  # lab
+	qemu-system-x86 cpio busybox-static kmod        # guest
+)
+
+if ! command -v go >/dev/null; then
+	echo "setup.sh: no go on PATH: install Go $(awk '$1 == "go" { print $2 }' "$(dirname "$0")/../go.mod") or later from https://go.dev/dl" >&2
+	exit 1
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+	# shellcheck disable=SC2016 # dpkg-query's own variable
+	state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+	[ "$state" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "setup.sh: missing packages, run as root: apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive # no questions
+apt-get update -q
+apt-get install -y -q --no-install-recommends "${missing[@]}"
