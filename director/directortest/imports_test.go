@@ -1,0 +1,155 @@
+package directortest_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/shunt-lb/shunt"
+
+// mayImport is the table of ARCHITECTURE.md: which packages of ours a package
+// may import directly. A package that is not in it fails the test.
+var mayImport = map[string][]string{
+	"bpf":                   {},
+	"bpf/bpftest":           {"bpf"},
+	"conntrack":             {},
+	"realserver":            {},
+	"director":              {"realserver", "conntrack"},
+	"director/scheduler":    {"director", "realserver"},
+	"director/xdp":          {"director", "director/scheduler", "realserver", "conntrack", "bpf"},
+	"director/config":       {"director", "realserver", "conntrack"},
+	"director/api":          {"director", "realserver", "conntrack"},
+	"director/directortest": {"director", "realserver", "conntrack"},
+	"cmd/shunt":             {"conntrack", "director", "director/api", "realserver"},
+	"cmd/shuntd": {
+		"conntrack", "director", "director/api", "director/config", "director/xdp", "realserver",
+	},
+}
+
+// domain packages do no I/O. They may print into strings and to the slog.Logger
+// they are given.
+var (
+	domain   = []string{"conntrack", "realserver", "director", "director/scheduler"}
+	inAndOut = []string{"net", "net/http", "os", "os/exec", "os/signal", "syscall", "log", "unsafe"}
+)
+
+// forTests are the packages for tests only. The scripts may use them too: the
+// demo runs in the lab.
+var forTests = []string{"bpf/bpftest", "director/directortest"}
+
+// mayNotContain names what must not be linked into a program at all.
+var mayNotContain = map[string][]string{
+	"cmd/shunt": {
+		"github.com/cilium/ebpf", "github.com/vishvananda/netlink",
+		module + "/bpf", module + "/director/xdp", module + "/director/scheduler",
+	},
+}
+
+type listed struct {
+	ImportPath                               string
+	Imports, TestImports, XTestImports, Deps []string
+}
+
+// list returns this module's packages by their path within it. With -e a package
+// that does not compile is the compiler's business.
+func list(t *testing.T) map[string]listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports,TestImports,XTestImports,Deps", module+"/...")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Skip("there is no go command here")
+	}
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	packages := map[string]listed{}
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages[strings.TrimPrefix(p.ImportPath, module+"/")] = p
+	}
+}
+
+// ours returns those of the imports that are packages of this module.
+func ours(imports []string) []string {
+	var own []string
+	for _, path := range imports {
+		if name, found := strings.CutPrefix(path, module+"/"); found {
+			own = append(own, name)
+		}
+	}
+	return own
+}
+
+func TestImports(t *testing.T) {
+	for name, p := range list(t) {
+		isScript := strings.HasPrefix(name, "scripts/")
+		allowed, known := mayImport[name]
+		if !known && !isScript {
+			t.Errorf("package %s is not in the table of imports", name)
+		}
+		for _, imported := range ours(p.Imports) {
+			if !isScript && !slices.Contains(allowed, imported) {
+				t.Errorf("%s imports %s: may import %v", name, imported, allowed)
+			}
+		}
+		// Tests may use the test packages besides.
+		for _, imported := range ours(append(p.TestImports, p.XTestImports...)) {
+			if !isScript && imported != name && !slices.Contains(allowed, imported) && !slices.Contains(forTests, imported) {
+				t.Errorf("a test of %s imports %s: may import %v and %v", name, imported, allowed, forTests)
+			}
+		}
+		if slices.Contains(domain, name) {
+			for _, imported := range p.Imports {
+				standard := !strings.Contains(imported, ".")
+				if slices.Contains(inAndOut, imported) || !standard && len(ours([]string{imported})) == 0 {
+					t.Errorf("%s imports %s: the domain does no I/O and needs nobody else", name, imported)
+				}
+			}
+		}
+		if !isScript && !slices.Contains(forTests, name) {
+			for _, imported := range ours(p.Deps) {
+				if slices.Contains(forTests, imported) {
+					t.Errorf("%s contains %s, which is for tests", name, imported)
+				}
+			}
+		}
+	}
+}
+
+func TestImportTableIsCurrent(t *testing.T) {
+	packages := list(t)
+	for name := range mayImport {
+		if _, found := packages[name]; !found {
+			t.Errorf("the table of imports has %s, which does not exist", name)
+		}
+	}
+}
+
+func TestProgramsContainOnlyWhatTheyNeed(t *testing.T) {
+	packages := list(t)
+	for name, unwanted := range mayNotContain {
+		p, found := packages[name]
+		if !found {
+			t.Errorf("there is no program %s", name)
+		}
+		for _, dependency := range p.Deps {
+			if slices.ContainsFunc(unwanted, func(u string) bool {
+				return dependency == u || strings.HasPrefix(dependency, u+"/")
+			}) {
+				t.Errorf("%s contains %s", name, dependency)
+			}
+		}
+	}
+}
