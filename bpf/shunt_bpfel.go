@@ -291,6 +291,19 @@ type KernelServer struct {
 	VirtualAddress [4]uint32
 }
 
+type KernelServerArgs struct {
+	_             structs.HostLayout
+	Server        uint32
+	Hop           uint32
+	Weight        uint32
+	LastWeight    uint32
+	OfferedWeight uint32
+	Life          uint8
+	Method        uint8
+	Pad           [2]uint8
+	Result        int32
+}
+
 type KernelServerLoad struct {
 	_        structs.HostLayout
 	Active   int64
@@ -331,8 +344,8 @@ type KernelSettings struct {
 	AbiVersion  uint32
 	Midstream   uint32
 	IcmpPerTick uint32
-	Pad         uint32
-	Seed        [4]uint64
+	SlowSlot    uint32
+	Seed        [12]uint64
 	Timeout     [16]uint32
 }
 
@@ -341,7 +354,7 @@ type KernelSlot uint32
 const (
 	KernelSlotSLOT_MAIN     KernelSlot = 0
 	KernelSlotSLOT_SLOW     KernelSlot = 1
-	KernelSlotPROGRAM_SLOTS KernelSlot = 2
+	KernelSlotPROGRAM_SLOTS KernelSlot = 3
 )
 
 type KernelSlow struct {
@@ -453,11 +466,16 @@ type KernelSweepArgs struct {
 
 type KernelSwitchArgs struct {
 	_          structs.HostLayout
+	Schedule   KernelSchedule
 	Service    uint32
-	OldHalf    uint32
 	Positions  uint32
 	OldServers uint32
 	Result     int32
+	Scheduler  uint8
+	Flags      uint8
+	Life       uint8
+	Restart    uint8
+	Pad        [4]uint8
 }
 
 type KernelTableShape uint32
@@ -504,6 +522,7 @@ const (
 	KernelProgShuntRemove4      = "shunt_remove4"
 	KernelProgShuntRemove6      = "shunt_remove6"
 	KernelProgShuntRoot         = "shunt_root"
+	KernelProgShuntSetServer    = "shunt_set_server"
 	KernelProgShuntSlow         = "shunt_slow"
 	KernelProgShuntSweep4       = "shunt_sweep4"
 	KernelProgShuntSweep6       = "shunt_sweep6"
@@ -529,6 +548,7 @@ const (
 	KernelVarOurs               = "ours"
 	KernelVarRefreshTicks       = "refresh_ticks"
 	KernelVarSeeds              = "seeds"
+	KernelVarSlowSlot           = "slow_slot"
 	KernelVarTickShift          = "tick_shift"
 	KernelVarWeaklyOrdered      = "weakly_ordered"
 )
@@ -575,16 +595,17 @@ type KernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelProgramSpecs struct {
-	ShuntClock   *ebpf.ProgramSpec `ebpf:"shunt_clock"`
-	ShuntCorrect *ebpf.ProgramSpec `ebpf:"shunt_correct"`
-	ShuntMain    *ebpf.ProgramSpec `ebpf:"shunt_main"`
-	ShuntRemove4 *ebpf.ProgramSpec `ebpf:"shunt_remove4"`
-	ShuntRemove6 *ebpf.ProgramSpec `ebpf:"shunt_remove6"`
-	ShuntRoot    *ebpf.ProgramSpec `ebpf:"shunt_root"`
-	ShuntSlow    *ebpf.ProgramSpec `ebpf:"shunt_slow"`
-	ShuntSweep4  *ebpf.ProgramSpec `ebpf:"shunt_sweep4"`
-	ShuntSweep6  *ebpf.ProgramSpec `ebpf:"shunt_sweep6"`
-	ShuntSwitch  *ebpf.ProgramSpec `ebpf:"shunt_switch"`
+	ShuntClock     *ebpf.ProgramSpec `ebpf:"shunt_clock"`
+	ShuntCorrect   *ebpf.ProgramSpec `ebpf:"shunt_correct"`
+	ShuntMain      *ebpf.ProgramSpec `ebpf:"shunt_main"`
+	ShuntRemove4   *ebpf.ProgramSpec `ebpf:"shunt_remove4"`
+	ShuntRemove6   *ebpf.ProgramSpec `ebpf:"shunt_remove6"`
+	ShuntRoot      *ebpf.ProgramSpec `ebpf:"shunt_root"`
+	ShuntSetServer *ebpf.ProgramSpec `ebpf:"shunt_set_server"`
+	ShuntSlow      *ebpf.ProgramSpec `ebpf:"shunt_slow"`
+	ShuntSweep4    *ebpf.ProgramSpec `ebpf:"shunt_sweep4"`
+	ShuntSweep6    *ebpf.ProgramSpec `ebpf:"shunt_sweep6"`
+	ShuntSwitch    *ebpf.ProgramSpec `ebpf:"shunt_switch"`
 }
 
 // KernelMapSpecs contains maps before they are loaded into the kernel.
@@ -634,6 +655,7 @@ type KernelVariableSpecs struct {
 	Ours               *ebpf.VariableSpec `ebpf:"ours"`
 	RefreshTicks       *ebpf.VariableSpec `ebpf:"refresh_ticks"`
 	Seeds              *ebpf.VariableSpec `ebpf:"seeds"`
+	SlowSlot           *ebpf.VariableSpec `ebpf:"slow_slot"`
 	TickShift          *ebpf.VariableSpec `ebpf:"tick_shift"`
 	WeaklyOrdered      *ebpf.VariableSpec `ebpf:"weakly_ordered"`
 }
@@ -722,6 +744,7 @@ type KernelVariables struct {
 	Ours               *ebpf.Variable `ebpf:"ours"`
 	RefreshTicks       *ebpf.Variable `ebpf:"refresh_ticks"`
 	Seeds              *ebpf.Variable `ebpf:"seeds"`
+	SlowSlot           *ebpf.Variable `ebpf:"slow_slot"`
 	TickShift          *ebpf.Variable `ebpf:"tick_shift"`
 	WeaklyOrdered      *ebpf.Variable `ebpf:"weakly_ordered"`
 }
@@ -730,16 +753,17 @@ type KernelVariables struct {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelPrograms struct {
-	ShuntClock   *ebpf.Program `ebpf:"shunt_clock"`
-	ShuntCorrect *ebpf.Program `ebpf:"shunt_correct"`
-	ShuntMain    *ebpf.Program `ebpf:"shunt_main"`
-	ShuntRemove4 *ebpf.Program `ebpf:"shunt_remove4"`
-	ShuntRemove6 *ebpf.Program `ebpf:"shunt_remove6"`
-	ShuntRoot    *ebpf.Program `ebpf:"shunt_root"`
-	ShuntSlow    *ebpf.Program `ebpf:"shunt_slow"`
-	ShuntSweep4  *ebpf.Program `ebpf:"shunt_sweep4"`
-	ShuntSweep6  *ebpf.Program `ebpf:"shunt_sweep6"`
-	ShuntSwitch  *ebpf.Program `ebpf:"shunt_switch"`
+	ShuntClock     *ebpf.Program `ebpf:"shunt_clock"`
+	ShuntCorrect   *ebpf.Program `ebpf:"shunt_correct"`
+	ShuntMain      *ebpf.Program `ebpf:"shunt_main"`
+	ShuntRemove4   *ebpf.Program `ebpf:"shunt_remove4"`
+	ShuntRemove6   *ebpf.Program `ebpf:"shunt_remove6"`
+	ShuntRoot      *ebpf.Program `ebpf:"shunt_root"`
+	ShuntSetServer *ebpf.Program `ebpf:"shunt_set_server"`
+	ShuntSlow      *ebpf.Program `ebpf:"shunt_slow"`
+	ShuntSweep4    *ebpf.Program `ebpf:"shunt_sweep4"`
+	ShuntSweep6    *ebpf.Program `ebpf:"shunt_sweep6"`
+	ShuntSwitch    *ebpf.Program `ebpf:"shunt_switch"`
 }
 
 func (p *KernelPrograms) Close() error {
@@ -750,6 +774,7 @@ func (p *KernelPrograms) Close() error {
 		p.ShuntRemove4,
 		p.ShuntRemove6,
 		p.ShuntRoot,
+		p.ShuntSetServer,
 		p.ShuntSlow,
 		p.ShuntSweep4,
 		p.ShuntSweep6,

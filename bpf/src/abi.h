@@ -263,8 +263,8 @@ struct settings {
 	__u32 abi_version;
 	__u32 midstream; /* enum midstream */
 	__u32 icmp_per_tick; /* ICMP errors and resets one CPU may send a tick */
-	__u32 pad;
-	__u64 seed[4]; /* user space only: of the tables' hash; fixed when they are made */
+	__u32 slow_slot; /* user space only: which SLOT_SLOW the program in force uses, 0 or 1 */
+	__u64 seed[12]; /* user space only: of the tables' hash; fixed when they are made */
 	__u32 timeout[STATES]; /* ticks, by enum conn_state */
 };
 
@@ -282,8 +282,8 @@ struct filter {
 /* Elements of slots: what shunt_root and shunt_main go on to. */
 enum slot {
 	SLOT_MAIN,
-	SLOT_SLOW,
-	PROGRAM_SLOTS,
+	SLOT_SLOW, /* two of them: an upgrade fills the other, then changes SLOT_MAIN */
+	PROGRAM_SLOTS = SLOT_SLOW + 2,
 };
 
 /* --- events ------------------------------------------------------------------- */
@@ -355,13 +355,31 @@ struct sweep_args {
 	__u32 next_group; /* out */
 };
 
-/* shunt_switch: puts a service's other schedule in force. */
+/* shunt_switch: changes a service and puts a new schedule in force. */
 struct switch_args {
+	struct schedule schedule; /* the new one */
 	__u32 service;
-	__u32 old_half; /* the half the caller read */
 	__u32 positions; /* first word of the map old position -> new position + 1, 0: head */
 	__u32 old_servers; /* its length */
-	__s32 result; /* out: 0, or -EAGAIN if old_half is not in force */
+	__s32 result; /* out: 0 or -ENOENT */
+	__u8 scheduler;
+	__u8 flags;
+	__u8 life;
+	__u8 restart; /* another scheduler: its state begins anew */
+	__u8 pad[4];
+};
+
+/* shunt_set_server: changes a server, each member in one write. */
+struct server_args {
+	__u32 server;
+	__u32 hop;
+	__u32 weight;
+	__u32 last_weight;
+	__u32 offered_weight;
+	__u8 life;
+	__u8 method;
+	__u8 pad[2];
+	__s32 result; /* out: 0 or -ENOENT */
 };
 
 /* shunt_remove4/6: removes one connection by its client-to-server key. */

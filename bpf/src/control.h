@@ -182,54 +182,81 @@ int shunt_sweep6(struct sweep_args *args)
 	return run_sweep(args, 1);
 }
 
-/* --- schedules -------------------------------------------------------------- */
+/* --- services and servers ---------------------------------------------------- */
 
 /*
- * The cursor for the other schedule. rr: its position follows its server (Go
- * says where each went, a removed one's to its predecessor). wrr: back to the
- * head, the weight cut to the new maximum (kernel: ip_vs_wrr_dest_changed).
+ * The cursor for the new schedule. rr: its position follows its server (Go says
+ * where each went, a removed one's to its predecessor). wrr: back to the head,
+ * the weight cut to the new maximum (kernel: ip_vs_wrr_dest_changed).
  */
-static __always_inline __u64 moved_cursor(const struct service *service, __u64 cursor, const struct switch_args *args)
+static __always_inline __u64 moved_cursor(__u64 cursor, const struct switch_args *args)
 {
-	const struct schedule *next = &service->schedule[!(cursor >> CURSOR_HALF & 1)];
 	__u32 position = cursor >> CURSOR_POSITION & 0xffff;
-	__u32 weight = cursor;
+	__u32 weight = args->restart ? 0 : cursor;
 
-	if (service->scheduler == SCHEDULER_WRR) {
-		if (weight > next->max_weight || !weight)
-			weight = next->max_weight;
-		else if (next->gcd > 1)
-			weight = weight / next->gcd * next->gcd + 1;
+	if (args->scheduler == SCHEDULER_WRR) {
+		if (weight > args->schedule.max_weight || !weight)
+			weight = args->schedule.max_weight;
+		else if (args->schedule.gcd > 1)
+			weight = weight / args->schedule.gcd * args->schedule.gcd + 1;
 		position = 0;
 	} else {
-		if (position)
-			position = position <= args->old_servers ? load_word(args->positions + position - 1) : 0;
+		if (args->restart || !position || position > args->old_servers)
+			position = 0;
+		else
+			position = load_word(args->positions + position - 1);
 		weight = 0;
 	}
 	return (~cursor & BIT(CURSOR_HALF)) | (__u64)position << CURSOR_POSITION | weight;
 }
+
+/* Tries are for picks in between; user space changes one service at a time. */
+#define SWITCH_TRIES 64
 
 SEC("syscall")
 int shunt_switch(struct switch_args *args)
 {
 	__u32 index = args->service;
 	struct service *service = bpf_map_lookup_elem(&services, &index);
+	struct schedule *unused;
 
 	args->result = -ENOENT;
 	if (!service)
 		return 0;
-	args->result = -EAGAIN;
-	for (int i = 0; i < 64; i++) {
+	unused = &service->schedule[~(LOAD(&service->cursor) >> CURSOR_HALF) & 1];
+	*unused = args->schedule;
+	service->life = args->life;
+	service->flags = args->flags;
+	service->scheduler = args->scheduler;
+	order();
+	for (int i = 0; i < SWITCH_TRIES; i++) {
 		__u64 cursor = LOAD(&service->cursor);
 
-		if ((cursor >> CURSOR_HALF & 1) != args->old_half)
-			return 0;
-		if (__sync_val_compare_and_swap(&service->cursor, cursor, moved_cursor(service, cursor, args)) ==
-		    cursor) {
-			args->result = 0;
-			return 0;
-		}
+		if (__sync_val_compare_and_swap(&service->cursor, cursor, moved_cursor(cursor, args)) != cursor)
+			continue;
+		args->result = 0;
+		return 0;
 	}
+	args->result = -EAGAIN;
+	return 0;
+}
+
+SEC("syscall")
+int shunt_set_server(struct server_args *args)
+{
+	__u32 index = args->server;
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	args->result = -ENOENT;
+	if (!server)
+		return 0;
+	STORE(&server->hop, args->hop);
+	STORE(&server->weight, args->weight);
+	STORE(&server->last_weight, args->last_weight);
+	STORE(&server->offered_weight, args->offered_weight);
+	STORE(&server->method, args->method);
+	STORE(&server->life, args->life);
+	args->result = 0;
 	return 0;
 }
 

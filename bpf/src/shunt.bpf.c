@@ -42,7 +42,7 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, i
 	s->is_v6 = v6;
 	s->is_virtual = is_virtual;
 	s->is_hit = is_hit;
-	bpf_tail_call(ctx, &slots, SLOT_SLOW);
+	bpf_tail_call(ctx, &slots, slow_slot);
 	return finish(EVENT_FAULT_MAP);
 }
 

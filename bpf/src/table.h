@@ -129,15 +129,18 @@ static __always_inline int locate(struct place *place, const struct key *key, co
 	__u32 index = hash * (v6 ? groups6 : groups4) >> 32;
 	__u32 half = hash & 1;
 	__u32 set = ((hash >> 1 & 0x7fff) * SETS) >> 15;
+	__u64 set_offset = set * 2 * HALF_SIZE(v6), half_offset = half * HALF_SIZE(v6);
 
+	/* Or clang adds the two by "or", of which the verifier keeps no upper bound. */
+	asm volatile("" : "+r"(set_offset));
 	place->index = index;
 	place->near_slot = (set * 2 + half) * (WAYS / 2);
 	place->far_slot = (set * 2 + (half ^ 1)) * (WAYS / 2);
 	place->group = group_at(index, v6);
 	if (!place->group)
 		return 0;
-	place->near = place->group + sizeof(struct group_head) + place->near_slot * ENTRY_SIZE(v6);
-	place->far = place->group + sizeof(struct group_head) + place->far_slot * ENTRY_SIZE(v6);
+	place->near = place->group + sizeof(struct group_head) + set_offset + half_offset;
+	place->far = place->group + sizeof(struct group_head) + set_offset + (half_offset ^ HALF_SIZE(v6));
 	return 1;
 }
 

@@ -1,0 +1,192 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Mode is how a program is attached to an interface.
+type Mode string
+
+// The modes.
+const (
+	Native  Mode = "native"  // in the driver
+	Generic Mode = "generic" // in the stack, after the driver: for trying things out
+)
+
+// Attach runs the fast path on an interface and lets packets be redirected to
+// it. The link is pinned: it outlives the process. An interface that has our
+// pinned link already is left as it is, its mode included.
+//
+// Errors wrap ErrInUse if another XDP program is there.
+func (p *Plane) Attach(iface *net.Interface, mode Mode) (Mode, error) {
+	index := uint32(iface.Index)
+	if err := p.Ports.Put(index, index); err != nil {
+		return "", fmt.Errorf("register %s for redirects: %w", iface.Name, err)
+	}
+	path := p.linkPath(iface.Index)
+	if l, err := link.LoadPinnedLink(path, nil); err == nil {
+		defer l.Close()
+		if linkIndex(l) == iface.Index {
+			return attachedMode(iface)
+		}
+		// The interface it was made for is gone.
+		if err := os.Remove(path); err != nil {
+			return "", fmt.Errorf("remove the link of a vanished interface: %w", err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("open pinned link %s: %w", path, err)
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Program: p.ShuntRoot, Interface: iface.Index, Flags: mode.flags()})
+	if err != nil {
+		return "", explainAttach(iface.Name, mode, err)
+	}
+	defer l.Close()
+	if err := l.Pin(path); err != nil {
+		return "", fmt.Errorf("pin link to %s: %w", path, err)
+	}
+	return mode, nil
+}
+
+// attachedMode asks the kernel how the interface's program is attached.
+func attachedMode(iface *net.Interface) (Mode, error) {
+	l, err := netlink.LinkByIndex(iface.Index)
+	if err != nil {
+		return "", fmt.Errorf("look at %s: %w", iface.Name, err)
+	}
+	if xdp := l.Attrs().Xdp; xdp != nil && xdp.AttachMode == nl.XDP_ATTACHED_SKB {
+		return Generic, nil
+	}
+	return Native, nil
+}
+
+func (m Mode) flags() link.XDPAttachFlags {
+	if m == Generic {
+		return link.XDPGenericMode
+	}
+	return link.XDPDriverMode
+}
+
+func explainAttach(name string, mode Mode, err error) error {
+	switch {
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("attach to %s: %w: another XDP program is attached (see: ip link show dev %s): %w", name, ErrInUse, name, err)
+	case errors.Is(err, unix.EOPNOTSUPP) && mode == Native:
+		return fmt.Errorf("attach to %s: its driver has no native XDP (mode: generic works everywhere, slowly): %w", name, err)
+	default:
+		return fmt.Errorf("attach to %s: %w", name, err)
+	}
+}
+
+func (p *Plane) linkPath(index int) string {
+	return filepath.Join(p.pinDir, linkPrefix+strconv.Itoa(index))
+}
+
+// linkIndex returns the interface a link is attached to; 0 if that is gone.
+func linkIndex(l link.Link) int {
+	info, err := l.Info()
+	if err != nil || info.XDP() == nil {
+		return 0
+	}
+	return int(info.XDP().Ifindex)
+}
+
+// Attached returns the indices of the interfaces that have our pinned link.
+func (p *Plane) Attached() ([]int, error) { return pinnedLinks(p.pinDir) }
+
+func pinnedLinks(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read pin directory: %w", err)
+	}
+	var indices []int
+	for _, entry := range entries {
+		digits, ok := strings.CutPrefix(entry.Name(), linkPrefix)
+		if index, err := strconv.Atoi(digits); ok && err == nil {
+			indices = append(indices, index)
+		}
+	}
+	return indices, nil
+}
+
+// DetachInterface takes the fast path off an interface.
+func (p *Plane) DetachInterface(index int) error {
+	if err := p.Ports.Delete(uint32(index)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("unregister interface %d: %w", index, err)
+	}
+	return removeLink(p.linkPath(index))
+}
+
+func removeLink(path string) error {
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open pinned link %s: %w", path, err)
+	}
+	// The link's last reference detaches the program.
+	return errors.Join(l.Unpin(), l.Close())
+}
+
+// Remove detaches everything and removes all pins, the directory included. The
+// Plane is closed. There is no way back: connections are gone.
+func (p *Plane) Remove() error {
+	if err := p.Slots.Delete(uint32(KernelSlotSLOT_MAIN)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("empty the program slot: %w", err)
+	}
+	return errors.Join(removeAll(p.pinDir), p.Close())
+}
+
+// Remove detaches and unpins what a daemon that is not running left in pinDir.
+// Errors wrap ErrInUse if one is running.
+func Remove(pinDir string) error {
+	lock, err := lockPinDir(pinDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return removeAll(pinDir)
+}
+
+func removeAll(dir string) error {
+	indices, err := pinnedLinks(dir)
+	if err != nil {
+		return err
+	}
+	for _, index := range indices {
+		if err := removeLink(filepath.Join(dir, linkPrefix+strconv.Itoa(index))); err != nil {
+			return err
+		}
+	}
+	spec, err := LoadKernel()
+	if err != nil {
+		return err
+	}
+	for name := range spec.Maps {
+		if pin, ok := dataSections[name]; ok {
+			name = pin
+		} else if !isPinned(name) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove pin: %w", err)
+		}
+	}
+	if err := os.Remove(dir); err != nil {
+		return fmt.Errorf("remove pin directory (it holds something else): %w", err)
+	}
+	return nil
+}

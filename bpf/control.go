@@ -1,0 +1,103 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// ChangeSettings reads the settings, lets change edit them and writes them
+// back. The program sees each changed member at once or a packet later.
+func (p *Plane) ChangeSettings(change func(*KernelSettings)) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	var s KernelSettings
+	if err := p.settings.Lookup(uint32(0), &s); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	change(&s)
+	if err := p.settings.Put(uint32(0), &s); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+// Settings reads the settings.
+func (p *Plane) Settings() (KernelSettings, error) {
+	var s KernelSettings
+	if err := p.settings.Lookup(uint32(0), &s); err != nil {
+		return s, fmt.Errorf("read settings: %w", err)
+	}
+	return s, nil
+}
+
+// SetFilter writes the address filter. Bits that stay set are never seen clear.
+func (p *Plane) SetFilter(f *KernelFilter) error {
+	if err := p.filter.Put(uint32(0), f); err != nil {
+		return fmt.Errorf("write address filter: %w", err)
+	}
+	return nil
+}
+
+// Switch changes a service and puts a new schedule in force, in one step as
+// seen by packets.
+func (p *Plane) Switch(args *KernelSwitchArgs) error {
+	return p.run(p.ShuntSwitch, func(prog *ebpf.Program) (int32, error) {
+		err := runControl(prog, args)
+		return args.Result, err
+	})
+}
+
+// SetServer changes a server's members that change while it has connections.
+func (p *Plane) SetServer(args *KernelServerArgs) error {
+	return p.run(p.ShuntSetServer, func(prog *ebpf.Program) (int32, error) {
+		err := runControl(prog, args)
+		return args.Result, err
+	})
+}
+
+// Sweep runs over a slice of the table: removes what has expired, counts what
+// is left into recounts and hop_uses. args.FirstGroup and args.Groups say where.
+func (p *Plane) Sweep(v6 bool, args *KernelSweepArgs) error {
+	prog := p.ShuntSweep4
+	if v6 {
+		prog = p.ShuntSweep6
+	}
+	return p.run(prog, func(prog *ebpf.Program) (int32, error) { return 0, runControl(prog, args) })
+}
+
+// RemoveConnection removes one connection; ErrNotFound if there is none.
+func (p *Plane) RemoveConnection(v6 bool, args *KernelRemoveArgs) error {
+	prog := p.ShuntRemove4
+	if v6 {
+		prog = p.ShuntRemove6
+	}
+	return p.run(prog, func(prog *ebpf.Program) (int32, error) {
+		err := runControl(prog, args)
+		return args.Result, err
+	})
+}
+
+// Correct adds to a server's counts of active and inactive connections.
+func (p *Plane) Correct(server uint32, active, inactive int64) error {
+	args := KernelCorrectArgs{Server: server, Active: active, Inactive: inactive}
+	return p.run(p.ShuntCorrect, func(prog *ebpf.Program) (int32, error) { return 0, runControl(prog, &args) })
+}
+
+func (p *Plane) run(prog *ebpf.Program, call func(*ebpf.Program) (int32, error)) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	result, err := call(prog)
+	if err != nil {
+		return err
+	}
+	if errno := unix.Errno(-result); result < 0 {
+		if errors.Is(errno, unix.ENOENT) {
+			return ErrNotFound
+		}
+		return errno
+	}
+	return nil
+}

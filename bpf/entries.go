@@ -1,0 +1,188 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+// Entry is one key of the connection table, decoded: an observation.
+type Entry struct {
+	Source      netip.AddrPort
+	Destination netip.AddrPort
+	Protocol    uint8
+	Server      uint32 // index
+	State       uint8
+	Method      uint8
+	Reply       bool   // the key is server to client
+	Proven      bool   // never evicted
+	Busy        bool   // being made or removed at this moment
+	Seen        uint32 // tick of the last packet, a second old at most
+	Hop         uint32 // reference to the client's next hop
+}
+
+// groupBatch is how many groups one system call reads: 1 MiB at most.
+const groupBatch = 128
+
+// Entries iterates over the live keys of the IPv4 or the IPv6 table. Keys that
+// come or go meanwhile may be seen or not; no other is missed or seen twice.
+func (p *Plane) Entries(v6 bool) iter.Seq2[Entry, error] {
+	if v6 {
+		return entries(p.Connections6, func(g *KernelGroup6) []KernelEntry6 { return g.Slots[:] }, (*KernelEntry6).decode)
+	}
+	return entries(p.Connections4, func(g *KernelGroup4) []KernelEntry4 { return g.Slots[:] }, (*KernelEntry4).decode)
+}
+
+func entries[G, E any](m *ebpf.Map, slots func(*G) []E, decode func(*E) (Entry, bool)) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		var cursor ebpf.MapBatchCursor
+		keys := make([]uint32, groupBatch)
+		groups := make([]G, groupBatch)
+		for {
+			n, err := m.BatchLookup(&cursor, keys, groups, nil)
+			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				yield(Entry{}, fmt.Errorf("read connection table: %w", err))
+				return
+			}
+			for i := range groups[:n] {
+				s := slots(&groups[i])
+				for j := range s {
+					if e, ok := decode(&s[j]); ok && !yield(e, nil) {
+						return
+					}
+				}
+			}
+			if err != nil {
+				return // the end
+			}
+		}
+	}
+}
+
+func (e *KernelEntry4) decode() (Entry, bool) {
+	d, ok := decodeWords(e.Id, e.Recipe)
+	if !ok {
+		return d, false
+	}
+	source, destination := ports(e.Id)
+	d.Source = netip.AddrPortFrom(netip.AddrFrom4(addressBytes4(e.Source)), source)
+	d.Destination = netip.AddrPortFrom(netip.AddrFrom4(addressBytes4(e.Destination)), destination)
+	d.Seen, d.Hop = e.Seen, e.Hop
+	return d, true
+}
+
+func (e *KernelEntry6) decode() (Entry, bool) {
+	d, ok := decodeWords(e.Id, e.Recipe)
+	if !ok {
+		return d, false
+	}
+	source, destination := ports(e.Id)
+	d.Source = netip.AddrPortFrom(netip.AddrFrom16(addressBytes6(e.Source)), source)
+	d.Destination = netip.AddrPortFrom(netip.AddrFrom16(addressBytes6(e.Destination)), destination)
+	d.Seen, d.Hop = e.Seen, e.Hop
+	return d, true
+}
+
+// decodeWords decodes what both families share; false if the slot is free or
+// was being changed while it was read.
+func decodeWords(id, recipe uint64) (Entry, bool) {
+	generation := uint64(KernelMasksGENERATION_MASK)
+	if recipe == 0 || (id>>KernelIdLayoutID_GENERATION^recipe)&generation != 0 {
+		return Entry{}, false
+	}
+	bit := func(n KernelRecipeLayout) bool { return recipe>>n&1 != 0 }
+	return Entry{
+		Protocol: uint8(id >> KernelIdLayoutID_PROTOCOL),
+		Server:   uint32(recipe >> KernelRecipeLayoutRECIPE_SERVER & uint64(KernelMasksSERVER_MASK)),
+		State:    uint8(recipe >> KernelRecipeLayoutRECIPE_STATE & uint64(KernelMasksSTATE_MASK)),
+		Method:   uint8(recipe >> KernelRecipeLayoutRECIPE_METHOD & uint64(KernelMasksMETHOD_MASK)),
+		Reply:    bit(KernelRecipeLayoutRECIPE_REPLY),
+		Proven:   bit(KernelRecipeLayoutRECIPE_PROVEN),
+		Busy:     bit(KernelRecipeLayoutRECIPE_BUSY),
+	}, true
+}
+
+// ports decodes an id's ports, which are as on the wire.
+func ports(id uint64) (source, destination uint16) {
+	var wire [4]byte
+	binary.NativeEndian.PutUint32(wire[:], uint32(id))
+	return binary.BigEndian.Uint16(wire[:2]), binary.BigEndian.Uint16(wire[2:])
+}
+
+// Address converts an address to the ABI's form: four words as on the wire.
+func Address(a netip.Addr) (words [4]uint32) {
+	if a.Is4() {
+		b := a.As4()
+		words[0] = binary.NativeEndian.Uint32(b[:])
+		return words
+	}
+	b := a.As16()
+	for i := range words {
+		words[i] = binary.NativeEndian.Uint32(b[i*4:])
+	}
+	return words
+}
+
+// ParseAddress is the inverse of Address.
+func ParseAddress(words [4]uint32, v6 bool) netip.Addr {
+	if v6 {
+		return netip.AddrFrom16(addressBytes6(words))
+	}
+	return netip.AddrFrom4(addressBytes4(words[0]))
+}
+
+func addressBytes4(word uint32) (b [4]byte) {
+	binary.NativeEndian.PutUint32(b[:], word)
+	return b
+}
+
+func addressBytes6(words [4]uint32) (b [16]byte) {
+	for i, w := range words {
+		binary.NativeEndian.PutUint32(b[i*4:], w)
+	}
+	return b
+}
+
+// Port converts a port to the ABI's form: as on the wire.
+func Port(p uint16) uint16 {
+	var wire [2]byte
+	binary.BigEndian.PutUint16(wire[:], p)
+	return binary.NativeEndian.Uint16(wire[:])
+}
+
+// FilterBit is which bit of the address filter an address has (packet.h, filter_bit).
+func FilterBit(a netip.Addr) uint32 {
+	w := Address(a)
+	fold := uint64(w[0]) * 0x9e3779b97f4a7c15
+	if a.Is6() {
+		fold += uint64(w[1])*0xc2b2ae3d27d4eb4f + uint64(w[2])*0x165667b19e3779f9 + uint64(w[3])*0xd6e8feb86659fd93
+	}
+	return uint32(fold >> 48)
+}
+
+// Delta returns the one's complement sum that an Internet checksum's words grow
+// by when from is replaced by to (RFC 1624 eqn. 3), of words as loaded.
+func Delta(from, to []byte) uint16 {
+	var sum uint32
+	for i := 0; i+1 < len(from); i += 2 {
+		sum += uint32(^binary.NativeEndian.Uint16(from[i:]))
+	}
+	for i := 0; i+1 < len(to); i += 2 {
+		sum += uint32(binary.NativeEndian.Uint16(to[i:]))
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return uint16(sum)
+}
+
+// Memory returns the bytes the connection tables occupy.
+func (p *Plane) Memory() uint64 {
+	return uint64(p.Connections4.MaxEntries())*uint64(unsafe.Sizeof(KernelGroup4{})) +
+		uint64(p.Connections6.MaxEntries())*uint64(unsafe.Sizeof(KernelGroup6{}))
+}

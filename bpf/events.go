@@ -1,0 +1,85 @@
+package bpf
+
+import "fmt"
+
+// EventInfo says what an event counter counts (abi.h, enum event).
+type EventInfo struct {
+	Name string
+	Kind string // pass, drop, answer, note or fault
+	Help string
+}
+
+// Events are the counters' names in the order of the ABI; the first is unused.
+var Events = [KernelEventEVENTS]EventInfo{
+	KernelEventEVENT_PASS_NOT_OURS:   {"not-ours", "pass", "neither to a virtual address nor from a server"},
+	KernelEventEVENT_PASS_NO_SERVICE: {"no-service", "pass", "to or from an address of ours, but of no service or connection"},
+	KernelEventEVENT_PASS_MALFORMED:  {"malformed", "pass", "headers too short or inconsistent"},
+	KernelEventEVENT_PASS_ICMP:       {"icmp", "pass", "ICMP to or from an address of ours"},
+	KernelEventEVENT_PASS_FRAGMENT:   {"fragment", "pass", "fragments to or from an address of ours"},
+	KernelEventEVENT_PASS_PROTOCOL:   {"protocol", "pass", "neither TCP nor UDP, to or from an address of ours"},
+	KernelEventEVENT_PASS_LOCAL:      {"local", "pass", "connections served by this host (method local)"},
+
+	KernelEventEVENT_DROP_MIDSTREAM:       {"midstream", "drop", "TCP without a connection, and not its first packet"},
+	KernelEventEVENT_DROP_SERVER_REMOVED:  {"server-removed", "drop", "the connection's server was removed"},
+	KernelEventEVENT_DROP_SERVICE_REMOVED: {"service-removed", "drop", "the connection's service was removed"},
+	KernelEventEVENT_DROP_UNREACHABLE:     {"unreachable", "drop", "the connection's server has no next hop"},
+	KernelEventEVENT_DROP_REPLY_COLLISION: {"reply-collision", "drop", "every server tried has a connection of this client port already"},
+	KernelEventEVENT_DROP_TABLE_FULL:      {"table-full", "drop", "no room for a new connection"},
+	KernelEventEVENT_DROP_FTP_DATA:        {"ftp-data", "drop", "new connection from port 20, which is never scheduled"},
+	KernelEventEVENT_DROP_NO_ROUTE:        {"no-route", "drop", "no way out: no route, no neighbour, forwarding off or interface not attached"},
+	KernelEventEVENT_DROP_VLAN:            {"vlan", "drop", "the VLAN tag could not be changed for the next hop"},
+	KernelEventEVENT_DROP_RATE_LIMITED:    {"rate-limited", "drop", "an ICMP error or reset was due but too many were sent"},
+	KernelEventEVENT_DROP_NOT_QUOTABLE:    {"not-quotable", "drop", "an ICMP error or reset was due but could not be made of the packet"},
+	KernelEventEVENT_DROP_BUSY:            {"busy", "drop", "another CPU was making or removing the connection"},
+	KernelEventEVENT_DROP_TOO_BIG:         {"too-big", "drop", "longer than the next hop's MTU, and its sender may not be told"},
+
+	KernelEventEVENT_ANSWER_NO_SERVER: {"no-server", "answer", "no server available: ICMP port unreachable"},
+	KernelEventEVENT_ANSWER_TTL:       {"ttl-exceeded", "answer", "time to live used up: ICMP time exceeded"},
+	KernelEventEVENT_ANSWER_TOO_BIG:   {"frag-needed", "answer", "longer than the next hop's MTU: ICMP too big"},
+	KernelEventEVENT_ANSWER_RESET:     {"reset", "answer", "TCP without a connection, reset by setting"},
+
+	KernelEventEVENT_NOTE_EVICTED:           {"evicted", "note", "unproven connections given up for new ones"},
+	KernelEventEVENT_NOTE_INSERT_RACE:       {"insert-race", "note", "another CPU made the same connection first"},
+	KernelEventEVENT_NOTE_COLLISION_AVOIDED: {"collision-avoided", "note", "another server chosen because a reply key was taken"},
+	KernelEventEVENT_NOTE_HOP_CHANGED:       {"hop-changed", "note", "a client's packets came from another next hop"},
+	KernelEventEVENT_NOTE_HOPS_FULL:         {"hops-full", "note", "a client's next hop was not learned: replies go by the route"},
+	KernelEventEVENT_NOTE_BY_ROUTE:          {"by-route", "note", "replies sent by the route"},
+	KernelEventEVENT_NOTE_EXPIRED_HIT:       {"expired-hit", "note", "packets of expired connections the sweep had not removed"},
+	KernelEventEVENT_NOTE_STALE_READ:        {"stale-read", "note", "table slots reused while they were read"},
+	KernelEventEVENT_NOTE_CURSOR_CONTENDED:  {"cursor-contended", "note", "rr or wrr picks that did not move on"},
+
+	KernelEventEVENT_FAULT_MAP:    {"fault-map", "fault", "a map without an element that must be there"},
+	KernelEventEVENT_FAULT_SERVER: {"fault-server", "fault", "a connection of a server that is free"},
+}
+
+// EventCounts reads all event counters, summed over CPUs, in the order of Events.
+func (p *Plane) EventCounts() ([KernelEventEVENTS]uint64, error) {
+	var counts [KernelEventEVENTS]uint64
+	for i := range counts {
+		var perCPU []uint64
+		if err := p.KernelMaps.Events.Lookup(uint32(i), &perCPU); err != nil {
+			return counts, fmt.Errorf("read event counters: %w", err)
+		}
+		for _, n := range perCPU {
+			counts[i] += n
+		}
+	}
+	return counts, nil
+}
+
+// Traffic reads a server's counters, summed over CPUs.
+func (p *Plane) Traffic(server uint32) (KernelTraffic, error) {
+	var perCPU []KernelTraffic
+	var sum KernelTraffic
+	if err := p.ServerTraffic.Lookup(server, &perCPU); err != nil {
+		return sum, fmt.Errorf("read counters of server %d: %w", server, err)
+	}
+	for _, t := range perCPU {
+		sum.Connections += t.Connections
+		sum.InPackets += t.InPackets
+		sum.InBytes += t.InBytes
+		sum.OutPackets += t.OutPackets
+		sum.OutBytes += t.OutBytes
+	}
+	return sum, nil
+}

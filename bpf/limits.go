@@ -1,0 +1,57 @@
+package bpf
+
+import "math"
+
+// Limits size the maps. They are fixed when the maps are made: Open adopts
+// pinned maps with the sizes they have and reports those.
+type Limits struct {
+	Connections4 uint64 // IPv4 connections, counted at two keys each (nat)
+	Connections6 uint64 // IPv6 connections
+	Services     uint32 // services at one time, removed ones included until their connections end
+	Servers      uint32 // servers of all services, likewise
+	Words        uint32 // 4-byte words of schedules: lists and hash tables, two of each
+}
+
+// Default sizes.
+const (
+	DefaultConnections4 = 1 << 20
+	DefaultConnections6 = DefaultConnections4 / 4
+	DefaultServices     = 4096
+	DefaultServers      = 16384
+	DefaultWords        = 4 << 20
+)
+
+// MaxServers is the most servers a recipe can name (abi.h, RECIPE_SERVER).
+const MaxServers = int(KernelMasksSERVER_MASK)
+
+// slotsPerGroup is how many keys a group has room for.
+const slotsPerGroup = uint64(KernelTableShapeSLOTS)
+
+func (l Limits) withDefaults() Limits {
+	if l.Connections4 == 0 {
+		l.Connections4 = DefaultConnections4
+	}
+	if l.Connections6 == 0 {
+		l.Connections6 = l.Connections4 / 4
+	}
+	if l.Services == 0 {
+		l.Services = DefaultServices
+	}
+	if l.Servers == 0 {
+		l.Servers = DefaultServers
+	}
+	if l.Words == 0 {
+		l.Words = DefaultWords
+	}
+	return l
+}
+
+// groups returns how many groups hold that many connections: at two keys each
+// and half load, where the overflow of a group is never used up (decision 0001).
+func groups(connections uint64) uint32 {
+	slots := connections * 2 * 2
+	return uint32(min(max(1, (slots+slotsPerGroup-1)/slotsPerGroup), math.MaxUint32/2))
+}
+
+// connections is the inverse of groups, for adopted maps.
+func connections(groups uint32) uint64 { return uint64(groups) * slotsPerGroup / 4 }

@@ -1,0 +1,277 @@
+package bpf
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Plane is the loaded fast path: maps and programs. It is safe for concurrent
+// use as far as its methods say.
+type Plane struct {
+	KernelMaps
+	KernelPrograms
+
+	// Adopted is whether the maps were found pinned: connections, services and
+	// servers are those of an earlier process.
+	Adopted bool
+	// Limits are the maps' actual sizes.
+	Limits Limits
+	// Clock converts between ticks and time.
+	Clock Clock
+
+	pinDir   string
+	lock     *os.File
+	settings *ebpf.Map
+	filter   *ebpf.Map
+	// control serialises the control programs: they are not written to run
+	// beside one another.
+	control sync.Mutex
+}
+
+// Names of the pinned data sections; a bpffs name must not have a dot.
+const (
+	pinSettings = "settings"
+	pinFilter   = "filter"
+)
+
+// dataSections maps a section of the object to the name of its pin.
+var dataSections = map[string]string{".data.settings": pinSettings, ".data.filter": pinFilter}
+
+// transientMaps are made anew by every process: nothing in them outlives a packet.
+var transientMaps = map[string]bool{KernelMapScratch: true, KernelMapAnswerBudgets: true}
+
+// Open loads the programs over the maps pinned in pinDir, or makes and pins
+// them. It attaches nothing. limits are ignored where maps are adopted.
+//
+// pinDir must be on a BPF file system; it is made with mode 0700 and locked
+// until Close. Errors wrap ErrInUse, ErrForeign, ErrLayout, ErrNoBPFFS, ErrKernel
+// or the kernel's errno.
+//
+// Requires Linux 6.1.
+func Open(pinDir string, limits Limits) (*Plane, error) {
+	limits = limits.withDefaults()
+	if err := checkLimits(limits); err != nil {
+		return nil, err
+	}
+	lock, err := lockPinDir(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plane{pinDir: pinDir, lock: lock}
+	if err := p.load(limits); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func checkLimits(l Limits) error {
+	if int(l.Servers) > MaxServers {
+		return fmt.Errorf("limit of %d servers: at most %d", l.Servers, MaxServers)
+	}
+	return nil
+}
+
+func (p *Plane) load(limits Limits) error {
+	spec, err := LoadKernel()
+	if err != nil {
+		return fmt.Errorf("read the programs in this binary: %w", err)
+	}
+	if p.Clock, err = measureClock(spec); err != nil {
+		return err
+	}
+	pinned, err := p.adopt(spec)
+	if err != nil {
+		return err
+	}
+	p.Adopted = pinned != nil
+	if p.Adopted {
+		limits = sizes(pinned)
+	}
+	resize(spec, limits)
+	p.Limits = limits
+
+	seeds, err := p.seeds(pinned)
+	if err != nil {
+		return err
+	}
+	slow, err := p.slowSlot(pinned)
+	if err != nil {
+		return err
+	}
+	if err := setConstants(spec, limits, p.Clock, seeds, slow); err != nil {
+		return err
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
+	closeAll(pinned) // the collection has its own handles
+	if err != nil {
+		return explainLoad(err)
+	}
+	defer coll.Close()
+	p.settings, p.filter = coll.DetachMap(".data.settings"), coll.DetachMap(".data.filter")
+	if !p.Adopted {
+		if err := p.initialise(coll, seeds); err != nil {
+			return err
+		}
+	}
+	if err := coll.Assign(&p.KernelMaps); err != nil {
+		return err
+	}
+	if err := coll.Assign(&p.KernelPrograms); err != nil {
+		return err
+	}
+	if err := p.Slots.Put(slow, p.ShuntSlow); err != nil {
+		return fmt.Errorf("put the slow path in place: %w", err)
+	}
+	// Point of no return.
+	if err := p.Slots.Put(uint32(KernelSlotSLOT_MAIN), p.ShuntMain); err != nil {
+		return fmt.Errorf("put the fast path in place: %w", err)
+	}
+	return nil
+}
+
+// initialise writes the settings of new maps and pins all maps, settings last:
+// its pin says that the others are complete.
+func (p *Plane) initialise(coll *ebpf.Collection, seeds [12]uint64) error {
+	settings := KernelSettings{AbiVersion: abiVersion, Seed: seeds}
+	if err := p.settings.Put(uint32(0), &settings); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	for name, m := range coll.Maps {
+		if !isPinned(name) {
+			continue
+		}
+		if err := m.Pin(filepath.Join(p.pinDir, name)); err != nil {
+			return fmt.Errorf("pin map %s in %s: %w", name, p.pinDir, err)
+		}
+	}
+	if err := p.filter.Pin(filepath.Join(p.pinDir, pinFilter)); err != nil {
+		return fmt.Errorf("pin map %s in %s: %w", pinFilter, p.pinDir, err)
+	}
+	// Point of no return.
+	if err := p.settings.Pin(filepath.Join(p.pinDir, pinSettings)); err != nil {
+		return fmt.Errorf("pin map %s in %s: %w", pinSettings, p.pinDir, err)
+	}
+	return nil
+}
+
+// seeds returns the tables' hash seeds: those of the pinned settings, or new ones.
+func (p *Plane) seeds(pinned map[string]*ebpf.Map) (seeds [12]uint64, err error) {
+	if pinned != nil {
+		var settings KernelSettings
+		if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
+			return seeds, fmt.Errorf("read pinned settings: %w", err)
+		}
+		return settings.Seed, nil
+	}
+	var raw [12 * 8]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return seeds, fmt.Errorf("draw the hash seed: %w", err)
+	}
+	for i := range seeds {
+		seeds[i] = binary.NativeEndian.Uint64(raw[i*8:])
+	}
+	return seeds, nil
+}
+
+// slowSlot returns the slot of shunt_slow that the program in force does not use.
+func (p *Plane) slowSlot(pinned map[string]*ebpf.Map) (uint32, error) {
+	first := uint32(KernelSlotSLOT_SLOW)
+	if pinned == nil {
+		return first, nil
+	}
+	var settings KernelSettings
+	if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
+		return 0, fmt.Errorf("read pinned settings: %w", err)
+	}
+	settings.SlowSlot ^= 1
+	if err := pinned[".data.settings"].Put(uint32(0), &settings); err != nil {
+		return 0, fmt.Errorf("write pinned settings: %w", err)
+	}
+	return first + settings.SlowSlot, nil
+}
+
+func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [12]uint64, slow uint32) error {
+	var weak uint8
+	if runtime.GOARCH != "amd64" {
+		weak = 1
+	}
+	for name, value := range map[string]any{
+		"groups4":        groups(limits.Connections4),
+		"groups6":        groups(limits.Connections6),
+		"tick_shift":     clock.shift,
+		"refresh_ticks":  clock.refresh(),
+		"seeds":          seeds,
+		"slow_slot":      slow,
+		"weakly_ordered": weak,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// resize sets the maps' sizes in the spec.
+func resize(spec *ebpf.CollectionSpec, l Limits) {
+	for name, entries := range map[string]uint32{
+		KernelMapConnections4:  groups(l.Connections4),
+		KernelMapConnections6:  groups(l.Connections6),
+		KernelMapServiceIndex:  l.Services,
+		KernelMapServices:      l.Services,
+		KernelMapServers:       l.Servers,
+		KernelMapLoads:         l.Servers,
+		KernelMapRecounts:      l.Servers,
+		KernelMapServerTraffic: l.Servers,
+		KernelMapWords:         l.Words,
+	} {
+		spec.Maps[name].MaxEntries = entries
+	}
+}
+
+// sizes reads the limits back from maps.
+func sizes(maps map[string]*ebpf.Map) Limits {
+	return Limits{
+		Connections4: connections(maps[KernelMapConnections4].MaxEntries()),
+		Connections6: connections(maps[KernelMapConnections6].MaxEntries()),
+		Services:     maps[KernelMapServices].MaxEntries(),
+		Servers:      maps[KernelMapServers].MaxEntries(),
+		Words:        maps[KernelMapWords].MaxEntries(),
+	}
+}
+
+// explainLoad turns the loader's error into one that says what to do.
+func explainLoad(err error) error {
+	var verifier *ebpf.VerifierError
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES) && !errors.As(err, &verifier):
+		return fmt.Errorf("load the programs (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): %w", err)
+	case errors.As(err, &verifier), errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w: load the programs (Linux 6.1 or newer is needed): %w", ErrKernel, err)
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("load the programs: not enough memory for the maps, lower connections.max: %w", err)
+	default:
+		return fmt.Errorf("load the programs: %w", err)
+	}
+}
+
+func closeAll(maps map[string]*ebpf.Map) {
+	for _, m := range maps {
+		m.Close()
+	}
+}
+
+// Close releases the handles and the pin directory. The programs stay attached
+// and the maps pinned: traffic flows on.
+func (p *Plane) Close() error {
+	return errors.Join(p.KernelMaps.Close(), p.KernelPrograms.Close(), p.settings.Close(), p.filter.Close(), p.lock.Close())
+}
