@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 range=${1:-}
 if [ -z "$range" ]; then
 	range=HEAD
-	! git rev-parse -q --verify '@{upstream}' >/dev/null || range='@{upstream}..HEAD'
+	! git rev-parse -q --verify '@{upstream}' >/dev/null 2>&1 || range='@{upstream}..HEAD'
 fi
 status=0
 while read -r hash subject; do
