@@ -101,3 +101,28 @@ func (p *Plane) run(prog *ebpf.Program, call func(*ebpf.Program) (int32, error))
 	}
 	return nil
 }
+
+// ReadArray reads all elements of an array map in bulk.
+func ReadArray[T any](m *ebpf.Map) ([]T, error) {
+	var cursor ebpf.MapBatchCursor
+	all := make([]T, m.MaxEntries())
+	keys := make([]uint32, m.MaxEntries())
+	n, err := m.BatchLookup(&cursor, keys, all, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read map %s: %w", m, err)
+	}
+	return all[:n], nil
+}
+
+// ClearArray writes zeros over all elements of an array map in bulk.
+func ClearArray[T any](m *ebpf.Map) error {
+	zeros := make([]T, m.MaxEntries())
+	keys := make([]uint32, m.MaxEntries())
+	for i := range keys {
+		keys[i] = uint32(i)
+	}
+	if _, err := m.BatchUpdate(keys, zeros, nil); err != nil {
+		return fmt.Errorf("clear map %s: %w", m, err)
+	}
+	return nil
+}

@@ -55,3 +55,6 @@ func groups(connections uint64) uint32 {
 
 // connections is the inverse of groups, for adopted maps.
 func connections(groups uint32) uint64 { return uint64(groups) * slotsPerGroup / 4 }
+
+// Granularity is the number of connections by which a table's size is rounded up.
+const Granularity = slotsPerGroup/4 + 1

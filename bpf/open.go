@@ -224,15 +224,16 @@ func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [
 // resize sets the maps' sizes in the spec.
 func resize(spec *ebpf.CollectionSpec, l Limits) {
 	for name, entries := range map[string]uint32{
-		KernelMapConnections4:  groups(l.Connections4),
-		KernelMapConnections6:  groups(l.Connections6),
-		KernelMapServiceIndex:  l.Services,
-		KernelMapServices:      l.Services,
-		KernelMapServers:       l.Servers,
-		KernelMapLoads:         l.Servers,
-		KernelMapRecounts:      l.Servers,
-		KernelMapServerTraffic: l.Servers,
-		KernelMapWords:         l.Words,
+		KernelMapConnections4:   groups(l.Connections4),
+		KernelMapConnections6:   groups(l.Connections6),
+		KernelMapServiceIndex:   l.Services,
+		KernelMapServices:       l.Services,
+		KernelMapRetiredTraffic: l.Services,
+		KernelMapServers:        l.Servers,
+		KernelMapLoads:          l.Servers,
+		KernelMapRecounts:       l.Servers,
+		KernelMapServerTraffic:  l.Servers,
+		KernelMapWords:          l.Words,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}

@@ -347,6 +347,7 @@ type KernelSettings struct {
 	SlowSlot    uint32
 	Seed        [12]uint64
 	Timeout     [16]uint32
+	Seconds     [4]uint32
 }
 
 type KernelSlot uint32
@@ -509,6 +510,7 @@ const (
 	KernelMapLoads              = "loads"
 	KernelMapPorts              = "ports"
 	KernelMapRecounts           = "recounts"
+	KernelMapRetiredTraffic     = "retired_traffic"
 	KernelMapScratch            = "scratch"
 	KernelMapServerTraffic      = "server_traffic"
 	KernelMapServers            = "servers"
@@ -612,22 +614,23 @@ type KernelProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelMapSpecs struct {
-	AnswerBudgets *ebpf.MapSpec `ebpf:"answer_budgets"`
-	Connections4  *ebpf.MapSpec `ebpf:"connections4"`
-	Connections6  *ebpf.MapSpec `ebpf:"connections6"`
-	Events        *ebpf.MapSpec `ebpf:"events"`
-	HopUses       *ebpf.MapSpec `ebpf:"hop_uses"`
-	Hops          *ebpf.MapSpec `ebpf:"hops"`
-	Loads         *ebpf.MapSpec `ebpf:"loads"`
-	Ports         *ebpf.MapSpec `ebpf:"ports"`
-	Recounts      *ebpf.MapSpec `ebpf:"recounts"`
-	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
-	ServerTraffic *ebpf.MapSpec `ebpf:"server_traffic"`
-	Servers       *ebpf.MapSpec `ebpf:"servers"`
-	ServiceIndex  *ebpf.MapSpec `ebpf:"service_index"`
-	Services      *ebpf.MapSpec `ebpf:"services"`
-	Slots         *ebpf.MapSpec `ebpf:"slots"`
-	Words         *ebpf.MapSpec `ebpf:"words"`
+	AnswerBudgets  *ebpf.MapSpec `ebpf:"answer_budgets"`
+	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
+	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
+	Events         *ebpf.MapSpec `ebpf:"events"`
+	HopUses        *ebpf.MapSpec `ebpf:"hop_uses"`
+	Hops           *ebpf.MapSpec `ebpf:"hops"`
+	Loads          *ebpf.MapSpec `ebpf:"loads"`
+	Ports          *ebpf.MapSpec `ebpf:"ports"`
+	Recounts       *ebpf.MapSpec `ebpf:"recounts"`
+	RetiredTraffic *ebpf.MapSpec `ebpf:"retired_traffic"`
+	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
+	ServerTraffic  *ebpf.MapSpec `ebpf:"server_traffic"`
+	Servers        *ebpf.MapSpec `ebpf:"servers"`
+	ServiceIndex   *ebpf.MapSpec `ebpf:"service_index"`
+	Services       *ebpf.MapSpec `ebpf:"services"`
+	Slots          *ebpf.MapSpec `ebpf:"slots"`
+	Words          *ebpf.MapSpec `ebpf:"words"`
 }
 
 // KernelVariableSpecs contains global variables before they are loaded into the kernel.
@@ -680,22 +683,23 @@ func (o *KernelObjects) Close() error {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelMaps struct {
-	AnswerBudgets *ebpf.Map `ebpf:"answer_budgets"`
-	Connections4  *ebpf.Map `ebpf:"connections4"`
-	Connections6  *ebpf.Map `ebpf:"connections6"`
-	Events        *ebpf.Map `ebpf:"events"`
-	HopUses       *ebpf.Map `ebpf:"hop_uses"`
-	Hops          *ebpf.Map `ebpf:"hops"`
-	Loads         *ebpf.Map `ebpf:"loads"`
-	Ports         *ebpf.Map `ebpf:"ports"`
-	Recounts      *ebpf.Map `ebpf:"recounts"`
-	Scratch       *ebpf.Map `ebpf:"scratch"`
-	ServerTraffic *ebpf.Map `ebpf:"server_traffic"`
-	Servers       *ebpf.Map `ebpf:"servers"`
-	ServiceIndex  *ebpf.Map `ebpf:"service_index"`
-	Services      *ebpf.Map `ebpf:"services"`
-	Slots         *ebpf.Map `ebpf:"slots"`
-	Words         *ebpf.Map `ebpf:"words"`
+	AnswerBudgets  *ebpf.Map `ebpf:"answer_budgets"`
+	Connections4   *ebpf.Map `ebpf:"connections4"`
+	Connections6   *ebpf.Map `ebpf:"connections6"`
+	Events         *ebpf.Map `ebpf:"events"`
+	HopUses        *ebpf.Map `ebpf:"hop_uses"`
+	Hops           *ebpf.Map `ebpf:"hops"`
+	Loads          *ebpf.Map `ebpf:"loads"`
+	Ports          *ebpf.Map `ebpf:"ports"`
+	Recounts       *ebpf.Map `ebpf:"recounts"`
+	RetiredTraffic *ebpf.Map `ebpf:"retired_traffic"`
+	Scratch        *ebpf.Map `ebpf:"scratch"`
+	ServerTraffic  *ebpf.Map `ebpf:"server_traffic"`
+	Servers        *ebpf.Map `ebpf:"servers"`
+	ServiceIndex   *ebpf.Map `ebpf:"service_index"`
+	Services       *ebpf.Map `ebpf:"services"`
+	Slots          *ebpf.Map `ebpf:"slots"`
+	Words          *ebpf.Map `ebpf:"words"`
 }
 
 func (m *KernelMaps) Close() error {
@@ -709,6 +713,7 @@ func (m *KernelMaps) Close() error {
 		m.Loads,
 		m.Ports,
 		m.Recounts,
+		m.RetiredTraffic,
 		m.Scratch,
 		m.ServerTraffic,
 		m.Servers,

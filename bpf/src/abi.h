@@ -266,6 +266,7 @@ struct settings {
 	__u32 slow_slot; /* user space only: which SLOT_SLOW the program in force uses, 0 or 1 */
 	__u64 seed[12]; /* user space only: of the tables' hash; fixed when they are made */
 	__u32 timeout[STATES]; /* ticks, by enum conn_state */
+	__u32 seconds[4]; /* user space only: what the timeouts were set from: TCP, TCP-FIN, UDP, 0 */
 };
 
 /* Bitmaps: a packet with neither bit set is not ours; set bits may be others'. */

@@ -27,6 +27,8 @@ MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);
 MAP(recounts, BPF_MAP_TYPE_ARRAY, __u32, struct recount, 1);
 MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
 MAP(server_traffic, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct traffic, 1);
+/* User space only: by service, what its removed servers had counted. */
+MAP(retired_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
 MAP(words, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1);
 MAP(hops, BPF_MAP_TYPE_ARRAY, __u32, struct hop, HOPS);
 MAP(events, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, EVENTS);

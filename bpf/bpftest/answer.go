@@ -1,0 +1,62 @@
+package bpftest
+
+import (
+	"encoding/binary"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+)
+
+// ICMPError is an error message about a packet, sent back where it came from.
+type ICMPError struct {
+	Type, Code uint8
+	Parameter  uint32 // the second word of the header: 0 or the MTU
+	Quoted     int    // octets of the packet from its IP header on
+}
+
+// About returns the frame of the error about the packet.
+func (e ICMPError) About(p Packet) []byte {
+	network, eth := p.network()
+	frame := p.Bytes()
+	offset := 14 + 4*len(p.VLANs)
+	word := binary.BigEndian.AppendUint32(nil, e.Parameter)
+	quote := append(word, frame[offset:offset+e.Quoted]...)
+	back := p
+	back.Source, back.Destination = p.Destination, p.Source
+	link := back.link(eth)
+	if _, ok := network.(*layers.IPv6); ok {
+		ip6 := &layers.IPv6{
+			Version: 6, NextHeader: layers.IPProtocolICMPv6, HopLimit: 64,
+			SrcIP: p.To.Addr().AsSlice(), DstIP: p.From.Addr().AsSlice(),
+		}
+		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(e.Type, e.Code)}
+		orPanic(icmp.SetNetworkLayerForChecksum(ip6))
+		return serialized(append(link, ip6, icmp, gopacket.Payload(quote))...)
+	}
+	ip := &layers.IPv4{
+		Version: 4, TOS: 0xc0, TTL: 64, Protocol: layers.IPProtocolICMPv4, Flags: layers.IPv4DontFragment,
+		SrcIP: p.To.Addr().AsSlice(), DstIP: p.From.Addr().AsSlice(),
+	}
+	icmp := &layers.ICMPv4{
+		TypeCode: layers.CreateICMPv4TypeCode(e.Type, e.Code),
+		Id:       uint16(e.Parameter >> 16), Seq: uint16(e.Parameter),
+	}
+	return serialized(append(link, ip, icmp, gopacket.Payload(quote[4:]))...)
+}
+
+// Reset returns the frame of the reset of a TCP segment, by RFC 9293 §3.5.2 with
+// the sequence numbers and flags given.
+func Reset(p Packet, flags string, seq, ack uint32) []byte {
+	network, eth := p.network()
+	back := Packet{
+		Source: p.Destination, Destination: p.Source, VLANs: p.VLANs, From: p.To, To: p.From,
+		Flags: flags, Seq: seq, Ack: ack, DF: true,
+	}
+	if _, ok := network.(*layers.IPv6); ok {
+		back.TOS = p.TOS
+	}
+	network, _ = back.network()
+	tcp := back.transport(network).(*layers.TCP)
+	tcp.Window = 0
+	return serialized(append(back.link(eth), network.(gopacket.SerializableLayer), tcp)...)
+}

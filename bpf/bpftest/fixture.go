@@ -1,0 +1,135 @@
+package bpftest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/shunt-lb/shunt/bpf"
+)
+
+// Options say what a Fixture's plane is like. The zero value is documented with
+// each field.
+type Options struct {
+	// Connections is the size of each table; 0: 4096.
+	Connections uint64
+	// AnswersPerTick is how many ICMP errors and resets a CPU may send in a
+	// tick; 0: no limit that a test meets.
+	AnswersPerTick uint32
+	// Midstream is what happens to TCP without a connection; 0: it is dropped.
+	Midstream bpf.KernelMidstream
+}
+
+func (o Options) withDefaults() Options {
+	if o.Connections == 0 {
+		o.Connections = 4096
+	}
+	if o.AnswersPerTick == 0 {
+		o.AnswersPerTick = 1 << 30
+	}
+	return o
+}
+
+// Timeouts are the kernel's (kernel: net/netfilter/ipvs/ip_vs_proto_tcp.c,
+// tcp_timeouts, and ip_vs_proto_udp.c).
+var Timeouts = map[bpf.KernelConnState]time.Duration{
+	bpf.KernelConnStateSTATE_NONE:        2 * time.Second,
+	bpf.KernelConnStateSTATE_ESTABLISHED: 15 * time.Minute,
+	bpf.KernelConnStateSTATE_SYN_SENT:    2 * time.Minute,
+	bpf.KernelConnStateSTATE_SYN_RECV:    time.Minute,
+	bpf.KernelConnStateSTATE_FIN_WAIT:    2 * time.Minute,
+	bpf.KernelConnStateSTATE_TIME_WAIT:   2 * time.Minute,
+	bpf.KernelConnStateSTATE_CLOSE:       10 * time.Second,
+	bpf.KernelConnStateSTATE_CLOSE_WAIT:  time.Minute,
+	bpf.KernelConnStateSTATE_LAST_ACK:    30 * time.Second,
+	bpf.KernelConnStateSTATE_LISTEN:      2 * time.Minute,
+	bpf.KernelConnStateSTATE_SYNACK:      2 * time.Minute,
+	bpf.KernelConnStateSTATE_UDP:         5 * time.Minute,
+}
+
+// Fixture is a loaded plane with what the test wrote into it. Its methods fail
+// the test where the kernel refuses something. Not safe for concurrent use.
+type Fixture struct {
+	Plane *bpf.Plane
+	// Outside and Inside are the interfaces of the plane: towards the clients,
+	// and towards the servers in two-armed tests. In one-armed ones there is
+	// only Outside.
+	Outside, Inside uint32
+
+	t         testing.TB // the test that made it; see T
+	namespace *namespace
+	filter    bpf.KernelFilter
+	next      indices
+	servers   map[uint32]*Server
+	events    [bpf.KernelEventEVENTS]uint64 // at the last call of Events
+}
+
+// indices are the next free ones; nothing is used twice.
+type indices struct{ service, server, word, hop uint32 }
+
+// New loads the fast path over new maps; all is gone at the end of the test.
+func New(t testing.TB, o Options) *Fixture {
+	t.Helper()
+	o = o.withDefaults()
+	dir := PinDir(t)
+	n := newNamespace(t)
+	f := &Fixture{
+		t: t, namespace: n, Outside: n.outside, Inside: n.inside,
+		// Index 0 means none.
+		next:    indices{service: 1, server: 1, word: 1, hop: 1},
+		servers: map[uint32]*Server{},
+	}
+	var err error
+	f.Do(func() {
+		f.Plane, err = bpf.Open(dir, bpf.Limits{
+			Connections4: o.Connections, Connections6: o.Connections,
+			Services: 64, Servers: 1024, Words: 1 << 18,
+		})
+		if err != nil {
+			return
+		}
+		for _, index := range []uint32{f.Outside, f.Inside} {
+			if err = f.Plane.Ports.Put(index, index); err != nil {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Plane.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	f.ChangeSettings(func(s *bpf.KernelSettings) {
+		s.Midstream, s.IcmpPerTick = uint32(o.Midstream), o.AnswersPerTick
+		for state, timeout := range Timeouts {
+			s.Timeout[state] = f.Plane.Clock.Ticks(timeout)
+		}
+	})
+	return f
+}
+
+// T makes a subtest the one that the fixture's errors fail.
+func (f *Fixture) T(t testing.TB) *Fixture {
+	parent := f.t
+	f.t = t
+	t.Cleanup(func() { f.t = parent })
+	return f
+}
+
+// Do runs a function on a thread in the fixture's network namespace.
+func (f *Fixture) Do(function func()) { f.namespace.do(function) }
+
+// ChangeSettings edits the settings.
+func (f *Fixture) ChangeSettings(change func(*bpf.KernelSettings)) {
+	f.t.Helper()
+	f.must(f.Plane.ChangeSettings(change))
+}
+
+func (f *Fixture) must(err error) {
+	if err != nil {
+		f.t.Helper()
+		f.t.Fatal(err)
+	}
+}

@@ -1,0 +1,160 @@
+package bpftest
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/shunt-lb/shunt/bpf"
+)
+
+// Protocol numbers.
+const (
+	TCP uint8 = 6
+	UDP uint8 = 17
+)
+
+// Server is a real server of a service. Weight, Method and Hop may be changed,
+// then the service applied.
+type Server struct {
+	Address netip.AddrPort
+	Method  bpf.KernelMethod // 0: NAT
+	Weight  uint32
+	Hop     uint32 // index of its next hop; 0: unreachable, not scheduled
+
+	Index      uint32 // set by Apply
+	lastWeight uint32
+}
+
+func (s *Server) offered() uint32 {
+	if s.Hop == 0 && s.Method != bpf.KernelMethodMETHOD_LOCAL {
+		return 0
+	}
+	return s.Weight
+}
+
+// Service is a virtual service. Its fields may be changed, then it is applied.
+type Service struct {
+	Listen    netip.AddrPort
+	Protocol  uint8                  // 0: TCP
+	Scheduler bpf.KernelScheduler    // 0: rr
+	Flags     bpf.KernelServiceFlags // SERVICE_HASH_PORT, SERVICE_FALLBACK
+	Servers   []*Server              // kernel order: last added first
+
+	Index   uint32 // set by Apply
+	applied []*Server
+	was     bpf.KernelScheduler // 0: not applied yet
+}
+
+// Apply writes the service as it is now: servers that are new or changed, then a
+// new schedule and, in one step, the switch to it. Servers that are gone are
+// marked removed.
+func (f *Fixture) Apply(s *Service) *Service {
+	f.t.Helper()
+	if s.Protocol == 0 {
+		s.Protocol = TCP
+	}
+	if s.Scheduler == 0 {
+		s.Scheduler = bpf.KernelSchedulerSCHEDULER_RR
+	}
+	isNew := s.was == 0
+	if isNew {
+		s.Index = f.next.service
+		f.next.service++
+		f.must(f.Plane.Services.Put(s.Index, &bpf.KernelService{Key: serviceKey(s)}))
+	}
+	for _, server := range s.Servers {
+		f.applyServer(s, server)
+	}
+	f.must(f.Plane.Switch(&bpf.KernelSwitchArgs{
+		Service: s.Index, Schedule: f.schedule(s),
+		Positions: f.positions(s), OldServers: uint32(len(s.applied)),
+		Scheduler: uint8(s.Scheduler), Flags: uint8(s.Flags), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Restart: flag(s.Scheduler != s.was),
+	}))
+	for _, server := range s.applied {
+		if !slices.Contains(s.Servers, server) {
+			f.setServer(server, bpf.KernelLifecycleLIFE_SERVER_REMOVED)
+		}
+	}
+	s.applied, s.was = slices.Clone(s.Servers), s.Scheduler
+	if isNew {
+		f.must(f.Plane.ServiceIndex.Put(serviceKey(s), s.Index))
+		f.AddVirtualAddress(s.Listen.Addr())
+	}
+	return s
+}
+
+// RemoveService takes the service away; its connections' packets are refused.
+func (f *Fixture) RemoveService(s *Service) {
+	f.t.Helper()
+	f.must(f.Plane.ServiceIndex.Delete(serviceKey(s)))
+	for _, server := range s.applied {
+		f.setServer(server, bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
+	}
+}
+
+// Server returns the server with this index.
+func (f *Fixture) Server(index uint32) *Server {
+	f.t.Helper()
+	s, ok := f.servers[index]
+	if !ok {
+		f.t.Fatalf("there is no server %d", index)
+	}
+	return s
+}
+
+func serviceKey(s *Service) bpf.KernelServiceKey {
+	k := bpf.KernelServiceKey{
+		Address: bpf.Address(s.Listen.Addr()), Port: bpf.Port(s.Listen.Port()), Protocol: s.Protocol, Family: 4,
+	}
+	if s.Listen.Addr().Is6() {
+		k.Family = 6
+	}
+	return k
+}
+
+func (f *Fixture) applyServer(s *Service, server *Server) {
+	f.t.Helper()
+	if server.Weight != 0 || server.Index == 0 {
+		server.lastWeight = server.Weight
+	}
+	if server.Index != 0 {
+		f.setServer(server, bpf.KernelLifecycleLIFE_LIVE)
+		return
+	}
+	server.Index = f.next.server
+	f.next.server++
+	virtual, real := s.Listen, server.Address
+	f.must(f.Plane.Servers.Put(server.Index, &bpf.KernelServer{
+		Hop: server.Hop, Service: s.Index, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(server.Method),
+		Port: bpf.Port(real.Port()), VirtualPort: bpf.Port(virtual.Port()),
+		DeltaL4: bpf.Delta(wire(virtual), wire(real)),
+		DeltaIp: bpf.Delta(virtual.Addr().AsSlice(), real.Addr().AsSlice()),
+		Weight:  server.Weight, LastWeight: server.lastWeight, OfferedWeight: server.offered(),
+		Address: bpf.Address(real.Addr()), VirtualAddress: bpf.Address(virtual.Addr()),
+	}))
+	f.servers[server.Index] = server
+	if server.Method == bpf.KernelMethodMETHOD_NAT {
+		f.AddServerAddress(real.Addr())
+	}
+}
+
+func (f *Fixture) setServer(server *Server, life bpf.KernelLifecycle) {
+	f.t.Helper()
+	f.must(f.Plane.SetServer(&bpf.KernelServerArgs{
+		Server: server.Index, Hop: server.Hop, Weight: server.Weight, LastWeight: server.lastWeight,
+		OfferedWeight: server.offered(), Life: uint8(life), Method: uint8(server.Method),
+	}))
+}
+
+// wire returns an address and port as they stand in a packet.
+func wire(a netip.AddrPort) []byte {
+	return append(a.Addr().AsSlice(), byte(a.Port()>>8), byte(a.Port()))
+}
+
+func flag(set bool) uint8 {
+	if set {
+		return 1
+	}
+	return 0
+}

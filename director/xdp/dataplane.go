@@ -1,0 +1,250 @@
+package xdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/xdp/nexthop"
+)
+
+// Dataplane is the XDP data plane.
+type Dataplane struct {
+	opts       Options
+	plane      *bpf.Plane
+	resolver   *nexthop.Resolver
+	vips       *vips
+	interfaces []attachment
+	// background runs the resolver from Open to Close.
+	background *errgroup.Group
+	stop       context.CancelFunc
+
+	// mu guards all below and the maps' contents that are user space's.
+	mu     sync.Mutex
+	model  *model
+	words  *arena
+	hops   *hopTable
+	sweeps sweepState
+	closed bool
+	// resolved is closed and replaced whenever a server's reachability changed.
+	resolved chan struct{}
+}
+
+var _ director.Dataplane = (*Dataplane)(nil)
+
+// attachment is an interface the fast path runs on.
+type attachment struct {
+	index int
+	name  string
+	mode  bpf.Mode
+}
+
+// Open loads the fast path or adopts an earlier daemon's, and attaches it. It
+// must be called in the network namespace it is to work in; all later work
+// happens in that one. The caller runs Run and Close.
+func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
+	opts = opts.withDefaults()
+	interfaces, err := findInterfaces(opts.Interfaces)
+	if err != nil {
+		return nil, err
+	}
+	plane, err := bpf.Open(opts.PinDir, opts.limits())
+	if err != nil {
+		return nil, err
+	}
+	d := &Dataplane{opts: opts, plane: plane, resolved: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if plane.Adopted {
+		d.opts.Log.Info("adopted the pinned maps of an earlier daemon", "pins", opts.PinDir)
+		if want := opts.limits(); want.Connections4 != 0 && !sameSize(want.Connections4, plane.Limits.Connections4) {
+			d.opts.Log.Warn("connection table keeps the size it was made with", "has", plane.Limits.Connections4, "configured", want.Connections4)
+		}
+	}
+	if err := d.writeSettings(); err != nil {
+		return nil, err
+	}
+	if d.vips, err = newVIPs(); err != nil {
+		return nil, err
+	}
+	if err := d.startResolver(interfaces); err != nil {
+		return nil, err
+	}
+	if err := d.adoptState(); err != nil {
+		return nil, err
+	}
+	if err := d.attach(interfaces); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// sameSize says whether a table of has connections is what want asks for: sizes
+// are rounded up to whole groups.
+func sameSize(want, has uint64) bool { return has >= want && has < want+bpf.Granularity }
+
+func findInterfaces(names []string) ([]net.Interface, error) {
+	if len(names) == 0 {
+		return nil, fmt.Errorf("no interface to attach to: name at least one: %w", director.ErrInvalid)
+	}
+	found := make([]net.Interface, 0, len(names))
+	for _, name := range names {
+		iface, err := net.InterfaceByName(name)
+		if err != nil {
+			return nil, fmt.Errorf("interface %q: %w: there is none of that name here", name, director.ErrNotFound)
+		}
+		found = append(found, *iface)
+	}
+	return found, nil
+}
+
+// writeSettings carries the options the fast path reads; the timeouts of new
+// maps are the defaults, adopted ones stay.
+func (d *Dataplane) writeSettings() error {
+	tick := d.plane.Clock.Tick().Seconds()
+	return d.plane.ChangeSettings(func(s *bpf.KernelSettings) {
+		s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_DROP)
+		if d.opts.MidstreamReset {
+			s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_RESET)
+		}
+		s.IcmpPerTick = 0
+		if d.opts.ICMPRate > 0 {
+			s.IcmpPerTick = max(1, uint32(float64(d.opts.ICMPRate)*tick))
+		}
+		if !d.plane.Adopted {
+			putTimeouts(s, d.plane.Clock, conntrack.DefaultTimeouts())
+		}
+	})
+}
+
+func (d *Dataplane) startResolver(interfaces []net.Interface) (err error) {
+	indices := make([]int, len(interfaces))
+	for i := range interfaces {
+		indices[i] = interfaces[i].Index
+	}
+	d.resolver, err = nexthop.New(nexthop.Options{Interfaces: indices, Changed: d.resolutionChanged, Log: d.opts.Log})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.stop = cancel
+	d.background = new(errgroup.Group)
+	d.background.Go(func() error { return d.resolver.Run(ctx) })
+	return nil
+}
+
+// attach attaches to the interfaces and takes the fast path off those that are
+// not named any more.
+func (d *Dataplane) attach(interfaces []net.Interface) error {
+	wanted := map[int]bool{}
+	for i := range interfaces {
+		iface := &interfaces[i]
+		wanted[iface.Index] = true
+		mode, err := d.plane.Attach(iface, d.opts.mode())
+		if err != nil {
+			return errors.Join(err, d.detachNew())
+		}
+		if mode != d.opts.mode() {
+			d.opts.Log.Warn("interface stays attached as it was; shunt detach and a restart change it", "interface", iface.Name, "mode", mode)
+		}
+		d.interfaces = append(d.interfaces, attachment{iface.Index, iface.Name, mode})
+		d.opts.Log.Info("attached", "interface", iface.Name, "mode", mode)
+	}
+	attached, err := d.plane.Attached()
+	if err != nil {
+		return err
+	}
+	for _, index := range attached {
+		if !wanted[index] {
+			d.opts.Log.Info("detached: not named any more", "ifindex", index)
+			if err := d.plane.DetachInterface(index); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// detachNew undoes a first start that could not attach everywhere: nothing is
+// left behind. A restart leaves traffic alone.
+func (d *Dataplane) detachNew() error {
+	if d.plane.Adopted {
+		return nil
+	}
+	d.closed = true
+	return errors.Join(d.closeHelpers(), d.plane.Remove())
+}
+
+// MemoryBytes returns what the connection tables occupy.
+func (d *Dataplane) MemoryBytes() uint64 { return d.plane.Memory() }
+
+// Close releases the handles; traffic flows on.
+func (d *Dataplane) Close() error {
+	d.mu.Lock()
+	closed := d.closed
+	d.closed = true
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	return errors.Join(d.closeHelpers(), d.plane.Close())
+}
+
+// closeHelpers ends the resolver, which must not be waited for with mu held.
+func (d *Dataplane) closeHelpers() error {
+	var errs []error
+	if d.stop != nil {
+		d.stop()
+		errs = append(errs, d.background.Wait(), d.resolver.Close())
+	}
+	if d.vips != nil {
+		d.vips.close()
+	}
+	return errors.Join(errs...)
+}
+
+// Detach removes everything Shunt has in the kernel: programs, maps with all
+// connections, virtual addresses. The Dataplane is closed then.
+func (d *Dataplane) Detach(context.Context) error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return errors.New("detach: the data plane is closed")
+	}
+	d.closed = true
+	addresses := d.model.managedAddresses()
+	d.mu.Unlock()
+
+	var errs []error
+	for _, a := range addresses {
+		errs = append(errs, d.vips.remove(a))
+	}
+	for _, a := range d.watched() {
+		d.resolver.Unwatch(a)
+	}
+	return errors.Join(append(errs, d.closeHelpers(), d.plane.Remove())...)
+}
+
+// watched returns the addresses whose next hops are followed.
+func (d *Dataplane) watched() []netip.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var addrs []netip.Addr
+	for _, s := range d.model.servers {
+		if s.watched {
+			addrs = append(addrs, s.address.Addr())
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,13 @@
+// Package xdp is the XDP data plane: director.Dataplane over the maps of package
+// bpf.
+//
+// It owns what the fast path cannot do for itself: which index a service or
+// server has and when it may be used again, the schedules' words, the address
+// filter, next hops followed by netlink (package nexthop), the sweep, virtual
+// addresses on the host. It reads what the kernel holds when it opens, writes
+// before it switches, and never assumes: a restart moves no connection.
+//
+// It knows nothing of configuration or the API. Start reading at Open, then
+// apply.go for a change's way into the maps and sweep.go for what happens by
+// itself.
+package xdp

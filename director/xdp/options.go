@@ -1,0 +1,59 @@
+package xdp
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/shunt-lb/shunt/bpf"
+)
+
+// Options of Open. Sizes are used when the maps are made; an earlier daemon's
+// maps are adopted as they are.
+type Options struct {
+	Interfaces []string // names of the interfaces to attach to; at least one
+	Generic    bool     // attach in the stack instead of the driver: slow, for trials
+	PinDir     string   // on a BPF file system; default /sys/fs/bpf/shunt
+
+	MaxConnections     uint64 // IPv4 connections; default 1 Mi
+	MaxConnectionsIPv6 uint64 // IPv6 connections; default a quarter of MaxConnections
+	MaxServices        uint32 // default 4096
+	MaxServers         uint32 // of all services; default 16384
+	SchedulerWords     uint32 // default 4 Mi
+
+	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
+	ICMPRate       uint32 // ICMP errors and resets sent a second; 0: none
+
+	SweepInterval time.Duration // from one complete sweep to the next; default 2 s
+
+	Log *slog.Logger // default: nothing is logged
+}
+
+func (o Options) withDefaults() Options {
+	if o.PinDir == "" {
+		o.PinDir = "/sys/fs/bpf/shunt"
+	}
+	if o.SweepInterval == 0 {
+		o.SweepInterval = 2 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func (o Options) limits() bpf.Limits {
+	return bpf.Limits{
+		Connections4: o.MaxConnections,
+		Connections6: o.MaxConnectionsIPv6,
+		Services:     o.MaxServices,
+		Servers:      o.MaxServers,
+		Words:        o.SchedulerWords,
+	}
+}
+
+func (o Options) mode() bpf.Mode {
+	if o.Generic {
+		return bpf.Generic
+	}
+	return bpf.Native
+}

@@ -1,0 +1,155 @@
+package xdp
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director/xdp/nexthop"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// resolveWait is how long an Apply waits at its end for new servers' neighbours
+// to answer, so that a server that was just added can be used at once.
+const resolveWait = 500 * time.Millisecond
+
+// watch begins to follow the server's next hop. Called with mu held.
+func (d *Dataplane) watch(s *server) {
+	if s.watched || s.method == realserver.Local {
+		return
+	}
+	s.watched = true
+	d.settleHop(s, d.resolver.Watch(s.address.Addr()))
+}
+
+// unwatch ends that; the hop stays for connections that have it. Called with mu held.
+func (d *Dataplane) unwatch(s *server) {
+	if s.watched {
+		s.watched = false
+		d.resolver.Unwatch(s.address.Addr())
+	}
+}
+
+// settleHop gives the server the resolution's hop in the model, not yet in the
+// maps. While an address is being asked for again, the hop that worked stays.
+// It returns whether anything changed. Called with mu held.
+func (d *Dataplane) settleHop(s *server, r nexthop.Resolution) bool {
+	s.resolving = r.Pending
+	if r.Pending && s.hop != 0 {
+		return false
+	}
+	hop := uint32(0)
+	reason := r.Reason
+	if reason == "" {
+		h := r.Hop
+		if d.opts.Generic {
+			h.MTU = 0 // after GRO, frames are longer than any MTU
+		}
+		var err error
+		if hop, err = d.hops.acquire(d.plane, h); err != nil {
+			reason = err.Error()
+		}
+	}
+	changed := hop != s.hop || reason != s.reason
+	d.hops.release(s.hop)
+	s.hop, s.reason = hop, reason
+	return changed
+}
+
+// resolutionChanged carries a change of an address's next hop to its servers.
+func (d *Dataplane) resolutionChanged(addr netip.Addr, r nexthop.Resolution) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || d.model == nil {
+		return
+	}
+	for _, s := range d.model.servers {
+		if !s.watched || s.address.Addr() != addr {
+			continue
+		}
+		before := s.offered()
+		if !d.settleHop(s, r) {
+			continue
+		}
+		if err := d.carryHop(s, before); err != nil {
+			d.opts.Log.Error("next hop of server not carried to the fast path", "server", s.address, "service", s.service.key, "err", err)
+		}
+	}
+	close(d.resolved)
+	d.resolved = make(chan struct{})
+}
+
+// carryHop writes the server's hop to the maps and, if that made it reachable or
+// not, its service's schedule. Called with mu held.
+func (d *Dataplane) carryHop(s *server, before uint32) error {
+	log := d.opts.Log.With("server", s.address, "service", s.service.key)
+	if s.reason == "" {
+		log.Info("server is reachable")
+	} else if before != 0 || !s.resolving {
+		log.Warn("server is not reachable: it gets no new connections", "reason", s.reason)
+	}
+	if before == s.offered() || s.removed || s.service.removed {
+		return d.writeServer(s)
+	}
+	if s.offered() == 0 {
+		// First no new connections, then no packets.
+		if err := d.reschedule(s.service, s.service.list, false); err != nil {
+			return err
+		}
+		return d.writeServer(s)
+	}
+	if err := d.writeServer(s); err != nil {
+		return err
+	}
+	return d.reschedule(s.service, s.service.list, false)
+}
+
+// writeServer writes what may change of a server. Called with mu held.
+func (d *Dataplane) writeServer(s *server) error {
+	return d.plane.SetServer(&bpf.KernelServerArgs{
+		Server: s.index, Hop: s.hop, Weight: s.weight, LastWeight: s.lastWeight,
+		OfferedWeight: s.offered(), Life: uint8(s.life()), Method: uint8(s.method),
+	})
+}
+
+func (s *server) life() bpf.KernelLifecycle {
+	switch {
+	case s.service.removed:
+		return bpf.KernelLifecycleLIFE_SERVICE_REMOVED
+	case s.removed:
+		return bpf.KernelLifecycleLIFE_SERVER_REMOVED
+	default:
+		return bpf.KernelLifecycleLIFE_LIVE
+	}
+}
+
+// awaitResolution waits a moment for servers whose neighbours are being asked
+// for. Called with mu held; gives it up meanwhile.
+func (d *Dataplane) awaitResolution(ctx context.Context) {
+	deadline := time.NewTimer(resolveWait)
+	defer deadline.Stop()
+	for d.isResolving() && !d.closed {
+		changed := d.resolved
+		d.mu.Unlock()
+		select {
+		case <-changed:
+		case <-deadline.C:
+			d.mu.Lock()
+			return
+		case <-ctx.Done():
+			d.mu.Lock()
+			return
+		}
+		d.mu.Lock()
+	}
+}
+
+func (d *Dataplane) isResolving() bool {
+	for _, s := range d.model.servers {
+		if s.watched && s.resolving && s.hop == 0 {
+			return true
+		}
+	}
+	return false
+}

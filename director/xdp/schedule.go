@@ -1,0 +1,128 @@
+package xdp
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/scheduler"
+)
+
+// reschedule writes the service's schedule for a list of servers, in kernel
+// order, and puts it in force in one step together with the service's settings.
+// restart: the scheduler begins anew.
+func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error {
+	schedule, table := buildSchedule(svc, list)
+	positions := mapPositions(svc.list, list)
+	words, err := d.words.alloc(uint32(2*len(list) + len(table)))
+	if err != nil {
+		return err
+	}
+	// The positions are read by the switch alone: they rest as soon as it is done.
+	places, err := d.words.alloc(uint32(max(1, len(positions))))
+	if err != nil {
+		d.words.release(words)
+		return err
+	}
+	defer d.words.release(places)
+	content := make([]uint32, 0, words.count)
+	for _, s := range list {
+		content = append(content, s.index, s.offered())
+	}
+	schedule.List = words.first
+	schedule.Table = words.first + uint32(len(content))
+	if err := d.putWords(words.first, append(content, table...)); err != nil {
+		d.words.release(words)
+		return err
+	}
+	if err := d.putWords(places.first, positions); err != nil {
+		d.words.release(words)
+		return err
+	}
+	args := bpf.KernelSwitchArgs{
+		Schedule:   schedule,
+		Service:    svc.index,
+		Positions:  places.first,
+		OldServers: uint32(len(positions)),
+		Scheduler:  schedulerNumber(svc.scheduler),
+		Flags:      serviceFlags(svc),
+		Life:       uint8(bpf.KernelLifecycleLIFE_LIVE),
+	}
+	if svc.removed {
+		args.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
+	}
+	if restart {
+		args.Restart = 1
+	}
+	// Point of no return.
+	if err := d.plane.Switch(&args); err != nil {
+		d.words.release(words)
+		return fmt.Errorf("put the schedule of %s in force: %w", svc.key, err)
+	}
+	d.words.release(svc.words)
+	svc.words = words
+	svc.list = slices.Clone(list)
+	return nil
+}
+
+// buildSchedule computes what the fast path's scheduler looks at beside the list.
+func buildSchedule(svc *service, list []*server) (bpf.KernelSchedule, []uint32) {
+	entries := make([]scheduler.Entry, len(list))
+	for i, s := range list {
+		entries[i] = scheduler.Entry{Address: s.address, Weight: s.offered(), LastWeight: s.lastWeight}
+	}
+	schedule := bpf.KernelSchedule{Servers: uint32(len(list))}
+	var slots []int
+	switch svc.scheduler {
+	case director.WeightedRoundRobin:
+		schedule.MaxWeight, schedule.Gcd = scheduler.WeightStep(entries)
+	case director.SourceHash:
+		slots = scheduler.SourceHashTable(entries)
+	case director.Maglev:
+		slots = scheduler.MaglevTable(svc.key.Address.Addr(), entries)
+	}
+	table := make([]uint32, len(slots))
+	for i, position := range slots {
+		if position >= 0 {
+			table[i] = list[position].index
+		}
+	}
+	schedule.Slots = uint32(len(table))
+	return schedule, table
+}
+
+// mapPositions says for each position of the old list where rr's cursor goes
+// that stands there: one past its server in the new list, or past the nearest
+// one before it that is left; 0 is the head (kernel: ip_vs_rr_del_dest).
+func mapPositions(old, list []*server) []uint32 {
+	place := map[*server]uint32{}
+	for i, s := range list {
+		place[s] = uint32(i) + 1
+	}
+	positions := make([]uint32, len(old))
+	var last uint32
+	for i, s := range old {
+		if p, ok := place[s]; ok {
+			last = p
+		}
+		positions[i] = last
+	}
+	return positions
+}
+
+func (d *Dataplane) putWords(first uint32, words []uint32) error {
+	if len(words) == 0 {
+		return nil
+	}
+	keys := make([]uint32, len(words))
+	for i := range keys {
+		keys[i] = first + uint32(i)
+	}
+	if _, err := d.plane.Words.BatchUpdate(keys, words, &ebpf.BatchOptions{}); err != nil {
+		return fmt.Errorf("write schedule words: %w", err)
+	}
+	return nil
+}

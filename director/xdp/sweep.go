@@ -1,0 +1,293 @@
+package xdp
+
+import (
+	"context"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director"
+)
+
+// sliceGroups is how many groups one run of the sweep program looks at: about a
+// megabyte, well under a millisecond.
+const sliceGroups = 256
+
+// sweepState is what sweeps have found. Guarded by Dataplane.mu.
+type sweepState struct {
+	started   uint64 // sweeps begun
+	keys      [2]uint64
+	expired   [2]uint64
+	corrected uint64
+	orphans   uint64
+	drift     map[uint32]drift // of the last sweep
+	unused    map[uint32]bool  // learned hops without a use in the last sweep
+}
+
+// drift is by how much a server's counts differed from what the table held.
+type drift struct{ active, inactive int64 }
+
+// families in the order of the arrays above.
+var families = [2]struct {
+	name string
+	v6   bool
+}{{"ipv4", false}, {"ipv6", true}}
+
+// Run sweeps the tables until the context ends, and fails if following next hops
+// does.
+func (d *Dataplane) Run(ctx context.Context) error {
+	lost := make(chan error, 1) // one message, from the one waiter
+	go func() { lost <- d.background.Wait() }()
+	ticker := time.NewTicker(d.opts.SweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-lost:
+			if d.isClosed() {
+				return nil // detached or closed beside us
+			}
+			return fmt.Errorf("follow next hops: %w", err)
+		case <-ticker.C:
+			if err := d.sweep(ctx); err != nil && ctx.Err() == nil && !d.isClosed() {
+				d.opts.Log.Error("sweep failed; expired connections stay until the next one", "err", err)
+			}
+		}
+	}
+}
+
+func (d *Dataplane) isClosed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// sweep goes over both tables once, slice by slice, and acts on what it counted.
+func (d *Dataplane) sweep(ctx context.Context) error {
+	number, err := d.beginSweep()
+	if err != nil {
+		return err
+	}
+	for f, family := range families {
+		groups := d.plane.Connections4.MaxEntries()
+		if family.v6 {
+			groups = d.plane.Connections6.MaxEntries()
+		}
+		var keys uint64
+		for first := uint32(0); first < groups; first += sliceGroups {
+			args := bpf.KernelSweepArgs{FirstGroup: first, Groups: min(sliceGroups, groups-first)}
+			if err := d.sweepSlice(ctx, family.v6, &args); err != nil {
+				return err
+			}
+			keys += uint64(args.LiveKeys)
+			d.noteSlice(f, &args)
+		}
+		d.mu.Lock()
+		d.sweeps.keys[f] = keys
+		d.mu.Unlock()
+	}
+	return d.finishSweep(number)
+}
+
+func (d *Dataplane) beginSweep() (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return 0, context.Canceled
+	}
+	d.sweeps.started++
+	if err := bpf.ClearArray[bpf.KernelRecount](d.plane.Recounts); err != nil {
+		return 0, err
+	}
+	return d.sweeps.started, bpf.ClearArray[uint32](d.plane.HopUses)
+}
+
+func (d *Dataplane) sweepSlice(ctx context.Context, v6 bool, args *bpf.KernelSweepArgs) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(ctx); err != nil {
+		return err
+	}
+	return d.plane.Sweep(v6, args)
+}
+
+func (d *Dataplane) noteSlice(family int, args *bpf.KernelSweepArgs) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sweeps.expired[family] += uint64(args.Removed)
+	if args.Orphans > 0 {
+		d.sweeps.orphans += uint64(args.Orphans)
+		d.opts.Log.Error("removed reply keys that had no connection: please report this", "family", families[family].name, "keys", args.Orphans)
+	}
+}
+
+// finishSweep acts on a complete sweep: heals counts, frees indices and hops.
+func (d *Dataplane) finishSweep(number uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	recounts, err := bpf.ReadArray[bpf.KernelRecount](d.plane.Recounts)
+	if err != nil {
+		return err
+	}
+	if err := d.healCounts(recounts); err != nil {
+		return err
+	}
+	if err := d.freeServers(number, recounts); err != nil {
+		return err
+	}
+	return d.reviewHops()
+}
+
+// healCounts corrects a server's counts where the table has differed from them
+// by the same amount in two sweeps: a packet between counting and the table's
+// change makes a difference once, not twice the same.
+func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
+	seen := map[uint32]drift{}
+	for i, s := range d.model.servers {
+		var load bpf.KernelServerLoad
+		if err := d.plane.Loads.Lookup(i, &load); err != nil {
+			return fmt.Errorf("read connection counts of %s: %w", s.address, err)
+		}
+		diff := drift{int64(recounts[i].Active) - load.Active, int64(recounts[i].Inactive) - load.Inactive}
+		if diff == (drift{}) {
+			continue
+		}
+		if d.sweeps.drift[i] != diff {
+			seen[i] = diff
+			continue
+		}
+		if err := d.plane.Correct(i, diff.active, diff.inactive); err != nil {
+			return fmt.Errorf("correct connection counts of %s: %w", s.address, err)
+		}
+		d.sweeps.corrected++
+		d.opts.Log.Warn("connection counts corrected", "server", s.address, "service", s.service.key, "active", diff.active, "inactive", diff.inactive)
+	}
+	d.sweeps.drift = seen
+	return nil
+}
+
+// freeServers frees the indices of removed servers, and then services, that no
+// connection refers to any more.
+func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount) error {
+	freed := false
+	for i, s := range d.model.servers {
+		if !s.removed || s.removedBefore > number || recounts[i].Keys > 0 {
+			continue
+		}
+		if err := d.retireTraffic(s); err != nil {
+			return err
+		}
+		if err := d.plane.Servers.Put(i, &bpf.KernelServer{}); err != nil {
+			return fmt.Errorf("free server %d: %w", i, err)
+		}
+		d.hops.release(s.hop)
+		delete(d.model.servers, i)
+		freed = true
+	}
+	for i, svc := range d.model.services {
+		if !svc.removed || d.model.hasServers(svc) {
+			continue
+		}
+		if err := d.plane.Services.Put(i, &bpf.KernelService{}); err != nil {
+			return fmt.Errorf("free service %d: %w", i, err)
+		}
+		d.words.release(svc.words)
+		delete(d.model.services, i)
+		delete(d.model.byKey, svc.key)
+		freed = true
+	}
+	if freed {
+		return d.writeFilter()
+	}
+	return nil
+}
+
+func (m *model) hasServers(svc *service) bool {
+	for _, s := range m.servers {
+		if s.service == svc {
+			return true
+		}
+	}
+	return false
+}
+
+// retireTraffic adds a removed server's counters to its service's.
+func (d *Dataplane) retireTraffic(s *server) error {
+	traffic, err := d.plane.Traffic(s.index)
+	if err != nil {
+		return err
+	}
+	var sum bpf.KernelTraffic
+	if err := d.plane.RetiredTraffic.Lookup(s.service.index, &sum); err != nil {
+		return fmt.Errorf("read counters of %s: %w", s.service.key, err)
+	}
+	sum.Connections += traffic.Connections
+	sum.InPackets += traffic.InPackets
+	sum.InBytes += traffic.InBytes
+	sum.OutPackets += traffic.OutPackets
+	sum.OutBytes += traffic.OutBytes
+	if err := d.plane.RetiredTraffic.Put(s.service.index, &sum); err != nil {
+		return fmt.Errorf("write counters of %s: %w", s.service.key, err)
+	}
+	return d.clearCounters(s.index)
+}
+
+// reviewHops frees the learned next hops that two sweeps in a row found unused,
+// and marks those that have failed, so that replies go by the route.
+func (d *Dataplane) reviewHops() error {
+	uses, err := bpf.ReadArray[uint32](d.plane.HopUses)
+	if err != nil {
+		return err
+	}
+	hops, err := bpf.ReadArray[bpf.KernelHop](d.plane.Hops)
+	if err != nil {
+		return err
+	}
+	unused := map[uint32]bool{}
+	for i := uint32(bpf.KernelHopLayoutLEARNED_HOPS); i < uint32(len(hops)); i++ {
+		h := &hops[i]
+		if h.Ifindex == 0 {
+			continue
+		}
+		switch failed := d.resolver.Failed(int(h.Ifindex), h.DestinationMac); {
+		case uses[i] == 0 && d.sweeps.unused[i]:
+			*h = bpf.KernelHop{Generation: h.Generation + 1}
+		case failed == (h.Failed != 0):
+			unused[i] = uses[i] == 0
+			continue
+		case failed:
+			d.opts.Log.Warn("next hop of clients failed: replies go by the route", "ifindex", h.Ifindex, "mac", fmt.Sprintf("%x", h.DestinationMac))
+			h.Failed = 1
+		default:
+			h.Failed = 0
+		}
+		if err := d.plane.Hops.Update(i, h, ebpf.UpdateExist); err != nil {
+			return fmt.Errorf("write next hop %d: %w", i, err)
+		}
+	}
+	d.sweeps.unused = unused
+	return nil
+}
+
+// tables describes the connection tables.
+func (s *sweepState) tables(plane *bpf.Plane) []director.TableStats {
+	const slots = uint64(bpf.KernelTableShapeSLOTS)
+	groups4, groups6 := uint64(plane.Connections4.MaxEntries()), uint64(plane.Connections6.MaxEntries())
+	return []director.TableStats{
+		{
+			Family: families[0].name, Limit: plane.Limits.Connections4, Keys: s.keys[0], Slots: groups4 * slots,
+			Bytes: groups4 * uint64(unsafe.Sizeof(bpf.KernelGroup4{})), Expired: s.expired[0], Corrected: s.corrected,
+		},
+		{
+			Family: families[1].name, Limit: plane.Limits.Connections6, Keys: s.keys[1], Slots: groups6 * slots,
+			Bytes: groups6 * uint64(unsafe.Sizeof(bpf.KernelGroup6{})), Expired: s.expired[1], Corrected: s.corrected,
+		},
+	}
+}
