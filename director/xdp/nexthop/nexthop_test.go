@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -226,7 +227,9 @@ func (n *net2) neighbour(t testing.TB, addr netip.Addr) *netlink.Neigh {
 	}
 }
 
-func reason(text string) Resolution { return Resolution{Reason: text} }
+func reason(text string) Resolution {
+	return Resolution{Reason: text, Pending: strings.HasPrefix(text, "resolving ")}
+}
 
 func prefix(text string) *net.IPNet {
 	p := netip.MustParsePrefix(text)

@@ -26,6 +26,8 @@ type Hop struct {
 type Resolution struct {
 	Hop    Hop
 	Reason string // in words for the operator; empty: Hop is good
+	// Pending: the neighbour has been asked for and has not answered yet.
+	Pending bool
 }
 
 // Options of New.
@@ -231,9 +233,9 @@ func (r *Resolver) evaluate(w *watch) Resolution {
 		return Resolution{Reason: fmt.Sprintf("no answer from %s on %s (neighbour failed)", who, l.name)}
 	}
 	if h := r.holds[key]; h != nil && h.problem != "" {
-		return Resolution{Reason: fmt.Sprintf("resolving %s on %s: %s", who, l.name, h.problem)}
+		return Resolution{Reason: fmt.Sprintf("resolving %s on %s: %s", who, l.name, h.problem), Pending: true}
 	}
-	return Resolution{Reason: fmt.Sprintf("resolving %s on %s", who, l.name)}
+	return Resolution{Reason: fmt.Sprintf("resolving %s on %s", who, l.name), Pending: true}
 }
 
 func (r *Resolver) isAttached(iface int) bool {
