@@ -195,9 +195,9 @@ func TestForwardOddHeaders(t *testing.T) {
 		{"40 octets of options", families[0], func(p *bpftest.Packet) { p.Options = 40 }},
 		{"DF and TOS", families[0], func(p *bpftest.Packet) { p.DF, p.TOS = true, 0xb8 }},
 		{"traffic class", families[1], func(p *bpftest.Packet) { p.TOS = 0xb8 }},
-		{"one extension", families[1], func(p *bpftest.Packet) { p.Extensions = []bpftest.Extension{{hopByHop, 8}} }},
+		{"one extension", families[1], func(p *bpftest.Packet) { p.Extensions = []bpftest.Extension{{Header: hopByHop, Length: 8}} }},
 		{"four extensions", families[1], func(p *bpftest.Packet) {
-			p.Extensions = []bpftest.Extension{{hopByHop, 8}, {destination, 16}, {routing, 8}, {destination, 64}}
+			p.Extensions = []bpftest.Extension{{Header: hopByHop, Length: 8}, {Header: destination, Length: 16}, {Header: routing, Length: 8}, {Header: destination, Length: 64}}
 		}},
 		{"1400 octets", families[0], func(p *bpftest.Packet) { p.Payload = pattern(1400) }},
 		{"a jumbo frame in fragments", families[0], func(p *bpftest.Packet) { p.Payload = pattern(9000) }},

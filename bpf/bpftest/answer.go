@@ -23,7 +23,6 @@ func (e ICMPError) About(p Packet) []byte {
 	quote := append(word, frame[offset:offset+e.Quoted]...)
 	back := p
 	back.Source, back.Destination = p.Destination, p.Source
-	link := back.link(eth)
 	if _, ok := network.(*layers.IPv6); ok {
 		ip6 := &layers.IPv6{
 			Version: 6, NextHeader: layers.IPProtocolICMPv6, HopLimit: 64,
@@ -31,7 +30,7 @@ func (e ICMPError) About(p Packet) []byte {
 		}
 		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(e.Type, e.Code)}
 		orPanic(icmp.SetNetworkLayerForChecksum(ip6))
-		return serialized(append(link, ip6, icmp, gopacket.Payload(quote))...)
+		return back.framed(eth, ip6, icmp, gopacket.Payload(quote))
 	}
 	ip := &layers.IPv4{
 		Version: 4, TOS: 0xc0, TTL: 64, Protocol: layers.IPProtocolICMPv4, Flags: layers.IPv4DontFragment,
@@ -41,7 +40,7 @@ func (e ICMPError) About(p Packet) []byte {
 		TypeCode: layers.CreateICMPv4TypeCode(e.Type, e.Code),
 		Id:       uint16(e.Parameter >> 16), Seq: uint16(e.Parameter),
 	}
-	return serialized(append(link, ip, icmp, gopacket.Payload(quote[4:]))...)
+	return back.framed(eth, ip, icmp, gopacket.Payload(quote[4:]))
 }
 
 // Reset returns the frame of the reset of a TCP segment, by RFC 9293 §3.5.2 with
@@ -58,5 +57,5 @@ func Reset(p Packet, flags string, seq, ack uint32) []byte {
 	network, _ = back.network()
 	tcp := back.transport(network).(*layers.TCP)
 	tcp.Window = 0
-	return serialized(append(back.link(eth), network.(gopacket.SerializableLayer), tcp)...)
+	return back.framed(eth, network.(gopacket.SerializableLayer), tcp)
 }

@@ -1,8 +1,9 @@
 package bpftest
 
 import (
-	"net"
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gopacket/gopacket"
@@ -49,12 +50,25 @@ func (p Packet) Bytes() []byte {
 	if p.NoChecksum {
 		body[6], body[7] = 0, 0
 	}
-	var above []gopacket.SerializableLayer
 	if ip6, ok := network.(*layers.IPv6); ok {
 		body = p.extend(ip6, body)
 	}
-	above = append(p.link(eth), network.(gopacket.SerializableLayer), gopacket.Payload(body))
-	return serialized(above...)
+	return p.framed(eth, network.(gopacket.SerializableLayer), gopacket.Payload(body))
+}
+
+// framed puts the link header and the tags in front, and no padding behind.
+func (p Packet) framed(eth layers.EthernetType, above ...gopacket.SerializableLayer) []byte {
+	frame := slices.Concat(p.Destination[:], p.Source[:])
+	for i, tci := range p.VLANs {
+		tag := layers.EthernetTypeDot1Q
+		if i == 0 && len(p.VLANs) == 2 {
+			tag = layers.EthernetTypeQinQ
+		}
+		frame = binary.BigEndian.AppendUint16(frame, uint16(tag))
+		frame = binary.BigEndian.AppendUint16(frame, tci)
+	}
+	frame = binary.BigEndian.AppendUint16(frame, uint16(eth))
+	return append(frame, serialized(above...)...)
 }
 
 // network returns the IP header and its EtherType.
@@ -126,28 +140,6 @@ func (p Packet) extend(ip6 *layers.IPv6, body []byte) []byte {
 	}
 	ip6.NextHeader = layers.IPProtocol(next)
 	return body
-}
-
-// link returns the Ethernet header and the tags.
-func (p Packet) link(eth layers.EthernetType) []gopacket.SerializableLayer {
-	header := &layers.Ethernet{
-		SrcMAC: net.HardwareAddr(p.Source[:]), DstMAC: net.HardwareAddr(p.Destination[:]), EthernetType: eth,
-	}
-	out := []gopacket.SerializableLayer{header}
-	for i, tci := range p.VLANs {
-		tag := &layers.Dot1Q{
-			Priority: uint8(tci >> 13), DropEligible: tci>>12&1 == 1, VLANIdentifier: tci & 0xfff, Type: eth,
-		}
-		if i == 0 {
-			header.EthernetType = layers.EthernetTypeDot1Q
-		}
-		if i == 1 {
-			header.EthernetType = layers.EthernetTypeQinQ
-			out[1].(*layers.Dot1Q).Type = layers.EthernetTypeDot1Q
-		}
-		out = append(out, tag)
-	}
-	return out
 }
 
 func serialized(all ...gopacket.SerializableLayer) []byte {

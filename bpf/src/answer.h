@@ -105,7 +105,7 @@ static __always_inline int icmp4(struct xdp_md *ctx, const struct answer_request
 	struct iphdr *ip, *quoted;
 	void *data, *end;
 
-	if (bpf_xdp_adjust_head(ctx, -(int)GROWN4) || cut(ctx, l3 + GROWN4 + quote))
+	if (bpf_xdp_adjust_head(ctx, -(int)GROWN4) || !cut(ctx, l3 + GROWN4 + quote))
 		return 0;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -155,7 +155,7 @@ static __always_inline int icmp6(struct xdp_md *ctx, const struct answer_request
 	void *data, *end;
 	__u32 sum;
 
-	if (bpf_xdp_adjust_head(ctx, -(int)GROWN6) || cut(ctx, l3 + GROWN6 + QUOTE6))
+	if (bpf_xdp_adjust_head(ctx, -(int)GROWN6) || !cut(ctx, l3 + GROWN6 + QUOTE6))
 		return 0;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -229,7 +229,7 @@ static __always_inline int reset4(struct xdp_md *ctx, const struct answer_reques
 	__be32 source;
 
 	/* Options would have to move; nobody who sends them waits for a reset. */
-	if (r->l4 - r->l3 != sizeof(*ip) || cut(ctx, l3 + sizeof(*ip) + sizeof(*tcp)))
+	if (r->l4 - r->l3 != sizeof(*ip) || !cut(ctx, l3 + sizeof(*ip) + sizeof(*tcp)))
 		return 0;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -263,7 +263,7 @@ static __always_inline int reset6(struct xdp_md *ctx, const struct answer_reques
 	void *data, *end;
 	__u32 sum, payload;
 
-	if (r->l4 - r->l3 != sizeof(*ip6) || cut(ctx, l3 + sizeof(*ip6) + sizeof(*tcp)))
+	if (r->l4 - r->l3 != sizeof(*ip6) || !cut(ctx, l3 + sizeof(*ip6) + sizeof(*tcp)))
 		return 0;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
