@@ -1,0 +1,216 @@
+package bpf_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/bpf/bpftest"
+)
+
+// stateNames are the kernel's states in its order, as the table names them.
+var stateNames = []string{"NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"}
+
+// readStates returns the kernel's tables: by table, event and old state.
+func readStates(t *testing.T) map[string]map[string][]string {
+	t.Helper()
+	const path = "../conntrack/testdata/tcp_states.txt"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables := map[string]map[string][]string{}
+	var table string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if strings.HasPrefix(line, "#") || len(fields) == 0 {
+			continue
+		}
+		if fields[0] == "Table" {
+			if diff := cmp.Diff(stateNames, fields[2:]); diff != "" {
+				t.Fatalf("%s: heading (-want +got):\n%s", path, diff)
+			}
+			continue
+		}
+		if len(fields) == len(stateNames)+2 {
+			table, fields = fields[0], fields[1:]
+			tables[table] = map[string][]string{}
+		}
+		if len(fields) != len(stateNames)+1 || tables[table] == nil {
+			t.Fatalf("%s: %q", path, line)
+		}
+		tables[table][fields[0]] = fields[1:]
+	}
+	return tables
+}
+
+// flagsOf are flags of each event, those of more urgent events among them: RST
+// before SYN before FIN before ACK.
+var flagsOf = map[string][]string{
+	"syn": {"S", "SA", "SF", "SFA"}, "fin": {"F", "FA", "FAP"}, "ack": {"A", "PA"}, "rst": {"R", "RA", "RS", "RSFA"},
+}
+
+// Every cell of the kernel's tables, by a packet.
+func TestTCPTransitions(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	tables := readStates(t)
+	cells := 0
+	for _, a := range families {
+		for table, method := range map[string]bpf.KernelMethod{"INPUT": nat, "OUTPUT": nat, "IN-ONLY": dr} {
+			t.Run(a.name+"/"+table, func(t *testing.T) {
+				s := newScene(t, f, a, bpftest.TCP, method)
+				p := s.request()
+				if got := f.Run(p.Bytes()); got.Action != bpftest.TX {
+					t.Fatal(got.Action, f.Events())
+				}
+				if table == "OUTPUT" {
+					p = s.reply()
+				}
+				for event, row := range tables[table] {
+					for old, want := range row {
+						for _, flags := range flagsOf[event] {
+							cells++
+							p.Flags = flags
+							s.transition(t, p, uint8(old), want)
+						}
+					}
+				}
+				p.Flags = ""
+				for old := range stateNames {
+					s.transition(t, p, uint8(old), "CL")
+				}
+			})
+		}
+	}
+	if want := 2 * 3 * len(stateNames) * (4 + 3 + 2 + 4); cells != want {
+		t.Errorf("%d cells, want %d", cells, want)
+	}
+}
+
+// transition puts the scene's only connection into a state, runs the packet and
+// looks at its state then, in both entries, and at the counts.
+func (s *scene) transition(t *testing.T, p bpftest.Packet, old uint8, want string) {
+	t.Helper()
+	s.SetState(bpf.KernelConnState(old))
+	if got := s.Run(p.Bytes()); got.Action != bpftest.TX {
+		t.Fatalf("%s in %s: %v, %v", p.Flags, stateNames[old], got.Action, s.Events())
+	}
+	for _, e := range s.Entries() {
+		if got := stateNames[e.State]; got != want {
+			t.Errorf("%q in %s: %s, want %s (reply entry: %v)", p.Flags, stateNames[old], got, want, e.Reply)
+		}
+	}
+	diffLoads(t, s.Fixture, s.service.Servers[0])
+}
+
+// A connection's whole life, its counts and its proof.
+func TestLifeOfConnection(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	type step struct {
+		from, flags, state string
+		active             int64
+		proven             bool
+	}
+	for _, tt := range []struct {
+		name   string
+		method bpf.KernelMethod
+		steps  []step
+	}{
+		{"nat", nat, []step{
+			{"client", "S", "SR", 1, false},
+			{"server", "SA", "SR", 1, false},
+			{"client", "A", "ES", 1, true},
+			{"server", "PA", "ES", 1, true},
+			{"client", "FA", "CW", 0, true},
+			{"server", "A", "CW", 0, true},
+			{"server", "FA", "TW", 0, true},
+			{"client", "A", "TW", 0, true},
+			{"client", "S", "SR", 1, true},
+		}},
+		{"nat, closed by the server", nat, []step{
+			{"client", "S", "SR", 1, false},
+			{"server", "SA", "SR", 1, false},
+			{"client", "A", "ES", 1, true},
+			{"server", "FA", "FW", 0, true},
+			{"client", "FA", "TW", 0, true},
+		}},
+		{"nat, refused", nat, []step{
+			{"client", "S", "SR", 1, false},
+			{"server", "RA", "CL", 0, false},
+		}},
+		{"dr", dr, []step{
+			{"client", "S", "SR", 1, false},
+			{"client", "A", "ES", 1, true},
+			{"client", "PA", "ES", 1, true},
+			{"client", "FA", "FW", 0, true},
+			{"client", "A", "FW", 0, true},
+			{"client", "R", "CL", 0, true},
+		}},
+	} {
+		for _, a := range families {
+			t.Run(a.name+"/"+tt.name, func(t *testing.T) {
+				s := newScene(t, f, a, bpftest.TCP, tt.method)
+				for i, step := range tt.steps {
+					p := s.request()
+					if step.from == "server" {
+						p = s.reply()
+					}
+					p.Flags = step.flags
+					if got := f.Run(p.Bytes()); got.Action != bpftest.TX {
+						t.Fatalf("step %d: %v %v", i, got.Action, f.Events())
+					}
+					state := uint8(slices.Index(stateNames, step.state))
+					if tt.method == nat {
+						diffEntries(t, f, s.both(state, step.proven)...)
+					} else {
+						diffEntries(t, f, s.entry(state, step.proven))
+					}
+					want := bpf.KernelServerLoad{Active: step.active, Inactive: 1 - step.active}
+					if got := f.Load(s.service.Servers[0]); got != want {
+						t.Fatalf("step %d: %+v, want %+v", i, got, want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// UDP is proven by a reply; where replies are not seen, by a packet a second or
+// more after the one before.
+func TestUDPProof(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	second := f.Plane.Clock.Ticks(1e9)
+	for _, a := range families {
+		t.Run(a.name+"/nat", func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.UDP, nat)
+			for range 3 {
+				f.Run(s.request().Bytes())
+				f.Age(second)
+			}
+			diffEntries(t, f, s.both(stateUDP, false)...)
+			f.Run(s.reply().Bytes())
+			diffEntries(t, f, s.both(stateUDP, true)...)
+			if got := f.Load(s.service.Servers[0]); got != (bpf.KernelServerLoad{Inactive: 1}) {
+				t.Errorf("UDP counts as %+v", got)
+			}
+		})
+		for _, method := range []bpf.KernelMethod{dr, local} {
+			t.Run(fmt.Sprint(a.name, "/", method), func(t *testing.T) {
+				s := newScene(t, f, a, bpftest.UDP, method)
+				// Within what a second is in ticks it is no proof. A tick may pass
+				// between packets, so only one is asked for.
+				f.Run(s.request().Bytes())
+				f.Run(s.request().Bytes())
+				diffEntries(t, f, s.entry(stateUDP, false))
+				f.Age(second)
+				f.Run(s.request().Bytes())
+				diffEntries(t, f, s.entry(stateUDP, true))
+			})
+		}
+	}
+}
