@@ -1,0 +1,219 @@
+package bench
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net/netip"
+	"runtime"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-lb/shunt/bpf"
+)
+
+// servers is how many servers the service has; the wrapper counts on it.
+const servers = 4
+
+const (
+	virtualPort = 80
+	serverPort  = 8080
+	loopback    = 1 // the interface that test runs come in from
+	forever     = 1 << 29
+)
+
+// family is what differs between IPv4 and IPv6.
+type family struct {
+	v6      bool
+	name    string // "4", "6"
+	virtual netip.Addr
+	servers netip.Addr // the first
+	clients netip.Addr // the first
+	others  netip.Addr // an address that is not ours
+}
+
+var (
+	family4 = family{
+		name: "4", virtual: netip.MustParseAddr("192.0.2.1"), servers: netip.MustParseAddr("198.51.100.16"),
+		clients: netip.MustParseAddr("11.0.0.0"), others: netip.MustParseAddr("203.0.113.9"),
+	}
+	family6 = family{
+		v6: true, name: "6", virtual: netip.MustParseAddr("2001:db8::1"), servers: netip.MustParseAddr("2001:db8:5::10"),
+		clients: netip.MustParseAddr("2001:db8:c::"), others: netip.MustParseAddr("2001:db8:9::9"),
+	}
+)
+
+// world is the fast path loaded over maps of its own, with one service.
+type world struct {
+	*ebpf.Collection
+	family      family
+	protocol    uint8
+	method      bpf.KernelMethod
+	connections uint32
+}
+
+// worldOptions say what a world is like.
+type worldOptions struct {
+	family      family
+	protocol    uint8
+	method      bpf.KernelMethod
+	connections uint32 // the table is sized for as many, and so many are made
+	// refresh is after how many ticks without a packet a connection's last-seen
+	// is written. 0: with every packet; a run is longer than the plane's second,
+	// so that others take forever.
+	refresh uint32
+	control []string // control programs that are wanted, too: loading takes its time
+}
+
+// groups is how many groups bpf.Open gives a table of so many connections.
+func groups(connections uint32) uint32 {
+	const slots = uint64(bpf.KernelTableShapeSLOTS)
+	return uint32(max(1, (uint64(connections)*4+slots-1)/slots))
+}
+
+func newWorld(o worldOptions) (*world, error) {
+	spec, err := bpf.LoadKernel()
+	if err != nil {
+		return nil, err
+	}
+	groups4, groups6 := groups(o.connections), uint32(1)
+	if o.family.v6 {
+		groups4, groups6 = groups6, groups4
+	}
+	for name, entries := range map[string]uint32{
+		bpf.KernelMapConnections4: groups4, bpf.KernelMapConnections6: groups6,
+		bpf.KernelMapServiceIndex: 64, bpf.KernelMapServices: 64, bpf.KernelMapServers: 64, bpf.KernelMapLoads: 64,
+		bpf.KernelMapRecounts: 64, bpf.KernelMapServerTraffic: 64, bpf.KernelMapWords: 64,
+	} {
+		spec.Maps[name].MaxEntries = entries
+	}
+	var seeds [12]uint64
+	var raw [len(seeds) * 8]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return nil, err
+	}
+	for i := range seeds {
+		seeds[i] = binary.NativeEndian.Uint64(raw[i*8:])
+	}
+	var weak uint8
+	if runtime.GOARCH != "amd64" {
+		weak = 1
+	}
+	for name, value := range map[string]any{
+		"groups4": groups4, "groups6": groups6, "tick_shift": uint32(6), "refresh_ticks": o.refresh,
+		"seeds": seeds, "slot_set": uint32(bpf.KernelSlotSLOT_SETS), "weakly_ordered": weak,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
+		return name != bpf.KernelProgShuntMain && name != bpf.KernelProgShuntSlow && !slices.Contains(o.control, name)
+	})
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load the fast path: %w", err)
+	}
+	w := &world{Collection: coll, family: o.family, protocol: o.protocol, method: o.method, connections: o.connections}
+	if err := w.configure(); err != nil {
+		coll.Close()
+		return nil, fmt.Errorf("configure the fast path: %w", err)
+	}
+	return w, nil
+}
+
+func (w *world) main() *ebpf.Program { return w.Programs[bpf.KernelProgShuntMain] }
+
+// configure writes the service, its servers and their next hop, as the control
+// plane does.
+func (w *world) configure() error {
+	settings := bpf.KernelSettings{AbiVersion: 1}
+	for i := range settings.Timeout {
+		settings.Timeout[i] = forever
+	}
+	var filter bpf.KernelFilter
+	bit := bpf.FilterBit(w.family.virtual)
+	filter.VirtualAddress[bit/32] |= 1 << (bit % 32)
+	key := bpf.KernelServiceKey{
+		Address: bpf.Address(w.family.virtual), Port: bpf.Port(virtualPort), Protocol: w.protocol, Family: 4,
+	}
+	if w.family.v6 {
+		key.Family = 6
+	}
+	service := bpf.KernelService{
+		Schedule: [2]bpf.KernelSchedule{{List: 1, Servers: servers}}, Key: key,
+		Scheduler: uint8(bpf.KernelSchedulerSCHEDULER_RR), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
+	}
+	p := putter{w: w}
+	for i := uint32(0); i < servers; i++ {
+		address := offset(w.family.servers, i)
+		bit := bpf.FilterBit(address)
+		if w.method == bpf.KernelMethodMETHOD_NAT {
+			filter.ServerAddress[bit/32] |= 1 << (bit % 32)
+		}
+		p.put(bpf.KernelMapServers, i+1, w.server(address))
+		p.put(bpf.KernelMapWords, 1+2*i, i+1)
+		p.put(bpf.KernelMapWords, 2+2*i, uint32(1))
+	}
+	p.put(bpf.KernelMapHops, 1, &bpf.KernelHop{
+		DestinationMac: [6]uint8{2, 0, 0, 0, 0, 7}, SourceMac: [6]uint8{2, 0, 0, 0, 0, 1}, Ifindex: loopback, Mtu: 1500,
+	})
+	p.put(bpf.KernelMapServices, 1, &service)
+	p.put(".data.settings", 0, &settings)
+	p.put(".data.filter", 0, &filter)
+	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_MAIN), w.main())
+	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_SLOW), w.Programs[bpf.KernelProgShuntSlow])
+	if p.err == nil {
+		p.err = w.Maps[bpf.KernelMapServiceIndex].Put(&key, uint32(1))
+	}
+	return p.err
+}
+
+func (w *world) server(address netip.Addr) *bpf.KernelServer {
+	port := uint16(serverPort)
+	if w.method != bpf.KernelMethodMETHOD_NAT {
+		port = virtualPort
+	}
+	wire := func(a netip.Addr, port uint16) []byte {
+		return binary.BigEndian.AppendUint16(a.AsSlice(), port)
+	}
+	return &bpf.KernelServer{
+		Hop: 1, Service: 1, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(w.method),
+		Port: bpf.Port(port), VirtualPort: bpf.Port(virtualPort),
+		DeltaL4: bpf.Delta(wire(w.family.virtual, virtualPort), wire(address, port)),
+		DeltaIp: bpf.Delta(w.family.virtual.AsSlice(), address.AsSlice()),
+		Weight:  1, LastWeight: 1, OfferedWeight: 1,
+		Address: bpf.Address(address), VirtualAddress: bpf.Address(w.family.virtual),
+	}
+}
+
+// putter writes map elements until the first error.
+type putter struct {
+	w   *world
+	err error
+}
+
+func (p *putter) put(name string, index uint32, value any) {
+	if p.err != nil {
+		return
+	}
+	if err := p.w.Maps[name].Put(index, value); err != nil {
+		p.err = fmt.Errorf("map %s: %w", name, err)
+	}
+}
+
+// lastWord is the last four octets of an address as a number.
+func lastWord(a netip.Addr) uint32 {
+	b := a.AsSlice()
+	return binary.BigEndian.Uint32(b[len(b)-4:])
+}
+
+// offset is the address that is n after a, in its last four octets.
+func offset(a netip.Addr, n uint32) netip.Addr {
+	b := a.AsSlice()
+	binary.BigEndian.PutUint32(b[len(b)-4:], lastWord(a)+n)
+	sum, _ := netip.AddrFromSlice(b) // of the length it had
+	return sum
+}
