@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -65,7 +66,7 @@ func (p *Plane) Sweep(v6 bool, args *KernelSweepArgs) error {
 	if v6 {
 		prog = p.ShuntSweep6
 	}
-	return p.run(prog, func(prog *ebpf.Program) (int32, error) { return 0, runControl(prog, args) })
+	return p.run(prog, func(prog *ebpf.Program) (int32, error) { return 0, runOnTable(prog, args) })
 }
 
 // RemoveConnection removes one connection; ErrNotFound if there is none.
@@ -75,7 +76,7 @@ func (p *Plane) RemoveConnection(v6 bool, args *KernelRemoveArgs) error {
 		prog = p.ShuntRemove6
 	}
 	return p.run(prog, func(prog *ebpf.Program) (int32, error) {
-		err := runControl(prog, args)
+		err := runOnTable(prog, args)
 		return args.Result, err
 	})
 }
@@ -101,6 +102,25 @@ func (p *Plane) run(prog *ebpf.Program, call func(*ebpf.Program) (int32, error))
 	}
 	return nil
 }
+
+// runOnTable runs a control program that takes its arguments as a packet, in and out.
+func runOnTable[T any](prog *ebpf.Program, args *T) error {
+	in := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
+	out := make([]byte, len(in)+256) // the loader asks for some room beyond the packet
+	opts := ebpf.RunOptions{Data: in, DataOut: out}
+	code, err := prog.Run(&opts)
+	if err != nil {
+		return fmt.Errorf("run control program %s: %w", prog, err)
+	}
+	if code != xdpPass {
+		return fmt.Errorf("run control program %s: it returned %d", prog, code)
+	}
+	copy(in, opts.DataOut)
+	return nil
+}
+
+// xdpPass is XDP_PASS, kernel: include/uapi/linux/bpf.h.
+const xdpPass = 2
 
 // ReadArray reads all elements of an array map in bulk.
 func ReadArray[T any](m *ebpf.Map) ([]T, error) {

@@ -104,11 +104,11 @@ func (p *Plane) load(limits Limits) error {
 	if err != nil {
 		return err
 	}
-	slow, err := p.slowSlot(pinned)
+	set, err := p.slotSet(pinned)
 	if err != nil {
 		return err
 	}
-	if err := setConstants(spec, limits, p.Clock, seeds, slow); err != nil {
+	if err := setConstants(spec, limits, p.Clock, seeds, set); err != nil {
 		return err
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
@@ -129,8 +129,12 @@ func (p *Plane) load(limits Limits) error {
 	if err := coll.Assign(&p.KernelPrograms); err != nil {
 		return err
 	}
-	if err := p.Slots.Put(slow, p.ShuntSlow); err != nil {
-		return fmt.Errorf("put the slow path in place: %w", err)
+	for slot, prog := range map[KernelSlot]*ebpf.Program{
+		KernelSlotSLOT_SLOW: p.ShuntSlow, KernelSlotSLOT_TAGGED: p.ShuntTagged,
+	} {
+		if err := p.Slots.Put(set+uint32(slot), prog); err != nil {
+			return fmt.Errorf("put program %s in place: %w", prog, err)
+		}
 	}
 	// Point of no return.
 	if err := p.Slots.Put(uint32(KernelSlotSLOT_MAIN), p.ShuntMain); err != nil {
@@ -183,9 +187,9 @@ func (p *Plane) seeds(pinned map[string]*ebpf.Map) (seeds [12]uint64, err error)
 	return seeds, nil
 }
 
-// slowSlot returns the slot of shunt_slow that the program in force does not use.
-func (p *Plane) slowSlot(pinned map[string]*ebpf.Map) (uint32, error) {
-	first := uint32(KernelSlotSLOT_SLOW)
+// slotSet returns the first of the slots that the program in force does not use.
+func (p *Plane) slotSet(pinned map[string]*ebpf.Map) (uint32, error) {
+	first := uint32(KernelSlotSLOT_SETS)
 	if pinned == nil {
 		return first, nil
 	}
@@ -193,14 +197,14 @@ func (p *Plane) slowSlot(pinned map[string]*ebpf.Map) (uint32, error) {
 	if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
 		return 0, fmt.Errorf("read pinned settings: %w", err)
 	}
-	settings.SlowSlot ^= 1
+	settings.SlotSet ^= 1
 	if err := pinned[".data.settings"].Put(uint32(0), &settings); err != nil {
 		return 0, fmt.Errorf("write pinned settings: %w", err)
 	}
-	return first + settings.SlowSlot, nil
+	return first + settings.SlotSet*uint32(KernelSlotSLOTS_IN_SET), nil
 }
 
-func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [12]uint64, slow uint32) error {
+func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [12]uint64, slotSet uint32) error {
 	var weak uint8
 	if runtime.GOARCH != "amd64" {
 		weak = 1
@@ -211,7 +215,7 @@ func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [
 		"tick_shift":     clock.shift,
 		"refresh_ticks":  clock.refresh(),
 		"seeds":          seeds,
-		"slow_slot":      slow,
+		"slot_set":       slotSet,
 		"weakly_ordered": weak,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {

@@ -131,33 +131,27 @@ const (
 
 type KernelGroup4 struct {
 	_    structs.HostLayout
-	Head struct {
-		_    structs.HostLayout
-		Lock struct {
-			_   structs.HostLayout
-			Val uint32
-		}
-		Generation uint32
-		Strays     uint32
-		Pad        [13]uint32
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
 	}
-	Slots [126]KernelEntry4
+	Generation uint32
+	Strays     uint32
+	Pad        [13]uint32
+	Slots      [126]KernelEntry4
 }
 
 type KernelGroup6 struct {
 	_    structs.HostLayout
-	Head struct {
-		_    structs.HostLayout
-		Lock struct {
-			_   structs.HostLayout
-			Val uint32
-		}
-		Generation uint32
-		Strays     uint32
-		Pad        [13]uint32
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
 	}
-	Slots [126]KernelEntry6
-	Pad   [8]uint64
+	Generation uint32
+	Strays     uint32
+	Pad        [13]uint32
+	Slots      [126]KernelEntry6
+	TailPad    [8]uint64
 }
 
 type KernelHop struct {
@@ -344,7 +338,7 @@ type KernelSettings struct {
 	AbiVersion  uint32
 	Midstream   uint32
 	IcmpPerTick uint32
-	SlowSlot    uint32
+	SlotSet     uint32
 	Seed        [12]uint64
 	Timeout     [16]uint32
 	Seconds     [4]uint32
@@ -354,8 +348,11 @@ type KernelSlot uint32
 
 const (
 	KernelSlotSLOT_MAIN     KernelSlot = 0
-	KernelSlotSLOT_SLOW     KernelSlot = 1
-	KernelSlotPROGRAM_SLOTS KernelSlot = 3
+	KernelSlotSLOT_SETS     KernelSlot = 1
+	KernelSlotSLOT_SLOW     KernelSlot = 0
+	KernelSlotSLOT_TAGGED   KernelSlot = 1
+	KernelSlotSLOTS_IN_SET  KernelSlot = 2
+	KernelSlotPROGRAM_SLOTS KernelSlot = 5
 )
 
 type KernelSlow struct {
@@ -378,8 +375,9 @@ type KernelSlow struct {
 	IsVirtual uint8
 	IsHit     uint8
 	Pad       uint8
+	EthProto  uint16
+	Pad1      uint16
 	Hop       uint32
-	_         [4]byte
 	Recipe    uint64
 	Hit       struct {
 		_   structs.HostLayout
@@ -529,6 +527,7 @@ const (
 	KernelProgShuntSweep4       = "shunt_sweep4"
 	KernelProgShuntSweep6       = "shunt_sweep6"
 	KernelProgShuntSwitch       = "shunt_switch"
+	KernelProgShuntTagged       = "shunt_tagged"
 	KernelVarCurrent            = "current"
 	KernelVarExportConnState    = "export_conn_state"
 	KernelVarExportCursorLayout = "export_cursor_layout"
@@ -541,16 +540,18 @@ const (
 	KernelVarExportMethod       = "export_method"
 	KernelVarExportMidstream    = "export_midstream"
 	KernelVarExportRecipeLayout = "export_recipe_layout"
+	KernelVarExportRemoveArgs   = "export_remove_args"
 	KernelVarExportScheduler    = "export_scheduler"
 	KernelVarExportServiceFlags = "export_service_flags"
 	KernelVarExportSlot         = "export_slot"
+	KernelVarExportSweepArgs    = "export_sweep_args"
 	KernelVarExportTableShape   = "export_table_shape"
 	KernelVarGroups4            = "groups4"
 	KernelVarGroups6            = "groups6"
 	KernelVarOurs               = "ours"
 	KernelVarRefreshTicks       = "refresh_ticks"
 	KernelVarSeeds              = "seeds"
-	KernelVarSlowSlot           = "slow_slot"
+	KernelVarSlotSet            = "slot_set"
 	KernelVarTickShift          = "tick_shift"
 	KernelVarWeaklyOrdered      = "weakly_ordered"
 )
@@ -608,6 +609,7 @@ type KernelProgramSpecs struct {
 	ShuntSweep4    *ebpf.ProgramSpec `ebpf:"shunt_sweep4"`
 	ShuntSweep6    *ebpf.ProgramSpec `ebpf:"shunt_sweep6"`
 	ShuntSwitch    *ebpf.ProgramSpec `ebpf:"shunt_switch"`
+	ShuntTagged    *ebpf.ProgramSpec `ebpf:"shunt_tagged"`
 }
 
 // KernelMapSpecs contains maps before they are loaded into the kernel.
@@ -649,16 +651,18 @@ type KernelVariableSpecs struct {
 	ExportMethod       *ebpf.VariableSpec `ebpf:"export_method"`
 	ExportMidstream    *ebpf.VariableSpec `ebpf:"export_midstream"`
 	ExportRecipeLayout *ebpf.VariableSpec `ebpf:"export_recipe_layout"`
+	ExportRemoveArgs   *ebpf.VariableSpec `ebpf:"export_remove_args"`
 	ExportScheduler    *ebpf.VariableSpec `ebpf:"export_scheduler"`
 	ExportServiceFlags *ebpf.VariableSpec `ebpf:"export_service_flags"`
 	ExportSlot         *ebpf.VariableSpec `ebpf:"export_slot"`
+	ExportSweepArgs    *ebpf.VariableSpec `ebpf:"export_sweep_args"`
 	ExportTableShape   *ebpf.VariableSpec `ebpf:"export_table_shape"`
 	Groups4            *ebpf.VariableSpec `ebpf:"groups4"`
 	Groups6            *ebpf.VariableSpec `ebpf:"groups6"`
 	Ours               *ebpf.VariableSpec `ebpf:"ours"`
 	RefreshTicks       *ebpf.VariableSpec `ebpf:"refresh_ticks"`
 	Seeds              *ebpf.VariableSpec `ebpf:"seeds"`
-	SlowSlot           *ebpf.VariableSpec `ebpf:"slow_slot"`
+	SlotSet            *ebpf.VariableSpec `ebpf:"slot_set"`
 	TickShift          *ebpf.VariableSpec `ebpf:"tick_shift"`
 	WeaklyOrdered      *ebpf.VariableSpec `ebpf:"weakly_ordered"`
 }
@@ -740,16 +744,18 @@ type KernelVariables struct {
 	ExportMethod       *ebpf.Variable `ebpf:"export_method"`
 	ExportMidstream    *ebpf.Variable `ebpf:"export_midstream"`
 	ExportRecipeLayout *ebpf.Variable `ebpf:"export_recipe_layout"`
+	ExportRemoveArgs   *ebpf.Variable `ebpf:"export_remove_args"`
 	ExportScheduler    *ebpf.Variable `ebpf:"export_scheduler"`
 	ExportServiceFlags *ebpf.Variable `ebpf:"export_service_flags"`
 	ExportSlot         *ebpf.Variable `ebpf:"export_slot"`
+	ExportSweepArgs    *ebpf.Variable `ebpf:"export_sweep_args"`
 	ExportTableShape   *ebpf.Variable `ebpf:"export_table_shape"`
 	Groups4            *ebpf.Variable `ebpf:"groups4"`
 	Groups6            *ebpf.Variable `ebpf:"groups6"`
 	Ours               *ebpf.Variable `ebpf:"ours"`
 	RefreshTicks       *ebpf.Variable `ebpf:"refresh_ticks"`
 	Seeds              *ebpf.Variable `ebpf:"seeds"`
-	SlowSlot           *ebpf.Variable `ebpf:"slow_slot"`
+	SlotSet            *ebpf.Variable `ebpf:"slot_set"`
 	TickShift          *ebpf.Variable `ebpf:"tick_shift"`
 	WeaklyOrdered      *ebpf.Variable `ebpf:"weakly_ordered"`
 }
@@ -769,6 +775,7 @@ type KernelPrograms struct {
 	ShuntSweep4    *ebpf.Program `ebpf:"shunt_sweep4"`
 	ShuntSweep6    *ebpf.Program `ebpf:"shunt_sweep6"`
 	ShuntSwitch    *ebpf.Program `ebpf:"shunt_switch"`
+	ShuntTagged    *ebpf.Program `ebpf:"shunt_tagged"`
 }
 
 func (p *KernelPrograms) Close() error {
@@ -784,6 +791,7 @@ func (p *KernelPrograms) Close() error {
 		p.ShuntSweep4,
 		p.ShuntSweep6,
 		p.ShuntSwitch,
+		p.ShuntTagged,
 	)
 }
 

@@ -78,23 +78,25 @@ enum masks {
 	METHOD_MASK = 0x3,
 };
 
-/* A writer's part of a group; lookups that hit do not touch it. */
-struct group_head {
+/*
+ * A group begins with a writer's part, which lookups that hit do not touch. The
+ * lock is a member of the value itself: kernels before 6.2 look no deeper.
+ */
+struct group4 {
 	struct bpf_spin_lock lock; /* zero when read from user space */
 	__u32 generation; /* of the last entry written, 24 bits used */
 	__u32 strays; /* live entries in the overflow slots */
 	__u32 pad[13];
-};
-
-struct group4 {
-	struct group_head head;
 	struct entry4 slots[SLOTS];
 };
 
 struct group6 {
-	struct group_head head;
+	struct bpf_spin_lock lock;
+	__u32 generation;
+	__u32 strays;
+	__u32 pad[13];
 	struct entry6 slots[SLOTS];
-	__u64 pad[8];
+	__u64 tail_pad[8];
 };
 
 _Static_assert(sizeof(struct entry4) == 32, "ABI");
@@ -263,7 +265,7 @@ struct settings {
 	__u32 abi_version;
 	__u32 midstream; /* enum midstream */
 	__u32 icmp_per_tick; /* ICMP errors and resets one CPU may send a tick */
-	__u32 slow_slot; /* user space only: which SLOT_SLOW the program in force uses, 0 or 1 */
+	__u32 slot_set; /* user space only: which set of slots the program in force uses, 0 or 1 */
 	__u64 seed[12]; /* user space only: of the tables' hash; fixed when they are made */
 	__u32 timeout[STATES]; /* ticks, by enum conn_state */
 	__u32 seconds[4]; /* user space only: what the timeouts were set from: TCP, TCP-FIN, UDP, 0 */
@@ -280,11 +282,17 @@ struct filter {
 	__u32 server_address[FILTER_WORDS]; /* sources: servers reached by NAT */
 };
 
-/* Elements of slots: what shunt_root and shunt_main go on to. */
+/*
+ * Elements of slots: what shunt_root goes on to, then twice what that goes on
+ * to: an upgrade fills the other set and then changes SLOT_MAIN.
+ */
 enum slot {
 	SLOT_MAIN,
-	SLOT_SLOW, /* two of them: an upgrade fills the other, then changes SLOT_MAIN */
-	PROGRAM_SLOTS = SLOT_SLOW + 2,
+	SLOT_SETS, /* the first set begins here */
+	SLOT_SLOW = 0, /* in a set */
+	SLOT_TAGGED,
+	SLOTS_IN_SET,
+	PROGRAM_SLOTS = SLOT_SETS + 2 * SLOTS_IN_SET,
 };
 
 /* --- events ------------------------------------------------------------------- */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Programs the control plane runs (BPF_PROG_TEST_RUN of BPF_PROG_TYPE_SYSCALL):
- * what must happen in one step with what packets do, and the sweep, which is an
- * order of magnitude cheaper here than from user space.
+ * Programs the control plane runs (BPF_PROG_TEST_RUN): what must happen in one
+ * step with what packets do, and the sweep, which is an order of magnitude
+ * cheaper here than from user space. Those that touch the connection tables are
+ * XDP programs whose "packet" is their arguments: before 6.2 no other kind that
+ * user space can run may use a map with a lock.
  */
 #ifndef SHUNT_CONTROL_H
 #define SHUNT_CONTROL_H
@@ -167,18 +169,26 @@ static __always_inline int run_sweep(struct sweep_args *args, const int v6)
 	args->live_keys = sweep.live_keys;
 	args->removed = sweep.removed;
 	args->orphans = sweep.orphans;
-	return 0;
+	return XDP_PASS;
 }
 
-SEC("syscall")
-int shunt_sweep4(struct sweep_args *args)
+SEC("xdp")
+int shunt_sweep4(struct xdp_md *ctx)
 {
+	struct sweep_args *args = (void *)(long)ctx->data;
+
+	if ((void *)(args + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
 	return run_sweep(args, 0);
 }
 
-SEC("syscall")
-int shunt_sweep6(struct sweep_args *args)
+SEC("xdp")
+int shunt_sweep6(struct xdp_md *ctx)
 {
+	struct sweep_args *args = (void *)(long)ctx->data;
+
+	if ((void *)(args + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
 	return run_sweep(args, 1);
 }
 
@@ -284,18 +294,26 @@ static __always_inline void remove_connection(struct remove_args *args, const in
 		args->result = 0;
 }
 
-SEC("syscall")
-int shunt_remove4(struct remove_args *args)
+SEC("xdp")
+int shunt_remove4(struct xdp_md *ctx)
 {
+	struct remove_args *args = (void *)(long)ctx->data;
+
+	if ((void *)(args + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
 	remove_connection(args, 0);
-	return 0;
+	return XDP_PASS;
 }
 
-SEC("syscall")
-int shunt_remove6(struct remove_args *args)
+SEC("xdp")
+int shunt_remove6(struct xdp_md *ctx)
 {
+	struct remove_args *args = (void *)(long)ctx->data;
+
+	if ((void *)(args + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
 	remove_connection(args, 1);
-	return 0;
+	return XDP_PASS;
 }
 
 /* --- counts --------------------------------------------------------------------- */

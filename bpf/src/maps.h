@@ -45,7 +45,7 @@ volatile const __u32 tick_shift; /* a tick is 2^tick_shift jiffies: about a quar
 volatile const __u32 refresh_ticks; /* about one second */
 /* Of the tables' hash: odd or even, secret, constant while the tables live. */
 volatile const __u64 seeds[12];
-volatile const __u32 slow_slot; /* where this program's shunt_slow is */
+volatile const __u32 slot_set; /* the first of the slots this program goes on to */
 /* Set on machines that reorder loads with loads and stores with stores (arm64). */
 volatile const __u8 weakly_ordered;
 

@@ -52,11 +52,10 @@ static __always_inline int is_vlan(__be16 eth_proto)
 	return eth_proto == bpf_htons(ETH_P_8021Q) || eth_proto == bpf_htons(ETH_P_8021AD);
 }
 
-/* Ethernet and up to two VLAN tags; false: too short. */
+/* The Ethernet header; false: too short. */
 static __always_inline int parse_link(struct packet *p, void *data, void *end)
 {
 	struct ethhdr *eth = data;
-	struct vlan_tag *tag;
 
 	if ((void *)(eth + 1) > end)
 		return 0;
@@ -64,20 +63,17 @@ static __always_inline int parse_link(struct packet *p, void *data, void *end)
 	p->l3 = eth + 1;
 	p->outer_vlan = 0;
 	p->inner_vlan = 0;
-	if (!is_vlan(p->eth_proto))
-		return 1;
-	tag = p->l3;
+	return 1;
+}
+
+/* One VLAN tag at l3; false: too short. */
+static __always_inline int parse_tag(struct packet *p, __be16 *vlan, void *end)
+{
+	struct vlan_tag *tag = p->l3;
+
 	if ((void *)(tag + 1) > end)
 		return 0;
-	p->outer_vlan = vlan_id(tag->tci);
-	p->eth_proto = tag->eth_proto;
-	p->l3 = tag + 1;
-	if (!is_vlan(p->eth_proto))
-		return 1;
-	tag = p->l3;
-	if ((void *)(tag + 1) > end)
-		return 0;
-	p->inner_vlan = vlan_id(tag->tci);
+	*vlan = vlan_id(tag->tci);
 	p->eth_proto = tag->eth_proto;
 	p->l3 = tag + 1;
 	return 1;

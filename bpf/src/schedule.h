@@ -97,6 +97,7 @@ static long wrr_step(__u32 i, struct walk *walk)
 	return 0;
 }
 
+/* The server whose turn it is by weight. */
 static __always_inline void walk_wrr(struct walk *walk)
 {
 	walk->server = 0;
@@ -106,43 +107,51 @@ static __always_inline void walk_wrr(struct walk *walk)
 	bpf_loop(2 * MAX_SERVICE_SERVERS + 4, wrr_step, walk, 0);
 }
 
-/* rr and wrr: walk on from the cursor and leave it where the server stands. */
-static __always_inline __u32 pick_in_turn(struct service *service, const int weighted)
+/* One try: the server whose turn it is, and *next, the cursor that follows *cursor. Global: verified once. */
+__noinline __u32 take_turn(__u32 index, __u64 *cursor, __u64 *next, __u32 weighted)
 {
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+	const struct schedule *schedule;
 	struct walk walk = {};
-	__u64 cursor, next;
+
+	if (!service || !cursor || !next)
+		return 0;
+	*cursor = LOAD(&service->cursor);
+	schedule = &service->schedule[*cursor >> CURSOR_HALF & 1];
+	walk.list = schedule->list;
+	walk.servers = schedule->servers;
+	/* The cursor's position is one past the last server's, so it is the next one's. */
+	walk.position = *cursor >> CURSOR_POSITION & 0xffff;
+	*next = *cursor & BIT(CURSOR_HALF);
+	if (weighted) {
+		walk.weight = (__u32)*cursor;
+		walk.max_weight = schedule->max_weight;
+		walk.gcd = schedule->gcd;
+		walk.began = (__s32)walk.position - 1;
+		walk.stop = -1;
+		walk_wrr(&walk);
+		*next |= (__u32)walk.weight;
+	} else {
+		walk_rr(&walk);
+	}
+	*next |= (__u64)(walk.position + 1) << CURSOR_POSITION;
+	return walk.server;
+}
+
+/* rr and wrr: walk on from the cursor and leave it where the server stands. */
+static __always_inline __u32 pick_in_turn(__u32 index, struct service *service, const int weighted)
+{
+	__u32 server = 0;
 
 	for (int i = 0; i < CURSOR_TRIES; i++) {
-		const struct schedule *schedule;
+		__u64 cursor = 0, next = 0;
 
-		cursor = LOAD(&service->cursor);
-		schedule = &service->schedule[cursor >> CURSOR_HALF & 1];
-		walk.list = schedule->list;
-		walk.servers = schedule->servers;
-		/* The cursor's position is one past the last server's, so it is the next one's. */
-		walk.position = cursor >> CURSOR_POSITION & 0xffff;
-		next = cursor & BIT(CURSOR_HALF);
-		if (weighted) {
-			walk.weight = (__u32)cursor;
-			walk.max_weight = schedule->max_weight;
-			walk.gcd = schedule->gcd;
-			walk.began = (__s32)walk.position - 1;
-			walk.stop = -1;
-			walk.last_pass = 0;
-			walk.restarted = 0;
-			walk_wrr(&walk);
-			next |= (__u32)walk.weight;
-		} else {
-			walk_rr(&walk);
-		}
-		if (!walk.server)
-			return 0;
-		next |= (__u64)(walk.position + 1) << CURSOR_POSITION;
-		if (__sync_val_compare_and_swap(&service->cursor, cursor, next) == cursor)
-			return walk.server;
+		server = take_turn(index, &cursor, &next, weighted);
+		if (!server || __sync_val_compare_and_swap(&service->cursor, cursor, next) == cursor)
+			return server;
 	}
 	count(EVENT_NOTE_CURSOR_CONTENDED);
-	return walk.server;
+	return server;
 }
 
 /* The server's index if it may be given connections, else 0. */
@@ -235,9 +244,9 @@ __noinline __u32 pick(struct pick_request *r)
 		return 0;
 	switch (service->scheduler) {
 	case SCHEDULER_RR:
-		return pick_in_turn(service, 0);
+		return pick_in_turn(index, service, 0);
 	case SCHEDULER_WRR:
-		return pick_in_turn(service, 1);
+		return pick_in_turn(index, service, 1);
 	case SCHEDULER_SH:
 		return r->attempt ? pick_other(r, service) : pick_by_hash(r, service, 0);
 	case SCHEDULER_MH:

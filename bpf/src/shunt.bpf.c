@@ -42,7 +42,7 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, i
 	s->is_v6 = v6;
 	s->is_virtual = is_virtual;
 	s->is_hit = is_hit;
-	bpf_tail_call(ctx, &slots, slow_slot);
+	bpf_tail_call(ctx, &slots, slot_set + SLOT_SLOW);
 	return finish(EVENT_FAULT_MAP);
 }
 
@@ -73,6 +73,16 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, const 
 	return follow(ctx, p, found.recipe, found.hop, v6);
 }
 
+/* The network layer, which p->l3 and p->eth_proto say. */
+static __always_inline int dispatch_network(struct xdp_md *ctx, struct packet *p)
+{
+	if (p->eth_proto == bpf_htons(ETH_P_IP))
+		return dispatch(ctx, p, 0);
+	if (p->eth_proto == bpf_htons(ETH_P_IPV6))
+		return dispatch(ctx, p, 1);
+	return finish(EVENT_PASS_NOT_OURS);
+}
+
 SEC("xdp.frags")
 int shunt_main(struct xdp_md *ctx)
 {
@@ -81,11 +91,35 @@ int shunt_main(struct xdp_md *ctx)
 
 	if (!parse_link(&p, (void *)(long)ctx->data, end))
 		return finish(EVENT_PASS_MALFORMED);
-	if (p.eth_proto == bpf_htons(ETH_P_IP))
-		return dispatch(ctx, &p, 0);
-	if (p.eth_proto == bpf_htons(ETH_P_IPV6))
-		return dispatch(ctx, &p, 1);
-	return finish(EVENT_PASS_NOT_OURS);
+	if (is_vlan(p.eth_proto)) {
+		bpf_tail_call(ctx, &slots, slot_set + SLOT_TAGGED);
+		return finish(EVENT_FAULT_MAP);
+	}
+	return dispatch_network(ctx, &p);
+}
+
+/* As shunt_main, of packets with one or two VLAN tags: apart, for the verifier's sake. */
+SEC("xdp.frags")
+int shunt_tagged(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct slow *s = slow_scratch();
+	struct packet p;
+
+	if (!s)
+		return finish(EVENT_FAULT_MAP);
+	if (!parse_link(&p, data, end) || !parse_tag(&p, &p.outer_vlan, end))
+		return finish(EVENT_PASS_MALFORMED);
+	if (is_vlan(p.eth_proto) && !parse_tag(&p, &p.inner_vlan, end))
+		return finish(EVENT_PASS_MALFORMED);
+	/* By way of memory, or the verifier would walk all that follows for each number of tags. */
+	STORE(&s->l3, p.l3 - data);
+	STORE(&s->inner_vlan, p.inner_vlan);
+	STORE(&s->eth_proto, p.eth_proto);
+	p.l3 = data + (LOAD(&s->l3) & 0x1f);
+	p.inner_vlan = LOAD(&s->inner_vlan);
+	p.eth_proto = LOAD(&s->eth_proto);
+	return dispatch_network(ctx, &p);
 }
 
 /* follow, of the packet in s, whose headers are looked at anew. */
@@ -205,4 +239,6 @@ EXPORT(enum cursor_layout, cursor_layout);
 EXPORT(enum hop_layout, hop_layout);
 EXPORT(enum filter_shape, filter_shape);
 EXPORT(enum masks, masks);
+EXPORT(struct sweep_args, sweep_args);
+EXPORT(struct remove_args, remove_args);
 EXPORT(enum slot, slot);

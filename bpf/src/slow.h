@@ -26,6 +26,8 @@ struct slow {
 	__u8 is_virtual; /* the destination may be a service's */
 	__u8 is_hit; /* it has an entry, which asks for more than to be followed */
 	__u8 pad;
+	__be16 eth_proto;
+	__u16 pad1;
 
 	/* in: reference to the hop a client's packet came from, 0: do not look; out: a reply's */
 	__u32 hop;

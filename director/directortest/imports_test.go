@@ -17,11 +17,13 @@ const module = "github.com/shunt-lb/shunt"
 var mayImport = map[string][]string{
 	"bpf":                   {},
 	"bpf/bpftest":           {"bpf"},
+	"bpf/bpftest/bench":     {"bpf"},
 	"conntrack":             {},
 	"realserver":            {},
 	"director":              {"realserver", "conntrack"},
 	"director/scheduler":    {"director", "realserver"},
-	"director/xdp":          {"director", "director/scheduler", "realserver", "conntrack", "bpf"},
+	"director/xdp":          {"director", "director/scheduler", "director/xdp/nexthop", "realserver", "conntrack", "bpf"},
+	"director/xdp/nexthop":  {},
 	"director/config":       {"director", "realserver", "conntrack"},
 	"director/api":          {"director", "realserver", "conntrack"},
 	"director/directortest": {"director", "realserver", "conntrack"},
@@ -40,7 +42,7 @@ var (
 
 // forTests are the packages for tests only. The scripts may use them too: the
 // demo runs in the lab.
-var forTests = []string{"bpf/bpftest", "director/directortest"}
+var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest"}
 
 // mayNotContain names what must not be linked into a program at all.
 var mayNotContain = map[string][]string{
