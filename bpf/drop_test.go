@@ -193,7 +193,11 @@ func TestClientHop(t *testing.T) {
 		})
 	})
 	t.Run("by the route there is", func(t *testing.T) {
-		f.Do(func() { addRoutes(t) })
+		var err error
+		f.Do(func() { err = addRoutes() })
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, a := range families {
 			t.Run(a.name, func(t *testing.T) {
 				s := newScene(t, f, a, bpftest.TCP, nat)
@@ -210,15 +214,14 @@ func TestClientHop(t *testing.T) {
 }
 
 // addRoutes gives the namespace a route to the clients, by a neighbour inside.
-func addRoutes(t *testing.T) {
-	t.Helper()
+func addRoutes() error {
 	link, err := netlink.LinkByName("inside")
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	for _, setting := range []string{"ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"} {
 		if err := os.WriteFile("/proc/sys/net/"+setting, []byte("1"), 0); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
 	for _, r := range []struct{ address, network, gateway string }{
@@ -227,25 +230,26 @@ func addRoutes(t *testing.T) {
 	} {
 		address, err := netlink.ParseAddr(r.address)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		_, network, err := net.ParseCIDR(r.network)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		gateway := net.ParseIP(r.gateway)
 		address.Flags = 2 // IFA_F_NODAD
 		if err := netlink.AddrAdd(link, address); err != nil {
-			t.Fatal(err)
+			return err
 		}
 		if err := netlink.NeighSet(&netlink.Neigh{
 			LinkIndex: link.Attrs().Index, IP: gateway, HardwareAddr: bpftest.OtherRouterMAC[:],
 			State: netlink.NUD_PERMANENT,
 		}); err != nil {
-			t.Fatal(err)
+			return err
 		}
 		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: network, Gw: gateway}); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }

@@ -135,11 +135,7 @@ func TestForwardRedirects(t *testing.T) {
 					in = f.Inside
 				}
 				runOn(t, f, in, p.Bytes(), dropped, one("no-route"))
-				f.Do(func() {
-					if err := f.Plane.Ports.Put(iface, iface); err != nil {
-						t.Error(err)
-					}
-				})
+				f.AddPort(iface)
 			}
 		})
 	}

@@ -57,6 +57,7 @@ type Fixture struct {
 
 	t         testing.TB // the test that made it; see T
 	namespace *namespace
+	pinDir    string
 	filter    bpf.KernelFilter
 	next      indices
 	servers   map[uint32]*Server
@@ -69,38 +70,25 @@ type indices struct{ service, server, word, hop uint32 }
 // New loads the fast path over new maps; all is gone at the end of the test.
 func New(t testing.TB, o Options) *Fixture {
 	t.Helper()
+	return NewAt(t, PinDir(t), o)
+}
+
+// NewAt is New with a pin directory of PinDir's.
+func NewAt(t testing.TB, pinDir string, o Options) *Fixture {
+	t.Helper()
 	o = o.withDefaults()
-	dir := PinDir(t)
 	n := newNamespace(t)
 	f := &Fixture{
-		t: t, namespace: n, Outside: n.outside, Inside: n.inside,
+		t: t, namespace: n, Outside: n.outside, Inside: n.inside, pinDir: pinDir,
 		// Index 0 means none.
 		next:    indices{service: 1, server: 1, word: 1, hop: 1},
 		servers: map[uint32]*Server{},
 	}
-	var err error
-	f.Do(func() {
-		f.Plane, err = bpf.Open(dir, bpf.Limits{
-			Connections4: o.Connections, Connections6: o.Connections,
-			Services: 64, Servers: 1024, Words: 1 << 18,
-		})
-		if err != nil {
-			return
-		}
-		for _, index := range []uint32{f.Outside, f.Inside} {
-			if err = f.Plane.Ports.Put(index, index); err != nil {
-				return
-			}
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
+	f.open(o)
+	t.Cleanup(func() { f.must(f.Plane.Remove()) })
+	for _, index := range []uint32{f.Outside, f.Inside} {
+		f.AddPort(index)
 	}
-	t.Cleanup(func() {
-		if err := f.Plane.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
 	f.ChangeSettings(func(s *bpf.KernelSettings) {
 		s.Midstream, s.IcmpPerTick = uint32(o.Midstream), o.AnswersPerTick
 		for state, timeout := range Timeouts {
@@ -108,6 +96,36 @@ func New(t testing.TB, o Options) *Fixture {
 		}
 	})
 	return f
+}
+
+func (f *Fixture) open(o Options) {
+	f.t.Helper()
+	var err error
+	f.Do(func() {
+		f.Plane, err = bpf.Open(f.pinDir, bpf.Limits{
+			Connections4: o.Connections, Connections6: o.Connections,
+			Services: 1024, Servers: 4096, Words: 1 << 18,
+		})
+	})
+	f.must(err)
+}
+
+// AddPort lets packets be redirected to the interface.
+func (f *Fixture) AddPort(index uint32) {
+	f.t.Helper()
+	var err error
+	f.Do(func() { err = f.Plane.Ports.Put(index, index) })
+	f.must(err)
+}
+
+// Reopen is a restart: it lets go of everything and takes up what is pinned.
+func (f *Fixture) Reopen() {
+	f.t.Helper()
+	f.must(f.Plane.Close())
+	f.open(Options{})
+	if !f.Plane.Adopted {
+		f.t.Fatal("what was pinned was not adopted")
+	}
 }
 
 // T makes a subtest the one that the fixture's errors fail.

@@ -1,0 +1,37 @@
+package bpf_test
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-lb/shunt/bpf/bpftest"
+)
+
+// walked is how many instructions the verifier may walk for a program. Its limit
+// is a million; what it walks is what a start takes, and how near the next
+// feature is to that limit.
+const walked = 60_000
+
+func TestVerifierBudget(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	p := f.Plane
+	for name, program := range map[string]*ebpf.Program{
+		"shunt_root": p.ShuntRoot, "shunt_main": p.ShuntMain, "shunt_slow": p.ShuntSlow,
+		"shunt_sweep4": p.ShuntSweep4, "shunt_sweep6": p.ShuntSweep6, "shunt_switch": p.ShuntSwitch,
+		"shunt_set_server": p.ShuntSetServer, "shunt_remove4": p.ShuntRemove4, "shunt_remove6": p.ShuntRemove6,
+		"shunt_correct": p.ShuntCorrect, "shunt_clock": p.ShuntClock,
+	} {
+		info, err := program.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ok := info.VerifiedInstructions()
+		if !ok {
+			t.Errorf("%s: the kernel does not say how many instructions it walked", name)
+		}
+		if n > walked {
+			t.Errorf("%s: the verifier walked %d instructions, at most %d", name, n, walked)
+		}
+	}
+}
