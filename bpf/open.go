@@ -47,7 +47,7 @@ const (
 var dataSections = map[string]string{".data.settings": pinSettings, ".data.filter": pinFilter}
 
 // transientMaps are made anew by every process: nothing in them outlives a packet.
-var transientMaps = map[string]bool{KernelMapScratch: true, KernelMapAnswerBudgets: true}
+var transientMaps = map[string]bool{KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true}
 
 // Open loads the programs over the maps pinned in pinDir, or makes and pins
 // them. It attaches nothing. limits are ignored where maps are adopted.
@@ -130,7 +130,7 @@ func (p *Plane) load(limits Limits) error {
 		return err
 	}
 	for slot, prog := range map[KernelSlot]*ebpf.Program{
-		KernelSlotSLOT_SLOW: p.ShuntSlow, KernelSlotSLOT_TAGGED: p.ShuntTagged,
+		KernelSlotSLOT_SLOW: p.ShuntSlow, KernelSlotSLOT_ODD: p.ShuntOdd,
 	} {
 		if err := p.Slots.Put(set+uint32(slot), prog); err != nil {
 			return fmt.Errorf("put program %s in place: %w", prog, err)

@@ -350,7 +350,7 @@ const (
 	KernelSlotSLOT_MAIN     KernelSlot = 0
 	KernelSlotSLOT_SETS     KernelSlot = 1
 	KernelSlotSLOT_SLOW     KernelSlot = 0
-	KernelSlotSLOT_TAGGED   KernelSlot = 1
+	KernelSlotSLOT_ODD      KernelSlot = 1
 	KernelSlotSLOTS_IN_SET  KernelSlot = 2
 	KernelSlotPROGRAM_SLOTS KernelSlot = 5
 )
@@ -363,6 +363,7 @@ type KernelSlow struct {
 		Destination [4]uint32
 		Id          uint64
 	}
+	Hash      uint32
 	L3        uint32
 	L4        uint32
 	Tick      uint32
@@ -374,10 +375,11 @@ type KernelSlow struct {
 	IsV6      uint8
 	IsVirtual uint8
 	IsHit     uint8
-	Pad       uint8
-	EthProto  uint16
-	Pad1      uint16
+	IsNew     uint8
+	Pad       uint16
+	_         [2]byte
 	Hop       uint32
+	_         [4]byte
 	Recipe    uint64
 	Hit       struct {
 		_   structs.HostLayout
@@ -422,6 +424,8 @@ type KernelSlow struct {
 			Destination [4]uint32
 			Id          uint64
 		}
+		Hash   uint32
+		Pad    uint32
 		Recipe uint64
 		Tick   uint32
 		Hop    uint32
@@ -436,6 +440,8 @@ type KernelSlow struct {
 			Destination [4]uint32
 			Id          uint64
 		}
+		Hash   uint32
+		Pad    uint32
 		Recipe uint64
 		Tick   uint32
 		Hop    uint32
@@ -449,6 +455,16 @@ type KernelSlow struct {
 		Ifindex     uint32
 		OuterVlan   uint16
 		InnerVlan   uint16
+	}
+	Parsed struct {
+		_         structs.HostLayout
+		L3        uint32
+		L4        uint32
+		OuterVlan uint16
+		InnerVlan uint16
+		EthProto  uint16
+		Protocol  uint8
+		Pad       uint8
 	}
 	Fib [8]uint64
 }
@@ -512,6 +528,7 @@ const (
 	KernelMapScratch            = "scratch"
 	KernelMapServerTraffic      = "server_traffic"
 	KernelMapServers            = "servers"
+	KernelMapServiceHints       = "service_hints"
 	KernelMapServiceIndex       = "service_index"
 	KernelMapServices           = "services"
 	KernelMapSlots              = "slots"
@@ -519,6 +536,7 @@ const (
 	KernelProgShuntClock        = "shunt_clock"
 	KernelProgShuntCorrect      = "shunt_correct"
 	KernelProgShuntMain         = "shunt_main"
+	KernelProgShuntOdd          = "shunt_odd"
 	KernelProgShuntRemove4      = "shunt_remove4"
 	KernelProgShuntRemove6      = "shunt_remove6"
 	KernelProgShuntRoot         = "shunt_root"
@@ -527,7 +545,6 @@ const (
 	KernelProgShuntSweep4       = "shunt_sweep4"
 	KernelProgShuntSweep6       = "shunt_sweep6"
 	KernelProgShuntSwitch       = "shunt_switch"
-	KernelProgShuntTagged       = "shunt_tagged"
 	KernelVarCurrent            = "current"
 	KernelVarExportConnState    = "export_conn_state"
 	KernelVarExportCursorLayout = "export_cursor_layout"
@@ -601,6 +618,7 @@ type KernelProgramSpecs struct {
 	ShuntClock     *ebpf.ProgramSpec `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.ProgramSpec `ebpf:"shunt_correct"`
 	ShuntMain      *ebpf.ProgramSpec `ebpf:"shunt_main"`
+	ShuntOdd       *ebpf.ProgramSpec `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.ProgramSpec `ebpf:"shunt_remove4"`
 	ShuntRemove6   *ebpf.ProgramSpec `ebpf:"shunt_remove6"`
 	ShuntRoot      *ebpf.ProgramSpec `ebpf:"shunt_root"`
@@ -609,7 +627,6 @@ type KernelProgramSpecs struct {
 	ShuntSweep4    *ebpf.ProgramSpec `ebpf:"shunt_sweep4"`
 	ShuntSweep6    *ebpf.ProgramSpec `ebpf:"shunt_sweep6"`
 	ShuntSwitch    *ebpf.ProgramSpec `ebpf:"shunt_switch"`
-	ShuntTagged    *ebpf.ProgramSpec `ebpf:"shunt_tagged"`
 }
 
 // KernelMapSpecs contains maps before they are loaded into the kernel.
@@ -629,6 +646,7 @@ type KernelMapSpecs struct {
 	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
 	ServerTraffic  *ebpf.MapSpec `ebpf:"server_traffic"`
 	Servers        *ebpf.MapSpec `ebpf:"servers"`
+	ServiceHints   *ebpf.MapSpec `ebpf:"service_hints"`
 	ServiceIndex   *ebpf.MapSpec `ebpf:"service_index"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
@@ -700,6 +718,7 @@ type KernelMaps struct {
 	Scratch        *ebpf.Map `ebpf:"scratch"`
 	ServerTraffic  *ebpf.Map `ebpf:"server_traffic"`
 	Servers        *ebpf.Map `ebpf:"servers"`
+	ServiceHints   *ebpf.Map `ebpf:"service_hints"`
 	ServiceIndex   *ebpf.Map `ebpf:"service_index"`
 	Services       *ebpf.Map `ebpf:"services"`
 	Slots          *ebpf.Map `ebpf:"slots"`
@@ -721,6 +740,7 @@ func (m *KernelMaps) Close() error {
 		m.Scratch,
 		m.ServerTraffic,
 		m.Servers,
+		m.ServiceHints,
 		m.ServiceIndex,
 		m.Services,
 		m.Slots,
@@ -767,6 +787,7 @@ type KernelPrograms struct {
 	ShuntClock     *ebpf.Program `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.Program `ebpf:"shunt_correct"`
 	ShuntMain      *ebpf.Program `ebpf:"shunt_main"`
+	ShuntOdd       *ebpf.Program `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.Program `ebpf:"shunt_remove4"`
 	ShuntRemove6   *ebpf.Program `ebpf:"shunt_remove6"`
 	ShuntRoot      *ebpf.Program `ebpf:"shunt_root"`
@@ -775,7 +796,6 @@ type KernelPrograms struct {
 	ShuntSweep4    *ebpf.Program `ebpf:"shunt_sweep4"`
 	ShuntSweep6    *ebpf.Program `ebpf:"shunt_sweep6"`
 	ShuntSwitch    *ebpf.Program `ebpf:"shunt_switch"`
-	ShuntTagged    *ebpf.Program `ebpf:"shunt_tagged"`
 }
 
 func (p *KernelPrograms) Close() error {
@@ -783,6 +803,7 @@ func (p *KernelPrograms) Close() error {
 		p.ShuntClock,
 		p.ShuntCorrect,
 		p.ShuntMain,
+		p.ShuntOdd,
 		p.ShuntRemove4,
 		p.ShuntRemove6,
 		p.ShuntRoot,
@@ -791,7 +812,6 @@ func (p *KernelPrograms) Close() error {
 		p.ShuntSweep4,
 		p.ShuntSweep6,
 		p.ShuntSwitch,
-		p.ShuntTagged,
 	)
 }
 

@@ -20,6 +20,7 @@ func (f *Fixture) Clear() {
 	for f.Plane.ServiceIndex.NextKey(nil, &key) == nil {
 		f.must(f.Plane.ServiceIndex.Delete(key))
 	}
+	f.must(bpf.ClearArray[bpf.KernelService](f.Plane.Services))
 	f.filter = bpf.KernelFilter{}
 	f.must(f.Plane.SetFilter(&f.filter))
 	f.Events()

@@ -88,6 +88,10 @@ func (f *Fixture) Apply(s *Service) *Service {
 func (f *Fixture) RemoveService(s *Service) {
 	f.t.Helper()
 	f.must(f.Plane.ServiceIndex.Delete(serviceKey(s)))
+	var k bpf.KernelService
+	f.must(f.Plane.Services.Lookup(s.Index, &k))
+	k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
+	f.must(f.Plane.Services.Put(s.Index, &k))
 	for _, server := range s.applied {
 		f.setServer(server, bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
 	}

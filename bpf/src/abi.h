@@ -290,7 +290,7 @@ enum slot {
 	SLOT_MAIN,
 	SLOT_SETS, /* the first set begins here */
 	SLOT_SLOW = 0, /* in a set */
-	SLOT_TAGGED,
+	SLOT_ODD,
 	SLOTS_IN_SET,
 	PROGRAM_SLOTS = SLOT_SETS + 2 * SLOTS_IN_SET,
 };

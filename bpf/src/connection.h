@@ -77,7 +77,7 @@ static __always_inline void look_up(struct lookup *l, const int v6)
 	struct found found;
 
 	l->recipe = 0;
-	if (!locate(&place, &key, v6))
+	if (!locate(&place, hash_key(&key, v6), v6))
 		return;
 	find(&found, &place, &key, v6);
 	if (!found.entry)
@@ -276,6 +276,7 @@ enum insertion {
 	INSERTED,
 	EXISTS, /* the key has an entry: what was found */
 	NO_ROOM,
+	AGAIN, /* room was made, or was about to be: try once more */
 };
 
 /*
@@ -443,6 +444,8 @@ static __always_inline int make_room(const struct place *place, __u32 tick, cons
 
 struct insert_request {
 	struct key key;
+	__u32 hash; /* of the key */
+	__u32 pad;
 	__u64 recipe; /* in: without a generation; out: what the entry has */
 	__u32 tick;
 	__u32 hop;
@@ -450,45 +453,45 @@ struct insert_request {
 	__u32 slot; /* out */
 };
 
-/* try_insert, making room where needed. */
-static __always_inline enum insertion insert(struct insert_request *r, const int v6)
+/* try_insert of r's key; the entry's recipe and place go to r. */
+static __always_inline enum insertion insert_once(struct insert_request *r, const int v6)
 {
 	__u64 tail = (__u64)r->hop << 32 | r->tick;
-	enum insertion result = NO_ROOM;
+	enum insertion result;
 	struct found found = {};
 	struct place place;
 
-	for (int i = 0; i < INSERT_TRIES; i++) {
-		if (!locate(&place, &r->key, v6))
-			return NO_ROOM;
-		result = try_insert(&found, &place, &r->key, r->recipe, tail, v6);
-		if (result == EXISTS && !found.recipe)
-			continue; /* its slot was just being freed: id goes first */
-		if (result != NO_ROOM)
-			break;
-		if (!make_room(&place, r->tick, v6))
-			break;
-	}
-	r->recipe = found.recipe;
+	if (!locate(&place, r->hash, v6))
+		return NO_ROOM;
+	result = try_insert(&found, &place, &r->key, r->recipe, tail, v6);
 	r->group = place.index;
+	if (result == NO_ROOM)
+		return make_room(&place, r->tick, v6) ? AGAIN : NO_ROOM;
+	if (!found.recipe)
+		return AGAIN; /* the key's slot was just being freed: id goes first */
+	r->recipe = found.recipe;
 	r->slot = found.slot;
 	return result;
 }
 
-__noinline int insert4(struct insert_request *r)
+__noinline int insert_once4(struct insert_request *r)
 {
-	return r ? insert(r, 0) : NO_ROOM;
+	return r ? insert_once(r, 0) : NO_ROOM;
 }
 
-__noinline int insert6(struct insert_request *r)
+__noinline int insert_once6(struct insert_request *r)
 {
-	return r ? insert(r, 1) : NO_ROOM;
+	return r ? insert_once(r, 1) : NO_ROOM;
 }
 
-/* Inserts r's key, by the function of its family. */
+/* Inserts r's key, making room where needed. */
 static __always_inline enum insertion insert_key(struct insert_request *r, const int v6)
 {
-	return v6 ? insert6(r) : insert4(r);
+	enum insertion result = AGAIN;
+
+	for (int i = 0; i < INSERT_TRIES && result == AGAIN; i++)
+		result = v6 ? insert_once6(r) : insert_once4(r);
+	return result == AGAIN ? NO_ROOM : result;
 }
 
 #endif

@@ -21,20 +21,49 @@ static __always_inline __u32 fold_client(const struct key *key, const int v6)
 	return bpf_ntohl(key->source[0]);
 }
 
-/* The index of the service a client's packet is for; false if there is none. */
+static __always_inline int is_service(const struct service *service, const struct key *key, const int v6)
+{
+	__u32 differs = 0;
+
+#pragma unroll
+	for (int i = 0; i < (v6 ? 4 : 1); i++)
+		differs |= service->key.address[i] ^ key->destination[i];
+	return !differs && service->key.port == (__u16)(key->id >> 16) &&
+	       service->key.protocol == (__u8)(key->id >> ID_PROTOCOL) && service->key.family == (v6 ? 6 : 4) &&
+	       service->life == LIFE_LIVE;
+}
+
+/*
+ * The index of the service a client's packet is for; false if there is none.
+ * Which index it had last time is tried first: an array read, not a hash.
+ */
 static __always_inline int find_service(const struct key *key, __u32 *index, const int v6)
 {
-	struct service_key wanted = {
-		.address = { key->destination[0], key->destination[1], key->destination[2], key->destination[3] },
-		.port = (__u16)(key->id >> 16),
-		.protocol = (__u8)(key->id >> ID_PROTOCOL),
-		.family = v6 ? 6 : 4,
-	};
-	__u32 *value = bpf_map_lookup_elem(&service_index, &wanted);
+	__u32 slot = (filter_bit(key->destination, v6) ^ (__u32)(key->id >> 16)) % SERVICE_HINTS;
+	__u32 *hint = bpf_map_lookup_elem(&service_hints, &slot);
+	struct service_key wanted = {};
+	struct service *service;
+	__u32 *value, hinted;
 
+	if (!hint)
+		return 0;
+	hinted = *hint;
+	service = bpf_map_lookup_elem(&services, &hinted);
+	if (service && is_service(service, key, v6)) {
+		*index = hinted;
+		return 1;
+	}
+#pragma unroll
+	for (int i = 0; i < (v6 ? 4 : 1); i++)
+		wanted.address[i] = key->destination[i];
+	wanted.port = (__u16)(key->id >> 16);
+	wanted.protocol = (__u8)(key->id >> ID_PROTOCOL);
+	wanted.family = v6 ? 6 : 4;
+	value = bpf_map_lookup_elem(&service_index, &wanted);
 	if (!value)
 		return 0;
 	*index = *value;
+	*hint = *value;
 	return 1;
 }
 
@@ -47,16 +76,17 @@ static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u6
 	if (!server)
 		return EVENT_FAULT_MAP;
 	reply_key(&r->key, &c->key, server);
+	r->hash = hash_key(&r->key, v6);
 	r->recipe = recipe | BIT(RECIPE_REPLY);
 	r->tick = c->tick;
 	r->hop = c->hop;
 	switch (insert_key(r, v6)) {
 	case INSERTED:
 		return EVENT_NONE;
-	case NO_ROOM:
-		return EVENT_DROP_TABLE_FULL;
-	default:
+	case EXISTS:
 		return EVENT_DROP_REPLY_COLLISION;
+	default:
+		return EVENT_DROP_TABLE_FULL;
 	}
 }
 
@@ -137,7 +167,6 @@ static __always_inline enum event create(struct slow *c, const int v6)
 {
 	const __u8 protocol = c->key.id >> ID_PROTOCOL;
 	struct insert_request *r = &c->forward;
-	struct traffic *traffic;
 	enum event event;
 	__u32 index, method = 0, state = STATE_UDP;
 
@@ -158,18 +187,22 @@ static __always_inline enum event create(struct slow *c, const int v6)
 		state = next_tcp_state(method == METHOD_NAT ? DIRECTION_INPUT : DIRECTION_INPUT_ONLY, c->tcp_flags,
 				       STATE_NONE);
 	r->key = c->key;
+	r->hash = c->hash;
 	r->tick = c->tick;
-	r->hop = c->hop;
 	r->recipe = with_server((__u64)state << RECIPE_STATE, index, method);
-	if (method == METHOD_NAT)
+	c->hop = 0;
+	if (method == METHOD_NAT) {
 		r->recipe |= BIT(RECIPE_BUSY);
+		c->hop = learn_hop(&c->link);
+	}
+	r->hop = c->hop;
 	switch (insert_key(r, v6)) {
-	case NO_ROOM:
-		return EVENT_DROP_TABLE_FULL;
-	case EXISTS:
-		return adopt(c, r, v6);
 	case INSERTED:
 		break;
+	case EXISTS:
+		return adopt(c, r, v6);
+	default:
+		return EVENT_DROP_TABLE_FULL;
 	}
 	c->recipe = r->recipe & ~BIT(RECIPE_BUSY);
 	event = complete_nat(c, &c->recipe, v6);
@@ -181,9 +214,7 @@ static __always_inline enum event create(struct slow *c, const int v6)
 	count_connection(index, state, 1);
 	if (r->recipe & BIT(RECIPE_BUSY))
 		end_claim(r, c->recipe, v6);
-	traffic = bpf_map_lookup_elem(&server_traffic, &index);
-	if (traffic)
-		traffic->connections += 1;
+	c->is_new = 1;
 	return EVENT_NONE;
 }
 

@@ -196,6 +196,8 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	__u32 hop_index;
 
 	if (traffic) {
+		if (p->is_new)
+			traffic->connections += 1;
 		traffic->in_packets += 1;
 		traffic->in_bytes += p->length;
 	}

@@ -21,6 +21,9 @@
 MAP(connections4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
 MAP(connections6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
 MAP(service_index, BPF_MAP_TYPE_HASH, struct service_key, __u32, 1);
+/* By hash of address and port: the index of the service last found there. Only a hint. */
+#define SERVICE_HINTS 16384
+MAP(service_hints, BPF_MAP_TYPE_ARRAY, __u32, __u32, SERVICE_HINTS);
 MAP(services, BPF_MAP_TYPE_ARRAY, __u32, struct service, 1);
 MAP(servers, BPF_MAP_TYPE_ARRAY, __u32, struct server, 1);
 MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);

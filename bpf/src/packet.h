@@ -23,6 +23,7 @@
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define IP_DF 0x4000
 #define EXTENSION_HEADERS 4
+#define EVENT_GO_ODD EVENTS /* not counted: the packet is shunt_odd's */
 
 struct vlan_tag {
 	__be16 tci;
@@ -40,6 +41,7 @@ struct packet {
 	__be16 inner_vlan;
 	__u8 protocol;
 	__u8 tcp_flags;
+	__u8 is_new; /* the first of its connection */
 };
 
 static __always_inline __be16 vlan_id(__be16 tci)
@@ -155,36 +157,72 @@ struct extension_header {
 	__u8 rest[6];
 };
 
-static __always_inline enum event parse_network6(struct packet *p, void *end)
+/* Where shunt_odd leaves what it parsed and takes it from again: parse_network6. */
+struct parsed {
+	__u32 l3; /* offsets: of the frame, */
+	__u32 l4; /* of the network header */
+	__be16 outer_vlan;
+	__be16 inner_vlan;
+	__be16 eth_proto;
+	__u8 protocol;
+	__u8 pad;
+};
+
+static __always_inline int is_extension(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING;
+}
+
+/* Skips extension headers from *offset on; EVENT_NONE and the protocol, or why not. */
+static __always_inline enum event skip_extensions(struct packet *p, __u32 *offset, void *end)
+{
+	for (int i = 0; i < EXTENSION_HEADERS && is_extension(p->protocol); i++) {
+		struct extension_header *extension = p->l3 + *offset;
+
+		if ((void *)(extension + 1) > end)
+			return EVENT_PASS_MALFORMED;
+		p->protocol = extension->next;
+		*offset += (extension->length + 1) * 8;
+	}
+	return EVENT_NONE;
+}
+
+/*
+ * As parse_network4. Extension headers are for those who give scratch memory;
+ * others get EVENT_GO_ODD. The offset goes by way of that memory, or the
+ * verifier would walk all that follows for each number of headers.
+ */
+static __always_inline enum event parse_network6(struct packet *p, void *end, struct parsed *scratch)
 {
 	struct ipv6hdr *ip6 = p->l3;
-	__u8 next = ip6->nexthdr;
 	__u32 offset = sizeof(*ip6);
+	enum event event;
 
 	if (ip6->version != 6)
 		return EVENT_PASS_MALFORMED;
+	p->protocol = ip6->nexthdr;
 	p->length = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
-	for (int i = 0; i < EXTENSION_HEADERS; i++) {
-		struct extension_header *extension = p->l3 + offset;
-
-		if (next == IPPROTO_FRAGMENT)
-			return EVENT_PASS_FRAGMENT;
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_ROUTING)
-			break;
-		if ((void *)(extension + 1) > end)
-			return EVENT_PASS_MALFORMED;
-		next = extension->next;
-		offset += (extension->length + 1) * 8;
+	if (!scratch && is_extension(p->protocol))
+		return EVENT_GO_ODD;
+	if (scratch) {
+		event = skip_extensions(p, &offset, end);
+		if (event != EVENT_NONE)
+			return event;
+		STORE(&scratch->l4, offset);
+		STORE(&scratch->protocol, p->protocol);
+		offset = LOAD(&scratch->l4) & 0x3fff;
+		p->protocol = LOAD(&scratch->protocol);
 	}
-	p->protocol = next;
+	if (p->protocol == IPPROTO_FRAGMENT)
+		return EVENT_PASS_FRAGMENT;
 	p->l4 = p->l3 + offset;
 	return EVENT_NONE;
 }
 
 /* Ports, protocol and TCP flags; EVENT_NONE or why the packet is not for the table. */
-static __always_inline enum event parse_transport(struct packet *p, void *end, const int v6)
+static __always_inline enum event parse_transport(struct packet *p, void *end, struct parsed *scratch, const int v6)
 {
-	enum event event = v6 ? parse_network6(p, end) : parse_network4(p, end);
+	enum event event = v6 ? parse_network6(p, end, scratch) : parse_network4(p, end);
 	struct tcphdr *tcp = p->l4;
 	struct udphdr *udp = p->l4;
 

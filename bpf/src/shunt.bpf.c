@@ -23,14 +23,23 @@ static __always_inline int is_settled(const struct packet *p, const struct found
 	       (found->recipe & (BIT(RECIPE_REPLY) | BIT(RECIPE_PROVEN))) != BIT(RECIPE_REPLY);
 }
 
+/* Hands the packet to shunt_odd; comes back only if that is not there. */
+static __always_inline int go_odd(struct xdp_md *ctx)
+{
+	bpf_tail_call(ctx, &slots, slot_set + SLOT_ODD);
+	return finish(EVENT_FAULT_MAP);
+}
+
 /* Hands the packet to shunt_slow; comes back only if that is not there. */
-static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, int is_virtual, int is_hit, const int v6)
+static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual, int is_hit,
+				   const int v6)
 {
 	struct slow *s = slow_scratch();
 
 	if (!s)
 		return finish(EVENT_FAULT_MAP);
 	s->key = p->key;
+	s->hash = hash;
 	s->l3 = p->l3 - (void *)(long)ctx->data;
 	s->l4 = p->l4 - (void *)(long)ctx->data;
 	s->tick = p->tick;
@@ -42,11 +51,12 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, i
 	s->is_v6 = v6;
 	s->is_virtual = is_virtual;
 	s->is_hit = is_hit;
+	s->is_new = 0;
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_SLOW);
 	return finish(EVENT_FAULT_MAP);
 }
 
-static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, const int v6)
+static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct parsed *scratch, const int v6)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct found found;
@@ -59,27 +69,30 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, const 
 	is_virtual = may_be_virtual(p, v6);
 	if (!is_virtual && !may_be_server(p, v6))
 		return finish(EVENT_PASS_NOT_OURS);
-	event = parse_transport(p, end, v6);
+	event = parse_transport(p, end, scratch, v6);
+	if (event == EVENT_GO_ODD)
+		return go_odd(ctx);
 	if (event != EVENT_NONE)
 		return finish(event);
-	if (!locate(&place, &p->key, v6))
+	if (!locate(&place, hash_key(&p->key, v6), v6))
 		return finish(EVENT_FAULT_MAP);
 	p->tick = now_tick();
+	p->is_new = 0;
 	find(&found, &place, &p->key, v6);
 	if (!found.entry)
-		return is_virtual ? go_slow(ctx, p, 1, 0, v6) : finish(EVENT_PASS_NO_SERVICE);
+		return is_virtual ? go_slow(ctx, p, place.hash, 1, 0, v6) : finish(EVENT_PASS_NO_SERVICE);
 	if (!is_settled(p, &found))
-		return go_slow(ctx, p, is_virtual, 1, v6);
+		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
 	return follow(ctx, p, found.recipe, found.hop, v6);
 }
 
-/* The network layer, which p->l3 and p->eth_proto say. */
-static __always_inline int dispatch_network(struct xdp_md *ctx, struct packet *p)
+/* The network layer, which p->l3 and p->eth_proto say; scratch as for parse_network6. */
+static __always_inline int dispatch_network(struct xdp_md *ctx, struct packet *p, struct parsed *scratch)
 {
 	if (p->eth_proto == bpf_htons(ETH_P_IP))
-		return dispatch(ctx, p, 0);
+		return dispatch(ctx, p, scratch, 0);
 	if (p->eth_proto == bpf_htons(ETH_P_IPV6))
-		return dispatch(ctx, p, 1);
+		return dispatch(ctx, p, scratch, 1);
 	return finish(EVENT_PASS_NOT_OURS);
 }
 
@@ -91,16 +104,14 @@ int shunt_main(struct xdp_md *ctx)
 
 	if (!parse_link(&p, (void *)(long)ctx->data, end))
 		return finish(EVENT_PASS_MALFORMED);
-	if (is_vlan(p.eth_proto)) {
-		bpf_tail_call(ctx, &slots, slot_set + SLOT_TAGGED);
-		return finish(EVENT_FAULT_MAP);
-	}
-	return dispatch_network(ctx, &p);
+	if (is_vlan(p.eth_proto))
+		return go_odd(ctx);
+	return dispatch_network(ctx, &p, 0);
 }
 
-/* As shunt_main, of packets with one or two VLAN tags: apart, for the verifier's sake. */
+/* As shunt_main, of packets with VLAN tags or IPv6 extension headers: apart, for the verifier's sake. */
 SEC("xdp.frags")
-int shunt_tagged(struct xdp_md *ctx)
+int shunt_odd(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct slow *s = slow_scratch();
@@ -108,18 +119,22 @@ int shunt_tagged(struct xdp_md *ctx)
 
 	if (!s)
 		return finish(EVENT_FAULT_MAP);
-	if (!parse_link(&p, data, end) || !parse_tag(&p, &p.outer_vlan, end))
+	if (!parse_link(&p, data, end))
+		return finish(EVENT_PASS_MALFORMED);
+	if (is_vlan(p.eth_proto) && !parse_tag(&p, &p.outer_vlan, end))
 		return finish(EVENT_PASS_MALFORMED);
 	if (is_vlan(p.eth_proto) && !parse_tag(&p, &p.inner_vlan, end))
 		return finish(EVENT_PASS_MALFORMED);
 	/* By way of memory, or the verifier would walk all that follows for each number of tags. */
-	STORE(&s->l3, p.l3 - data);
-	STORE(&s->inner_vlan, p.inner_vlan);
-	STORE(&s->eth_proto, p.eth_proto);
-	p.l3 = data + (LOAD(&s->l3) & 0x1f);
-	p.inner_vlan = LOAD(&s->inner_vlan);
-	p.eth_proto = LOAD(&s->eth_proto);
-	return dispatch_network(ctx, &p);
+	STORE(&s->parsed.l3, p.l3 - data);
+	STORE(&s->parsed.outer_vlan, p.outer_vlan);
+	STORE(&s->parsed.inner_vlan, p.inner_vlan);
+	STORE(&s->parsed.eth_proto, p.eth_proto);
+	p.l3 = data + (LOAD(&s->parsed.l3) & 0x1f);
+	p.outer_vlan = LOAD(&s->parsed.outer_vlan);
+	p.inner_vlan = LOAD(&s->parsed.inner_vlan);
+	p.eth_proto = LOAD(&s->parsed.eth_proto);
+	return dispatch_network(ctx, &p, &s->parsed);
 }
 
 /* follow, of the packet in s, whose headers are looked at anew. */
@@ -131,6 +146,7 @@ static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const
 
 	p.key = s->key;
 	p.length = s->length;
+	p.is_new = s->is_new;
 	p.outer_vlan = s->outer_vlan;
 	p.inner_vlan = s->inner_vlan;
 	p.l3 = data + l3;
@@ -173,8 +189,8 @@ static __always_inline int refuse(struct xdp_md *ctx, const struct slow *s, enum
 	return s->is_v6 ? answer6(ctx, &r) : answer4(ctx, &r);
 }
 
-/* Reference to the hop that leads back to where the packet came from. */
-static __always_inline __u32 learn_packet_hop(struct xdp_md *ctx, struct slow *s)
+/* Notes how the packet came, for the hop that leads back there. */
+static __always_inline int view_link(struct xdp_md *ctx, struct slow *s)
 {
 	struct ethhdr *eth = (void *)(long)ctx->data;
 
@@ -185,7 +201,7 @@ static __always_inline __u32 learn_packet_hop(struct xdp_md *ctx, struct slow *s
 	s->link.ifindex = ctx->ingress_ifindex;
 	s->link.outer_vlan = s->outer_vlan;
 	s->link.inner_vlan = s->inner_vlan;
-	return learn_hop(&s->link);
+	return 1;
 }
 
 /* Packets that make a connection, change one's state, or come when a second has passed. */
@@ -196,9 +212,8 @@ int shunt_slow(struct xdp_md *ctx)
 	enum settled settled = SETTLED_DEAD;
 	enum event event;
 
-	if (!s)
+	if (!s || !view_link(ctx, s))
 		return finish(EVENT_FAULT_MAP);
-	s->hop = s->is_virtual ? learn_packet_hop(ctx, s) : 0;
 	if (s->is_hit)
 		settled = s->is_v6 ? settle6(s) : settle4(s);
 	if (settled == SETTLED_BUSY)

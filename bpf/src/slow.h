@@ -14,6 +14,7 @@
 struct slow {
 	/* The packet, as struct packet has it, with offsets from the frame's start. */
 	struct key key;
+	__u32 hash; /* of the key */
 	__u32 l3;
 	__u32 l4;
 	__u32 tick;
@@ -25,12 +26,10 @@ struct slow {
 	__u8 is_v6;
 	__u8 is_virtual; /* the destination may be a service's */
 	__u8 is_hit; /* it has an entry, which asks for more than to be followed */
-	__u8 pad;
-	__be16 eth_proto;
-	__u16 pad1;
+	__u8 is_new; /* out: the connection was made for this packet */
+	__u16 pad;
 
-	/* in: reference to the hop a client's packet came from, 0: do not look; out: a reply's */
-	__u32 hop;
+	__u32 hop; /* out: reference to the client's next hop */
 	__u64 recipe; /* out: to be followed */
 
 	/* settle's */
@@ -42,6 +41,7 @@ struct slow {
 	struct insert_request reply;
 
 	struct link_view link;
+	struct parsed parsed;
 	__u64 fib[8]; /* struct bpf_fib_lookup: its unnamed unions have no Go type */
 };
 

@@ -48,6 +48,7 @@ struct place {
 	void *group;
 	void *near; /* the half of its set that is searched first, */
 	void *far; /* and the other */
+	__u32 hash; /* of the key */
 	__u32 index; /* of the group */
 	__u32 near_slot; /* of the first entry in near */
 	__u32 far_slot;
@@ -133,10 +134,9 @@ static __always_inline void *group_at(__u32 index, const int v6)
 	return v6 ? bpf_map_lookup_elem(&connections6, &index) : bpf_map_lookup_elem(&connections4, &index);
 }
 
-/* Fills in where the key's entry can be; false only if the array is too small. */
-static __always_inline int locate(struct place *place, const struct key *key, const int v6)
+/* Fills in where a key of that hash can be; false only if the array is too small. */
+static __always_inline int locate(struct place *place, __u64 hash, const int v6)
 {
-	__u64 hash = hash_key(key, v6);
 	__u32 index = hash * (v6 ? groups6 : groups4) >> 32;
 	__u32 half = hash & 1;
 	__u32 set = ((hash >> 1 & 0x7fff) * SETS) >> 15;
@@ -144,6 +144,7 @@ static __always_inline int locate(struct place *place, const struct key *key, co
 
 	/* Or clang adds the two by "or", of which the verifier keeps no upper bound. */
 	asm volatile("" : "+r"(set_offset));
+	place->hash = hash;
 	place->index = index;
 	place->near_slot = (set * 2 + half) * (WAYS / 2);
 	place->far_slot = (set * 2 + (half ^ 1)) * (WAYS / 2);

@@ -217,6 +217,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	enum direction direction = DIRECTION_INPUT_ONLY;
 	int is_reply, spaced;
 	__u64 recipe;
+	__u32 hop;
 
 	hit->key = r->key;
 	if (v6)
@@ -253,14 +254,17 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		return SETTLED;
 	}
 	r->recipe = forward->recipe;
-	if (direction == DIRECTION_INPUT && (forward->recipe != recipe || (r->hop && r->hop != forward->hop))) {
+	if (direction != DIRECTION_INPUT)
+		return SETTLED;
+	hop = learn_hop(&r->link);
+	if (forward->recipe != recipe || (hop && hop != forward->hop)) {
 		look_up_reply(other, &r->key, recipe_server(forward->recipe), v6);
 		if (other->recipe)
 			mirror(other, forward->recipe, 0, v6);
-		if (r->hop && r->hop != forward->hop) {
-			set_hop(forward, r->hop, v6);
+		if (hop && hop != forward->hop) {
+			set_hop(forward, hop, v6);
 			if (other->recipe)
-				set_hop(other, r->hop, v6);
+				set_hop(other, hop, v6);
 			count(EVENT_NOTE_HOP_CHANGED);
 		}
 	}
