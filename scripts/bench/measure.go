@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/shunt-lb/shunt/bpf/bpftest/bench"
+)
+
+// counted is what the guest prints after its marker: instructions as nanoseconds.
+type counted struct {
+	Rows  []bench.Row       `json:"rows"`
+	Sweep bench.SweepResult `json:"sweep"`
+}
+
+const marker = "shunt-bench "
+
+// guestSweep is small enough to be made under emulation; costs are for each
+// connection.
+const guestSweep = 1 << 14
+
+func measureInGuest(quick bool) error {
+	rows, err := bench.Rows(options(quick, true))
+	if err != nil {
+		return err
+	}
+	sweep, err := bench.Sweep(guestSweep, 1)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(counted{rows, sweep})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Printf("\n%s%s\n", marker, text)
+	return err
+}
+
+// measure runs on this machine and, for want of a counter, in the guest.
+func measure(ctx context.Context, quick bool) (result, error) {
+	r := describe()
+	var err error
+	if r.Rows, err = bench.Rows(options(quick, false)); err != nil {
+		return r, err
+	}
+	rounds := 5
+	if quick {
+		rounds = 3
+	}
+	sweep, err := bench.Sweep(million, rounds)
+	if err != nil {
+		return r, err
+	}
+	r.Sweep = &sweep
+	r.Rows = append(r.Rows, sweep.Row)
+	counter := bench.OpenCounter()
+	if counter != nil {
+		return r, counter.Close()
+	}
+	fmt.Fprintln(os.Stderr, "no hardware counter of instructions: counting them in the guest")
+	r.Instructions = "icount-6.1"
+	guest, err := runGuest(ctx, quick)
+	if err != nil {
+		return r, err
+	}
+	r.merge(guest)
+	return r, nil
+}
+
+// merge takes the instructions from the guest's rows. What the guest measured at
+// fewer connections only is taken from there and says so.
+func (r *result) merge(guest counted) {
+	byName := map[string]bench.Row{}
+	for _, row := range guest.Rows {
+		byName[row.Name] = row
+	}
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if found, ok := byName[row.Name]; ok {
+			row.Instructions = found.NS
+			continue
+		}
+		if row.Name == r.Sweep.Row.Name {
+			row.Instructions = guest.Sweep.Row.NS
+			row.Note += fmt.Sprintf("; instructions at %d connections", guest.Sweep.Connections)
+			continue
+		}
+		base := filepath.Dir(row.Name)
+		for _, size := range []string{"65536", "1"} {
+			if found, ok := byName[base+"/"+size]; ok {
+				row.Instructions, row.Note = found.NS, "instructions at "+size+" connections, the table as full"
+				break
+			}
+		}
+	}
+	r.Sweep.Row = r.Rows[len(r.Rows)-1]
+}
+
+// runGuest builds this program and runs it in the guest.
+func runGuest(ctx context.Context, quick bool) (c counted, err error) {
+	folder, err := os.MkdirTemp("", "shunt-bench-")
+	if err != nil {
+		return c, err
+	}
+	defer os.RemoveAll(folder)
+	binary := filepath.Join(folder, "bench")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./scripts/bench")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return c, fmt.Errorf("build for the guest (run me at the top of the repository): %w", err)
+	}
+	args := []string{"-i", "-m", "1024", binary, "-guest"}
+	if quick {
+		args = append(args, "-quick")
+	}
+	guest := exec.CommandContext(ctx, "scripts/guest/run.sh", args...)
+	guest.Stderr = os.Stderr
+	text, err := guest.Output()
+	if err != nil {
+		return c, fmt.Errorf("count instructions in the guest: %w\n%s", err, text)
+	}
+	_, rest, found := bytes.Cut(text, []byte("\n"+marker))
+	if !found {
+		return c, fmt.Errorf("the guest printed no result:\n%s", text)
+	}
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return c, json.Unmarshal(line, &c)
+}

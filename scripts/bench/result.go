@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-lb/shunt/bpf/bpftest/bench"
+)
+
+// result is bench.json.
+type result struct {
+	Machine      string             `json:"machine"`
+	CPUs         int                `json:"cpus"`
+	Kernel       string             `json:"kernel"`
+	Instructions string             `json:"instructions_from"` // hardware, or icount-6.1
+	Rows         []bench.Row        `json:"rows"`
+	Sweep        *bench.SweepResult `json:"sweep,omitempty"`
+}
+
+func describe() result {
+	r := result{CPUs: runtime.NumCPU(), Machine: "unknown", Instructions: "hardware"}
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if name, value, found := strings.Cut(line, ":"); found && strings.TrimSpace(name) == "model name" {
+				r.Machine = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		r.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	return r
+}
+
+// goal is what the issue asks of a row, net of the wrapper.
+type goal struct {
+	prefix       string
+	instructions float64 // IPv4; 100 more for IPv6
+	ratio        float64 // of floor-lookup's time, with more than one connection
+}
+
+var goals = []goal{
+	{"dr-hit/", 300, 0.7}, {"nat-hit/", 330, 0.7}, {"nat-reply/", 330, 0.7},
+	{"not-ours/", 130, 0}, {"new-dr/", 900, 0}, {"new-nat/", 1300, 0},
+}
+
+const (
+	goalSweepSeconds = 0.15 // at a million connections
+	goalBytesEach    = 176
+	million          = 1 << 20
+)
+
+// print writes the table of goals and results.
+func (r result) print(w io.Writer) {
+	fmt.Fprintf(w, "%s, %d CPUs, kernel %s; instructions: %s\n\n", r.Machine, r.CPUs, r.Kernel, r.Instructions)
+	fmt.Fprintf(w, "%-30s %12s %6s %9s %8s %6s  %s\n", "row", "instructions", "goal", "ns", "x floor", "goal", "verdict")
+	for _, row := range r.Rows {
+		r.printRow(w, row)
+	}
+	if s := r.Sweep; s != nil {
+		seconds := "-"
+		verdict := ""
+		if s.Connections == million {
+			seconds, verdict = fmt.Sprint(goalSweepSeconds), judge(s.Seconds <= goalSweepSeconds)
+		}
+		fmt.Fprintf(w, "\nsweep of %d connections, %d removed: %.3f s, goal %s: %s\n", s.Connections, s.Removed, s.Seconds, seconds, verdict)
+		fmt.Fprintf(w, "memory: %.0f B for each NAT connection, goal %d: %s\n", s.BytesEach, goalBytesEach, judge(s.BytesEach <= goalBytesEach))
+	}
+}
+
+func (r result) printRow(w io.Writer, row bench.Row) {
+	var verdicts []string
+	limit, bound := "", ""
+	for _, g := range goals {
+		if !strings.HasPrefix(row.Name, g.prefix) {
+			continue
+		}
+		allowed := g.instructions
+		if strings.Contains(row.Name, "6/") || strings.HasSuffix(row.Name, "6") && !strings.HasSuffix(row.Name, "1048576") && !strings.HasSuffix(row.Name, "65536") {
+			allowed += 100
+		}
+		limit = fmt.Sprintf("%.0f", allowed)
+		if row.Instructions != nil {
+			verdicts = append(verdicts, judge(*row.Instructions <= allowed))
+		}
+		if g.ratio > 0 && row.FloorRatio != nil && !strings.HasSuffix(row.Name, "/1") {
+			bound = fmt.Sprint(g.ratio)
+			verdicts = append(verdicts, judge(*row.FloorRatio <= g.ratio))
+		}
+	}
+	fmt.Fprintf(w, "%-30s %12s %6s %9s %8s %6s  %s\n", row.Name, figure(row.Instructions, 0), limit,
+		figure(row.NS, 1), figure(row.FloorRatio, 2), bound, strings.Join(verdicts, ", "))
+}
+
+func judge(met bool) string {
+	if met {
+		return "met"
+	}
+	return "MISSED"
+}
+
+func figure(v *float64, digits int) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.*f", digits, *v)
+}
