@@ -49,11 +49,11 @@ type GoldenStep struct {
 // case has and GoldenCase does not know fail the test.
 func Golden(t testing.TB, scheduler director.Scheduler) []GoldenCase {
 	t.Helper()
-	root, err := moduleRoot()
+	dir, err := goldenDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(root, "testdata", "golden", string(scheduler)+".json")
+	path := filepath.Join(dir, string(scheduler)+".json")
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -93,19 +93,21 @@ func (c GoldenCase) Flags() director.SchedulerFlags {
 	return flags
 }
 
-// moduleRoot walks up from the test's directory to go.mod.
-func moduleRoot() (string, error) {
+// goldenDir walks up from the test's directory to the folder: in the source tree,
+// and in a guest, which has only the folders testdata of it.
+func goldenDir() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
+		golden := filepath.Join(dir, "testdata", "golden")
+		if _, err := os.Stat(golden); err == nil {
+			return golden, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", fmt.Errorf("no go.mod above %s: golden data is read from the source tree", dir)
+			return "", fmt.Errorf("no testdata/golden above %s: golden data is read from the source tree", dir)
 		}
 		dir = parent
 	}
