@@ -1,0 +1,13 @@
+// Package labtest holds the tests of the whole: the real shuntd and shunt, in
+// the namespace lab, with real clients and servers. It has no code of its own.
+//
+// A test starts a lab of director/directortest, a daemon in its director's
+// namespace (daemon_test.go), configures it by the CLI as an operator does, and
+// sends traffic (client_test.go). What it asserts it reads from the director's
+// own counters too: a lab may answer all requests while they bypass the director.
+//
+// Waiting is for a line in the daemon's log, for a counter, or for a duration
+// that is the subject of the test. A limit ends a wait that leads nowhere; it is
+// never part of what is asserted. Nothing is left behind: the binaries, the pins
+// and the namespaces end with the test.
+package labtest
