@@ -27,7 +27,7 @@ func (w *world) counts() (c counts, err error) {
 		}
 	}
 	var traffic []bpf.KernelTraffic
-	for i := uint32(1); i <= servers; i++ {
+	for i := w.firstServer(); i < w.firstServer()+servers; i++ {
 		if err := w.Maps[bpf.KernelMapServerTraffic].Lookup(i, &traffic); err != nil {
 			return c, fmt.Errorf("read traffic: %w", err)
 		}
@@ -118,7 +118,7 @@ func (w *world) connect(h *harness) error {
 // checkLoads proves that the servers have so many connections.
 func (w *world) checkLoads(want uint64) error {
 	var sum uint64
-	for i := uint32(1); i <= servers; i++ {
+	for i := w.firstServer(); i < w.firstServer()+servers; i++ {
 		var load bpf.KernelServerLoad
 		if err := w.Maps[bpf.KernelMapLoads].Lookup(i, &load); err != nil {
 			return fmt.Errorf("read loads: %w", err)
@@ -155,7 +155,7 @@ func (h *harness) fillFloor(w *world) error {
 		keys4, keys6 = keys4[:0], keys6[:0]
 		return err
 	}
-	virtual := bpf.Address(w.family.virtual)
+	virtual := bpf.Address(w.virtual)
 	for i := range w.connections {
 		client := bpf.Address(offset(w.family.clients, i>>8))
 		ports := uint32(bpf.Port(uint16(1024+i&0xff))) | uint32(bpf.Port(virtualPort))<<16

@@ -39,7 +39,7 @@ func newPlan(w *world, d direction, flags uint8, o order) BenchPlan {
 		Multiplier: 1, Addend: 1, Mask: w.connections - 1,
 		Client: lastWord(w.family.clients), Server: lastWord(w.family.servers), ServerPort: virtualPort,
 	}
-	source, destination := w.family.clients, w.family.virtual
+	source, destination := w.family.clients, w.virtual
 	kinds := [...][2]BenchVary{
 		toService:  {BenchVaryVARY_CLIENT4, BenchVaryVARY_CLIENT6},
 		fromServer: {BenchVaryVARY_REPLY4, BenchVaryVARY_REPLY6},

@@ -38,8 +38,8 @@ type Options struct {
 	Log func(format string, args ...any)
 }
 
-// newConnections is how many a world for the rows of new connections has room
-// for, four times what its rounds make: nothing is evicted.
+// newConnections is how many the table for the rows of new connections has room
+// for, several times what its rounds make: nothing is evicted.
 const newConnections = 1 << 16
 
 func (o Options) withDefaults() Options {
@@ -75,22 +75,84 @@ func Rows(o Options) ([]Row, error) {
 	defer runtime.UnlockOSThread()
 	b := bench{Options: o.withDefaults(), counter: OpenCounter()}
 	defer b.counter.Close()
-	for _, f := range []family{family4, family6} {
-		for _, size := range b.Sizes {
+	if err := b.small(); err != nil {
+		return nil, err
+	}
+	for _, size := range b.Sizes {
+		if size == 1 {
+			continue
+		}
+		for _, f := range []family{family4, family6} {
 			for _, protocol := range []uint8{tcp, udp} {
-				if err := b.hits(f, protocol, size); err != nil {
+				if err := b.large(f, protocol, size); err != nil {
 					return nil, err
 				}
 			}
 		}
-		if err := b.news(f); err != nil {
-			return nil, err
-		}
-		if err := b.refreshes(f); err != nil {
-			return nil, err
-		}
 	}
 	return b.rows, nil
+}
+
+// small measures what needs few connections, all in one table: loading the
+// programs takes longest.
+func (b *bench) small() error {
+	coll, err := load(worldOptions{connections4: newConnections, connections6: newConnections, refresh: forever})
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	for _, f := range []family{family4, family6} {
+		for _, protocol := range []uint8{tcp, udp} {
+			nat, dr, err := worlds(coll, f, protocol, 1)
+			if err == nil {
+				err = b.hits(nat, dr)
+			}
+			if err == nil && (protocol == tcp || !f.v6) {
+				err = b.news(nat, dr)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	refreshed, err := load(worldOptions{connections4: 1, connections6: 1})
+	if err != nil {
+		return err
+	}
+	defer refreshed.Close()
+	for _, f := range []family{family4, family6} {
+		nat, dr, err := worlds(refreshed, f, tcp, 1)
+		if err == nil {
+			err = b.refreshes(nat, dr)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// large measures hits among many connections, one method to a table: the same
+// share of each is in use.
+func (b *bench) large(f family, protocol uint8, size uint32) error {
+	o := worldOptions{refresh: forever}
+	if f.v6 {
+		o.connections6 = size
+	} else {
+		o.connections4 = size
+	}
+	var both [2]*world
+	for i, method := range []bpf.KernelMethod{bpf.KernelMethodMETHOD_NAT, bpf.KernelMethodMETHOD_DR} {
+		coll, err := load(o)
+		if err != nil {
+			return err
+		}
+		defer coll.Close()
+		if both[i], err = newWorld(coll, f, protocol, method, size); err != nil {
+			return err
+		}
+	}
+	return b.hits(both[0], both[1])
 }
 
 func label(f family, protocol uint8) string {
@@ -100,34 +162,24 @@ func label(f family, protocol uint8) string {
 	return "tcp" + f.name
 }
 
-// worlds loads one world per method, for the same rows.
-func (b *bench) worlds(o worldOptions) (nat, dr *world, err error) {
-	o.method = bpf.KernelMethodMETHOD_NAT
-	if nat, err = newWorld(o); err != nil {
+// worlds adds one service per method to a fast path.
+func worlds(coll *ebpf.Collection, f family, protocol uint8, connections uint32) (nat, dr *world, err error) {
+	if nat, err = newWorld(coll, f, protocol, bpf.KernelMethodMETHOD_NAT, connections); err != nil {
 		return nil, nil, err
 	}
-	o.method = bpf.KernelMethodMETHOD_DR
-	if dr, err = newWorld(o); err != nil {
-		nat.Close()
-		return nil, nil, err
-	}
-	return nat, dr, nil
+	dr, err = newWorld(coll, f, protocol, bpf.KernelMethodMETHOD_DR, connections)
+	return nat, dr, err
 }
 
 // hits measures the packets of established connections, and the floors.
-func (b *bench) hits(f family, protocol uint8, size uint32) error {
+func (b *bench) hits(nat, dr *world) error {
+	f, protocol, size := nat.family, nat.protocol, nat.connections
 	b.Log("%s, %d connections", label(f, protocol), size)
 	h, err := newHarness(b.counter, size, f.v6)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	nat, dr, err := b.worlds(worldOptions{family: f, protocol: protocol, connections: size, refresh: forever})
-	if err != nil {
-		return err
-	}
-	defer nat.Close()
-	defer dr.Close()
 	if err := nat.connect(h); err != nil {
 		return err
 	}
@@ -163,55 +215,43 @@ func (b *bench) hits(f family, protocol uint8, size uint32) error {
 	return b.take(h, &g)
 }
 
-// news measures the first packets of connections.
-func (b *bench) news(f family) error {
-	protocols := []uint8{tcp}
-	if !f.v6 {
-		protocols = []uint8{tcp, udp}
-	}
-	for _, protocol := range protocols {
-		b.Log("%s, new connections", label(f, protocol))
-		h, err := newHarness(b.counter, 1, f.v6)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		nat, dr, err := b.worlds(worldOptions{family: f, protocol: protocol, connections: newConnections, refresh: forever})
-		if err != nil {
-			return err
-		}
-		defer nat.Close()
-		defer dr.Close()
-		g := group{packets: newConnections / 4 / (b.Rounds + 1), suffix: label(f, protocol)}
-		g.watched("new-dr/"+g.suffix, dr, newPlan(dr, toService, flagSYN, inOrder), connections, bpf.KernelEventEVENT_NONE)
-		g.watched("new-nat/"+g.suffix, nat, newPlan(nat, toService, flagSYN, inOrder), connections, bpf.KernelEventEVENT_NONE)
-		if err := b.take(h, &g); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// refreshes measures the packet that comes a second or more after the last: it
-// writes when the connection was seen.
-func (b *bench) refreshes(f family) error {
-	h, err := newHarness(b.counter, 1, f.v6)
+// news measures the first packets of connections; those of the first client's
+// first port exist.
+func (b *bench) news(nat, dr *world) error {
+	suffix := label(nat.family, nat.protocol)
+	b.Log("%s, new connections", suffix)
+	h, err := newHarness(b.counter, 1, nat.family.v6)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	nat, dr, err := b.worlds(worldOptions{family: f, protocol: tcp, connections: 1})
+	g := group{packets: newConnections / 8 / (b.Rounds + 1), suffix: suffix}
+	for _, w := range []*world{dr, nat} {
+		plan := newPlan(w, toService, flagSYN, inOrder)
+		plan.Index, plan.Mask = 1, math.MaxUint32
+		name := "new-dr/"
+		if w == nat {
+			name = "new-nat/"
+		}
+		g.watched(name+suffix, w, plan, connections, bpf.KernelEventEVENT_NONE)
+	}
+	return b.take(h, &g)
+}
+
+// refreshes measures the packet that comes a second or more after the last: it
+// writes when the connection was seen.
+func (b *bench) refreshes(nat, dr *world) error {
+	h, err := newHarness(b.counter, 1, nat.family.v6)
 	if err != nil {
 		return err
 	}
-	defer nat.Close()
-	defer dr.Close()
+	defer h.Close()
 	for _, w := range []*world{nat, dr} {
 		if err := w.connect(h); err != nil {
 			return err
 		}
 	}
-	g := group{packets: b.Packets, suffix: label(f, tcp) + "/1"}
+	g := group{packets: b.Packets, suffix: label(nat.family, tcp) + "/1"}
 	g.watched("nat-refresh/"+g.suffix, nat, newPlan(nat, toService, flagACK, random), inPackets, bpf.KernelEventEVENT_NONE)
 	g.watched("nat-refresh-reply/"+g.suffix, nat, newPlan(nat, fromServer, flagACK, random), outPackets, bpf.KernelEventEVENT_NONE)
 	g.watched("dr-refresh/"+g.suffix, dr, newPlan(dr, toService, flagACK, random), inPackets, bpf.KernelEventEVENT_NONE)

@@ -39,14 +39,15 @@ func Sweep(size uint32, rounds int) (SweepResult, error) {
 		return result, err
 	}
 	defer h.Close()
-	w, err := newWorld(worldOptions{
-		family: family4, protocol: tcp, method: bpf.KernelMethodMETHOD_NAT, connections: size, refresh: forever,
-		control: []string{bpf.KernelProgShuntSweep4},
-	})
+	coll, err := load(worldOptions{connections4: size, refresh: forever, control: []string{bpf.KernelProgShuntSweep4}})
 	if err != nil {
 		return result, err
 	}
-	defer w.Close()
+	defer coll.Close()
+	w, err := newWorld(coll, family4, tcp, bpf.KernelMethodMETHOD_NAT, size)
+	if err != nil {
+		return result, err
+	}
 	if err := w.connect(h); err != nil {
 		return result, err
 	}
@@ -58,7 +59,7 @@ func Sweep(size uint32, rounds int) (SweepResult, error) {
 	}
 	var loads [servers]bpf.KernelServerLoad
 	for i := range loads {
-		if err := w.Maps[bpf.KernelMapLoads].Lookup(uint32(i+1), &loads[i]); err != nil {
+		if err := w.Maps[bpf.KernelMapLoads].Lookup(w.firstServer()+uint32(i), &loads[i]); err != nil {
 			return result, err
 		}
 	}
@@ -69,7 +70,7 @@ func Sweep(size uint32, rounds int) (SweepResult, error) {
 			return result, fmt.Errorf("write the table: %w", err)
 		}
 		for i := range loads {
-			if err := w.Maps[bpf.KernelMapLoads].Put(uint32(i+1), &loads[i]); err != nil {
+			if err := w.Maps[bpf.KernelMapLoads].Put(w.firstServer()+uint32(i), &loads[i]); err != nil {
 				return result, err
 			}
 		}

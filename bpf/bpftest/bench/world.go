@@ -45,21 +45,24 @@ var (
 	}
 )
 
-// world is the fast path loaded over maps of its own, with one service.
+// world is one service of a loaded fast path.
 type world struct {
 	*ebpf.Collection
 	family      family
+	virtual     netip.Addr
 	protocol    uint8
 	method      bpf.KernelMethod
 	connections uint32
+	index       uint32 // of the service
 }
 
-// worldOptions say what a world is like.
+// firstServer is the index of the service's first server.
+func (w *world) firstServer() uint32 { return 1 + (w.index-1)*servers }
+
+// worldOptions say what a fast path is loaded for.
 type worldOptions struct {
-	family      family
-	protocol    uint8
-	method      bpf.KernelMethod
-	connections uint32 // the table is sized for as many, and so many are made
+	connections4 uint32 // the tables are sized for as many
+	connections6 uint32
 	// refresh is after how many ticks without a packet a connection's last-seen
 	// is written. 0: with every packet; a run is longer than the plane's second,
 	// so that others take forever.
@@ -73,19 +76,17 @@ func groups(connections uint32) uint32 {
 	return uint32(max(1, (uint64(connections)*4+slots-1)/slots))
 }
 
-func newWorld(o worldOptions) (*world, error) {
+// load loads the fast path over maps of its own, without a service.
+func load(o worldOptions) (*ebpf.Collection, error) {
 	spec, err := bpf.LoadKernel()
 	if err != nil {
 		return nil, err
 	}
-	groups4, groups6 := groups(o.connections), uint32(1)
-	if o.family.v6 {
-		groups4, groups6 = groups6, groups4
-	}
+	groups4, groups6 := groups(o.connections4), groups(o.connections6)
 	for name, entries := range map[string]uint32{
 		bpf.KernelMapConnections4: groups4, bpf.KernelMapConnections6: groups6,
 		bpf.KernelMapServiceIndex: 64, bpf.KernelMapServices: 64, bpf.KernelMapServers: 64, bpf.KernelMapLoads: 64,
-		bpf.KernelMapRecounts: 64, bpf.KernelMapServerTraffic: 64, bpf.KernelMapWords: 64,
+		bpf.KernelMapRecounts: 64, bpf.KernelMapServerTraffic: 64, bpf.KernelMapWords: 128,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
@@ -114,57 +115,79 @@ func newWorld(o worldOptions) (*world, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the fast path: %w", err)
 	}
-	w := &world{Collection: coll, family: o.family, protocol: o.protocol, method: o.method, connections: o.connections}
-	if err := w.configure(); err != nil {
+	settings := bpf.KernelSettings{AbiVersion: 1}
+	for i := range settings.Timeout {
+		settings.Timeout[i] = forever
+	}
+	p := putter{coll: coll}
+	p.put(bpf.KernelMapHops, 1, &bpf.KernelHop{
+		DestinationMac: [6]uint8{2, 0, 0, 0, 0, 7}, SourceMac: [6]uint8{2, 0, 0, 0, 0, 1}, Ifindex: loopback, Mtu: 1500,
+	})
+	p.put(".data.settings", 0, &settings)
+	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_MAIN), coll.Programs[bpf.KernelProgShuntMain])
+	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_SLOW), coll.Programs[bpf.KernelProgShuntSlow])
+	if p.err != nil {
 		coll.Close()
-		return nil, fmt.Errorf("configure the fast path: %w", err)
+		return nil, fmt.Errorf("configure the fast path: %w", p.err)
+	}
+	return coll, nil
+}
+
+// newWorld adds a service, its servers and their next hop, as the control plane
+// does; one of each kind. So many connections are to be made.
+func newWorld(coll *ebpf.Collection, f family, protocol uint8, method bpf.KernelMethod, connections uint32) (*world, error) {
+	w := &world{Collection: coll, family: f, virtual: f.virtual, protocol: protocol, method: method, connections: connections, index: 1}
+	if f.v6 {
+		w.index += 4
+	}
+	if protocol == udp {
+		w.index += 2
+	}
+	if method != bpf.KernelMethodMETHOD_NAT {
+		w.index++
+		w.virtual = offset(f.virtual, 1)
+	}
+	if err := w.configure(); err != nil {
+		return nil, fmt.Errorf("configure a service: %w", err)
 	}
 	return w, nil
 }
 
 func (w *world) main() *ebpf.Program { return w.Programs[bpf.KernelProgShuntMain] }
 
-// configure writes the service, its servers and their next hop, as the control
-// plane does.
 func (w *world) configure() error {
-	settings := bpf.KernelSettings{AbiVersion: 1}
-	for i := range settings.Timeout {
-		settings.Timeout[i] = forever
-	}
 	var filter bpf.KernelFilter
-	bit := bpf.FilterBit(w.family.virtual)
+	if err := w.Maps[".data.filter"].Lookup(uint32(0), &filter); err != nil {
+		return err
+	}
+	bit := bpf.FilterBit(w.virtual)
 	filter.VirtualAddress[bit/32] |= 1 << (bit % 32)
 	key := bpf.KernelServiceKey{
-		Address: bpf.Address(w.family.virtual), Port: bpf.Port(virtualPort), Protocol: w.protocol, Family: 4,
+		Address: bpf.Address(w.virtual), Port: bpf.Port(virtualPort), Protocol: w.protocol, Family: 4,
 	}
 	if w.family.v6 {
 		key.Family = 6
 	}
+	list := 1 + (w.index-1)*2*servers // its first word
 	service := bpf.KernelService{
-		Schedule: [2]bpf.KernelSchedule{{List: 1, Servers: servers}}, Key: key,
+		Schedule: [2]bpf.KernelSchedule{{List: list, Servers: servers}}, Key: key,
 		Scheduler: uint8(bpf.KernelSchedulerSCHEDULER_RR), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
 	}
-	p := putter{w: w}
+	p := putter{coll: w.Collection}
 	for i := uint32(0); i < servers; i++ {
 		address := offset(w.family.servers, i)
-		bit := bpf.FilterBit(address)
 		if w.method == bpf.KernelMethodMETHOD_NAT {
+			bit := bpf.FilterBit(address)
 			filter.ServerAddress[bit/32] |= 1 << (bit % 32)
 		}
-		p.put(bpf.KernelMapServers, i+1, w.server(address))
-		p.put(bpf.KernelMapWords, 1+2*i, i+1)
-		p.put(bpf.KernelMapWords, 2+2*i, uint32(1))
+		p.put(bpf.KernelMapServers, w.firstServer()+i, w.server(address))
+		p.put(bpf.KernelMapWords, list+2*i, w.firstServer()+i)
+		p.put(bpf.KernelMapWords, list+2*i+1, uint32(1))
 	}
-	p.put(bpf.KernelMapHops, 1, &bpf.KernelHop{
-		DestinationMac: [6]uint8{2, 0, 0, 0, 0, 7}, SourceMac: [6]uint8{2, 0, 0, 0, 0, 1}, Ifindex: loopback, Mtu: 1500,
-	})
-	p.put(bpf.KernelMapServices, 1, &service)
-	p.put(".data.settings", 0, &settings)
+	p.put(bpf.KernelMapServices, w.index, &service)
 	p.put(".data.filter", 0, &filter)
-	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_MAIN), w.main())
-	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_SLOW), w.Programs[bpf.KernelProgShuntSlow])
 	if p.err == nil {
-		p.err = w.Maps[bpf.KernelMapServiceIndex].Put(&key, uint32(1))
+		p.err = w.Maps[bpf.KernelMapServiceIndex].Put(&key, w.index)
 	}
 	return p.err
 }
@@ -178,26 +201,26 @@ func (w *world) server(address netip.Addr) *bpf.KernelServer {
 		return binary.BigEndian.AppendUint16(a.AsSlice(), port)
 	}
 	return &bpf.KernelServer{
-		Hop: 1, Service: 1, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(w.method),
+		Hop: 1, Service: w.index, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(w.method),
 		Port: bpf.Port(port), VirtualPort: bpf.Port(virtualPort),
-		DeltaL4: bpf.Delta(wire(w.family.virtual, virtualPort), wire(address, port)),
-		DeltaIp: bpf.Delta(w.family.virtual.AsSlice(), address.AsSlice()),
+		DeltaL4: bpf.Delta(wire(w.virtual, virtualPort), wire(address, port)),
+		DeltaIp: bpf.Delta(w.virtual.AsSlice(), address.AsSlice()),
 		Weight:  1, LastWeight: 1, OfferedWeight: 1,
-		Address: bpf.Address(address), VirtualAddress: bpf.Address(w.family.virtual),
+		Address: bpf.Address(address), VirtualAddress: bpf.Address(w.virtual),
 	}
 }
 
 // putter writes map elements until the first error.
 type putter struct {
-	w   *world
-	err error
+	coll *ebpf.Collection
+	err  error
 }
 
 func (p *putter) put(name string, index uint32, value any) {
 	if p.err != nil {
 		return
 	}
-	if err := p.w.Maps[name].Put(index, value); err != nil {
+	if err := p.coll.Maps[name].Put(index, value); err != nil {
 		p.err = fmt.Errorf("map %s: %w", name, err)
 	}
 }
