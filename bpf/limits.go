@@ -46,15 +46,18 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// groups returns how many groups hold that many connections: at two keys each
-// and half load, where the overflow of a group is never used up (decision 0001).
+// slotsPerConnection: two keys (nat) at a load of two fifths, where no group is
+// ever too full for a key (decision 0001).
+const slotsPerConnection = 5
+
+// groups returns how many groups hold that many connections.
 func groups(connections uint64) uint32 {
-	slots := connections * 2 * 2
+	slots := connections * slotsPerConnection
 	return uint32(min(max(1, (slots+slotsPerGroup-1)/slotsPerGroup), math.MaxUint32/2))
 }
 
 // connections is the inverse of groups, for adopted maps.
-func connections(groups uint32) uint64 { return uint64(groups) * slotsPerGroup / 4 }
+func connections(groups uint32) uint64 { return uint64(groups) * slotsPerGroup / slotsPerConnection }
 
 // Granularity is the number of connections by which a table's size is rounded up.
-const Granularity = slotsPerGroup/4 + 1
+const Granularity = slotsPerGroup/slotsPerConnection + 1

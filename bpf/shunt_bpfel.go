@@ -431,6 +431,9 @@ type KernelSlow struct {
 		Hop    uint32
 		Group  uint32
 		Slot   uint32
+		Victim uint64
+		IsLive uint32
+		Pad1   uint32
 	}
 	Reply struct {
 		_   structs.HostLayout
@@ -447,6 +450,9 @@ type KernelSlow struct {
 		Hop    uint32
 		Group  uint32
 		Slot   uint32
+		Victim uint64
+		IsLive uint32
+		Pad1   uint32
 	}
 	Link struct {
 		_           structs.HostLayout

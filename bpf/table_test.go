@@ -221,9 +221,9 @@ func setOf(t *testing.T, f *bpftest.Fixture, p bpftest.Packet) (group, set uint3
 		}
 	}
 	hash += seed[9]*uint64(ports) + seed[10]*uint64(p.Protocol)
-	hash >>= 32
-	return uint32(hash * uint64(table.MaxEntries()) >> 32),
-		uint32(hash>>1&0x7fff) * uint32(bpf.KernelTableShapeSETS) >> 15
+	hash = (hash ^ hash>>29) * 0xbf58476d1ce4e5b9 >> 32
+	product := hash * uint64(table.MaxEntries())
+	return uint32(product >> 32), uint32(uint64(uint32(product)) * uint64(bpf.KernelTableShapeSETS) >> 32)
 }
 
 // places is how many connections of one set there is room for.

@@ -276,7 +276,7 @@ enum insertion {
 	INSERTED,
 	EXISTS, /* the key has an entry: what was found */
 	NO_ROOM,
-	AGAIN, /* room was made, or was about to be: try once more */
+	AGAIN, /* give up the victim, if there is one, and try once more */
 };
 
 /*
@@ -418,28 +418,6 @@ __noinline __u64 choose_victim6(__u32 group, __u32 set_slot, __u32 tick)
 	return choose_victim(group, set_slot, tick, 1);
 }
 
-/*
- * Frees a slot where the place's key can go: an expired connection's or the
- * oldest unproven one's, never a live proven one's. False if there is none.
- */
-static __always_inline int make_room(const struct place *place, __u32 tick, const int v6)
-{
-	__u32 set_slot = place->near_slot < place->far_slot ? place->near_slot : place->far_slot;
-	__u64 victim = v6 ? choose_victim6(place->index, set_slot, tick) : choose_victim4(place->index, set_slot, tick);
-	__u64 *entry, recipe;
-
-	if (!(victim >> 32))
-		return 0;
-	entry = entry_at(place->group, (__u32)victim, v6);
-	if (!entry)
-		return 0;
-	recipe = LOAD(entry + WORDS(v6) + 1);
-	/* The entry may have changed since it was weighed: then the caller looks again. */
-	if (dispensability(entry, tick, v6) && remove_entry(place->index, (__u32)victim, recipe, v6) && !(victim >> 63))
-		count(EVENT_NOTE_EVICTED);
-	return 1;
-}
-
 #define INSERT_TRIES 3
 
 struct insert_request {
@@ -449,9 +427,37 @@ struct insert_request {
 	__u64 recipe; /* in: without a generation; out: what the entry has */
 	__u32 tick;
 	__u32 hop;
-	__u32 group; /* out: where the entry is */
+	__u32 group; /* out: where the entry is, or the victim */
 	__u32 slot; /* out */
+	__u64 victim; /* out: the recipe of the entry to be given up first */
+	__u32 is_live; /* out: the victim has not expired */
+	__u32 pad1;
 };
+
+/*
+ * Chooses whom to give up where the place's key can go: an expired connection or
+ * the oldest unproven one, never a live proven one. False if there is none.
+ */
+static __always_inline int find_victim(struct insert_request *r, const struct place *place, const int v6)
+{
+	__u32 set_slot = place->near_slot < place->far_slot ? place->near_slot : place->far_slot;
+	__u64 victim = v6 ? choose_victim6(place->index, set_slot, r->tick) :
+			    choose_victim4(place->index, set_slot, r->tick);
+	__u64 *entry;
+
+	r->slot = victim;
+	r->is_live = !(victim >> 63);
+	if (!(victim >> 32))
+		return 0;
+	entry = entry_at(place->group, r->slot, v6);
+	if (!entry)
+		return 0;
+	r->victim = LOAD(entry + WORDS(v6) + 1);
+	/* If it has changed since it was weighed, it is not given up: the caller tries once more. */
+	if (!dispensability(entry, r->tick, v6))
+		r->victim = 0;
+	return 1;
+}
 
 /* try_insert of r's key; the entry's recipe and place go to r. */
 static __always_inline enum insertion insert_once(struct insert_request *r, const int v6)
@@ -465,8 +471,9 @@ static __always_inline enum insertion insert_once(struct insert_request *r, cons
 		return NO_ROOM;
 	result = try_insert(&found, &place, &r->key, r->recipe, tail, v6);
 	r->group = place.index;
+	r->victim = 0;
 	if (result == NO_ROOM)
-		return make_room(&place, r->tick, v6) ? AGAIN : NO_ROOM;
+		return find_victim(r, &place, v6) ? AGAIN : NO_ROOM;
 	if (!found.recipe)
 		return AGAIN; /* the key's slot was just being freed: id goes first */
 	r->recipe = found.recipe;
@@ -489,8 +496,11 @@ static __always_inline enum insertion insert_key(struct insert_request *r, const
 {
 	enum insertion result = AGAIN;
 
-	for (int i = 0; i < INSERT_TRIES && result == AGAIN; i++)
+	for (int i = 0; i < INSERT_TRIES && result == AGAIN; i++) {
 		result = v6 ? insert_once6(r) : insert_once4(r);
+		if (result == AGAIN && r->victim && remove_entry(r->group, r->slot, r->victim, v6) && r->is_live)
+			count(EVENT_NOTE_EVICTED);
+	}
 	return result == AGAIN ? NO_ROOM : result;
 }
 

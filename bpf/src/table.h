@@ -114,7 +114,9 @@ static __always_inline void order(void)
 /*
  * Multilinear hashing over 32-bit words: the high half is strongly universal for
  * secret seeds (Lemire and Kaser, "Strongly universal string hashing is fast",
- * 2014), so that no choice of addresses fills one set.
+ * 2014), so that no choice of addresses fills one set. That is pairwise only:
+ * ports in arithmetic progression, as real clients use them, would land at equal
+ * distances; the last step (from SplitMix64, Steele et al. 2014) breaks these up.
  */
 static __always_inline __u32 hash_key(const struct key *key, const int v6)
 {
@@ -126,6 +128,7 @@ static __always_inline __u32 hash_key(const struct key *key, const int v6)
 		hash += seeds[6] * key->destination[1] + seeds[7] * key->destination[2] + seeds[8] * key->destination[3];
 	}
 	hash += seeds[9] * (__u32)key->id + seeds[10] * (key->id >> ID_PROTOCOL);
+	hash = (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ULL;
 	return hash >> 32;
 }
 
@@ -137,9 +140,11 @@ static __always_inline void *group_at(__u32 index, const int v6)
 /* Fills in where a key of that hash can be; false only if the array is too small. */
 static __always_inline int locate(struct place *place, __u64 hash, const int v6)
 {
-	__u32 index = hash * (v6 ? groups6 : groups4) >> 32;
+	/* The group from the product's high half, the set from its low one: independent. */
+	__u64 product = hash * (v6 ? groups6 : groups4);
+	__u32 index = product >> 32;
 	__u32 half = hash & 1;
-	__u32 set = ((hash >> 1 & 0x7fff) * SETS) >> 15;
+	__u32 set = (__u64)(__u32)product * SETS >> 32;
 	__u64 set_offset = set * 2 * HALF_SIZE(v6), half_offset = half * HALF_SIZE(v6);
 
 	/* Or clang adds the two by "or", of which the verifier keeps no upper bound. */
