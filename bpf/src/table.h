@@ -102,12 +102,13 @@ static __always_inline __u64 with_state(__u64 recipe, __u32 state)
 /* Keeps earlier accesses before later ones where the machine does not. */
 static __always_inline void order(void)
 {
-	__u64 scratch = 0;
+	if (weakly_ordered) {
+		__u64 scratch = 0;
 
-	if (weakly_ordered)
 		/* A value-returning atomic is fully ordered: kernel
 		 * Documentation/atomic_t.txt, "ORDERING". */
-		LOAD(&scratch) = __sync_fetch_and_add(&scratch, 0);
+		LOAD(&scratch) = __sync_fetch_and_add(&scratch, 1);
+	}
 	asm volatile("" ::: "memory");
 }
 
