@@ -114,6 +114,53 @@ func testRace(t *testing.T, v6 bool) {
 	diffLoads(t, f, servers...)
 }
 
+// A slot whose id and recipe are of different generations was reused while it was
+// read: its recipe is not followed. TestRace does not meet that for sure.
+func TestReusedSlotIsNotFollowed(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	eachScene(t, f, func(t *testing.T, s *scene) {
+		s.establish(t)
+		f.EditRecipes(func(recipe uint64) uint64 {
+			generation := recipe&uint64(bpf.KernelMasksGENERATION_MASK) + 1
+			return recipe&^uint64(bpf.KernelMasksGENERATION_MASK) | generation
+		})
+		run(t, f, s.reply().Bytes(), passed(s.reply().Bytes()), one("stale-read", "no-service"))
+		if s.protocol == bpftest.TCP {
+			p := s.request()
+			p.Flags = "A"
+			run(t, f, p.Bytes(), dropped, one("stale-read", "midstream"))
+		}
+		if left := f.Entries(); len(left) != 0 {
+			t.Errorf("shown: %+v", left)
+		}
+	})
+}
+
+// A claimed connection is another CPU's to finish: its packets wait, then drop.
+func TestClaimedConnectionIsLeftAlone(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	eachScene(t, f, func(t *testing.T, s *scene) {
+		s.establish(t)
+		const busy = uint64(1) << bpf.KernelRecipeLayoutRECIPE_BUSY
+		f.EditRecipes(func(recipe uint64) uint64 {
+			if recipe>>bpf.KernelRecipeLayoutRECIPE_REPLY&1 == 0 {
+				recipe |= busy
+			}
+			return recipe
+		})
+		run(t, f, s.request().Bytes(), dropped, one("busy"))
+		f.AgeBy(2 * bpftest.Timeouts[bpf.KernelConnStateSTATE_ESTABLISHED])
+		if removed := f.Sweep(); removed != 0 {
+			t.Errorf("the sweep removed %d claimed connections", removed)
+		}
+		f.EditRecipes(func(recipe uint64) uint64 { return recipe &^ busy })
+		if removed := f.Sweep(); removed != 1 {
+			t.Errorf("the sweep removed %d connections, want 1", removed)
+		}
+		diffLoads(t, f, s.service.Servers...)
+	})
+}
+
 // raceServices are two services, of two NAT servers and one DR server each.
 func raceServices(f *bpftest.Fixture, v6 bool) []*bpftest.Service {
 	a := families[flag(v6)]

@@ -70,6 +70,13 @@ func (f *Fixture) Age(ticks uint32) {
 	f.edit(func(_ *uint64, seen *uint32) { *seen -= ticks })
 }
 
+// EditRecipes changes the recipes of all connections: for tables that only a
+// race could bring about.
+func (f *Fixture) EditRecipes(change func(recipe uint64) uint64) {
+	f.t.Helper()
+	f.edit(func(recipe *uint64, _ *uint32) { *recipe = change(*recipe) })
+}
+
 // AgeBy is Age with a duration, rounded up.
 func (f *Fixture) AgeBy(d time.Duration) {
 	f.t.Helper()
