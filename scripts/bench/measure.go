@@ -58,6 +58,15 @@ func measure(ctx context.Context, quick bool) (result, error) {
 	}
 	r.Sweep = &sweep
 	r.Rows = append(r.Rows, sweep.Row)
+	if !quick {
+		for _, keys := range []uint32{1, 1 << 16, million, 2 * million} {
+			c, err := bench.Compare(keys, rounds)
+			if err != nil {
+				return r, err
+			}
+			r.HashTable = append(r.HashTable, c)
+		}
+	}
 	counter := bench.OpenCounter()
 	if counter != nil {
 		return r, counter.Close()

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -73,7 +72,7 @@ type worldOptions struct {
 // groups is how many groups bpf.Open gives a table of so many connections.
 func groups(connections uint32) uint32 {
 	const slots = uint64(bpf.KernelTableShapeSLOTS)
-	return uint32(max(1, (uint64(connections)*4+slots-1)/slots))
+	return uint32(max(1, (uint64(connections)*5+slots-1)/slots))
 }
 
 // load loads the fast path over maps of its own, without a service.
@@ -90,19 +89,13 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
-	// The same in each run, so that keys lie at the same places of their sets.
-	var seeds [12]uint64
-	draw := rand.New(rand.NewPCG(1, 2))
-	for i := range seeds {
-		seeds[i] = draw.Uint64()
-	}
 	var weak uint8
 	if runtime.GOARCH != "amd64" {
 		weak = 1
 	}
 	for name, value := range map[string]any{
 		"groups4": groups4, "groups6": groups6, "tick_shift": uint32(6), "refresh_ticks": o.refresh,
-		"seeds": seeds, "slot_set": uint32(bpf.KernelSlotSLOT_SETS), "weakly_ordered": weak,
+		"seeds": seeds(2), "slot_set": uint32(bpf.KernelSlotSLOT_SETS), "weakly_ordered": weak,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set constant %s: %w", name, err)

@@ -1,0 +1,27 @@
+package bench
+
+import (
+	"testing"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/bpf/bpftest"
+)
+
+// The tables that are measured are as full as those in use.
+func TestTablesAreAsLargeAsThePlanes(t *testing.T) {
+	const connections = 10000
+	p, err := bpf.Open(bpftest.PinDir(t), bpf.Limits{
+		Connections4: connections, Connections6: connections, Services: 1, Servers: 1, Words: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Remove(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if got, want := groups(connections), p.Connections4.MaxEntries(); got != want {
+		t.Errorf("a table of %d connections is measured with %d groups, and has %d", connections, got, want)
+	}
+}
