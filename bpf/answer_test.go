@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/bpftest"
 )
@@ -129,6 +131,7 @@ func testTooBig(t *testing.T, s *scene) {
 // The limit is for a tick: packets within one see it, the next tick begins anew.
 func TestAnswersAreLimited(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{AnswersPerTick: 3})
+	stayOnOneCPU(t, f) // each has its own budget
 	s := newScene(t, f, families[0], bpftest.UDP)
 	frame := s.request().Bytes()
 	for attempt := 0; ; attempt++ {
@@ -157,6 +160,28 @@ func now(t *testing.T, f *bpftest.Fixture) uint32 {
 		t.Fatal(err)
 	}
 	return tick
+}
+
+// stayOnOneCPU keeps the fixture's packets on one CPU until the test ends.
+func stayOnOneCPU(t *testing.T, f *bpftest.Fixture) {
+	t.Helper()
+	var all, one unix.CPUSet
+	var err error
+	f.Do(func() {
+		if err = unix.SchedGetaffinity(0, &all); err == nil {
+			one.Set(allowedCPUs(all)[0])
+			err = unix.SchedSetaffinity(0, &one)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.Do(func() { err = unix.SchedSetaffinity(0, &all) })
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // waitTick waits for the clock to show the tick.

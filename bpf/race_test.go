@@ -63,7 +63,11 @@ func testRace(t *testing.T, v6 bool) {
 	services := raceServices(f, v6)
 	packets := racePackets(services, v6)
 	f.Events()
-	cpus := allowedCPUs(t)
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	cpus := allowedCPUs(set)
 	var wait sync.WaitGroup
 	rounds := raceRounds
 	if len(cpus) == 1 {
@@ -190,13 +194,8 @@ func raceServer(a family, service, number int) netip.AddrPort {
 // fixture's.
 const loopback = 1
 
-func allowedCPUs(t *testing.T) []int {
-	t.Helper()
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		t.Fatal(err)
-	}
-	var cpus []int
+// allowedCPUs are the numbers in a set.
+func allowedCPUs(set unix.CPUSet) (cpus []int) {
 	for i := range 1024 {
 		if set.IsSet(i) {
 			cpus = append(cpus, i)

@@ -157,8 +157,8 @@ type KernelGroup6 struct {
 type KernelHop struct {
 	_              structs.HostLayout
 	DestinationMac [6]uint8
-	OuterVlan      uint16
 	SourceMac      [6]uint8
+	OuterVlan      uint16
 	InnerVlan      uint16
 	Ifindex        uint32
 	Generation     uint16

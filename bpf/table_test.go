@@ -212,15 +212,15 @@ func setOf(t *testing.T, f *bpftest.Fixture, p bpftest.Packet) (group, set uint3
 	seed := settings.Seed
 	source, destination := bpf.Address(p.From.Addr()), bpf.Address(p.To.Addr())
 	ports := uint32(bpf.Port(p.From.Port())) | uint32(bpf.Port(p.To.Port()))<<16
-	hash := seed[0] + seed[1]*uint64(source[0]) + seed[2]*uint64(destination[0])
+	hash := seed[10] + (seed[0]+uint64(source[0]))*(seed[1]+uint64(destination[0])) +
+		(seed[2]+uint64(ports))*(seed[3]+uint64(p.Protocol))
 	table := f.Plane.Connections4
 	if p.From.Addr().Is6() {
 		table = f.Plane.Connections6
-		for i := range 3 {
-			hash += seed[3+i]*uint64(source[1+i]) + seed[6+i]*uint64(destination[1+i])
+		for i := 1; i < 4; i++ {
+			hash += (seed[2+2*i] + uint64(source[i])) * (seed[3+2*i] + uint64(destination[i]))
 		}
 	}
-	hash += seed[9]*uint64(ports) + seed[10]*uint64(p.Protocol)
 	hash = (hash ^ hash>>29) * 0xbf58476d1ce4e5b9 >> 32
 	product := hash * uint64(table.MaxEntries())
 	return uint32(product >> 32), uint32(uint64(uint32(product)) * uint64(bpf.KernelTableShapeSETS) >> 32)

@@ -234,8 +234,8 @@ struct traffic {
  */
 struct hop {
 	__u8 destination_mac[6];
-	__be16 outer_vlan; /* TCI with the tag's presence in bit HOP_TAGGED; 0: none */
 	__u8 source_mac[6];
+	__be16 outer_vlan; /* VLAN id and bit VLAN_PRESENT (packet.h); 0: no tag */
 	__be16 inner_vlan;
 	__u32 ifindex; /* 0: not in use */
 	__u16 generation; /* of a learned hop; a reference with another one is void */

@@ -93,8 +93,7 @@ static __always_inline int leave(struct xdp_md *ctx, const struct packet *p, str
 {
 	struct ethhdr *eth = (void *)(long)ctx->data;
 
-	if (((__u32)p->outer_vlan | (__u32)p->inner_vlan << 16) !=
-	    ((__u32)hop->outer_vlan | (__u32)hop->inner_vlan << 16)) {
+	if (((__u32)p->outer_vlan | (__u32)p->inner_vlan << 16) != *(__u32 *)&hop->outer_vlan) {
 		if (!retag(ctx, hop, (p->outer_vlan != 0) + (p->inner_vlan != 0)))
 			return finish(EVENT_DROP_VLAN);
 	} else {

@@ -135,29 +135,7 @@ static __always_inline int parse_addresses(struct packet *p, void *end, const in
 	return 1;
 }
 
-/* Leaves the transport header in l4 and its protocol; EVENT_NONE or why not. */
-static __always_inline enum event parse_network4(struct packet *p, void *end)
-{
-	struct iphdr *ip = p->l3;
-	__u32 header = ip->ihl * 4;
-
-	p->length = bpf_ntohs(ip->tot_len);
-	p->protocol = ip->protocol;
-	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
-		return EVENT_PASS_FRAGMENT;
-	if (ip->version != 4 || header < sizeof(*ip))
-		return EVENT_PASS_MALFORMED;
-	p->l4 = p->l3 + header;
-	return EVENT_NONE;
-}
-
-struct extension_header {
-	__u8 next;
-	__u8 length; /* in 8 octets, less the first (RFC 8200 §4.3) */
-	__u8 rest[6];
-};
-
-/* Where shunt_odd leaves what it parsed and takes it from again: parse_network6. */
+/* Where shunt_odd leaves what it parsed and takes it from again. */
 struct parsed {
 	__u32 l3; /* offsets: of the frame, */
 	__u32 l4; /* of the network header */
@@ -166,6 +144,43 @@ struct parsed {
 	__be16 eth_proto;
 	__u8 protocol;
 	__u8 pad;
+};
+
+#define PLAIN_IPV4 0x45 /* version 4, a header of 5 words */
+
+/*
+ * Leaves the transport header in l4 and its protocol; EVENT_NONE or why not. A
+ * header with options is for those who give scratch memory; others get
+ * EVENT_GO_ODD. Its length goes by way of that memory, or the verifier would
+ * walk all that follows once more.
+ */
+static __always_inline enum event parse_network4(struct packet *p, void *end, struct parsed *scratch)
+{
+	struct iphdr *ip = p->l3;
+	__u32 header = sizeof(*ip);
+
+	if (*(__u8 *)ip != PLAIN_IPV4) {
+		if (!scratch)
+			return EVENT_GO_ODD;
+		if (ip->version != 4 || ip->ihl * 4 < sizeof(*ip))
+			return ip->frag_off & bpf_htons(IP_FRAGMENT) ? EVENT_PASS_FRAGMENT : EVENT_PASS_MALFORMED;
+	}
+	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
+		return EVENT_PASS_FRAGMENT;
+	p->length = bpf_ntohs(ip->tot_len);
+	p->protocol = ip->protocol;
+	if (scratch) {
+		STORE(&scratch->l4, ip->ihl * 4);
+		header = LOAD(&scratch->l4) & 0x3c;
+	}
+	p->l4 = p->l3 + header;
+	return EVENT_NONE;
+}
+
+struct extension_header {
+	__u8 next;
+	__u8 length; /* in 8 octets, less the first (RFC 8200 §4.3) */
+	__u8 rest[6];
 };
 
 static __always_inline int is_extension(__u8 next)
@@ -222,7 +237,7 @@ static __always_inline enum event parse_network6(struct packet *p, void *end, st
 /* Ports, protocol and TCP flags; EVENT_NONE or why the packet is not for the table. */
 static __always_inline enum event parse_transport(struct packet *p, void *end, struct parsed *scratch, const int v6)
 {
-	enum event event = v6 ? parse_network6(p, end, scratch) : parse_network4(p, end);
+	enum event event = v6 ? parse_network6(p, end, scratch) : parse_network4(p, end, scratch);
 	struct tcphdr *tcp = p->l4;
 	struct udphdr *udp = p->l4;
 

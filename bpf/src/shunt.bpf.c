@@ -109,7 +109,7 @@ int shunt_main(struct xdp_md *ctx)
 	return dispatch_network(ctx, &p, 0);
 }
 
-/* As shunt_main, of packets with VLAN tags or IPv6 extension headers: apart, for the verifier's sake. */
+/* As shunt_main, of packets with VLAN tags, IPv4 options or IPv6 extension headers: offsets are not constant here. */
 SEC("xdp.frags")
 int shunt_odd(struct xdp_md *ctx)
 {

@@ -113,22 +113,23 @@ static __always_inline void order(void)
 }
 
 /*
- * Multilinear hashing over 32-bit words: the high half is strongly universal for
- * secret seeds (Lemire and Kaser, "Strongly universal string hashing is fast",
- * 2014), so that no choice of addresses fills one set. That is pairwise only:
- * ports in arithmetic progression, as real clients use them, would land at equal
- * distances; the last step (from SplitMix64, Steele et al. 2014) breaks these up.
+ * Multilinear-HM hashing over 32-bit words: the high half is strongly universal
+ * for secret seeds (Lemire and Kaser, "Strongly universal string hashing is
+ * fast", 2014), so that no choice of addresses fills one set. That is pairwise
+ * only: ports in arithmetic progression, as real clients use them, would land at
+ * equal distances; the last step (of SplitMix64, Steele et al. 2014) breaks
+ * these up.
  */
 static __always_inline __u32 hash_key(const struct key *key, const int v6)
 {
-	__u64 hash = seeds[0];
+	__u64 hash = seeds[10] + (seeds[0] + key->source[0]) * (seeds[1] + key->destination[0]) +
+		     (seeds[2] + (__u32)key->id) * (seeds[3] + (key->id >> ID_PROTOCOL));
 
-	hash += seeds[1] * key->source[0] + seeds[2] * key->destination[0];
 	if (v6) {
-		hash += seeds[3] * key->source[1] + seeds[4] * key->source[2] + seeds[5] * key->source[3];
-		hash += seeds[6] * key->destination[1] + seeds[7] * key->destination[2] + seeds[8] * key->destination[3];
+		hash += (seeds[4] + key->source[1]) * (seeds[5] + key->destination[1]);
+		hash += (seeds[6] + key->source[2]) * (seeds[7] + key->destination[2]);
+		hash += (seeds[8] + key->source[3]) * (seeds[9] + key->destination[3]);
 	}
-	hash += seeds[9] * (__u32)key->id + seeds[10] * (key->id >> ID_PROTOCOL);
 	hash = (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ULL;
 	return hash >> 32;
 }
