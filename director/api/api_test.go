@@ -103,7 +103,7 @@ func TestRequests(t *testing.T) {
 		{"a_bad_url", "GET", "/v1/services/tcp:%2F%2Fx:80", "", 422, "urn:shunt:problem:invalid"},
 		{"an_unsupported_url", "POST", "/v1/services", `{"listen":"fwmark://7"}`, 501, "urn:shunt:problem:unsupported"},
 		{"no_such_server", "DELETE", web + "/servers/10.0.0.99:80", "", 404, "not-found"},
-		{"a_bad_server", "DELETE", web + "/servers/ten", "", 422, "is not an address and port"},
+		{"a_bad_server", "DELETE", web + "/servers/ten", "", 422, "is not an IP address and a port"},
 		{"an_unescaped_url", "GET", "/v1/services/tcp://192.0.2.10:80", "", 404, "escaped as one segment"},
 		{"no_such_resource", "GET", "/v2/services", "", 404, `"type":"urn:shunt:problem:no-route"`},
 		{"a_wrong_method", "DELETE", "/v1/services", "", 405, `allowed: GET, HEAD, POST`},

@@ -3,7 +3,6 @@ package api
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -151,13 +150,12 @@ func parseListen(text string) (director.ServiceKey, error) {
 // parseServerAddress reads a server's address. Without a port it is the
 // service's.
 func parseServerAddress(text string, key director.ServiceKey) (netip.AddrPort, error) {
-	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
-		return netip.AddrPortFrom(addr, key.Address.Port()), nil
-	}
-	address, err := netip.ParseAddrPort(text)
+	address, err := director.ParseServerAddress(text)
 	if err != nil {
-		return netip.AddrPort{}, invalid(fmt.Sprintf("server address %q is not an address and port", text),
-			"write it as 10.0.0.1:80, [2001:db8::1]:80, or 10.0.0.1 for the service's port")
+		return netip.AddrPort{}, invalid(err.Error(), "write it as 10.0.0.1:80, [2001:db8::1]:80, or 10.0.0.1 for the service's port")
+	}
+	if address.Port() == 0 {
+		address = netip.AddrPortFrom(address.Addr(), key.Address.Port())
 	}
 	return address, nil
 }
