@@ -27,6 +27,8 @@ type dataplane interface {
 	Run(ctx context.Context) error
 	// Detach removes everything it has in the kernel.
 	Detach(ctx context.Context) error
+	// IsNew reports whether Open found nothing of an earlier daemon.
+	IsNew() bool
 	// MemoryBytes is what its tables occupy.
 	MemoryBytes() uint64
 }
@@ -71,7 +73,11 @@ func control(ctx context.Context, cfg config.Config, dp dataplane, l net.Listene
 	defer cancel()
 	d := director.New(dp, log)
 	if err := d.Start(ctx, cfg.State); err != nil {
-		return false, fmt.Errorf("carry the configuration to the data plane: %w", err)
+		err = fmt.Errorf("carry the configuration to the data plane: %w", err)
+		if dp.IsNew() { // a first start that fails leaves nothing behind
+			err = errors.Join(err, dp.Detach(ctx))
+		}
+		return false, err
 	}
 	hangups := make(chan os.Signal, 1) // more at once say the same
 	signal.Notify(hangups, syscall.SIGHUP)

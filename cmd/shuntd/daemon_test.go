@@ -26,6 +26,7 @@ type fakePlane struct {
 	*directortest.Fake
 	runErr   error // Run returns it at once; nil: Run blocks as it should
 	detached atomic.Bool
+	isNew    bool
 }
 
 func (p *fakePlane) Run(ctx context.Context) error {
@@ -40,6 +41,8 @@ func (p *fakePlane) Detach(context.Context) error {
 	p.detached.Store(true)
 	return nil
 }
+
+func (p *fakePlane) IsNew() bool { return p.isNew }
 
 func (p *fakePlane) MemoryBytes() uint64 { return 176 << 20 }
 
@@ -162,11 +165,17 @@ func TestServe(t *testing.T) {
 		}
 	})
 	t.Run("what_the_data_plane_refuses_at_the_start_ends_it", func(t *testing.T) {
-		plane := newPlane()
-		plane.FailAt(1)
-		d := startDaemon(t, testConfig(t), plane)
-		if err := <-d.done; !errors.Is(err, directortest.ErrInjected) || !plane.Closed() {
-			t.Errorf("error %v, closed %v", err, plane.Closed())
+		for _, isNew := range []bool{false, true} {
+			plane := newPlane()
+			plane.isNew = isNew
+			plane.FailAt(1)
+			d := startDaemon(t, testConfig(t), plane)
+			if err := <-d.done; !errors.Is(err, directortest.ErrInjected) || !plane.Closed() {
+				t.Errorf("error %v, closed %v", err, plane.Closed())
+			}
+			if plane.detached.Load() != isNew {
+				t.Errorf("detached %v, want %v: only a first start leaves nothing", plane.detached.Load(), isNew)
+			}
 		}
 	})
 	t.Run("a_restart_keeps_what_the_kernel_holds", func(t *testing.T) {

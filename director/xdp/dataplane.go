@@ -186,6 +186,10 @@ func (d *Dataplane) detachNew() error {
 	return errors.Join(d.closeHelpers(), d.plane.Remove())
 }
 
+// IsNew reports whether Open made the tables, and did not adopt an earlier
+// daemon's.
+func (d *Dataplane) IsNew() bool { return !d.plane.Adopted }
+
 // MemoryBytes returns what the connection tables occupy.
 func (d *Dataplane) MemoryBytes() uint64 { return d.plane.Memory() }
 
