@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"cmd/shuntd": {
 		"conntrack", "director", "director/api", "director/config", "director/xdp", "realserver",
 	},
-	"cmd/shuntd/labtest": {"director/api"}, // tests only: of the binaries, from outside
+	"cmd/shuntd/labtest": {"director", "director/api"}, // tests only: of the binaries, from outside
 }
 
 // domain packages do no I/O. They may print into strings and to the slog.Logger
