@@ -23,12 +23,9 @@ type sweepState struct {
 	expired   [2]uint64
 	corrected uint64
 	orphans   uint64
-	drift     map[uint32]drift // of the last sweep
+	doubts    map[uint32]doubt // servers whose counts differed in the last sweep
 	unused    map[uint32]bool  // learned hops without a use in the last sweep
 }
-
-// drift is by how much a server's counts differed from what the table held.
-type drift struct{ active, inactive int64 }
 
 // families in the order of the arrays above.
 var families = [2]struct {
@@ -143,34 +140,6 @@ func (d *Dataplane) finishSweep(number uint64) error {
 		return err
 	}
 	return d.reviewHops()
-}
-
-// healCounts corrects a server's counts where the table has differed from them
-// by the same amount in two sweeps: a packet between counting and the table's
-// change makes a difference once, not twice the same.
-func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
-	seen := map[uint32]drift{}
-	for i, s := range d.model.servers {
-		var load bpf.KernelServerLoad
-		if err := d.plane.Loads.Lookup(i, &load); err != nil {
-			return fmt.Errorf("read connection counts of %s: %w", s.address, err)
-		}
-		diff := drift{int64(recounts[i].Active) - load.Active, int64(recounts[i].Inactive) - load.Inactive}
-		if diff == (drift{}) {
-			continue
-		}
-		if d.sweeps.drift[i] != diff {
-			seen[i] = diff
-			continue
-		}
-		if err := d.plane.Correct(i, diff.active, diff.inactive); err != nil {
-			return fmt.Errorf("correct connection counts of %s: %w", s.address, err)
-		}
-		d.sweeps.corrected++
-		d.opts.Log.Warn("connection counts corrected", "server", s.address, "service", s.service.key, "active", diff.active, "inactive", diff.inactive)
-	}
-	d.sweeps.drift = seen
-	return nil
 }
 
 // freeServers frees the indices of removed servers, and then services, that no
