@@ -28,6 +28,7 @@ func (s *scene) icmp(e [2]bpftest.ICMPError, p bpftest.Packet) bpftest.Result {
 		about = e[1]
 		about.Quoted = 40 + 8
 	}
+	about.From = s.service.Listen.Addr()
 	return bpftest.Result{Action: bpftest.TX, Packet: about.About(p)}
 }
 

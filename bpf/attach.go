@@ -40,7 +40,7 @@ func (p *Plane) Attach(iface *net.Interface, mode Mode) (Mode, error) {
 	if l, err := link.LoadPinnedLink(path, nil); err == nil {
 		defer l.Close()
 		if linkIndex(l) == iface.Index {
-			return attachedMode(iface)
+			return attachedMode(iface, l)
 		}
 		// The interface it was made for is gone.
 		if err := os.Remove(path); err != nil {
@@ -60,13 +60,22 @@ func (p *Plane) Attach(iface *net.Interface, mode Mode) (Mode, error) {
 	return mode, nil
 }
 
-// attachedMode asks the kernel how the interface's program is attached.
-func attachedMode(iface *net.Interface) (Mode, error) {
-	l, err := netlink.LinkByIndex(iface.Index)
+// attachedMode asks the kernel how our link's program is attached to the
+// interface. Another network namespace has interfaces of the same numbers.
+func attachedMode(iface *net.Interface, l link.Link) (Mode, error) {
+	found, err := netlink.LinkByIndex(iface.Index)
 	if err != nil {
 		return "", fmt.Errorf("look at %s: %w", iface.Name, err)
 	}
-	if xdp := l.Attrs().Xdp; xdp != nil && xdp.AttachMode == nl.XDP_ATTACHED_SKB {
+	info, err := l.Info()
+	if err != nil {
+		return "", fmt.Errorf("look at the link to %s: %w", iface.Name, err)
+	}
+	xdp := found.Attrs().Xdp
+	if xdp == nil || xdp.ProgId != uint32(info.Program) {
+		return "", fmt.Errorf("attach to %s: %w: the pins are of a daemon in another network namespace; give this one its own --pin-dir", iface.Name, ErrForeign)
+	}
+	if xdp.AttachMode == nl.XDP_ATTACHED_SKB {
 		return Generic, nil
 	}
 	return Native, nil

@@ -86,11 +86,11 @@ func (p *Plane) load(limits Limits) error {
 	if err != nil {
 		return fmt.Errorf("read the programs in this binary: %w", err)
 	}
-	if p.Clock, err = measureClock(spec); err != nil {
-		return err
-	}
 	pinned, err := p.adopt(spec)
 	if err != nil {
+		return err
+	}
+	if p.Clock, err = p.clock(spec, pinned); err != nil {
 		return err
 	}
 	p.Adopted = pinned != nil
@@ -140,13 +140,51 @@ func (p *Plane) load(limits Limits) error {
 	if err := p.Slots.Put(uint32(KernelSlotSLOT_MAIN), p.ShuntMain); err != nil {
 		return fmt.Errorf("put the fast path in place: %w", err)
 	}
-	return nil
+	return p.recordSlots(set)
+}
+
+// clock returns the clock the pinned tables' ticks are of, or measures the kernel's.
+func (p *Plane) clock(spec *ebpf.CollectionSpec, pinned map[string]*ebpf.Map) (Clock, error) {
+	if pinned == nil {
+		return measureClock(spec)
+	}
+	var settings KernelSettings
+	if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
+		return Clock{}, fmt.Errorf("read pinned settings: %w", err)
+	}
+	return newClock(float64(settings.Hz)), nil
+}
+
+// recordSlots notes which set of slots the program in force goes on to. A
+// process that dies before it leaves a program in force that the note is not of:
+// slotSet sees that.
+func (p *Plane) recordSlots(set uint32) error {
+	id, err := programID(p.ShuntMain)
+	if err != nil {
+		return err
+	}
+	return p.ChangeSettings(func(s *KernelSettings) {
+		s.SlotSet = (set - uint32(KernelSlotSLOT_SETS)) / uint32(KernelSlotSLOTS_IN_SET)
+		s.MainId = id
+	})
+}
+
+func programID(prog *ebpf.Program) (uint32, error) {
+	info, err := prog.Info()
+	if err != nil {
+		return 0, fmt.Errorf("look at program %s: %w", prog, err)
+	}
+	id, ok := info.ID()
+	if !ok {
+		return 0, fmt.Errorf("%w: it does not tell the number of program %s", ErrKernel, prog)
+	}
+	return uint32(id), nil
 }
 
 // initialise writes the settings of new maps and pins all maps, settings last:
 // its pin says that the others are complete.
 func (p *Plane) initialise(coll *ebpf.Collection, seeds [12]uint64) error {
-	settings := KernelSettings{AbiVersion: abiVersion, Seed: seeds}
+	settings := KernelSettings{AbiVersion: abiVersion, Seed: seeds, Hz: p.Clock.hz}
 	if err := p.settings.Put(uint32(0), &settings); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
@@ -197,11 +235,15 @@ func (p *Plane) slotSet(pinned map[string]*ebpf.Map) (uint32, error) {
 	if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
 		return 0, fmt.Errorf("read pinned settings: %w", err)
 	}
-	settings.SlotSet ^= 1
-	if err := pinned[".data.settings"].Put(uint32(0), &settings); err != nil {
-		return 0, fmt.Errorf("write pinned settings: %w", err)
+	var inForce uint32 // a program array gives its programs' numbers to user space
+	if err := pinned[KernelMapSlots].Lookup(uint32(KernelSlotSLOT_MAIN), &inForce); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return 0, fmt.Errorf("read program slots: %w", err)
 	}
-	return first + settings.SlotSet*uint32(KernelSlotSLOTS_IN_SET), nil
+	set := settings.SlotSet
+	if inForce == settings.MainId {
+		set ^= 1
+	}
+	return first + set*uint32(KernelSlotSLOTS_IN_SET), nil
 }
 
 func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [12]uint64, slotSet uint32) error {

@@ -341,7 +341,10 @@ type KernelSettings struct {
 	SlotSet     uint32
 	Seed        [12]uint64
 	Timeout     [16]uint32
-	Seconds     [4]uint32
+	Seconds     [3]uint32
+	Hz          uint32
+	MainId      uint32
+	Pad         uint32
 }
 
 type KernelSlot uint32

@@ -2,6 +2,7 @@ package bpftest
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -12,11 +13,16 @@ type ICMPError struct {
 	Type, Code uint8
 	Parameter  uint32 // the second word of the header: 0 or the MTU
 	Quoted     int    // octets of the packet from its IP header on
+	// From is whose error it is; the zero value is the packet's destination.
+	From netip.Addr
 }
 
 // About returns the frame of the error about the packet.
 func (e ICMPError) About(p Packet) []byte {
 	network, eth := p.network()
+	if !e.From.IsValid() {
+		e.From = p.To.Addr()
+	}
 	frame := p.Bytes()
 	offset := 14 + 4*len(p.VLANs)
 	word := binary.BigEndian.AppendUint32(nil, e.Parameter)
@@ -26,7 +32,7 @@ func (e ICMPError) About(p Packet) []byte {
 	if _, ok := network.(*layers.IPv6); ok {
 		ip6 := &layers.IPv6{
 			Version: 6, NextHeader: layers.IPProtocolICMPv6, HopLimit: 64,
-			SrcIP: p.To.Addr().AsSlice(), DstIP: p.From.Addr().AsSlice(),
+			SrcIP: e.From.AsSlice(), DstIP: p.From.Addr().AsSlice(),
 		}
 		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(e.Type, e.Code)}
 		orPanic(icmp.SetNetworkLayerForChecksum(ip6))
@@ -34,7 +40,7 @@ func (e ICMPError) About(p Packet) []byte {
 	}
 	ip := &layers.IPv4{
 		Version: 4, TOS: 0xc0, TTL: 64, Protocol: layers.IPProtocolICMPv4, Flags: layers.IPv4DontFragment,
-		SrcIP: p.To.Addr().AsSlice(), DstIP: p.From.Addr().AsSlice(),
+		SrcIP: e.From.AsSlice(), DstIP: p.From.Addr().AsSlice(),
 	}
 	icmp := &layers.ICMPv4{
 		TypeCode: layers.CreateICMPv4TypeCode(e.Type, e.Code),

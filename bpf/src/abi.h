@@ -168,7 +168,7 @@ enum lifecycle {
 struct schedule {
 	__u32 list; /* first word of the server list: pairs of server index, weight */
 	__u32 servers; /* length of the list; kernel order: last added first */
-	__u32 table; /* first word of the hash table (sh, mh): server indices + 1, 0: none */
+	__u32 table; /* first word of the hash table (sh, mh): server indices, 0: none */
 	__u32 slots; /* length of the hash table: 256 or 4093 */
 	__u32 max_weight; /* wrr: greatest weight - (gcd - 1) */
 	__u32 gcd; /* wrr */
@@ -268,7 +268,10 @@ struct settings {
 	__u32 slot_set; /* user space only: which set of slots the program in force uses, 0 or 1 */
 	__u64 seed[12]; /* user space only: of the tables' hash; fixed when they are made */
 	__u32 timeout[STATES]; /* ticks, by enum conn_state */
-	__u32 seconds[4]; /* user space only: what the timeouts were set from: TCP, TCP-FIN, UDP, 0 */
+	__u32 seconds[3]; /* user space only: what the timeouts were set from: TCP, TCP-FIN, UDP */
+	__u32 hz; /* user space only: jiffies a second, of which the tables' ticks are made */
+	__u32 main_id; /* user space only: the kernel's number of the program that slot_set is of */
+	__u32 pad;
 };
 
 /* Bitmaps: a packet with neither bit set is not ours; set bits may be others'. */

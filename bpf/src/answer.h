@@ -38,6 +38,7 @@ struct answer_request {
 	__u32 mtu; /* of EVENT_ANSWER_TOO_BIG */
 	__u32 l3; /* offset of the IP header */
 	__u32 l4; /* offset of the transport header, from the frame's start */
+	__u32 from[4]; /* whose error it is: the virtual address */
 };
 
 /*
@@ -138,7 +139,7 @@ static __always_inline int icmp4(struct xdp_md *ctx, const struct answer_request
 	ip->ttl = TIME_TO_LIVE;
 	ip->protocol = IPPROTO_ICMP;
 	ip->check = 0;
-	ip->saddr = quoted->daddr;
+	ip->saddr = r->from[0];
 	ip->daddr = quoted->saddr;
 	ip->check = ~fold(add_sum(0, ip, sizeof(*ip)));
 	return 1;
@@ -185,7 +186,7 @@ static __always_inline int icmp6(struct xdp_md *ctx, const struct answer_request
 	ip6->hop_limit = TIME_TO_LIVE;
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		ip6->saddr.in6_u.u6_addr32[i] = quoted->daddr.in6_u.u6_addr32[i];
+		ip6->saddr.in6_u.u6_addr32[i] = r->from[i];
 		ip6->daddr.in6_u.u6_addr32[i] = quoted->saddr.in6_u.u6_addr32[i];
 	}
 	/* Pseudo-header, RFC 8200 §8.1, then the message. */
@@ -346,11 +347,15 @@ __noinline int answer6(struct xdp_md *ctx, struct answer_request *r)
 	return r ? answer(ctx, r, 1) : XDP_DROP;
 }
 
-/* As answer, to the packet in hand. */
-static __always_inline int answer_packet(struct xdp_md *ctx, const struct packet *p, enum event event, __u32 mtu,
-					 const int v6)
+/* As answer, to the packet in hand, from the virtual address. */
+static __always_inline int answer_packet(struct xdp_md *ctx, const struct packet *p, const __u32 *from,
+					 enum event event, __u32 mtu, const int v6)
 {
 	struct answer_request r = { .event = event, .mtu = mtu };
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		r.from[i] = from[i];
 
 	r.l3 = p->l3 - (void *)(long)ctx->data;
 	r.l4 = p->l4 - (void *)(long)ctx->data;

@@ -70,17 +70,18 @@ static __always_inline int remove_orphan(__u32 index, __u32 slot, const int v6)
 {
 	void *group = group_at(index, v6);
 	struct lookup forward = {};
+	__u64 *entry, recipe;
 	struct key key;
-	__u64 *entry;
 
 	if (!group)
 		return 0;
 	entry = entry_at(group, slot, v6);
 	if (!entry)
 		return 0;
+	recipe = LOAD(entry + WORDS(v6) + 1);
 	entry_key(&key, entry, v6);
-	look_up_forward(&forward, &key, recipe_server(LOAD(entry + WORDS(v6) + 1)), v6);
-	if (forward.recipe)
+	look_up_forward(&forward, &key, recipe_server(recipe), v6);
+	if (forward.recipe || !change(entry, recipe, recipe | BIT(RECIPE_BUSY), v6))
 		return 0;
 	release_slot(index, slot, v6);
 	return 1;

@@ -67,11 +67,24 @@ static __always_inline int find_service(const struct key *key, __u32 *index, con
 	return 1;
 }
 
+/* Removes the connection whose reply key is in the way of c->reply, if it has expired. */
+static __always_inline int remove_if_expired(struct slow *c, const int v6)
+{
+	struct lookup *forward = &c->other;
+
+	look_up_forward(forward, &c->reply.key, recipe_server(c->reply.recipe), v6);
+	if (!forward->recipe || forward->recipe & BIT(RECIPE_BUSY) ||
+	    !has_expired(forward->recipe, forward->seen, c->tick))
+		return 0;
+	return remove_entry(forward->group, forward->slot, forward->recipe, v6);
+}
+
 /* The reply entry of a claimed connection to server; EVENT_NONE or why there is none. */
 static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u64 recipe, const int v6)
 {
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	struct insert_request *r = &c->reply;
+	enum insertion result;
 
 	if (!server)
 		return EVENT_FAULT_MAP;
@@ -80,7 +93,12 @@ static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u6
 	r->recipe = recipe | BIT(RECIPE_REPLY);
 	r->tick = c->tick;
 	r->hop = c->hop;
-	switch (insert_key(r, v6)) {
+	result = insert_key(r, v6);
+	if (result == EXISTS && remove_if_expired(c, v6)) {
+		r->recipe = recipe | BIT(RECIPE_REPLY);
+		result = insert_key(r, v6);
+	}
+	switch (result) {
 	case INSERTED:
 		return EVENT_NONE;
 	case EXISTS:

@@ -179,11 +179,12 @@ static __always_inline int is_too_big(const struct packet *p, const struct hop *
 }
 
 /* A packet longer than the next hop's MTU: tell the sender, or drop what may be fragmented. */
-static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const struct hop *hop, const int v6)
+static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const struct server *server,
+				   const struct hop *hop, const int v6)
 {
 	if (!v6 && !(((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_DF)))
 		return finish(EVENT_DROP_TOO_BIG);
-	return answer_packet(ctx, p, EVENT_ANSWER_TOO_BIG, hop->mtu, v6);
+	return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, v6);
 }
 
 /* A client's packet, to the server of its connection. */
@@ -207,9 +208,9 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	if (!hop || !hop->ifindex)
 		return finish(EVENT_DROP_UNREACHABLE);
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, EVENT_ANSWER_TTL, 0, v6);
+		return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TTL, 0, v6);
 	if (is_too_big(p, hop))
-		return too_big(ctx, p, hop, v6);
+		return too_big(ctx, p, server, hop, v6);
 	if (method == METHOD_NAT) {
 		rewrite_destination(p, server, v6);
 		age(p, server->delta_ip, v6);
@@ -231,9 +232,9 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 		traffic->out_bytes += p->length;
 	}
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, EVENT_ANSWER_TTL, 0, v6);
+		return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TTL, 0, v6);
 	if (hop && is_too_big(p, hop))
-		return too_big(ctx, p, hop, v6);
+		return too_big(ctx, p, server, hop, v6);
 	rewrite_source(p, server, v6);
 	age(p, (__u16)~server->delta_ip, v6);
 	if (!hop) {

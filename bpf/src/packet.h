@@ -61,7 +61,8 @@ static __always_inline int parse_link(struct packet *p, void *data, void *end)
 
 	if ((void *)(eth + 1) > end)
 		return 0;
-	p->eth_proto = eth->h_proto;
+	/* A group's frame is no packet to be routed (RFC 1812 §5.3.4): let it look like no IP. */
+	p->eth_proto = eth->h_dest[0] & 1 ? 0 : eth->h_proto;
 	p->l3 = eth + 1;
 	p->outer_vlan = 0;
 	p->inner_vlan = 0;

@@ -186,6 +186,9 @@ static __always_inline int refuse(struct xdp_md *ctx, const struct slow *s, enum
 	if (event != EVENT_ANSWER_NO_SERVER && event != EVENT_ANSWER_RESET)
 		return finish(event);
 	r.event = event;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		r.from[i] = s->key.destination[i];
 	return s->is_v6 ? answer6(ctx, &r) : answer4(ctx, &r);
 }
 

@@ -206,6 +206,13 @@ static __always_inline int transit(struct lookup *forward, enum direction direct
 	return 1;
 }
 
+static __always_inline int is_server_live(__u32 index)
+{
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	return server && server->life == LIFE_LIVE;
+}
+
 /*
  * All that a hit may need beyond following the recipe: expiry, the state, proof,
  * the time of the last packet, the client's next hop. The forward entry has the
@@ -243,6 +250,12 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	if (has_expired(forward->recipe, forward->seen, r->tick)) {
 		count(EVENT_NOTE_EXPIRED_HIT);
 		return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
+	}
+	if (!is_server_live(recipe_server(forward->recipe))) {
+		/* Its packets are dropped and must not keep it: kernel ip_vs_core.c, ip_vs_in. */
+		r->recipe = hit->recipe;
+		r->hop = hit->hop;
+		return SETTLED;
 	}
 	recipe = forward->recipe;
 	if (!transit(forward, direction, r->tcp_flags, spaced, r->tick, v6))

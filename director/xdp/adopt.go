@@ -29,18 +29,22 @@ func (d *Dataplane) adoptState() error {
 	if err := d.hops.adopt(d.plane, m); err != nil {
 		return err
 	}
-	for _, svc := range m.sorted() {
-		for _, s := range svc.list {
+	for _, s := range m.servers {
+		if !s.removed && !s.service.removed {
 			d.watch(s)
-			if err := d.writeServer(s); err != nil {
-				return err
-			}
 		}
+		if err := d.writeServer(s); err != nil {
+			return err
+		}
+	}
+	for _, svc := range m.sorted() {
 		if svc.removed {
 			continue
 		}
-		if err := d.reschedule(svc, svc.list, false); err != nil {
-			return fmt.Errorf("adopt service %s: %w", svc.key, err)
+		if isStale(svc) {
+			if err := d.reschedule(svc, svc.list, false); err != nil {
+				return fmt.Errorf("adopt service %s: %w", svc.key, err)
+			}
 		}
 		index := svc.index
 		if err := d.plane.ServiceIndex.Put(serviceKey(svc.key), index); err != nil {
@@ -121,12 +125,16 @@ func parseServer(index uint32, k *bpf.KernelServer, svc *service) *server {
 func readList(plane *bpf.Plane, m *model, svc *service, schedule bpf.KernelSchedule, words *arena) error {
 	listed := map[*server]bool{}
 	for i := range schedule.Servers {
-		var index uint32
+		var index, weight uint32
 		if err := plane.Words.Lookup(schedule.List+2*i, &index); err != nil {
+			return fmt.Errorf("read the servers of %s: %w", svc.key, err)
+		}
+		if err := plane.Words.Lookup(schedule.List+2*i+1, &weight); err != nil {
 			return fmt.Errorf("read the servers of %s: %w", svc.key, err)
 		}
 		if s := m.servers[index]; s != nil && s.service == svc && !s.removed {
 			svc.list = append(svc.list, s)
+			svc.weights = append(svc.weights, weight)
 			listed[s] = true
 		}
 	}
@@ -138,6 +146,17 @@ func readList(plane *bpf.Plane, m *model, svc *service, schedule bpf.KernelSched
 	svc.words = region{first: schedule.List, count: 2*schedule.Servers + schedule.Slots}
 	words.take(svc.words)
 	return nil
+}
+
+// isStale says whether an adopted schedule is not what its servers ask for. One
+// that is stays as it is, its cursor with it.
+func isStale(svc *service) bool {
+	for i, s := range svc.list {
+		if svc.weights[i] != s.offered() {
+			return true
+		}
+	}
+	return false
 }
 
 // Found reads what the kernel holds.
@@ -175,7 +194,7 @@ func putTimeouts(s *bpf.KernelSettings, clock bpf.Clock, t conntrack.Timeouts) {
 	for _, state := range conntrack.States() {
 		s.Timeout[state] = clock.Ticks(t.Of(state))
 	}
-	s.Seconds = [4]uint32{uint32(t.TCP / time.Second), uint32(t.TCPFin / time.Second), uint32(t.UDP / time.Second)}
+	s.Seconds = [3]uint32{uint32(t.TCP / time.Second), uint32(t.TCPFin / time.Second), uint32(t.UDP / time.Second)}
 }
 
 func readTimeouts(s *bpf.KernelSettings) conntrack.Timeouts {

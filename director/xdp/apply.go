@@ -221,6 +221,11 @@ func (d *Dataplane) removeService(key director.ServiceKey) error {
 		return fmt.Errorf("unindex service: %w", err)
 	}
 	svc.removed = true
+	// The service first: what dies in between is adopted as removed.
+	if err := d.reschedule(svc, nil, true); err != nil {
+		svc.removed = false
+		return errors.Join(err, d.plane.ServiceIndex.Put(serviceKey(key), svc.index))
+	}
 	for _, s := range d.model.servers {
 		if s.service != svc {
 			continue
@@ -229,9 +234,6 @@ func (d *Dataplane) removeService(key director.ServiceKey) error {
 		if err := d.writeServer(s); err != nil {
 			return err
 		}
-	}
-	if err := d.reschedule(svc, nil, true); err != nil {
-		return err
 	}
 	return d.dropVIP(svc)
 }

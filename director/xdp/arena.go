@@ -13,13 +13,14 @@ type region struct{ first, count uint32 }
 
 // quarantine is how long freed words rest before they are used again: far longer
 // than a packet that still reads them takes.
-const quarantine = time.Second
+const quarantine = 100 * time.Millisecond
 
 // arena hands out regions of the words map, first fit. Word 0 is not used.
 type arena struct {
 	free    []region // sorted, not adjacent
 	resting []resting
 	now     func() time.Time
+	sleep   func(time.Duration)
 }
 
 type resting struct {
@@ -28,12 +29,24 @@ type resting struct {
 }
 
 func newArena(words uint32) *arena {
-	return &arena{free: []region{{1, words - 1}}, now: time.Now}
+	return &arena{free: []region{{1, words - 1}}, now: time.Now, sleep: time.Sleep}
 }
 
-// alloc returns a region of count words.
+// alloc returns a region of count words. Where only what rests has room, it
+// waits for that.
 func (a *arena) alloc(count uint32) (region, error) {
 	a.wake()
+	r, err := a.fit(count)
+	for err != nil && len(a.resting) > 0 {
+		a.sleep(max(0, a.resting[0].until.Sub(a.now())))
+		a.wake()
+		r, err = a.fit(count)
+	}
+	return r, err
+}
+
+// fit returns the first free region that is long enough.
+func (a *arena) fit(count uint32) (region, error) {
 	for i := range a.free {
 		f := &a.free[i]
 		if f.count < count {

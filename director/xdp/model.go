@@ -32,6 +32,8 @@ type service struct {
 	removed   bool
 	// list is the schedule's server list in kernel order: last added first.
 	list []*server
+	// weights are the list's as adopted; not kept up later.
+	weights []uint32
 	// words is the region of the schedule in force; empty if there is none.
 	words region
 }
@@ -139,9 +141,8 @@ func (m *model) filter() *bpf.KernelFilter {
 		set(&f.VirtualAddress, svc.key.Address.Addr())
 	}
 	for _, s := range m.servers {
-		if s.method != realserver.Local {
-			set(&f.ServerAddress, s.address.Addr())
-		}
+		// Whatever its method is now: it may have been nat, with connections left.
+		set(&f.ServerAddress, s.address.Addr())
 	}
 	return f
 }

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type BenchArrivals struct {
+	_       structs.HostLayout
+	Packets uint64
+	Last    uint64
+}
+
 type BenchFloorKey4 struct {
 	_           structs.HostLayout
 	Source      uint32
@@ -65,17 +71,22 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	BenchMapFloor4        = "floor4"
-	BenchMapFloor6        = "floor6"
-	BenchMapTarget        = "target"
-	BenchProgBenchEmpty   = "bench_empty"
-	BenchProgBenchWrapper = "bench_wrapper"
-	BenchProgFloorLookup4 = "floor_lookup4"
-	BenchProgFloorLookup6 = "floor_lookup6"
-	BenchProgFloorTx      = "floor_tx"
-	BenchVarExportVary    = "export_vary"
-	BenchVarMissed        = "missed"
-	BenchVarNow           = "now"
+	BenchMapFloor4         = "floor4"
+	BenchMapFloor6         = "floor6"
+	BenchMapTarget         = "target"
+	BenchProgBenchEmpty    = "bench_empty"
+	BenchProgBenchGenerate = "bench_generate"
+	BenchProgBenchWrapper  = "bench_wrapper"
+	BenchProgFloorLookup4  = "floor_lookup4"
+	BenchProgFloorLookup6  = "floor_lookup6"
+	BenchProgFloorTx       = "floor_tx"
+	BenchProgSinkTc        = "sink_tc"
+	BenchProgSinkXdp       = "sink_xdp"
+	BenchVarArrived        = "arrived"
+	BenchVarExportVary     = "export_vary"
+	BenchVarMissed         = "missed"
+	BenchVarNow            = "now"
+	BenchVarOutgoing       = "outgoing"
 )
 
 // LoadBench returns the embedded CollectionSpec for Bench.
@@ -120,11 +131,14 @@ type BenchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type BenchProgramSpecs struct {
-	BenchEmpty   *ebpf.ProgramSpec `ebpf:"bench_empty"`
-	BenchWrapper *ebpf.ProgramSpec `ebpf:"bench_wrapper"`
-	FloorLookup4 *ebpf.ProgramSpec `ebpf:"floor_lookup4"`
-	FloorLookup6 *ebpf.ProgramSpec `ebpf:"floor_lookup6"`
-	FloorTx      *ebpf.ProgramSpec `ebpf:"floor_tx"`
+	BenchEmpty    *ebpf.ProgramSpec `ebpf:"bench_empty"`
+	BenchGenerate *ebpf.ProgramSpec `ebpf:"bench_generate"`
+	BenchWrapper  *ebpf.ProgramSpec `ebpf:"bench_wrapper"`
+	FloorLookup4  *ebpf.ProgramSpec `ebpf:"floor_lookup4"`
+	FloorLookup6  *ebpf.ProgramSpec `ebpf:"floor_lookup6"`
+	FloorTx       *ebpf.ProgramSpec `ebpf:"floor_tx"`
+	SinkTc        *ebpf.ProgramSpec `ebpf:"sink_tc"`
+	SinkXdp       *ebpf.ProgramSpec `ebpf:"sink_xdp"`
 }
 
 // BenchMapSpecs contains maps before they are loaded into the kernel.
@@ -140,9 +154,11 @@ type BenchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type BenchVariableSpecs struct {
+	Arrived    *ebpf.VariableSpec `ebpf:"arrived"`
 	ExportVary *ebpf.VariableSpec `ebpf:"export_vary"`
 	Missed     *ebpf.VariableSpec `ebpf:"missed"`
 	Now        *ebpf.VariableSpec `ebpf:"now"`
+	Outgoing   *ebpf.VariableSpec `ebpf:"outgoing"`
 }
 
 // BenchObjects contains all objects after they have been loaded into the kernel.
@@ -182,29 +198,37 @@ func (m *BenchMaps) Close() error {
 //
 // It can be passed to LoadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BenchVariables struct {
+	Arrived    *ebpf.Variable `ebpf:"arrived"`
 	ExportVary *ebpf.Variable `ebpf:"export_vary"`
 	Missed     *ebpf.Variable `ebpf:"missed"`
 	Now        *ebpf.Variable `ebpf:"now"`
+	Outgoing   *ebpf.Variable `ebpf:"outgoing"`
 }
 
 // BenchPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BenchPrograms struct {
-	BenchEmpty   *ebpf.Program `ebpf:"bench_empty"`
-	BenchWrapper *ebpf.Program `ebpf:"bench_wrapper"`
-	FloorLookup4 *ebpf.Program `ebpf:"floor_lookup4"`
-	FloorLookup6 *ebpf.Program `ebpf:"floor_lookup6"`
-	FloorTx      *ebpf.Program `ebpf:"floor_tx"`
+	BenchEmpty    *ebpf.Program `ebpf:"bench_empty"`
+	BenchGenerate *ebpf.Program `ebpf:"bench_generate"`
+	BenchWrapper  *ebpf.Program `ebpf:"bench_wrapper"`
+	FloorLookup4  *ebpf.Program `ebpf:"floor_lookup4"`
+	FloorLookup6  *ebpf.Program `ebpf:"floor_lookup6"`
+	FloorTx       *ebpf.Program `ebpf:"floor_tx"`
+	SinkTc        *ebpf.Program `ebpf:"sink_tc"`
+	SinkXdp       *ebpf.Program `ebpf:"sink_xdp"`
 }
 
 func (p *BenchPrograms) Close() error {
 	return _BenchClose(
 		p.BenchEmpty,
+		p.BenchGenerate,
 		p.BenchWrapper,
 		p.FloorLookup4,
 		p.FloorLookup6,
 		p.FloorTx,
+		p.SinkTc,
+		p.SinkXdp,
 	)
 }
 

@@ -79,8 +79,8 @@ type TableHashValue struct {
 type TableHop struct {
 	_              structs.HostLayout
 	DestinationMac [6]uint8
-	OuterVlan      uint16
 	SourceMac      [6]uint8
+	OuterVlan      uint16
 	InnerVlan      uint16
 	Ifindex        uint32
 	Generation     uint16

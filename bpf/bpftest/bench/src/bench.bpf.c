@@ -8,10 +8,13 @@
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 #include <linux/types.h>
+#include <linux/udp.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -138,19 +141,19 @@ static __always_inline void personalise(void *data, __u32 index)
 	}
 }
 
-SEC("xdp.frags")
-int bench_wrapper(struct xdp_md *ctx)
+/* Writes the frame of the plan's next connection; an XDP action if it cannot be. */
+static __always_inline int restore(struct xdp_md *ctx)
 {
 	long surplus = (long)ctx->data_end - (long)ctx->data - FRAME;
 	void *data, *end;
 
 	/* A program that pushed or popped a tag moved the frame's start. */
 	if (surplus && bpf_xdp_adjust_head(ctx, surplus))
-		return XDP_ABORTED;
+		return XDP_DROP;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	if (data + FRAME > end)
-		return XDP_ABORTED;
+		return XDP_DROP;
 	*(__u32 *)data = *(__u32 *)now.start;
 	*(__u16 *)(data + 4) = *(__u16 *)(now.start + 4);
 #pragma unroll
@@ -158,8 +161,86 @@ int bench_wrapper(struct xdp_md *ctx)
 		*(__u64 *)(data + 6 + i * 8) = now.words[i];
 	personalise(data, now.index);
 	now.index = (now.index * now.multiplier + now.addend) & now.mask;
-	bpf_tail_call(ctx, &target, 0);
-	return XDP_ABORTED;
+	return 0;
+}
+
+SEC("xdp.frags")
+int bench_wrapper(struct xdp_md *ctx)
+{
+	int action = restore(ctx);
+
+	if (!action)
+		bpf_tail_call(ctx, &target, 0);
+	return XDP_DROP;
+}
+
+/* Sends the plan's packets out of an interface, as live frames. */
+__u32 outgoing SEC(".data.outgoing"); /* its index */
+
+static __always_inline __u16 checksum(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~((sum & 0xffff) + (sum >> 16));
+}
+
+/* Right checksums for an IPv4 UDP datagram of zeros: the kernel looks at them. */
+static __always_inline int sum_up(struct xdp_md *ctx)
+{
+	struct iphdr *ip = (void *)(long)ctx->data + sizeof(struct ethhdr);
+	struct udphdr *udp = (void *)(ip + 1);
+	__u32 *words = (void *)ip;
+	__u64 sum = 0;
+
+	if ((void *)(udp + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	ip->check = 0;
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		sum += words[i];
+	ip->check = checksum(sum);
+	udp->check = checksum((__u64)ip->saddr + ip->daddr + bpf_htons(IPPROTO_UDP) + udp->len + udp->source +
+			      udp->dest + udp->len);
+	return 1;
+}
+
+SEC("xdp.frags")
+int bench_generate(struct xdp_md *ctx)
+{
+	int action = restore(ctx);
+
+	if (action)
+		return action;
+	return sum_up(ctx) ? bpf_redirect(outgoing, 0) : XDP_DROP;
+}
+
+/* What has arrived where packets end. */
+struct arrivals {
+	__u64 packets;
+	__u64 last; /* CLOCK_MONOTONIC, ns */
+};
+
+struct arrivals arrived SEC(".data.arrived");
+
+static __always_inline void arrive(void)
+{
+	arrived.packets++;
+	arrived.last = bpf_ktime_get_ns();
+}
+
+SEC("xdp.frags")
+int sink_xdp(struct xdp_md *ctx)
+{
+	arrive();
+	return XDP_DROP;
+}
+
+SEC("tc")
+int sink_tc(struct __sk_buff *skb)
+{
+	arrive();
+	return TC_ACT_SHOT;
 }
 
 SEC("xdp.frags")

@@ -1,0 +1,357 @@
+package xdp
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/bpf/bpftest"
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/director/scheduler"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// rig is a data plane in a network namespace of its own, with one interface.
+type rig struct {
+	*Dataplane
+	t    *testing.T
+	ns   *directortest.Namespace
+	opts Options
+}
+
+func newRig(t *testing.T, opts Options) *rig {
+	t.Helper()
+	directortest.Privileged(t)
+	ns, err := directortest.NewNamespace("director")
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := directortest.NewNamespace("peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, n := range []*directortest.Namespace{ns, peer} {
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err := ns.AddVeth("eth0", peer, "eth0", 1500); err != nil {
+		t.Fatal(err)
+	}
+	opts.Interfaces = []string{"eth0"}
+	opts.PinDir = filepath.Join(directortest.Bpffs(t), "pins")
+	opts.MaxConnections, opts.MaxServers, opts.MaxServices, opts.SchedulerWords = 4096, 256, 32, 1<<16
+	r := &rig{t: t, ns: ns, opts: opts}
+	r.open()
+	t.Cleanup(func() {
+		if err := r.Detach(t.Context()); err != nil && !r.isClosed() {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// open opens the data plane, again after a Close.
+func (r *rig) open() {
+	r.t.Helper()
+	err := r.ns.Do(func() (err error) {
+		r.Dataplane, err = Open(context.Background(), r.opts)
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) must(ops ...director.Operation) {
+	r.t.Helper()
+	if err := r.Apply(r.t.Context(), ops); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// syn sends a client's first segment through the loaded program and returns the
+// server it was paired with.
+func (r *rig) syn(client, vip netip.AddrPort) (server netip.AddrPort, ok bool) {
+	r.t.Helper()
+	r.send(bpftest.Packet{From: client, To: vip, Flags: "S"})
+	for c, err := range r.Connections(r.t.Context(), director.ConnectionFilter{Client: netip.PrefixFrom(client.Addr(), client.Addr().BitLen())}) {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if c.Client == client && c.Virtual == vip {
+			return c.Server, true
+		}
+	}
+	return server, false
+}
+
+func (r *rig) send(p bpftest.Packet) {
+	r.t.Helper()
+	out := make([]byte, 2048)
+	if _, err := r.plane.ShuntRoot.Run(&ebpf.RunOptions{Data: p.Bytes(), DataOut: out}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func testService(name director.Scheduler, flags director.SchedulerFlags) director.Service {
+	return director.Service{
+		Key:       director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.1:80")},
+		Name:      "web",
+		Scheduler: name, Flags: flags, VIP: director.VIPExternal,
+	}
+}
+
+// local is a server that needs no next hop, so that every pick can be made.
+func local(i int, weight uint32) realserver.Server {
+	return realserver.Server{
+		Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), Method: realserver.Local, Weight: weight,
+	}
+}
+
+// TestSchedulesAsTheModels edits services at random between picks and compares
+// every choice of the loaded program with the kernel's model.
+func TestSchedulesAsTheModels(t *testing.T) {
+	r := newRig(t, Options{})
+	for n, c := range []struct {
+		name  director.Scheduler
+		flags director.SchedulerFlags
+	}{
+		{name: director.RoundRobin},
+		{name: director.WeightedRoundRobin},
+		{name: director.SourceHash},
+		{name: director.SourceHash, flags: director.SchedulerFlags{Port: true, Fallback: true}},
+		{name: director.Maglev},
+		{name: director.Maglev, flags: director.SchedulerFlags{Port: true, Fallback: true}},
+	} {
+		t.Run(fmt.Sprintf("%s/%+v", c.name, c.flags), func(t *testing.T) {
+			service := testService(c.name, c.flags)
+			// A port of its own: a service that comes back finds its connections again.
+			service.Key.Address = netip.AddrPortFrom(service.Key.Address.Addr(), uint16(8000+n))
+			r.must(director.AddService{Service: service})
+			defer r.must(director.RemoveService{Key: service.Key})
+			model, err := scheduler.New(c.name, c.flags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			random := rand.New(rand.NewPCG(1, uint64(len(c.name))+2))
+			present := map[int]bool{}
+			for step := range 400 {
+				i, weight := 1+random.IntN(6), uint32(random.IntN(5))
+				addr := local(i, 0).Address
+				switch kind := random.IntN(10); {
+				case kind == 0 && !present[i]:
+					r.must(director.AddServer{Key: service.Key, Server: local(i, weight)})
+					model.Add(addr, weight)
+					present[i] = true
+				case kind == 1 && present[i]:
+					r.must(director.EditServer{Key: service.Key, Server: local(i, weight)})
+					model.Edit(addr, weight)
+				case kind == 2 && present[i] && random.IntN(3) == 0:
+					r.must(director.RemoveServer{Key: service.Key, Address: addr})
+					model.Remove(addr)
+					delete(present, i)
+				default:
+					client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(random.IntN(256))}), uint16(1024+step))
+					want, wantOK := model.Pick(client, service.Key.Address)
+					got, ok := r.syn(client, service.Key.Address)
+					if got != want || ok != wantOK {
+						t.Fatalf("step %d, client %s: the program chose %v %v, the kernel's model %v %v", step, client, got, ok, want, wantOK)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestRestart closes and opens the data plane: what it holds is what it held,
+// and schedulers go on where they were.
+func TestRestart(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService(director.WeightedRoundRobin, director.SchedulerFlags{})
+	other := testService(director.Maglev, director.SchedulerFlags{Port: true})
+	other.Key.Address, other.Name, other.VIP = netip.MustParseAddrPort("[2001:db8::1]:443"), "", director.VIPManaged
+	r.must(
+		director.AddService{Service: service},
+		director.AddServer{Key: service.Key, Server: local(1, 3)},
+		director.AddServer{Key: service.Key, Server: local(2, 0)},
+		director.AddServer{Key: service.Key, Server: local(3, 2)},
+		director.AddService{Service: other},
+		director.SetTimeouts{Timeouts: conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Second}},
+	)
+	model, err := scheduler.New(director.WeightedRoundRobin, director.SchedulerFlags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range []uint32{3, 0, 2} {
+		model.Add(local(i+1, 0).Address, w)
+	}
+	before, err := r.Found(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 12 {
+		if n%5 == 4 {
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			r.open()
+		}
+		client := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.9"), uint16(2000+n))
+		want, _ := model.Pick(client, service.Key.Address)
+		if got, _ := r.syn(client, service.Key.Address); got != want {
+			t.Errorf("connection %d: server %s, want %s", n, got, want)
+		}
+	}
+	after, err := r.Found(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, after, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("state after restarts (-before +after):\n%s", diff)
+	}
+}
+
+// TestIndicesAreReused removes services with and without connections: an index
+// is free after a sweep that found nothing that refers to it, and not before.
+func TestIndicesAreReused(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService(director.RoundRobin, director.SchedulerFlags{})
+	server := local(1, 1)
+	r.must(director.AddService{Service: service}, director.AddServer{Key: service.Key, Server: server})
+	client := netip.MustParseAddrPort("198.51.100.9:4000")
+	if _, ok := r.syn(client, service.Key.Address); !ok {
+		t.Fatal("no connection was made")
+	}
+	r.must(director.RemoveService{Key: service.Key})
+	for range 3 {
+		r.sweepNow()
+	}
+	if len(r.model.servers) != 1 || len(r.model.services) != 1 {
+		t.Fatalf("%d servers and %d services have an index while a connection refers to them, want 1 and 1", len(r.model.servers), len(r.model.services))
+	}
+	args := bpf.KernelRemoveArgs{
+		Client: bpf.Address(client.Addr()), VirtualAddress: bpf.Address(service.Key.Address.Addr()),
+		ClientPort: bpf.Port(client.Port()), VirtualPort: bpf.Port(80), Protocol: uint8(conntrack.TCP),
+	}
+	if err := r.plane.RemoveConnection(false, &args); err != nil {
+		t.Fatal(err)
+	}
+	r.sweepNow()
+	if len(r.model.servers) != 0 || len(r.model.services) != 0 {
+		t.Fatalf("%d servers and %d services have an index after their last connection, want none", len(r.model.servers), len(r.model.services))
+	}
+	// As often as there are places: nothing leaks.
+	for range 2 * r.opts.MaxServices {
+		r.must(director.AddService{Service: service}, director.AddServer{Key: service.Key, Server: server}, director.RemoveService{Key: service.Key})
+		r.sweepNow()
+	}
+}
+
+func (r *rig) sweepNow() {
+	r.t.Helper()
+	if err := r.sweep(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestRecountHeals spoils a server's counts: the second sweep that finds the same
+// difference corrects them, the first does not.
+func TestRecountHeals(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService(director.RoundRobin, director.SchedulerFlags{})
+	r.must(director.AddService{Service: service}, director.AddServer{Key: service.Key, Server: local(1, 1)})
+	for port := range uint16(5) {
+		r.syn(netip.AddrPortFrom(netip.MustParseAddr("198.51.100.9"), 4000+port), service.Key.Address)
+	}
+	if err := r.plane.Correct(1, 7, -2); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []uint64{12, 5, 5} {
+		r.sweepNow()
+		stats, err := r.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			continue
+		}
+		if got := stats.Services[0].Servers[0]; got.Active != want || got.Inactive != 0 {
+			t.Errorf("after sweep %d: active %d inactive %d, want %d 0", n+1, got.Active, got.Inactive, want)
+		}
+	}
+	stats, err := r.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := stats.Table[0].Corrected; got != 1 {
+		t.Errorf("%d corrections counted, want 1", got)
+	}
+}
+
+// TestCountersOutliveServers: a service's totals include servers that are gone.
+func TestCountersOutliveServers(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService(director.RoundRobin, director.SchedulerFlags{})
+	r.must(director.AddService{Service: service}, director.AddServer{Key: service.Key, Server: local(1, 1)})
+	client := netip.MustParseAddrPort("198.51.100.9:4000")
+	r.syn(client, service.Key.Address)
+	r.send(bpftest.Packet{From: client, To: service.Key.Address, Flags: "R"})
+	r.must(
+		director.SetTimeouts{Timeouts: conntrack.Timeouts{TCP: time.Second, TCPFin: time.Second, UDP: time.Second}},
+		director.RemoveServer{Key: service.Key, Address: local(1, 1).Address},
+	)
+	if err := r.plane.RemoveConnection(false, &bpf.KernelRemoveArgs{
+		Client: bpf.Address(client.Addr()), VirtualAddress: bpf.Address(service.Key.Address.Addr()),
+		ClientPort: bpf.Port(client.Port()), VirtualPort: bpf.Port(80), Protocol: uint8(conntrack.TCP),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.sweepNow()
+	stats, err := r.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := stats.Services[0]
+	if len(got.Servers) != 0 || got.Counters.Connections != 1 || got.Counters.InPackets != 2 {
+		t.Errorf("service's counters %+v with %d servers, want 1 connection, 2 packets, no server", got.Counters, len(got.Servers))
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService("wlc", director.SchedulerFlags{})
+	tunnelled := local(1, 1)
+	tunnelled.Method = realserver.Tunnel
+	good := testService(director.RoundRobin, director.SchedulerFlags{})
+	r.must(director.AddService{Service: good})
+	for name, op := range map[string]director.Operation{
+		"scheduler": director.AddService{Service: service},
+		"method":    director.AddServer{Key: good.Key, Server: tunnelled},
+		"service":   director.AddServer{Key: director.ServiceKey{Protocol: conntrack.UDP, Address: good.Key.Address}, Server: local(1, 1)},
+		"server":    director.EditServer{Key: good.Key, Server: local(9, 1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, _ := r.Found(t.Context())
+			if err := r.Apply(t.Context(), []director.Operation{op}); err == nil {
+				t.Fatal("accepted")
+			}
+			if after, _ := r.Found(t.Context()); !slices.EqualFunc(before.Services, after.Services, func(a, b director.Service) bool { return a.Key == b.Key }) {
+				t.Error("state changed")
+			}
+		})
+	}
+}
