@@ -16,7 +16,13 @@ import (
 type counted struct {
 	Rows  []bench.Row       `json:"rows"`
 	Sweep bench.SweepResult `json:"sweep"`
+	Peers []bench.Peer      `json:"peers"`
 }
+
+const (
+	peerRounds  = 5
+	peerPackets = 1 << 14
+)
 
 const marker = "shunt-bench "
 
@@ -33,7 +39,13 @@ func measureInGuest(quick bool) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(counted{rows, sweep})
+	c := counted{Rows: rows, Sweep: sweep}
+	if !quick {
+		if c.Peers, err = bench.Peers(peerRounds, peerPackets); err != nil {
+			return err
+		}
+	}
+	text, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
@@ -66,18 +78,32 @@ func measure(ctx context.Context, quick bool) (result, error) {
 			}
 			r.HashTable = append(r.HashTable, c)
 		}
+		peers, err := bench.Peers(peerRounds, peerPackets)
+		if err != nil {
+			return r, err
+		}
+		for _, p := range peers {
+			r.Peers = append(r.Peers, peer{Name: p.Name, NS: p.Net, Rounds: p.Rounds})
+		}
 	}
 	counter := bench.OpenCounter()
-	if counter != nil {
-		return r, counter.Close()
+	if counter == nil {
+		r.Instructions = "icount-6.1"
+	} else if err := counter.Close(); err != nil || quick {
+		return r, err
 	}
-	fmt.Fprintln(os.Stderr, "no hardware counter of instructions: counting them in the guest")
-	r.Instructions = "icount-6.1"
+	// The peers' packets are handled by whatever thread: they are always counted here.
+	fmt.Fprintln(os.Stderr, "counting instructions in the guest")
 	guest, err := runGuest(ctx, quick)
 	if err != nil {
 		return r, err
 	}
-	r.merge(guest)
+	if counter == nil {
+		r.merge(guest)
+	}
+	for i, p := range guest.Peers {
+		r.Peers[i].Instructions = p.Net
+	}
 	return r, nil
 }
 
@@ -124,7 +150,7 @@ func runGuest(ctx context.Context, quick bool) (c counted, err error) {
 	if err := build.Run(); err != nil {
 		return c, fmt.Errorf("build for the guest (run me at the top of the repository): %w", err)
 	}
-	args := []string{"-i", "-m", "1024", binary, "-guest"}
+	args := []string{"-i", "-m", "1024", "-k", "nft_chain_nat nft_nat nft_numgen sch_ingress cls_bpf", "-b", "nft", binary, "-guest"}
 	if quick {
 		args = append(args, "-quick")
 	}

@@ -21,6 +21,15 @@ type result struct {
 	Rows         []bench.Row        `json:"rows"`
 	Sweep        *bench.SweepResult `json:"sweep,omitempty"`
 	HashTable    []bench.Comparison `json:"beside_hash,omitempty"` // decision 0001
+	Peers        []peer             `json:"peers,omitempty"`
+}
+
+// peer is a way of forwarding through two veths, without what the generator takes.
+type peer struct {
+	Name         string  `json:"name"`
+	Instructions float64 `json:"instructions"` // in the guest, always
+	NS           float64 `json:"ns"`
+	Rounds       int     `json:"rounds"`
 }
 
 func describe() result {
@@ -56,6 +65,7 @@ const (
 	goalSweepSeconds = 0.15 // at a million connections
 	goalBytesEach    = 176
 	million          = 1 << 20
+	goalPeers        = 6 // times the instructions
 )
 
 // print writes the table of goals and results.
@@ -74,7 +84,24 @@ func (r result) print(w io.Writer) {
 		fmt.Fprintf(w, "\nsweep of %d connections, %d removed: %.3f s, goal %s: %s\n", s.Connections, s.Removed, s.Seconds, seconds, verdict)
 		fmt.Fprintf(w, "memory: %.0f B for each NAT connection, goal %d: %s\n", s.BytesEach, goalBytesEach, judge(s.BytesEach <= goalBytesEach))
 	}
+	r.printPeers(w)
 	r.printComparisons(w)
+}
+
+// printPeers writes what the ways of forwarding take; the first is the drop that
+// the others are without.
+func (r result) printPeers(w io.Writer) {
+	if len(r.Peers) < 3 {
+		return
+	}
+	fmt.Fprintf(w, "\n%-30s %12s %9s   UDP, 64 octets, through two veths, without the generator\n", "peers", "instructions", "ns")
+	for _, p := range r.Peers[1:] {
+		fmt.Fprintf(w, "%-30s %12.0f %9.0f\n", p.Name, p.Instructions, p.NS)
+	}
+	shunt, nft := r.Peers[1], r.Peers[2]
+	times := nft.Instructions / shunt.Instructions
+	fmt.Fprintf(w, "nft DNAT takes %.1f times Shunt's instructions (goal %d: %s), %.1f times its ns\n",
+		times, goalPeers, judge(times >= goalPeers), nft.NS/shunt.NS)
 }
 
 // printComparisons writes our table beside the kernel's HASH.

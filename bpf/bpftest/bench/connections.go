@@ -13,7 +13,6 @@ import (
 type counts struct {
 	events  [bpf.KernelEventEVENTS]uint64
 	traffic bpf.KernelTraffic
-	missed  uint64
 }
 
 func (w *world) counts() (c counts, err error) {
