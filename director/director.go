@@ -150,8 +150,9 @@ func (d *Director) change(ctx context.Context, act string, edit func(*State) err
 }
 
 // commit validates next, applies the difference to current, which the data
-// plane holds, and keeps next. After a failure it keeps what the data plane then
-// holds of the services it touched. d.mu is held.
+// plane holds, and keeps next. After a failure it puts current back; where that
+// fails too, it keeps what the data plane then holds of the services it touched.
+// d.mu is held.
 func (d *Director) commit(ctx context.Context, current, next State) error {
 	next = next.Normalize()
 	if err := next.Validate(); err != nil {
@@ -164,11 +165,27 @@ func (d *Director) commit(ctx context.Context, current, next State) error {
 			if d.desired.Load() == nil {
 				return err // not started: nothing is claimed yet
 			}
-			return errors.Join(err, d.reread(ctx, touchedBy(ops)))
+			return errors.Join(err, d.rollBack(ctx, current, touchedBy(ops)))
 		}
 	}
 	d.desired.Store(&next)
 	return nil
+}
+
+// rollBack undoes the steps of a failed change that were done.
+func (d *Director) rollBack(ctx context.Context, current State, t touched) error {
+	if err := d.reread(ctx, t); err != nil {
+		return err
+	}
+	ops := Plan(current, d.State())
+	if len(ops) == 0 {
+		return nil
+	}
+	if err := d.dp.Apply(context.WithoutCancel(ctx), ops); err != nil {
+		return errors.Join(fmt.Errorf("roll back: %w", err), d.reread(ctx, t))
+	}
+	d.log.Info("change failed and was rolled back", "steps", len(ops))
+	return d.reread(ctx, t)
 }
 
 // reread makes the desired state of what was touched equal to what the data

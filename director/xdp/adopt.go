@@ -143,13 +143,13 @@ func readList(plane *bpf.Plane, m *model, svc *service, schedule bpf.KernelSched
 			s.removed = true
 		}
 	}
-	svc.words = region{first: schedule.List, count: 2*schedule.Servers + schedule.Slots}
+	svc.words = region{first: schedule.List, count: roundUp(2*schedule.Servers + schedule.Slots)}
 	words.take(svc.words)
 	return nil
 }
 
-// isStale says whether an adopted schedule is not what its servers ask for. One
-// that is stays as it is, its cursor with it.
+// isStale says whether the schedule in force is not what its servers ask for.
+// One that is stays as it is, its cursor with it.
 func isStale(svc *service) bool {
 	for i, s := range svc.list {
 		if svc.weights[i] != s.offered() {

@@ -381,10 +381,11 @@ func (d *Dataplane) removeServer(key director.ServiceKey, addr netip.AddrPort) e
 
 func (d *Dataplane) writeFilter() error { return d.plane.SetFilter(d.model.filter()) }
 
-// dropVIP takes the service's address off the host if no other live service has it.
+// dropVIP takes the service's address off the host if no other live service has
+// it, be it one whose address somebody else manages.
 func (d *Dataplane) dropVIP(svc *service) error {
 	addr := svc.key.Address.Addr()
-	if svc.vip != director.VIPManaged || slices.Contains(d.model.managedAddresses(), addr) {
+	if svc.vip != director.VIPManaged || d.model.needsAddress(addr) {
 		return nil
 	}
 	return d.vips.remove(addr)

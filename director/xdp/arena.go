@@ -15,7 +15,23 @@ type region struct{ first, count uint32 }
 // than a packet that still reads them takes.
 const quarantine = 100 * time.Millisecond
 
-// arena hands out regions of the words map, first fit. Word 0 is not used.
+// positionWords are the words at the start of the map for what shunt_switch reads
+// and nobody else: a place for each server of a service.
+const positionWords = director.MaxServers
+
+// unit is what long regions are rounded up to, so that one service's holes fit
+// another's schedule.
+const unit = 256
+
+// roundUp returns how many words a wish for count is given.
+func roundUp(count uint32) uint32 {
+	if count < unit {
+		return (count + 15) &^ 15
+	}
+	return (count + unit - 1) &^ (unit - 1)
+}
+
+// arena hands out regions of the words map, first fit, beyond the positions.
 type arena struct {
 	free    []region // sorted, not adjacent
 	resting []resting
@@ -29,12 +45,14 @@ type resting struct {
 }
 
 func newArena(words uint32) *arena {
-	return &arena{free: []region{{1, words - 1}}, now: time.Now, sleep: time.Sleep}
+	first := min(positionWords, words)
+	return &arena{free: []region{{first, words - first}}, now: time.Now, sleep: time.Sleep}
 }
 
-// alloc returns a region of count words. Where only what rests has room, it
+// alloc returns a region of at least count words. Where only what rests has room, it
 // waits for that.
 func (a *arena) alloc(count uint32) (region, error) {
+	count = roundUp(count)
 	a.wake()
 	r, err := a.fit(count)
 	for err != nil && len(a.resting) > 0 {

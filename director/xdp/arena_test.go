@@ -13,7 +13,7 @@ import (
 // TestArena hands out, gives back and adopts regions at random: none overlap,
 // none come back before their quarantine ends, and none are lost.
 func TestArena(t *testing.T) {
-	const words = 200
+	const words = positionWords + 200
 	rapid.Check(t, func(t *rapid.T) {
 		a := newArena(words)
 		now := time.Unix(0, 0)
@@ -35,7 +35,7 @@ func TestArena(t *testing.T) {
 						t.Fatalf("%v was handed out while %v is in use", r, h)
 					}
 				}
-				if r.first == 0 || r.first+r.count > words {
+				if r.first < positionWords || r.first+r.count > words {
 					t.Fatalf("%v is outside", r)
 				}
 				held = append(held, r)
@@ -58,7 +58,7 @@ func TestArena(t *testing.T) {
 		}
 		now = now.Add(2 * quarantine)
 		for _, whole := range []*arena{a, adopted} {
-			if r, err := whole.alloc(words - 1); err != nil || r.first != 1 {
+			if r, err := whole.alloc(192); err != nil || r.first != positionWords {
 				t.Fatalf("all given back, but not whole: %v %v", r, err)
 			}
 		}

@@ -32,7 +32,7 @@ type service struct {
 	removed   bool
 	// list is the schedule's server list in kernel order: last added first.
 	list []*server
-	// weights are the list's as adopted; not kept up later.
+	// weights are the list's in the schedule in force.
 	weights []uint32
 	// words is the region of the schedule in force; empty if there is none.
 	words region
@@ -114,6 +114,16 @@ func freeIndex[T any](used map[uint32]T, limit uint32, what string) (uint32, err
 		}
 	}
 	return 0, fmt.Errorf("%w: all %d places for %s are taken, removed ones included until their connections end: raise limits.%s", director.ErrFull, limit-1, what, what)
+}
+
+// needsAddress says whether a live service has the virtual address, whoever manages it.
+func (m *model) needsAddress(addr netip.Addr) bool {
+	for _, svc := range m.services {
+		if !svc.removed && svc.key.Address.Addr() == addr {
+			return true
+		}
+	}
+	return false
 }
 
 // managedAddresses returns the virtual addresses that live services have Shunt manage.

@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -93,11 +94,9 @@ func (d *Dataplane) carryHop(s *server, before uint32) error {
 		return d.writeServer(s)
 	}
 	if s.offered() == 0 {
-		// First no new connections, then no packets.
-		if err := d.reschedule(s.service, s.service.list, false); err != nil {
-			return err
-		}
-		return d.writeServer(s)
+		// First no new connections, then no packets. Should the schedule fail, the
+		// sweep tries it again.
+		return errors.Join(d.reschedule(s.service, s.service.list, false), d.writeServer(s))
 	}
 	if err := d.writeServer(s); err != nil {
 		return err

@@ -21,16 +21,11 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 	if err != nil {
 		return err
 	}
-	// The positions are read by the switch alone: they rest as soon as it is done.
-	places, err := d.words.alloc(uint32(max(1, len(positions))))
-	if err != nil {
-		d.words.release(words)
-		return err
-	}
-	defer d.words.release(places)
 	content := make([]uint32, 0, words.count)
+	weights := make([]uint32, 0, len(list))
 	for _, s := range list {
 		content = append(content, s.index, s.offered())
+		weights = append(weights, s.offered())
 	}
 	schedule.List = words.first
 	schedule.Table = words.first + uint32(len(content))
@@ -38,14 +33,13 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 		d.words.release(words)
 		return err
 	}
-	if err := d.putWords(places.first, positions); err != nil {
+	if err := d.putWords(0, positions); err != nil {
 		d.words.release(words)
 		return err
 	}
 	args := bpf.KernelSwitchArgs{
 		Schedule:   schedule,
 		Service:    svc.index,
-		Positions:  places.first,
 		OldServers: uint32(len(positions)),
 		Scheduler:  schedulerNumber(svc.scheduler),
 		Flags:      serviceFlags(svc),
@@ -64,7 +58,7 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 	}
 	d.words.release(svc.words)
 	svc.words = words
-	svc.list = slices.Clone(list)
+	svc.list, svc.weights = slices.Clone(list), weights
 	return nil
 }
 

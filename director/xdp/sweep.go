@@ -139,7 +139,25 @@ func (d *Dataplane) finishSweep(number uint64) error {
 	if err := d.freeServers(number, recounts); err != nil {
 		return err
 	}
+	if err := d.repairSchedules(); err != nil {
+		return err
+	}
 	return d.reviewHops()
+}
+
+// repairSchedules puts schedules in force that could not be when their servers'
+// reachability changed.
+func (d *Dataplane) repairSchedules() error {
+	for _, svc := range d.model.services {
+		if svc.removed || !isStale(svc) {
+			continue
+		}
+		if err := d.reschedule(svc, svc.list, false); err != nil {
+			return err
+		}
+		d.opts.Log.Info("schedule repaired", "service", svc.key)
+	}
+	return nil
 }
 
 // freeServers frees the indices of removed servers, and then services, that no

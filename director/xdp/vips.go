@@ -35,39 +35,46 @@ func newVIPs() (*vips, error) {
 
 func (v *vips) close() { v.handle.Close() }
 
-// add puts the address on the host. One that is on the loopback interface in
-// the form we give it is taken for ours; one on another interface is refused.
+// label marks our IPv4 addresses.
+const label = "lo:shunt"
+
+// add puts the address on the host; one that is there by our doing stays, one
+// that is there by somebody else's is refused.
 func (v *vips) add(a netip.Addr) error {
-	err := v.handle.AddrAdd(v.lo, hostAddress(a))
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add virtual address %s to lo: %w", a, err)
+	if owner, err := v.owner(a); err != nil {
+		return err
+	} else if owner != "" {
+		return fmt.Errorf("virtual address %s is on %s already: %w: remove it there or set vip: external", a, owner, director.ErrExists)
 	}
-	if err == nil {
-		if other, name := v.elsewhere(a); other {
-			_ = v.handle.AddrDel(v.lo, hostAddress(a))
-			return fmt.Errorf("virtual address %s is on %s already: %w: remove it there or set vip: external", a, name, director.ErrExists)
-		}
+	if err := v.handle.AddrAdd(v.lo, hostAddress(a)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add virtual address %s to lo: %w", a, err)
 	}
 	return nil
 }
 
-// elsewhere says whether another interface has the address.
-func (v *vips) elsewhere(a netip.Addr) (bool, string) {
+// owner names the interface that has the address by somebody else's doing; empty
+// if none has. On lo, ours are known by their label; IPv6 addresses have none, so
+// that a /128 on lo is taken for ours.
+func (v *vips) owner(a netip.Addr) (string, error) {
 	addrs, err := v.handle.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
-		return false, ""
+		return "", fmt.Errorf("list the host's addresses: %w", err)
 	}
 	for _, have := range addrs {
-		if !have.IP.Equal(a.AsSlice()) || have.LinkIndex == v.lo.Attrs().Index {
+		if !have.IP.Equal(a.AsSlice()) {
+			continue
+		}
+		ours := hostAddress(a)
+		if ones, _ := have.Mask.Size(); have.LinkIndex == v.lo.Attrs().Index && have.Label == ours.Label && ones == a.BitLen() {
 			continue
 		}
 		name := fmt.Sprintf("interface %d", have.LinkIndex)
 		if l, err := v.handle.LinkByIndex(have.LinkIndex); err == nil {
 			name = l.Attrs().Name
 		}
-		return true, name
+		return name, nil
 	}
-	return false, ""
+	return "", nil
 }
 
 // remove takes the address off the host; one that is not there is gone.
@@ -83,6 +90,8 @@ func hostAddress(a netip.Addr) *netlink.Addr {
 	addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
 	if a.Is6() {
 		addr.Flags = unix.IFA_F_NODAD // nobody else may have it: it is ours by configuration
+	} else {
+		addr.Label = label
 	}
 	return addr
 }
