@@ -283,8 +283,8 @@ enum insertion {
  * Inserts the key with recipe (its generation is filled in) unless it is there.
  * Both outcomes leave the entry in *found.
  */
-static __always_inline enum insertion try_insert(struct found *found, const struct place *place,
-						 const struct key *key, __u64 recipe, __u64 tail, const int v6)
+static __always_inline enum insertion try_insert(struct found *found, const struct place *place, const struct key *key,
+						 __u64 recipe, __u64 tail, const int v6)
 {
 	struct group_head *head = place->group;
 	enum insertion result = NO_ROOM;
@@ -441,8 +441,8 @@ struct insert_request {
 static __always_inline int find_victim(struct insert_request *r, const struct place *place, const int v6)
 {
 	__u32 set_slot = place->near_slot < place->far_slot ? place->near_slot : place->far_slot;
-	__u64 victim = v6 ? choose_victim6(place->index, set_slot, r->tick) :
-			    choose_victim4(place->index, set_slot, r->tick);
+	__u64 victim =
+		v6 ? choose_victim6(place->index, set_slot, r->tick) : choose_victim4(place->index, set_slot, r->tick);
 	__u64 *entry;
 
 	r->slot = victim;

@@ -22,8 +22,7 @@ static __always_inline struct hop *learned_hop(__u32 reference)
 	__u32 index = reference & (HOPS - 1);
 	struct hop *hop = bpf_map_lookup_elem(&hops, &index);
 
-	if (!hop || !reference || !hop->ifindex || hop->failed ||
-	    hop->generation != reference >> HOP_INDEX_BITS)
+	if (!hop || !reference || !hop->ifindex || hop->failed || hop->generation != reference >> HOP_INDEX_BITS)
 		return 0;
 	return hop;
 }
@@ -61,8 +60,8 @@ __noinline __u32 learn_hop(struct link_view *link)
 
 	if (!link)
 		return 0;
-	hash = (link->source + link->destination * 3 + ((__u64)link->ifindex << 48) +
-		((__u64)link->outer_vlan << 32) + link->inner_vlan) *
+	hash = (link->source + link->destination * 3 + ((__u64)link->ifindex << 48) + ((__u64)link->outer_vlan << 32) +
+		link->inner_vlan) *
 	       0x9e3779b97f4a7c15ULL;
 	for (int i = 0; i < HOP_PROBES; i++) {
 		__u32 index = LEARNED_HOPS + ((hash >> 49) + i) % (HOPS - LEARNED_HOPS);

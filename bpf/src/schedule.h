@@ -196,8 +196,7 @@ static long fallback_step(__u32 i, struct fallback *f)
 }
 
 /* sh and mh: the server the table names for the client. */
-static __always_inline __u32 pick_by_hash(const struct pick_request *r, const struct service *service,
-					   const int is_mh)
+static __always_inline __u32 pick_by_hash(const struct pick_request *r, const struct service *service, const int is_mh)
 {
 	const struct schedule *schedule = &service->schedule[LOAD(&service->cursor) >> CURSOR_HALF & 1];
 	struct fallback f = { .is_mh = is_mh };

@@ -57,8 +57,12 @@ type goal struct {
 }
 
 var goals = []goal{
-	{"dr-hit/", 300, 0.7}, {"nat-hit/", 330, 0.7}, {"nat-reply/", 330, 0.7},
-	{"not-ours/", 130, 0}, {"new-dr/", 900, 0}, {"new-nat/", 1300, 0},
+	{"dr-hit/", 300, 0.7},
+	{"nat-hit/", 330, 0.7},
+	{"nat-reply/", 330, 0.7},
+	{"not-ours/", 130, 0},
+	{"new-dr/", 900, 0},
+	{"new-nat/", 1300, 0},
 }
 
 const (

@@ -157,7 +157,10 @@ type TableSettings struct {
 	SlotSet     uint32
 	Seed        [12]uint64
 	Timeout     [16]uint32
-	Seconds     [4]uint32
+	Seconds     [3]uint32
+	Hz          uint32
+	MainId      uint32
+	Pad         uint32
 }
 
 type TableTraffic struct {
