@@ -178,6 +178,21 @@ static __always_inline void mirror(const struct lookup *reply, __u64 forward, __
 		STORE((__u32 *)(entry + WORDS(v6) + 2), tick);
 }
 
+/*
+ * The last-seen that a packet leaves in the forward entry. A reply's is a second
+ * early where the timeout allows: the client's next packet then still counts as
+ * spaced and shows its next hop. Else a server whose packets come just before
+ * the client's would hide that the client's router is another.
+ */
+static __always_inline __u32 seen_after(const struct lookup *forward, enum direction direction, __u32 tick)
+{
+	__u32 early = tick - refresh_ticks;
+
+	if (direction != DIRECTION_OUTPUT || timeout_of(recipe_state(forward->recipe)) <= 2 * refresh_ticks)
+		return tick;
+	return (__s32)(forward->seen - early) > 0 ? forward->seen : early;
+}
+
 /* Runs a packet through the forward entry's state; false if somebody removes the connection. */
 static __always_inline int transit(struct lookup *forward, enum direction direction, __u8 tcp_flags, int spaced,
 				   __u32 tick, const int v6)
@@ -202,8 +217,19 @@ static __always_inline int transit(struct lookup *forward, enum direction direct
 			return 0;
 		/* Contended past all tries: the other packets' states stand. */
 	}
-	STORE((__u32 *)(entry + WORDS(v6) + 2), tick);
+	STORE((__u32 *)(entry + WORDS(v6) + 2), seen_after(forward, direction, tick));
 	return 1;
+}
+
+/*
+ * Whether a client's first segment meets a connection that is over: it is
+ * scheduled anew, conn_reuse_mode's default (kernel: ip_vs_core.c, is_new_conn_expected).
+ */
+static __always_inline int is_reuse(__u64 recipe, __u8 tcp_flags)
+{
+	const __u32 over = 1 << STATE_TIME_WAIT | 1 << STATE_CLOSE;
+
+	return (tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN && over >> recipe_state(recipe) & 1;
 }
 
 static __always_inline int is_server_live(__u32 index)
@@ -251,6 +277,8 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		count(EVENT_NOTE_EXPIRED_HIT);
 		return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
 	}
+	if (!is_reply && is_reuse(forward->recipe, r->tcp_flags))
+		return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
 	if (!is_server_live(recipe_server(forward->recipe))) {
 		/* Its packets are dropped and must not keep it: kernel ip_vs_core.c, ip_vs_in. */
 		r->recipe = hit->recipe;

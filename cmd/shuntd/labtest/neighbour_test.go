@@ -158,7 +158,7 @@ func TestRouterOfClientsChanges(t *testing.T) {
 	for i, mac := range []string{"02:00:00:00:00:01", "02:00:00:00:00:02"} {
 		setMAC(t, router, "eth0", mac)
 		if err := c.ask(); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%v\n%s", err, d.shunt(t, "drops"))
 		}
 		if got := d.events(t)["hop-changed"]; got < uint64(i+1) {
 			t.Errorf("hop-changed counted %d times after %d changes", got, i+1)
