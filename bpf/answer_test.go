@@ -100,7 +100,7 @@ func TestAnswers(t *testing.T) {
 			s := newScene(t, f, a, bpftest.UDP)
 			p := s.request()
 			p.From = netip.MustParseAddrPort(source)
-			run(t, f, p.Bytes(), dropped, one("not-quotable"))
+			run(t, f, p.Bytes(), dropped, one("martian"))
 		}
 	})
 }

@@ -26,6 +26,7 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_DROP_REPLY_COLLISION: {"reply-collision", "drop", "every server tried has a connection of this client port already"},
 	KernelEventEVENT_DROP_TABLE_FULL:      {"table-full", "drop", "no room for a new connection"},
 	KernelEventEVENT_DROP_FTP_DATA:        {"ftp-data", "drop", "new connection from port 20, which is never scheduled"},
+	KernelEventEVENT_DROP_MARTIAN:         {"martian", "drop", "new connection from an address no other host can have"},
 	KernelEventEVENT_DROP_NO_ROUTE:        {"no-route", "drop", "no way out: no route, no neighbour, forwarding off or interface not attached"},
 	KernelEventEVENT_DROP_VLAN:            {"vlan", "drop", "the VLAN tag could not be changed for the next hop"},
 	KernelEventEVENT_DROP_RATE_LIMITED:    {"rate-limited", "drop", "an ICMP error or reset was due but too many were sent"},

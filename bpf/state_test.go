@@ -134,7 +134,8 @@ func TestLifeOfConnection(t *testing.T) {
 			{"server", "A", "CW", 0, true},
 			{"server", "FA", "TW", 0, true},
 			{"client", "A", "TW", 0, true},
-			{"client", "S", "SR", 1, true},
+			// The connection is over: the next one is new.
+			{"client", "S", "SR", 1, false},
 		}},
 		{"nat, closed by the server", nat, []step{
 			{"client", "S", "SR", 1, false},
@@ -216,5 +217,33 @@ func TestUDPProof(t *testing.T) {
 				diffEntries(t, f, s.entry(stateUDP, true))
 			})
 		}
+	}
+}
+
+// A client's first segment on a connection that is over is scheduled anew, as by
+// the kernel's default conn_reuse_mode: a server of weight 0 gets it no more.
+func TestReuseSchedulesAnew(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, a := range families {
+		t.Run(a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.TCP, nat)
+			s.establish(t)
+			first := s.Entries()[0].Server
+			reset := s.request()
+			reset.Flags = "R"
+			f.Run(reset.Bytes())
+			s.service.Servers[0].Weight = 0
+			s.Apply(s.service)
+			syn := s.request()
+			syn.Flags = "S"
+			f.Events()
+			f.Run(syn.Bytes())
+			if got := f.Events(); got["no-server"] != 1 {
+				t.Errorf("events %v, want the segment refused: the only server, %d, has weight 0", got, first)
+			}
+			if left := s.Entries(); len(left) != 0 {
+				t.Errorf("%d keys of the old connection are left", len(left))
+			}
+		})
 	}
 }

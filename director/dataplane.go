@@ -130,5 +130,5 @@ type TableStats struct {
 // InterfaceStats describes one interface the data plane is attached to.
 type InterfaceStats struct {
 	Name string
-	Mode string // native or generic
+	Mode string // native, generic, or gone: it has vanished since
 }

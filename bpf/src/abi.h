@@ -322,6 +322,7 @@ enum event {
 	EVENT_DROP_REPLY_COLLISION,
 	EVENT_DROP_TABLE_FULL,
 	EVENT_DROP_FTP_DATA,
+	EVENT_DROP_MARTIAN, /* a new connection from an address no host has */
 	EVENT_DROP_NO_ROUTE, /* reply by the route: none, or forwarding is off */
 	EVENT_DROP_VLAN, /* the tag could not be changed */
 	EVENT_DROP_RATE_LIMITED, /* an answer was due but too many were sent */

@@ -284,33 +284,6 @@ static __always_inline int reset6(struct xdp_md *ctx, const struct answer_reques
 	return 1;
 }
 
-/*
- * No errors to sources that stand for no one host (RFC 1122 §3.2.2, RFC 4443
- * §2.4 (e)): 0/8, 127/8, multicast, broadcast; ::, ff00::/8.
- */
-static __always_inline int answerable4(const struct iphdr *ip)
-{
-	__u8 first = ip->saddr;
-
-	return first != 0 && first != 127 && first < 224;
-}
-
-static __always_inline int answerable6(const struct ipv6hdr *ip6)
-{
-	const __u32 *source = ip6->saddr.in6_u.u6_addr32;
-
-	return (__u8)source[0] != 0xff && (source[0] | source[1] | source[2] | source[3]);
-}
-
-static __always_inline int is_answerable(struct xdp_md *ctx, const struct answer_request *r, const int v6)
-{
-	void *l3 = (void *)(long)ctx->data + (r->l3 & 0x1f);
-
-	if (l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) > (void *)(long)ctx->data_end)
-		return 0;
-	return v6 ? answerable6(l3) : answerable4(l3);
-}
-
 static __always_inline int build_answer4(struct xdp_md *ctx, const struct answer_request *r)
 {
 	if (r->event == EVENT_ANSWER_RESET)
@@ -325,11 +298,12 @@ static __always_inline int build_answer6(struct xdp_md *ctx, const struct answer
 	return r->event == EVENT_ANSWER_RESET ? reset6(ctx, r) : icmp6(ctx, r);
 }
 
-/* Turns the packet into the answer r names, within the limits; the XDP action. */
+/*
+ * Turns the packet into the answer r names, within the limits; the XDP action.
+ * Its source is one host's address: create() refuses others before anything else.
+ */
 static __always_inline int answer(struct xdp_md *ctx, struct answer_request *r, const int v6)
 {
-	if (!is_answerable(ctx, r, v6))
-		return finish(EVENT_DROP_NOT_QUOTABLE);
 	if (!may_answer())
 		return finish(EVENT_DROP_RATE_LIMITED);
 	if (!(v6 ? build_answer6(ctx, r) : build_answer4(ctx, r)))

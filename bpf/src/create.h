@@ -13,6 +13,23 @@
 #define FTP_DATA_PORT 20 /* kernel: ip_vs_core.c, ip_vs_schedule, "Not scheduling FTPDATA" */
 #define SERVER_TRIES 4
 
+/*
+ * Whether no other host can be the source: 0/8, 127/8, multicast and broadcast;
+ * ::, ::1, ff00::/8 (RFC 1812 §5.3.7, RFC 4291 §2.5), or the virtual address itself.
+ */
+static __always_inline int is_martian(const struct key *key, const int v6)
+{
+	const __u32 *source = key->source, *destination = key->destination;
+	__u8 first = source[0];
+
+	if (!v6)
+		return first == 0 || first == 127 || first >= 224 || source[0] == destination[0];
+	if (first == 0xff || !(source[0] | source[1] | source[2] | (source[3] & ~bpf_htonl(1))))
+		return 1;
+	return !((source[0] ^ destination[0]) | (source[1] ^ destination[1]) | (source[2] ^ destination[2]) |
+		 (source[3] ^ destination[3]));
+}
+
 /* The client's address as one word in host order, as the kernel's schedulers fold it. */
 static __always_inline __u32 fold_client(const struct key *key, const int v6)
 {
@@ -190,6 +207,8 @@ static __always_inline enum event create(struct slow *c, const int v6)
 
 	if (!find_service(&c->key, &c->pick.service, v6))
 		return EVENT_PASS_NO_SERVICE;
+	if (is_martian(&c->key, v6))
+		return EVENT_DROP_MARTIAN;
 	if (protocol == IPPROTO_TCP && (c->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
 		return EVENT_DROP_MIDSTREAM;
 	c->pick.client = fold_client(&c->key, v6);

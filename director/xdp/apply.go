@@ -384,9 +384,8 @@ func (d *Dataplane) writeFilter() error { return d.plane.SetFilter(d.model.filte
 // dropVIP takes the service's address off the host if no other live service has
 // it, be it one whose address somebody else manages.
 func (d *Dataplane) dropVIP(svc *service) error {
-	addr := svc.key.Address.Addr()
-	if svc.vip != director.VIPManaged || d.model.needsAddress(addr) {
+	if svc.vip != director.VIPManaged || d.model.needsAddress(svc) {
 		return nil
 	}
-	return d.vips.remove(addr)
+	return d.vips.remove(svc.key.Address.Addr())
 }

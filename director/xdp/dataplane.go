@@ -45,6 +45,7 @@ type attachment struct {
 	index int
 	name  string
 	mode  bpf.Mode
+	gone  bool // as far as the last sweep saw
 }
 
 // Open loads the fast path or adopts an earlier daemon's, and attaches it. It
@@ -158,7 +159,7 @@ func (d *Dataplane) attach(interfaces []net.Interface) error {
 		if mode != d.opts.mode() {
 			d.opts.Log.Warn("interface stays attached as it was; shunt detach and a restart change it", "interface", iface.Name, "mode", mode)
 		}
-		d.interfaces = append(d.interfaces, attachment{iface.Index, iface.Name, mode})
+		d.interfaces = append(d.interfaces, attachment{index: iface.Index, name: iface.Name, mode: mode})
 		d.opts.Log.Info("attached", "interface", iface.Name, "mode", mode)
 	}
 	attached, err := d.plane.Attached()

@@ -116,10 +116,11 @@ func freeIndex[T any](used map[uint32]T, limit uint32, what string) (uint32, err
 	return 0, fmt.Errorf("%w: all %d places for %s are taken, removed ones included until their connections end: raise limits.%s", director.ErrFull, limit-1, what, what)
 }
 
-// needsAddress says whether a live service has the virtual address, whoever manages it.
-func (m *model) needsAddress(addr netip.Addr) bool {
+// needsAddress says whether a live service but this one has its virtual address,
+// whoever manages it.
+func (m *model) needsAddress(but *service) bool {
 	for _, svc := range m.services {
-		if !svc.removed && svc.key.Address.Addr() == addr {
+		if !svc.removed && svc.index != but.index && svc.key.Address.Addr() == but.key.Address.Addr() {
 			return true
 		}
 	}

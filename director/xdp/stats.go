@@ -42,7 +42,11 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	}
 	stats.Table = d.sweeps.tables(d.plane)
 	for _, a := range d.interfaces {
-		stats.Interfaces = append(stats.Interfaces, director.InterfaceStats{Name: a.name, Mode: string(a.mode)})
+		mode := string(a.mode)
+		if a.gone {
+			mode = "gone"
+		}
+		stats.Interfaces = append(stats.Interfaces, director.InterfaceStats{Name: a.name, Mode: mode})
 	}
 	return stats, nil
 }

@@ -139,10 +139,24 @@ func (d *Dataplane) finishSweep(number uint64) error {
 	if err := d.freeServers(number, recounts); err != nil {
 		return err
 	}
+	d.reviewInterfaces()
 	if err := d.repairSchedules(); err != nil {
 		return err
 	}
 	return d.reviewHops()
+}
+
+// reviewInterfaces tells when an interface we are attached to has vanished: one
+// of the same name that comes back is another, which a restart attaches to.
+func (d *Dataplane) reviewInterfaces() {
+	for i := range d.interfaces {
+		a := &d.interfaces[i]
+		if _, err := d.vips.handle.LinkByIndex(a.index); err == nil || a.gone {
+			continue
+		}
+		a.gone = true
+		d.opts.Log.Error("interface is gone, and the fast path with it: restart shuntd when it is back (traffic on the others flows on)", "interface", a.name)
+	}
 }
 
 // repairSchedules puts schedules in force that could not be when their servers'
