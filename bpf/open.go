@@ -68,6 +68,9 @@ func Open(pinDir string, limits Limits) (*Plane, error) {
 	}
 	p := &Plane{pinDir: pinDir, lock: lock}
 	if err := p.load(limits); err != nil {
+		if !p.Adopted {
+			_ = os.Remove(pinDir) // if it is empty: nothing was pinned
+		}
 		lock.Close()
 		return nil, err
 	}
@@ -300,10 +303,13 @@ func sizes(maps map[string]*ebpf.Map) Limits {
 func explainLoad(err error) error {
 	var verifier *ebpf.VerifierError
 	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES) && !errors.As(err, &verifier):
-		return fmt.Errorf("load the programs (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): %w", err)
-	case errors.As(err, &verifier), errors.Is(err, ebpf.ErrNotSupported):
+	case errors.As(err, &verifier):
+		// Not %w: the verifier says EACCES, which is not for want of a right.
+		return fmt.Errorf("%w: load the programs (Linux 6.1 or newer is needed): %v", ErrKernel, err)
+	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%w: load the programs (Linux 6.1 or newer is needed): %w", ErrKernel, err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("load the programs (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): %w", err)
 	case errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("load the programs: not enough memory for the maps, lower connections.max: %w", err)
 	default:

@@ -29,6 +29,8 @@ type dataplane interface {
 	Detach(ctx context.Context) error
 	// IsNew reports whether Open found nothing of an earlier daemon.
 	IsNew() bool
+	// MaxConnections is what its tables are sized for, IPv4 and IPv6.
+	MaxConnections() (v4, v6 uint64)
 	// MemoryBytes is what its tables occupy.
 	MemoryBytes() uint64
 }
@@ -53,7 +55,8 @@ func serve(ctx context.Context, cfg config.Config, open opener, log *slog.Logger
 	if err != nil {
 		return fmt.Errorf("open the data plane: %w", err)
 	}
-	log.Info(describeTables(s, dp.MemoryBytes()))
+	v4, v6 := dp.MaxConnections()
+	log.Info(describeTables(v4, v6, dp.MemoryBytes()))
 	detached, err := control(ctx, cfg, dp, listener, started, log)
 	if err := errors.Join(err, closing(dp)); err != nil {
 		return err

@@ -44,7 +44,8 @@ func (p *fakePlane) Detach(context.Context) error {
 
 func (p *fakePlane) IsNew() bool { return p.isNew }
 
-func (p *fakePlane) MemoryBytes() uint64 { return 176 << 20 }
+func (p *fakePlane) MaxConnections() (v4, v6 uint64) { return 1 << 20, 1 << 18 }
+func (p *fakePlane) MemoryBytes() uint64             { return 176 << 20 }
 
 // daemon is a serve under test.
 type daemon struct {

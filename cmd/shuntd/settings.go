@@ -74,7 +74,7 @@ func setConnections(s *config.Settings, text string) error {
 }
 
 // describeTables says how large the connection tables are.
-func describeTables(s config.Settings, memory uint64) string {
+func describeTables(v4, v6, memory uint64) string {
 	return fmt.Sprintf("connection tables: %s IPv4, %s IPv6, %.1f MiB",
-		config.FormatSize(s.MaxConnections), config.FormatSize(s.MaxConnections6), float64(memory)/(1<<20))
+		config.FormatSize(v4), config.FormatSize(v6), float64(memory)/(1<<20))
 }

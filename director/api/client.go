@@ -205,7 +205,7 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		return newProblem(http.StatusServiceUnavailable, "not-running",
 			fmt.Sprintf("shuntd is not running: nothing answers on %s", c.socket),
-			"start it with `systemctl start shuntd` or `shuntd --config FILE`; another socket is given by --socket")
+			"start it with `shuntd --config FILE`; another socket is given by --socket")
 	case errors.Is(err, fs.ErrPermission):
 		return newProblem(http.StatusForbidden, "permission",
 			fmt.Sprintf("open %s: permission denied", c.socket), "you must be root: try sudo")

@@ -120,7 +120,7 @@ func TestClient(t *testing.T) {
 	t.Run("says_that_no_daemon_runs", func(t *testing.T) {
 		_, err := api.NewClient(filepath.Join(t.TempDir(), "s")).Status(t.Context())
 		problem, ok := errors.AsType[*api.Problem](err)
-		if !ok || !strings.Contains(problem.Detail, "not running") || !strings.Contains(problem.Hint, "systemctl start shuntd") {
+		if !ok || !strings.Contains(problem.Detail, "not running") || !strings.Contains(problem.Hint, "shuntd --config") {
 			t.Errorf("error %v", err)
 		}
 	})

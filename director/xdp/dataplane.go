@@ -191,6 +191,12 @@ func (d *Dataplane) detachNew() error {
 // daemon's.
 func (d *Dataplane) IsNew() bool { return !d.plane.Adopted }
 
+// MaxConnections returns what the tables are sized for: as configured, or, of
+// adopted ones, what the whole groups they have come to.
+func (d *Dataplane) MaxConnections() (v4, v6 uint64) {
+	return d.plane.Limits.Connections4, d.plane.Limits.Connections6
+}
+
 // MemoryBytes returns what the connection tables occupy.
 func (d *Dataplane) MemoryBytes() uint64 { return d.plane.Memory() }
 

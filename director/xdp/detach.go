@@ -20,7 +20,7 @@ func Detach(_ context.Context, pinDir string, log *slog.Logger) error {
 		return nil
 	}
 	plane, err := bpf.Open(opts.PinDir, bpf.Limits{})
-	if errors.Is(err, bpf.ErrLayout) || errors.Is(err, bpf.ErrKernel) {
+	if errors.Is(err, bpf.ErrLayout) || errors.Is(err, bpf.ErrKernel) || errors.Is(err, bpf.ErrForeign) {
 		opts.Log.Warn("the pinned maps cannot be read: virtual addresses stay on lo", "err", err)
 		return bpf.Remove(opts.PinDir)
 	}
