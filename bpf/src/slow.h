@@ -7,7 +7,7 @@
 #ifndef SHUNT_SLOW_H
 #define SHUNT_SLOW_H
 
-#include "connection.h"
+#include "insert.h"
 #include "hop.h"
 #include "schedule.h"
 

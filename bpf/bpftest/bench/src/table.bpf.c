@@ -11,7 +11,7 @@
 
 #include <bpf/bpf_endian.h>
 
-#include "connection.h"
+#include "insert.h"
 
 struct hash_key4 {
 	__u32 source;

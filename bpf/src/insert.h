@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Inserting a key, and whom to give up for it where its set is full. Inserters
+ * of one group exclude one another by its lock; nobody else waits for it.
+ */
+#ifndef SHUNT_INSERT_H
+#define SHUNT_INSERT_H
+
+#include "connection.h"
+
+/* Finds a slot without an entry among slots from first on. */
+static __always_inline int free_slot(struct found *found, void *first, __u32 first_slot, const int slots, const int v6)
+{
+#pragma unroll
+	for (int i = 0; i < slots; i++) {
+		__u64 *entry = first + i * ENTRY_SIZE(v6);
+
+		if (!LOAD(entry + WORDS(v6) + 1)) {
+			found->entry = entry;
+			found->slot = first_slot + i;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+enum insertion {
+	INSERTED,
+	EXISTS, /* the key has an entry: what was found */
+	NO_ROOM,
+	AGAIN, /* give up the victim, if there is one, and try once more */
+};
+
+/*
+ * Inserts the key with recipe (its generation is filled in) unless it is there.
+ * Both outcomes leave the entry in *found.
+ */
+static __always_inline enum insertion try_insert(struct found *found, const struct place *place, const struct key *key,
+						 __u64 recipe, __u64 tail, const int v6)
+{
+	struct group_head *head = place->group;
+	enum insertion result = NO_ROOM;
+	__u32 generation;
+	__u64 *entry;
+
+	bpf_spin_lock(&head->lock);
+	if (search_all(found, place, key, v6)) {
+		found->recipe = LOAD(found->entry + WORDS(v6) + 1);
+		result = EXISTS;
+		goto unlock;
+	}
+	if (!free_slot(found, place->near, place->near_slot, WAYS / 2, v6) &&
+	    !free_slot(found, place->far, place->far_slot, WAYS / 2, v6)) {
+		if (!free_slot(found, place->group + OVERFLOW_OFFSET(v6), SETS * WAYS, OVERFLOW, v6))
+			goto unlock;
+		__sync_fetch_and_add(&head->strays, 1);
+	}
+	entry = found->entry;
+	generation = (head->generation + 1) & GENERATION_MASK;
+	if (!generation)
+		generation = 1;
+	head->generation = generation;
+	recipe |= generation;
+	if (v6) {
+		const __u64 *source = (const __u64 *)key->source;
+		const __u64 *destination = (const __u64 *)key->destination;
+
+		STORE(entry, source[0]);
+		STORE(entry + 1, source[1]);
+		STORE(entry + 2, destination[0]);
+		STORE(entry + 3, destination[1]);
+	} else {
+		STORE(entry, key->source[0] | (__u64)key->destination[0] << 32);
+	}
+	STORE(entry + WORDS(v6) + 2, tail);
+	order();
+	STORE(entry + WORDS(v6) + 1, recipe);
+	order();
+	STORE(entry + WORDS(v6), key->id | (__u64)generation << ID_GENERATION);
+	found->recipe = recipe;
+	found->seen = tail;
+	found->hop = tail >> 32;
+	result = INSERTED;
+unlock:
+	bpf_spin_unlock(&head->lock);
+	return result;
+}
+
+/*
+ * How willingly the entry's connection is given up: 0 never, highest first. An
+ * expired one above all, else an unproven one by its age.
+ */
+static __always_inline __u32 dispensability(const __u64 *entry, __u32 tick, const int v6)
+{
+	__u64 recipe = LOAD(entry + WORDS(v6) + 1);
+	__u32 seen = LOAD(entry + WORDS(v6) + 2);
+
+	if (!recipe || recipe & (BIT(RECIPE_BUSY) | BIT(RECIPE_REPLY)))
+		return 0;
+	if (has_expired(recipe, seen, tick))
+		return 1U << 31 | (tick - seen);
+	if (recipe & BIT(RECIPE_PROVEN))
+		return 0;
+	return (__s32)(tick - seen) < 0 ? 1 : tick - seen + 1;
+}
+
+/* The search for the connection that is given up for a new one. */
+struct eviction {
+	__u32 group;
+	__u32 set_slot; /* the set's first */
+	__u32 tick;
+	__u32 best; /* dispensability */
+	__u32 slot; /* of the entry that has it */
+};
+
+/* The i-th slot a key can be in whose set begins with slot first. */
+static __always_inline __u32 candidate_slot(__u32 first, __u32 i)
+{
+	return i < WAYS ? first + i : SETS * WAYS + i - WAYS;
+}
+
+static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
+{
+	void *group = group_at(e->group, v6);
+	__u32 slot = candidate_slot(e->set_slot, i), score;
+	__u64 *entry;
+
+	if (!group)
+		return 1;
+	entry = entry_at(group, slot, v6);
+	if (!entry)
+		return 1;
+	score = dispensability(entry, e->tick, v6);
+	if (score > e->best) {
+		e->best = score;
+		e->slot = slot;
+	}
+	return 0;
+}
+
+static long weigh4(__u32 i, struct eviction *e)
+{
+	return weigh(i, e, 0);
+}
+
+static long weigh6(__u32 i, struct eviction *e)
+{
+	return weigh(i, e, 1);
+}
+
+/* The entry to be given up where a key's set begins with set_slot: dispensability above, slot below. */
+static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 tick, const int v6)
+{
+	struct eviction e = { .group = group, .set_slot = set_slot, .tick = tick };
+
+	if (v6)
+		bpf_loop(WAYS + OVERFLOW, weigh6, &e, 0);
+	else
+		bpf_loop(WAYS + OVERFLOW, weigh4, &e, 0);
+	return (__u64)e.best << 32 | e.slot;
+}
+
+__noinline __u64 choose_victim4(__u32 group, __u32 set_slot, __u32 tick)
+{
+	return choose_victim(group, set_slot, tick, 0);
+}
+
+__noinline __u64 choose_victim6(__u32 group, __u32 set_slot, __u32 tick)
+{
+	return choose_victim(group, set_slot, tick, 1);
+}
+
+#define INSERT_TRIES 3
+
+struct insert_request {
+	struct key key;
+	__u32 hash; /* of the key */
+	__u32 pad;
+	__u64 recipe; /* in: without a generation; out: what the entry has */
+	__u32 tick;
+	__u32 hop;
+	__u32 group; /* out: where the entry is, or the victim */
+	__u32 slot; /* out */
+	__u64 victim; /* out: the recipe of the entry to be given up first */
+	__u32 is_live; /* out: the victim has not expired */
+	__u32 pad1;
+};
+
+/*
+ * Chooses whom to give up where the place's key can go: an expired connection or
+ * the oldest unproven one, never a live proven one. False if there is none.
+ */
+static __always_inline int find_victim(struct insert_request *r, const struct place *place, const int v6)
+{
+	__u32 set_slot = place->near_slot < place->far_slot ? place->near_slot : place->far_slot;
+	__u64 victim =
+		v6 ? choose_victim6(place->index, set_slot, r->tick) : choose_victim4(place->index, set_slot, r->tick);
+	__u64 *entry;
+
+	r->slot = victim;
+	r->is_live = !(victim >> 63);
+	if (!(victim >> 32))
+		return 0;
+	entry = entry_at(place->group, r->slot, v6);
+	if (!entry)
+		return 0;
+	r->victim = LOAD(entry + WORDS(v6) + 1);
+	/* If it has changed since it was weighed, it is not given up: the caller tries once more. */
+	if (!dispensability(entry, r->tick, v6))
+		r->victim = 0;
+	return 1;
+}
+
+/* try_insert of r's key; the entry's recipe and place go to r. */
+static __always_inline enum insertion insert_once(struct insert_request *r, const int v6)
+{
+	__u64 tail = (__u64)r->hop << 32 | r->tick;
+	enum insertion result;
+	struct found found = {};
+	struct place place;
+
+	if (!locate(&place, r->hash, v6))
+		return NO_ROOM;
+	result = try_insert(&found, &place, &r->key, r->recipe, tail, v6);
+	r->group = place.index;
+	r->victim = 0;
+	if (result == NO_ROOM)
+		return find_victim(r, &place, v6) ? AGAIN : NO_ROOM;
+	if (!found.recipe)
+		return AGAIN; /* the key's slot was just being freed: id goes first */
+	r->recipe = found.recipe;
+	r->slot = found.slot;
+	return result;
+}
+
+__noinline int insert_once4(struct insert_request *r)
+{
+	return r ? insert_once(r, 0) : NO_ROOM;
+}
+
+__noinline int insert_once6(struct insert_request *r)
+{
+	return r ? insert_once(r, 1) : NO_ROOM;
+}
+
+/* Inserts r's key, making room where needed. */
+static __always_inline enum insertion insert_key(struct insert_request *r, const int v6)
+{
+	enum insertion result = AGAIN;
+
+	for (int i = 0; i < INSERT_TRIES && result == AGAIN; i++) {
+		result = v6 ? insert_once6(r) : insert_once4(r);
+		if (result == AGAIN && r->victim && remove_entry(r->group, r->slot, r->victim, v6) && r->is_live)
+			count(EVENT_NOTE_EVICTED);
+	}
+	return result == AGAIN ? NO_ROOM : result;
+}
+
+#endif
