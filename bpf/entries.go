@@ -22,7 +22,7 @@ type Entry struct {
 	Reply       bool   // the key is server to client
 	Proven      bool   // never evicted
 	Busy        bool   // being made or removed at this moment
-	Seen        uint32 // tick of the last packet, a second old at most
+	Seen        uint32 // tick of the last packet, two seconds behind at most
 	Hop         uint32 // reference to the client's next hop
 }
 

@@ -41,7 +41,7 @@ struct entry4 {
 	__u32 destination;
 	__u64 id; /* ID_* below */
 	__u64 recipe; /* RECIPE_* below */
-	__u32 seen; /* tick of the last packet, at most REFRESH_TICKS old */
+	__u32 seen; /* tick of the last packet, two seconds behind at most */
 	__u32 hop; /* HOP_*: next hop of the packets to the client; 0: by the route */
 };
 
