@@ -68,30 +68,31 @@ func (c *Counters) Add(o Counters) {
 // Stats is an observation of a data plane.
 type Stats struct {
 	Services []ServiceStats // sorted by key
-	// Drops and other named packet events with their totals since the data
-	// plane was loaded; every name the data plane knows is present.
-	Events []Event
+	// PacketEvents are the drops and other named packet events with their
+	// totals since the data plane was loaded; every name the data plane knows
+	// is present.
+	PacketEvents []PacketEvent
 	Table  []TableStats // the connection tables
 	// Interfaces the data plane is attached to.
 	Interfaces []InterfaceStats
 }
 
-// EventKind says what became of the packets an event counts.
-type EventKind string
+// PacketKind says what became of the packets a packet event counts.
+type PacketKind string
 
 // The kinds of packet events.
 const (
-	EventPass   EventKind = "pass"   // left to the host's stack, untouched
-	EventDrop   EventKind = "drop"   // dropped
-	EventAnswer EventKind = "answer" // answered by the director: ICMP error or TCP reset
-	EventNote   EventKind = "note"   // something worth counting on the way of a packet
-	EventFault  EventKind = "fault"  // cannot happen: a bug if not zero
+	PacketPass   PacketKind = "pass"   // left to the host's stack, untouched
+	PacketDrop   PacketKind = "drop"   // dropped
+	PacketAnswer PacketKind = "answer" // answered by the director: ICMP error or TCP reset
+	PacketNote   PacketKind = "note"   // something worth counting on the way of a packet
+	PacketFault  PacketKind = "fault"  // cannot happen: a bug if not zero
 )
 
-// Event is one named count of packets.
-type Event struct {
+// PacketEvent is one named count of packets.
+type PacketEvent struct {
 	Name  string
-	Kind  EventKind
+	Kind  PacketKind
 	Help  string
 	Count uint64
 }

@@ -19,6 +19,7 @@ func (s Service) Normalize() Service {
 	if s.VIP == "" {
 		s.VIP = VIPManaged
 	}
+	s.Access = s.Access.Normalize()
 	for i := range s.Servers {
 		s.Servers[i] = s.Key.normalizeServer(s.Servers[i])
 	}

@@ -80,7 +80,7 @@ func Settle(desired, current State) State {
 
 // sameSettings compares everything but the servers.
 func sameSettings(a, b Service) bool {
-	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags && a.VIP == b.VIP
+	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags && a.VIP == b.VIP && a.Access.Equal(b.Access)
 }
 
 func sortedServices(s State) []Service {

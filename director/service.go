@@ -54,6 +54,7 @@ type Service struct {
 	Scheduler Scheduler
 	Flags     SchedulerFlags
 	VIP       VIPOwner
+	Access    Access
 	// Servers in the order they were added. The kernel keeps its list the other
 	// way round (last added first); schedulers walk it in that order.
 	Servers []realserver.Server
@@ -62,6 +63,7 @@ type Service struct {
 // Clone returns a copy that shares nothing with s.
 func (s Service) Clone() Service {
 	s.Servers = slices.Clone(s.Servers)
+	s.Access = s.Access.Clone()
 	return s
 }
 

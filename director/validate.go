@@ -105,6 +105,7 @@ func (c *checker) service(s Service) {
 	if s.VIP != VIPManaged && s.VIP != VIPExternal {
 		c.report("vip", "unknown vip %q: want managed or external", s.VIP)
 	}
+	c.access(s.Key, s.Access)
 	if len(s.Servers) > MaxServers {
 		c.report("servers", "%d servers: a service has at most %d", len(s.Servers), MaxServers)
 	}
@@ -120,6 +121,33 @@ func (c *checker) service(s Service) {
 		c.server(s.Key, server)
 	}
 	c.at = where
+}
+
+// access wants the prefixes masked and in the service's family: a client of the
+// other one cannot come.
+func (c *checker) access(key ServiceKey, access Access) {
+	if n := len(access.Allow) + len(access.Deny); n > MaxAccessPrefixes {
+		c.report("access", "%d prefixes: a service has at most %d", n, MaxAccessPrefixes)
+	}
+	listed := make(map[netip.Prefix]bool, len(access.Allow))
+	for _, p := range slices.Concat(access.Allow, access.Deny) {
+		switch {
+		case !p.IsValid():
+			c.report("access", "a prefix is not valid")
+		case p.Addr().Is4In6():
+			c.report("access", "%s is an IPv4 address in IPv6 form: write it as IPv4", p)
+		case key.Address.IsValid() && p.Addr().Is4() != key.Address.Addr().Is4():
+			c.report("access", "%s is not of the service's address family (%s)", p, key.Address.Addr())
+		}
+	}
+	for _, p := range access.Allow {
+		listed[p] = true
+	}
+	for _, p := range access.Deny {
+		if listed[p] {
+			c.report("access", "%s is both allowed and denied", p)
+		}
+	}
 }
 
 func (c *checker) scheduler(name Scheduler, flags SchedulerFlags) {

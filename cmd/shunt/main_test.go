@@ -105,10 +105,10 @@ func seeded() *directortest.Fake {
 			},
 			{Key: dns, Servers: []director.ServerStats{{Server: c, Inactive: 1, Reachable: true}}},
 		},
-		Events: []director.Event{
-			{Name: "not-ours", Kind: director.EventPass, Help: "no service of ours", Count: 4711},
-			{Name: "server-removed", Kind: director.EventDrop, Help: "the connection's server was removed", Count: 3},
-			{Name: "no-server", Kind: director.EventAnswer, Help: "no server can take the connection"},
+		PacketEvents: []director.PacketEvent{
+			{Name: "not-ours", Kind: director.PacketPass, Help: "no service of ours", Count: 4711},
+			{Name: "server-removed", Kind: director.PacketDrop, Help: "the connection's server was removed", Count: 3},
+			{Name: "no-server", Kind: director.PacketAnswer, Help: "no server can take the connection"},
 		},
 		Table: []director.TableStats{
 			{Family: "ipv4", Limit: 1 << 20, Keys: 4096, Slots: 1 << 21, Bytes: 184549376, Expired: 17, Corrected: 1},

@@ -28,8 +28,8 @@ func (h *Handler) getStatus(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
-	for _, event := range stats.Events {
-		if event.Kind == director.EventFault {
+	for _, event := range stats.PacketEvents {
+		if event.Kind == director.PacketFault {
 			status.Faults += event.Count
 		}
 	}
@@ -61,7 +61,7 @@ func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) error {
 		}
 		model.Services = append(model.Services, m)
 	}
-	for _, event := range stats.Events {
+	for _, event := range stats.PacketEvents {
 		model.Events = append(model.Events, Event{
 			Name: event.Name, Kind: string(event.Kind), Count: event.Count, Help: event.Help,
 		})

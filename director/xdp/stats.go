@@ -36,8 +36,8 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 		return stats, err
 	}
 	for i, info := range bpf.Events[1:] {
-		stats.Events = append(stats.Events, director.Event{
-			Name: info.Name, Kind: director.EventKind(info.Kind), Help: info.Help, Count: counts[i+1],
+		stats.PacketEvents = append(stats.PacketEvents, director.PacketEvent{
+			Name: info.Name, Kind: director.PacketKind(info.Kind), Help: info.Help, Count: counts[i+1],
 		})
 	}
 	stats.Table = d.sweeps.tables(d.plane)

@@ -1,0 +1,81 @@
+package event
+
+import "log/slog"
+
+// Name identifies a kind of event. Names are stable: they appear in the API, in
+// metrics and in operators' alerts.
+type Name string
+
+// The names.
+const (
+	Started  Name = "started"
+	Stopping Name = "stopping"
+	Detached Name = "detached"
+
+	Change       Name = "change"
+	ChangeFailed Name = "change-failed"
+	RolledBack   Name = "rolled-back"
+	Reload       Name = "reload"
+	ReloadFailed Name = "reload-failed"
+
+	Drift        Name = "drift"
+	Repaired     Name = "repaired"
+	RepairFailed Name = "repair-failed"
+	ForeignFound Name = "foreign-found"
+	ForeignGone  Name = "foreign-gone"
+
+	ServerReachable   Name = "server-reachable"
+	ServerUnreachable Name = "server-unreachable"
+
+	TablePressure Name = "table-pressure"
+	TableRelieved Name = "table-relieved"
+
+	DropsStarted Name = "drops-started"
+	DropsEnded   Name = "drops-ended"
+	Fault        Name = "fault"
+
+	InterfaceAttached Name = "interface-attached"
+	InterfaceDetached Name = "interface-detached"
+
+	StoreRepaired Name = "store-repaired"
+	AccessRefused Name = "access-refused"
+	ObserveFailed Name = "observe-failed"
+)
+
+// Info describes a name.
+type Info struct {
+	Name  Name
+	Level slog.Level // of the log line that comes with it
+	Help  string
+}
+
+// Names returns every name, in the order of the documentation.
+func Names() []Info {
+	return []Info{
+		{Started, slog.LevelInfo, "the daemon is ready"},
+		{Stopping, slog.LevelInfo, "the daemon stops; traffic flows on"},
+		{Detached, slog.LevelWarn, "the data plane was removed from the kernel"},
+		{Change, slog.LevelInfo, "a revision was made and the kernel follows it"},
+		{ChangeFailed, slog.LevelError, "a change failed and was undone; nothing changed"},
+		{RolledBack, slog.LevelError, "the steps a failed change had made were undone, or could not be"},
+		{Reload, slog.LevelInfo, "SIGHUP: the configuration file was applied"},
+		{ReloadFailed, slog.LevelError, "SIGHUP: the configuration file could not be applied; nothing changed"},
+		{Drift, slog.LevelWarn, "the kernel differs from what is desired: somebody changed it"},
+		{Repaired, slog.LevelInfo, "a difference in the kernel was repaired"},
+		{RepairFailed, slog.LevelError, "a difference in the kernel could not be repaired; it is tried again"},
+		{ForeignFound, slog.LevelWarn, "the kernel has a service that Shunt does not manage; it is left alone"},
+		{ForeignGone, slog.LevelInfo, "a service that Shunt does not manage is gone or was adopted"},
+		{ServerReachable, slog.LevelInfo, "a server has a next hop and gets new connections"},
+		{ServerUnreachable, slog.LevelWarn, "a server has no next hop and gets no new connections"},
+		{TablePressure, slog.LevelWarn, "a connection table is filling"},
+		{TableRelieved, slog.LevelInfo, "a connection table has room again"},
+		{DropsStarted, slog.LevelWarn, "packets are dropped for a reason for which none were"},
+		{DropsEnded, slog.LevelInfo, "no packet was dropped for this reason for a while"},
+		{Fault, slog.LevelError, "something was counted that cannot happen: a bug"},
+		{InterfaceAttached, slog.LevelInfo, "the fast path runs on an interface"},
+		{InterfaceDetached, slog.LevelError, "the fast path does not run on an interface any more"},
+		{StoreRepaired, slog.LevelWarn, "a damaged copy of the store was replaced by the good one"},
+		{AccessRefused, slog.LevelWarn, "a caller of the API was refused: no or wrong credentials, or too small a role"},
+		{ObserveFailed, slog.LevelError, "the data plane could not be read"},
+	}
+}
