@@ -10,15 +10,106 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// AddService adds a service with its servers. ErrExists if its key is taken.
-func (d *Director) AddService(ctx context.Context, service Service) error {
-	return d.change(ctx, fmt.Sprintf("add service %s", service.Key), func(s *State) error {
+// Apply makes the desired state equal to next. Timeouts of next that are zero
+// stay what they are. *GuardError if it removes too much and by does not force
+// it. Foreign services that next names are taken over.
+func (d *Director) Apply(ctx context.Context, by Request, next State) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: "apply", guard: true}, func(s *State) error {
+		*s = completed(next, *s)
+		return nil
+	})
+}
+
+// Rollback makes the desired state equal to that of an earlier revision, as a new
+// revision. ErrNotFound if there is none of the number.
+func (d *Director) Rollback(ctx context.Context, by Request, number uint64) (Outcome, error) {
+	c := change{by: by, action: fmt.Sprintf("rollback to revision %d", number), guard: true}
+	return d.change(ctx, c, func(s *State) error {
+		old, err := d.store.Revision(number)
+		if err != nil {
+			return err
+		}
+		*s = old.State
+		return nil
+	})
+}
+
+// PlanOf is what Apply would do.
+type PlanOf struct {
+	Base  uint64 // the revision it was made against
+	Steps []Step
+	// Guard is why Apply would want force; nil if it would not.
+	Guard *GuardError
+}
+
+// Plan returns what Apply of the state would do now, and changes nothing. The
+// steps that repair drift of services that next leaves alone are not in it.
+func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	head := d.head.Load()
+	if head == nil {
+		return PlanOf{}, fmt.Errorf("plan: the director is not started")
+	}
+	next = completed(next, head.State).Normalize()
+	if err := next.Validate(); err != nil {
+		return PlanOf{}, fmt.Errorf("plan: %w", err)
+	}
+	found, err := d.found(ctx)
+	if err != nil {
+		return PlanOf{}, fmt.Errorf("plan: %w", err)
+	}
+	plan := PlanOf{Base: head.Number}
+	t := differing(next, head.State)
+	has := t.of(found)
+	plan.Steps = Explain(Plan(t.of(Settle(next, found)), has), has)
+	if err := Guard(next, head.State, d.opts.MaxRemoval); err != nil {
+		plan.Guard, _ = err.(*GuardError)
+	}
+	return plan, nil
+}
+
+// completed returns next with the timeouts it does not give.
+func completed(next, current State) State {
+	next = next.Clone()
+	next.Timeouts = current.Timeouts.Merge(next.Timeouts)
+	return next
+}
+
+// Adopt makes a foreign service ours as it is found, so that it is kept so from
+// then on. ErrNotFound if the kernel has no such service, ErrExists if it is
+// ours already.
+func (d *Director) Adopt(ctx context.Context, by Request, key ServiceKey) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: fmt.Sprintf("adopt service %s", key)}, func(s *State) error {
+		if s.Service(key) >= 0 {
+			return ErrExists
+		}
+		found, err := d.found(ctx)
+		if err != nil {
+			return err
+		}
+		i := found.Service(key)
+		if i < 0 {
+			return ErrNotFound
+		}
+		s.Services = append(s.Services, found.Services[i].Normalize())
+		return nil
+	})
+}
+
+// AddService adds a service with its servers. ErrExists if its key is taken, be
+// it by a foreign service.
+func (d *Director) AddService(ctx context.Context, by Request, service Service) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: fmt.Sprintf("add service %s", service.Key)}, func(s *State) error {
 		if s.Service(service.Key) >= 0 {
 			return ErrExists
 		}
 		service := service.Normalize()
 		if err := service.Validate(); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(d.Drift().Foreign, func(f Service) bool { return f.Key == service.Key }) {
+			return fmt.Errorf("the kernel has one that Shunt does not manage: adopt it, or remove it there: %w", ErrExists)
 		}
 		s.Services = append(s.Services, service)
 		return nil
@@ -27,14 +118,14 @@ func (d *Director) AddService(ctx context.Context, service Service) error {
 
 // EditService changes what edit changes, servers included; only the key cannot
 // be. ErrNotFound if there is no such service; edit's error is passed on.
-func (d *Director) EditService(ctx context.Context, key ServiceKey, edit func(*Service) error) error {
-	return d.changeService(ctx, fmt.Sprintf("edit service %s", key), key, edit)
+func (d *Director) EditService(ctx context.Context, by Request, key ServiceKey, edit func(*Service) error) (Outcome, error) {
+	return d.changeService(ctx, by, fmt.Sprintf("edit service %s", key), key, edit)
 }
 
 // RemoveService removes a service and its servers. ErrNotFound if there is no
 // such service.
-func (d *Director) RemoveService(ctx context.Context, key ServiceKey) error {
-	return d.change(ctx, fmt.Sprintf("remove service %s", key), func(s *State) error {
+func (d *Director) RemoveService(ctx context.Context, by Request, key ServiceKey) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: fmt.Sprintf("remove service %s", key)}, func(s *State) error {
 		i := s.Service(key)
 		if i < 0 {
 			return ErrNotFound
@@ -46,10 +137,10 @@ func (d *Director) RemoveService(ctx context.Context, key ServiceKey) error {
 
 // AddServer adds a server to a service; port 0 is the service's. ErrNotFound if
 // there is no such service, ErrExists if it has the server.
-func (d *Director) AddServer(ctx context.Context, key ServiceKey, server realserver.Server) error {
+func (d *Director) AddServer(ctx context.Context, by Request, key ServiceKey, server realserver.Server) (Outcome, error) {
 	server = key.normalizeServer(server)
 	act := fmt.Sprintf("add server %s to %s", server.Address, key)
-	return d.changeService(ctx, act, key, func(s *Service) error {
+	return d.changeService(ctx, by, act, key, func(s *Service) error {
 		if s.Server(server.Address) >= 0 {
 			return ErrExists
 		}
@@ -61,9 +152,9 @@ func (d *Director) AddServer(ctx context.Context, key ServiceKey, server realser
 // EditServer changes what edit changes; the address, which identifies the
 // server, cannot be. Port 0 in addr is the service's. ErrNotFound if there is
 // no such service or server; edit's error is passed on.
-func (d *Director) EditServer(ctx context.Context, key ServiceKey, addr netip.AddrPort, edit func(*realserver.Server) error) error {
+func (d *Director) EditServer(ctx context.Context, by Request, key ServiceKey, addr netip.AddrPort, edit func(*realserver.Server) error) (Outcome, error) {
 	addr = key.ServerAddress(addr)
-	return d.changeService(ctx, fmt.Sprintf("edit server %s of %s", addr, key), key, func(s *Service) error {
+	return d.changeService(ctx, by, fmt.Sprintf("edit server %s of %s", addr, key), key, func(s *Service) error {
 		i := s.Server(addr)
 		if i < 0 {
 			return fmt.Errorf("server: %w", ErrNotFound)
@@ -80,9 +171,9 @@ func (d *Director) EditServer(ctx context.Context, key ServiceKey, addr netip.Ad
 
 // RemoveServer removes a server from a service. Port 0 in addr is the
 // service's. ErrNotFound if there is no such service or server.
-func (d *Director) RemoveServer(ctx context.Context, key ServiceKey, addr netip.AddrPort) error {
+func (d *Director) RemoveServer(ctx context.Context, by Request, key ServiceKey, addr netip.AddrPort) (Outcome, error) {
 	addr = key.ServerAddress(addr)
-	return d.changeService(ctx, fmt.Sprintf("remove server %s from %s", addr, key), key, func(s *Service) error {
+	return d.changeService(ctx, by, fmt.Sprintf("remove server %s from %s", addr, key), key, func(s *Service) error {
 		i := s.Server(addr)
 		if i < 0 {
 			return fmt.Errorf("server: %w", ErrNotFound)
@@ -94,16 +185,16 @@ func (d *Director) RemoveServer(ctx context.Context, key ServiceKey, addr netip.
 
 // SetTimeouts sets the timeouts that are not zero and leaves the others, as
 // ipvsadm --set does.
-func (d *Director) SetTimeouts(ctx context.Context, timeouts conntrack.Timeouts) error {
-	return d.change(ctx, "set timeouts", func(s *State) error {
+func (d *Director) SetTimeouts(ctx context.Context, by Request, timeouts conntrack.Timeouts) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: "set timeouts"}, func(s *State) error {
 		s.Timeouts = s.Timeouts.Merge(timeouts)
 		return nil
 	})
 }
 
 // changeService runs a change of one service.
-func (d *Director) changeService(ctx context.Context, act string, key ServiceKey, edit func(*Service) error) error {
-	return d.change(ctx, act, func(s *State) error {
+func (d *Director) changeService(ctx context.Context, by Request, act string, key ServiceKey, edit func(*Service) error) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: act}, func(s *State) error {
 		i := s.Service(key)
 		if i < 0 {
 			return fmt.Errorf("service: %w", ErrNotFound)

@@ -9,88 +9,141 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director/event"
 )
 
 // Director holds the desired state and carries changes of it to a data plane.
-// A change is validated as a whole, planned, applied, and only then kept. It is
-// safe for concurrent use; changes run one after another.
+// A change is validated as a whole, planned against what the kernel holds,
+// applied, made durable as a revision, and only then kept; a change that fails
+// is undone. Run repairs what somebody else changed in the kernel. It is safe
+// for concurrent use; changes run one after another.
 type Director struct {
-	dp  Dataplane
-	log *slog.Logger
+	dp    Dataplane
+	store Store
+	opts  Options
 
-	// desired is an immutable value that is replaced as a whole; nil until
-	// Start succeeded.
-	desired atomic.Pointer[State]
+	// head is an immutable value that is replaced as a whole; nil until Start
+	// succeeded.
+	head atomic.Pointer[Revision]
+	// drift is what the last reconciliation saw; replaced as a whole.
+	drift atomic.Pointer[Drift]
 
-	mu sync.Mutex // held for the whole of a change
-	// unsure holds what a failed change touched and could not be read again:
-	// the next change reads it first.
-	unsure touched
+	mu sync.Mutex // held for the whole of a change or a reconciliation
+	// ours are the keys of services that Shunt made or may have made: the
+	// desired ones, and those intended since. Others in the kernel are foreign.
+	ours map[ServiceKey]bool
 }
 
-// New returns a Director of the data plane. Start makes it ready.
-func New(dp Dataplane, log *slog.Logger) *Director {
-	return &Director{dp: dp, log: log}
+// Options are the parameters of a Director; zero values mean the defaults.
+type Options struct {
+	Log    *slog.Logger  // nil: slog.Default()
+	Events *event.Stream // nil: events are dropped
+	// MaxRemoval is the share of services, and of servers, in per cent, that
+	// Apply and Rollback may remove without force. Default 50; 100 allows all.
+	MaxRemoval int
+	// Reconcile is how often Run compares the kernel with what is desired.
+	// Default 2 s.
+	Reconcile time.Duration
 }
 
-// Start takes over what the data plane holds and applies initial to it: the
-// services that initial names are made equal to it, all others are kept, and
-// initial's timeouts that are not zero are set. No traffic is interrupted by
-// what is the same in both.
-func (d *Director) Start(ctx context.Context, initial State) error {
+// The defaults of Options.
+const (
+	DefaultMaxRemoval = 50
+	DefaultReconcile  = 2 * time.Second
+)
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.MaxRemoval == 0 {
+		o.MaxRemoval = DefaultMaxRemoval
+	}
+	if o.Reconcile == 0 {
+		o.Reconcile = DefaultReconcile
+	}
+	return o
+}
+
+// New returns a Director of the data plane whose state is in the store. Start
+// makes it ready.
+func New(dp Dataplane, store Store, opts Options) *Director {
+	d := &Director{dp: dp, store: store, opts: opts.withDefaults(), ours: make(map[ServiceKey]bool)}
+	d.drift.Store(&Drift{})
+	return d
+}
+
+// Start makes the kernel equal to the store's newest revision. If there is none,
+// initial becomes revision 1; it is not looked at otherwise. Services in the
+// kernel that no revision has are foreign: they are shown and left alone. No
+// traffic is interrupted by what is right already.
+func (d *Director) Start(ctx context.Context, initial State, by Request) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	initial = initial.Normalize()
-	// The timeouts are validated when they are complete.
-	if err := (State{Services: initial.Services}).Validate(); err != nil {
+	head, intended, err := d.store.Load()
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	for _, key := range intended {
+		d.ours[key] = true
+	}
+	if head.Number > 0 {
+		for _, service := range head.State.Services {
+			d.ours[service.Key] = true
+		}
+		return d.resume(ctx, head)
+	}
+	empty := State{Timeouts: conntrack.DefaultTimeouts()}
+	initial.Timeouts = empty.Timeouts.Merge(initial.Timeouts)
+	if _, err = d.commit(ctx, Revision{State: empty}, initial, change{by: by, action: "first start", always: true}); err != nil {
 		return err
 	}
-	found, err := d.dp.Found(ctx)
-	if err != nil {
-		return fmt.Errorf("read what the data plane holds: %w", err)
-	}
-	found = found.Clone()
-	return d.commit(ctx, found, d.adopt(initial, found))
+	return d.reconcile(ctx) // for what is foreign, and for found timeouts
 }
 
-// adopt returns initial with the found services that it does not name.
-func (d *Director) adopt(initial, found State) State {
-	names := make(map[string]bool)
-	for _, service := range initial.Services {
-		names[service.Name] = true
+// resume makes the kernel equal to the head in one go: after a restart of the
+// host that is everything, and no drift. What cannot be done is tried again by
+// Run; what is right serves meanwhile.
+func (d *Director) resume(ctx context.Context, head Revision) error {
+	found, err := d.found(ctx)
+	if err != nil {
+		return err
 	}
-	for _, service := range found.Services {
-		if initial.Service(service.Key) >= 0 {
-			continue
+	ours, _ := d.split(found)
+	ops := Plan(head.State, ours)
+	d.opts.Log.Info("resuming", "revision", head.Number, "services", len(head.State.Services), "steps", len(ops))
+	if len(ops) > 0 {
+		if err := d.dp.Apply(ctx, ops); err != nil {
+			d.opts.Events.Publish(event.Event{Name: event.RepairFailed, Revision: head.Number, Message: err.Error()})
 		}
-		service = service.Normalize()
-		if service.Name != "" && names[service.Name] {
-			d.log.Warn("kept service loses its name to another", "service", service.Key, "name", service.Name)
-			service.Name = ""
-		}
-		d.log.Info("service kept that the configuration does not name", "service", service.Key, "name", service.Name)
-		initial.Services = append(initial.Services, service)
 	}
-	initial.Timeouts = conntrack.DefaultTimeouts().Merge(found.Timeouts).Merge(initial.Timeouts)
-	return initial
+	d.head.Store(&head)
+	return d.reconcile(ctx)
+}
+
+// Head returns a copy of the newest revision, its state sorted by key; the zero
+// Revision before Start.
+func (d *Director) Head() Revision {
+	head := d.head.Load()
+	if head == nil {
+		return Revision{}
+	}
+	copied := *head
+	copied.State = head.State.Clone()
+	return copied
 }
 
 // State returns a copy of the desired state, sorted by key.
-func (d *Director) State() State {
-	desired := d.desired.Load()
-	if desired == nil {
-		return State{}
-	}
-	return desired.Clone()
-}
+func (d *Director) State() State { return d.Head().State }
 
 // Service returns a copy of the desired service, or ErrNotFound.
 func (d *Director) Service(key ServiceKey) (Service, error) {
-	if desired := d.desired.Load(); desired != nil {
-		if i := desired.Service(key); i >= 0 {
-			return desired.Services[i].Clone(), nil
+	if head := d.head.Load(); head != nil {
+		if i := head.State.Service(key); i >= 0 {
+			return head.State.Services[i].Clone(), nil
 		}
 	}
 	return Service{}, fmt.Errorf("service %s: %w", key, ErrNotFound)
@@ -107,14 +160,23 @@ func (d *Director) Resolve(ref string) (ServiceKey, error) {
 		_, err = d.Service(key)
 		return key, err
 	}
-	if desired := d.desired.Load(); desired != nil && ref != "" {
-		for _, service := range desired.Services {
+	if head := d.head.Load(); head != nil && ref != "" {
+		for _, service := range head.State.Services {
 			if service.Name == ref {
 				return service.Key, nil
 			}
 		}
 	}
 	return ServiceKey{}, fmt.Errorf("service %q: %w", ref, ErrNotFound)
+}
+
+// Revision reads a revision; ErrNotFound if there is none of the number.
+func (d *Director) Revision(number uint64) (Revision, error) { return d.store.Revision(number) }
+
+// History describes up to limit revisions below before, newest first; 0 for
+// before means from the newest.
+func (d *Director) History(before uint64, limit int) ([]RevisionInfo, error) {
+	return d.store.History(before, limit)
 }
 
 // Stats reads the data plane's counters.
@@ -125,137 +187,171 @@ func (d *Director) Connections(ctx context.Context, filter ConnectionFilter) ite
 	return d.dp.Connections(ctx, filter)
 }
 
-// change runs one change of the desired state. act names it in errors.
-func (d *Director) change(ctx context.Context, act string, edit func(*State) error) error {
+// change is what a commit is told besides the states.
+type change struct {
+	by     Request
+	action string
+	always bool // make a revision even if the state is the same
+	guard  bool // refuse to remove too large a share
+}
+
+// change runs one edit of the newest revision's state.
+func (d *Director) change(ctx context.Context, c change, edit func(*State) error) (Outcome, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	current := d.desired.Load()
-	if current == nil {
-		return fmt.Errorf("%s: the director is not started", act)
+	head := d.head.Load()
+	if head == nil {
+		return Outcome{}, fmt.Errorf("%s: the director is not started", c.action)
 	}
-	if !d.unsure.empty() {
-		if err := d.reread(ctx, d.unsure); err != nil {
-			return fmt.Errorf("%s: %w", act, err)
-		}
-		current = d.desired.Load()
+	if c.by.Base != 0 && c.by.Base != head.Number {
+		return Outcome{}, fmt.Errorf("%s: %w", c.action, &ConflictError{Base: c.by.Base, Head: head.Number})
 	}
-	next := current.Clone()
+	next := head.State.Clone()
 	if err := edit(&next); err != nil {
-		return fmt.Errorf("%s: %w", act, err)
+		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
 	}
-	if err := d.commit(ctx, *current, next); err != nil {
-		return fmt.Errorf("%s: %w", act, err)
+	outcome, err := d.commit(ctx, *head, next, c)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
 	}
-	return nil
+	return outcome, nil
 }
 
-// commit validates next, applies the difference to current, which the data
-// plane holds, and keeps next. After a failure it puts current back; where that
-// fails too, it keeps what the data plane then holds of the services it touched.
-// d.mu is held.
-func (d *Director) commit(ctx context.Context, current, next State) error {
+// commit validates next, carries to the kernel what differs from the head, and
+// makes it a revision. After a failure the kernel is put back. d.mu is held.
+func (d *Director) commit(ctx context.Context, head Revision, next State, c change) (Outcome, error) {
 	next = next.Normalize()
 	if err := next.Validate(); err != nil {
-		return err
+		return Outcome{}, err
 	}
-	next = Settle(next, current)
-	ops := Plan(next, current)
+	if Same(next, head.State) && !c.always {
+		return Outcome{Revision: head.RevisionInfo}, nil
+	}
+	if c.guard && !c.by.Force {
+		if err := Guard(next, head.State, d.opts.MaxRemoval); err != nil {
+			return Outcome{}, err
+		}
+	}
+	touched := differing(next, head.State)
+	found, err := d.found(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	next = Settle(next, found)
+	wanted, has := touched.of(next), touched.of(found)
+	ops := Plan(wanted, has)
+	if err := d.intend(next); err != nil {
+		return Outcome{}, err
+	}
 	if len(ops) > 0 {
 		if err := d.dp.Apply(ctx, ops); err != nil {
-			if d.desired.Load() == nil {
-				return err // not started: nothing is claimed yet
-			}
-			return errors.Join(err, d.rollBack(ctx, current, touchedBy(ops)))
+			return Outcome{}, d.undo(ctx, head.State, touched, c, err)
 		}
 	}
-	d.desired.Store(&next)
-	return nil
+	revision := Revision{
+		RevisionInfo: RevisionInfo{
+			Number: head.Number + 1, Time: time.Now().UTC(), Who: c.by.Who, Why: c.by.Why, Action: c.action,
+		},
+		State: next,
+	}
+	if err := d.store.Append(revision); err != nil {
+		return Outcome{}, d.undo(ctx, head.State, touched, c, fmt.Errorf("store revision %d: %w", revision.Number, err))
+	}
+	// Point of no return.
+	d.head.Store(&revision)
+	d.own(next)
+	steps := Explain(ops, has)
+	d.opts.Events.Publish(event.Event{
+		Name: event.Change, Revision: revision.Number, Service: c.service(steps),
+		Message: fmt.Sprintf("revision %d by %s: %s%s", revision.Number, orNobody(c.by.Who), c.action, because(c.by.Why)),
+	})
+	return Outcome{Revision: revision.RevisionInfo, Changed: true, Steps: steps}, nil
 }
 
-// rollBack undoes the steps of a failed change that were done.
-func (d *Director) rollBack(ctx context.Context, current State, t touched) error {
-	if err := d.reread(ctx, t); err != nil {
-		return err
+// found reads what the kernel holds.
+func (d *Director) found(ctx context.Context) (State, error) {
+	found, err := d.dp.Found(ctx)
+	if err != nil {
+		return State{}, fmt.Errorf("read what the data plane holds: %w", err)
 	}
-	ops := Plan(current, d.State())
-	if len(ops) == 0 {
+	return found, nil
+}
+
+// intend records services that will be ours before the kernel has them.
+func (d *Director) intend(next State) error {
+	var keys []ServiceKey
+	for _, service := range next.Services {
+		if !d.ours[service.Key] {
+			keys = append(keys, service.Key)
+		}
+	}
+	if len(keys) == 0 {
 		return nil
 	}
-	if err := d.dp.Apply(context.WithoutCancel(ctx), ops); err != nil {
-		return errors.Join(fmt.Errorf("roll back: %w", err), d.reread(ctx, t))
+	if err := d.store.Intend(keys); err != nil {
+		return fmt.Errorf("store what is intended: %w", err)
 	}
-	d.log.Info("change failed and was rolled back", "steps", len(ops))
-	return d.reread(ctx, t)
-}
-
-// reread makes the desired state of what was touched equal to what the data
-// plane holds, so that it never claims what the kernel refused. It runs even if
-// ctx was cancelled: that may be why the change failed.
-func (d *Director) reread(ctx context.Context, t touched) error {
-	found, err := d.dp.Found(context.WithoutCancel(ctx))
-	if err != nil {
-		d.unsure = d.unsure.with(t)
-		return fmt.Errorf("read what the data plane holds: %w", err)
+	for _, key := range keys {
+		d.ours[key] = true
 	}
-	next := d.State()
-	for key := range t.services {
-		at, held := next.Service(key), found.Service(key)
-		switch {
-		case at >= 0 && held >= 0:
-			next.Services[at] = found.Services[held].Clone()
-		case at >= 0:
-			next.Services = append(next.Services[:at], next.Services[at+1:]...)
-		case held >= 0:
-			next.Services = append(next.Services, found.Services[held].Clone())
-		}
-	}
-	if t.timeouts {
-		next.Timeouts = found.Timeouts
-	}
-	next = next.Normalize()
-	d.desired.Store(&next)
-	d.unsure = touched{}
 	return nil
 }
 
-// touched is what operations change.
-type touched struct {
-	services map[ServiceKey]bool
-	timeouts bool
+// own sets what is ours after the store forgot what was intended.
+func (d *Director) own(state State) {
+	d.ours = make(map[ServiceKey]bool, len(state.Services))
+	for _, service := range state.Services {
+		d.ours[service.Key] = true
+	}
 }
 
-func (t touched) empty() bool { return len(t.services) == 0 && !t.timeouts }
-
-// with returns what t or o touches.
-func (t touched) with(o touched) touched {
-	all := touched{services: make(map[ServiceKey]bool), timeouts: t.timeouts || o.timeouts}
-	for _, services := range []map[ServiceKey]bool{t.services, o.services} {
-		for key := range services {
-			all.services[key] = true
+// undo puts back what a failed change did to the kernel and returns the cause,
+// with what could not be put back: that is repaired by Run as it becomes
+// possible. It works even if ctx was cancelled: that may be why the change
+// failed.
+func (d *Director) undo(ctx context.Context, before State, t touched, c change, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	d.opts.Events.Publish(event.Event{Name: event.ChangeFailed, Message: fmt.Sprintf("%s: %v", c.action, cause)})
+	found, err := d.found(ctx)
+	if err == nil {
+		ops := Plan(t.of(before), t.of(found))
+		if len(ops) == 0 {
+			return cause
+		}
+		if err = d.dp.Apply(ctx, ops); err == nil {
+			d.opts.Events.Publish(event.Event{Name: event.RolledBack, Message: fmt.Sprintf("%s: %d steps undone", c.action, len(ops))})
+			return cause
 		}
 	}
-	return all
+	d.opts.Events.Publish(event.Event{Name: event.RolledBack, Message: fmt.Sprintf("%s: could not be undone, will be repaired: %v", c.action, err)})
+	return errors.Join(cause, fmt.Errorf("roll back: %w", err))
 }
 
-func touchedBy(ops []Operation) touched {
-	t := touched{services: make(map[ServiceKey]bool)}
-	for _, op := range ops {
-		switch op := op.(type) {
-		case AddService:
-			t.services[op.Service.Key] = true
-		case EditService:
-			t.services[op.Service.Key] = true
-		case RemoveService:
-			t.services[op.Key] = true
-		case AddServer:
-			t.services[op.Key] = true
-		case EditServer:
-			t.services[op.Key] = true
-		case RemoveServer:
-			t.services[op.Key] = true
-		case SetTimeouts:
-			t.timeouts = true
+// service is what an event of a change of one service names.
+func (c change) service(steps []Step) string {
+	var key ServiceKey
+	for _, step := range steps {
+		if key != (ServiceKey{}) && step.Service != key {
+			return ""
 		}
+		key = step.Service
 	}
-	return t
+	if key == (ServiceKey{}) {
+		return ""
+	}
+	return key.String()
+}
+
+func orNobody(who string) string {
+	if who == "" {
+		return "nobody"
+	}
+	return who
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
 }

@@ -53,7 +53,7 @@ func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 		fake = seeded()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d := director.New(fake, slog.New(slog.DiscardHandler))
+	d := director.New(fake, &directortest.Store{}, director.Options{Log: slog.New(slog.DiscardHandler)})
 	ts.Check(d.Start(ctx, director.State{}))
 	l, err := api.Listen(ts.Getenv("SHUNT_SOCKET"))
 	ts.Check(err)

@@ -29,7 +29,7 @@ var webKey = director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustPar
 // newDirector returns a started Director with the service web and one server.
 func newDirector(t *testing.T, dp director.Dataplane) *director.Director {
 	t.Helper()
-	d := director.New(dp, slog.New(slog.DiscardHandler))
+	d := director.New(dp, &directortest.Store{}, director.Options{Log: slog.New(slog.DiscardHandler)})
 	err := d.Start(t.Context(), director.State{Services: []director.Service{{
 		Key: webKey, Name: "web", Scheduler: director.RoundRobin,
 		Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.11:8080"), Weight: 1}},

@@ -48,7 +48,7 @@ func (h *Handler) addService(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := change(r)
 	defer cancel()
-	if err := h.director.AddService(ctx, service); err != nil {
+	if _, err := h.director.AddService(ctx, director.Request{}, service); err != nil {
 		return err
 	}
 	w.Header().Set("Location", "/v1/services/"+url.PathEscape(service.Key.String()))
@@ -67,7 +67,7 @@ func (h *Handler) editService(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := change(r)
 	defer cancel()
 	var edited director.Service
-	err = h.director.EditService(ctx, key, func(service *director.Service) error {
+	_, err = h.director.EditService(ctx, director.Request{}, key, func(service *director.Service) error {
 		err := body.apply(service)
 		edited = service.Clone()
 		return err
@@ -85,7 +85,7 @@ func (h *Handler) removeService(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := change(r)
 	defer cancel()
-	if err := h.director.RemoveService(ctx, key); err != nil {
+	if _, err := h.director.RemoveService(ctx, director.Request{}, key); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -107,7 +107,7 @@ func (h *Handler) addServer(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := change(r)
 	defer cancel()
-	if err := h.director.AddServer(ctx, key, server); err != nil {
+	if _, err := h.director.AddServer(ctx, director.Request{}, key, server); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusCreated, serverConfig(server))
@@ -125,7 +125,7 @@ func (h *Handler) editServer(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := change(r)
 	defer cancel()
 	var edited realserver.Server
-	err = h.director.EditServer(ctx, key, address, func(server *realserver.Server) error {
+	_, err = h.director.EditServer(ctx, director.Request{}, key, address, func(server *realserver.Server) error {
 		err := body.apply(server)
 		edited = *server
 		return err
@@ -143,7 +143,7 @@ func (h *Handler) removeServer(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := change(r)
 	defer cancel()
-	if err := h.director.RemoveServer(ctx, key, address); err != nil {
+	if _, err := h.director.RemoveServer(ctx, director.Request{}, key, address); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -38,7 +38,7 @@ func (h *Handler) changeTimeouts(w http.ResponseWriter, r *http.Request, edit Ti
 	}
 	ctx, cancel := change(r)
 	defer cancel()
-	if err := h.director.SetTimeouts(ctx, timeouts); err != nil {
+	if _, err := h.director.SetTimeouts(ctx, director.Request{}, timeouts); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, timeoutsModel(h.director.State().Timeouts))

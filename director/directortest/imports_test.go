@@ -20,24 +20,30 @@ var mayImport = map[string][]string{
 	"bpf/bpftest/bench":     {"bpf"},
 	"conntrack":             {},
 	"realserver":            {},
-	"director":              {"realserver", "conntrack"},
+	"director":              {"realserver", "conntrack", "director/event"},
+	"director/event":        {},
+	"director/store":        {"director", "realserver", "conntrack"},
+	"director/watch":        {"director", "director/event"},
+	"director/metrics":      {"director", "director/event", "director/watch", "conntrack"},
+	"director/doctor":       {"director", "realserver"},
 	"director/scheduler":    {"director", "realserver"},
 	"director/xdp":          {"director", "director/scheduler", "director/xdp/nexthop", "realserver", "conntrack", "bpf"},
 	"director/xdp/nexthop":  {},
 	"director/config":       {"director", "realserver", "conntrack"},
-	"director/api":          {"director", "realserver", "conntrack"},
+	"director/api":          {"director", "director/event", "realserver", "conntrack"},
 	"director/directortest": {"director", "realserver", "conntrack"},
-	"cmd/shunt":             {"conntrack", "director", "director/api", "realserver"},
+	"cmd/shunt":             {"conntrack", "director", "director/api", "director/config", "director/event", "realserver"},
 	"cmd/shuntd": {
-		"conntrack", "director", "director/api", "director/config", "director/xdp", "realserver",
+		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
+		"director/event", "director/metrics", "director/store", "director/watch", "director/xdp",
 	},
-	"cmd/shuntd/labtest": {"director", "director/api"}, // tests only: of the binaries, from outside
+	"cmd/shuntd/labtest": {"bpf", "director", "director/api", "director/store"}, // tests only: of the binaries, from outside
 }
 
 // domain packages do no I/O. They may print into strings and to the slog.Logger
 // they are given.
 var (
-	domain   = []string{"conntrack", "realserver", "director", "director/scheduler"}
+	domain   = []string{"conntrack", "realserver", "director", "director/event", "director/scheduler"}
 	inAndOut = []string{"net", "net/http", "os", "os/exec", "os/signal", "syscall", "log", "unsafe"}
 )
 

@@ -1,0 +1,157 @@
+package director
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// Action says what a step of a plan does.
+type Action string
+
+// The actions. To drain is to set a server's weight to 0: its connections go on
+// and it gets no new ones.
+const (
+	ActionAdd    Action = "add"
+	ActionChange Action = "change"
+	ActionDrain  Action = "drain"
+	ActionRemove Action = "remove"
+)
+
+// Step is an operation of a plan for people: with what it replaces.
+type Step struct {
+	Operation Operation
+	Action    Action
+	Service   ServiceKey     // zero for the timeouts
+	Server    netip.AddrPort // zero for a service's own settings
+	Changes   []Difference   // what it sets; Old is empty where it adds
+}
+
+// Difference is one field of a step, in the words of the configuration.
+type Difference struct {
+	Field, Old, New string
+}
+
+// String returns the difference as "weight 3 → 1", or "weight 1" where there
+// was nothing.
+func (d Difference) String() string {
+	if d.Old == "" {
+		return d.Field + " " + d.New
+	}
+	return fmt.Sprintf("%s %s → %s", d.Field, d.Old, d.New)
+}
+
+// String returns the step in a line, such as "drain server 10.0.0.1:80 of
+// tcp://192.0.2.1:80: weight 3 → 0".
+func (s Step) String() string {
+	text := s.Operation.String()
+	if s.Action == ActionDrain {
+		text = "drain" + strings.TrimPrefix(text, "edit")
+	}
+	var changes []string
+	for _, c := range s.Changes {
+		changes = append(changes, c.String())
+	}
+	if len(changes) == 0 || s.Action == ActionRemove {
+		return text
+	}
+	return text + ": " + strings.Join(changes, ", ")
+}
+
+// Explain returns the operations as steps; found is what they were planned
+// against.
+func Explain(ops []Operation, found State) []Step {
+	before := indexServices(found)
+	steps := make([]Step, 0, len(ops))
+	for _, op := range ops {
+		steps = append(steps, explain(op, before, found))
+	}
+	return steps
+}
+
+func explain(op Operation, before map[ServiceKey]Service, found State) Step {
+	step := Step{Operation: op}
+	switch op := op.(type) {
+	case SetTimeouts:
+		step.Action = ActionChange
+		step.Changes = diffFields(found.timeoutFields(), State{Timeouts: op.Timeouts}.timeoutFields())
+	case AddService:
+		step.Action, step.Service = ActionAdd, op.Service.Key
+		step.Changes = diffFields(nil, op.Service.fields())
+	case EditService:
+		step.Action, step.Service = ActionChange, op.Service.Key
+		step.Changes = diffFields(before[op.Service.Key].fields(), op.Service.fields())
+	case RemoveService:
+		step.Action, step.Service = ActionRemove, op.Key
+		step.Changes = []Difference{{Field: "servers", Old: fmt.Sprint(len(before[op.Key].Servers)), New: "0"}}
+	case AddServer:
+		step.Action, step.Service, step.Server = ActionAdd, op.Key, op.Server.Address
+		step.Changes = diffFields(nil, serverFields(op.Server))
+	case EditServer:
+		step.Action, step.Service, step.Server = ActionChange, op.Key, op.Server.Address
+		old := before[op.Key]
+		if i := old.Server(op.Server.Address); i >= 0 {
+			step.Changes = diffFields(serverFields(old.Servers[i]), serverFields(op.Server))
+			if old.Servers[i].Weight > 0 && op.Server.Weight == 0 {
+				step.Action = ActionDrain
+			}
+		}
+	case RemoveServer:
+		step.Action, step.Service, step.Server = ActionRemove, op.Key, op.Address
+	}
+	return step
+}
+
+// field is a name and its value in words; an empty value is not shown.
+type field struct{ name, value string }
+
+func (s Service) fields() []field {
+	words := func(list []string) string { return strings.Join(list, ",") }
+	prefixes := func(list []netip.Prefix) string {
+		var all []string
+		for _, p := range list {
+			all = append(all, p.String())
+		}
+		return words(all)
+	}
+	return []field{
+		{"name", s.Name}, {"scheduler", string(s.Scheduler)}, {"flags", words(s.Scheduler.FlagNames(s.Flags))},
+		{"vip", string(s.VIP)}, {"allow", prefixes(s.Access.Allow)}, {"deny", prefixes(s.Access.Deny)},
+	}
+}
+
+func serverFields(s realserver.Server) []field {
+	return []field{{"method", s.Method.String()}, {"weight", fmt.Sprint(s.Weight)}}
+}
+
+func (s State) timeoutFields() []field {
+	return []field{
+		{"tcp", s.Timeouts.TCP.String()}, {"tcp-fin", s.Timeouts.TCPFin.String()}, {"udp", s.Timeouts.UDP.String()},
+	}
+}
+
+// diffFields returns the fields of is that differ from was, which has the same
+// names or is nil. What was there and is no more is shown as "none".
+func diffFields(was, is []field) []Difference {
+	var all []Difference
+	for i, f := range is {
+		d := Difference{Field: f.name, New: f.value}
+		if was != nil {
+			if d.Old = was[i].value; d.Old == d.New {
+				continue
+			}
+			if d.Old == "" {
+				d.Old = "none"
+			}
+			if d.New == "" {
+				d.New = "none"
+			}
+		}
+		if d.New != "" {
+			all = append(all, d)
+		}
+	}
+	return all
+}
