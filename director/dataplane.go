@@ -72,7 +72,7 @@ type Stats struct {
 	// totals since the data plane was loaded; every name the data plane knows
 	// is present.
 	PacketEvents []PacketEvent
-	Table  []TableStats // the connection tables
+	Table        []TableStats // the connection tables
 	// Interfaces the data plane is attached to.
 	Interfaces []InterfaceStats
 }

@@ -33,7 +33,7 @@ func newDirector(t *testing.T, dp director.Dataplane) *director.Director {
 	err := d.Start(t.Context(), director.State{Services: []director.Service{{
 		Key: webKey, Name: "web", Scheduler: director.RoundRobin,
 		Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.11:8080"), Weight: 1}},
-	}}})
+	}}}, director.Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
