@@ -54,7 +54,9 @@ func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d := director.New(fake, &directortest.Store{}, director.Options{Log: slog.New(slog.DiscardHandler)})
-	ts.Check(d.Start(ctx, director.State{}, director.Request{}))
+	initial, err := fake.Found(ctx) // what is desired, so that nothing is foreign
+	ts.Check(err)
+	ts.Check(d.Start(ctx, initial, director.Request{}))
 	l, err := api.Listen(ts.Getenv("SHUNT_SOCKET"))
 	ts.Check(err)
 	handler := api.NewHandler(d, api.Options{
