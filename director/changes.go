@@ -63,7 +63,7 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	t := differing(next, head.State)
 	has := t.of(found)
 	plan.Steps = Explain(Plan(t.of(Settle(next, found)), has), has)
-	if err := Guard(next, head.State, d.opts.MaxRemoval); err != nil {
+	if err := Guard(next, head.State, int(d.maxRemoval.Load())); err != nil {
 		plan.Guard, _ = err.(*GuardError)
 	}
 	return plan, nil

@@ -30,6 +30,8 @@ type Director struct {
 	head atomic.Pointer[Revision]
 	// drift is what the last reconciliation saw; replaced as a whole.
 	drift atomic.Pointer[Drift]
+	// maxRemoval is Options.MaxRemoval, or what it was changed to: 0 to 100.
+	maxRemoval atomic.Int64
 
 	mu sync.Mutex // held for the whole of a change or a reconciliation
 	// ours are the keys of services that Shunt made or may have made: the
@@ -42,7 +44,8 @@ type Options struct {
 	Log    *slog.Logger  // nil: slog.Default()
 	Events *event.Stream // nil: events are dropped
 	// MaxRemoval is the share of services, and of servers, in per cent, that
-	// Apply and Rollback may remove without force. Default 50; 100 allows all.
+	// Apply and Rollback may remove without force. Default 50; 100 allows all,
+	// less than 0 nothing.
 	MaxRemoval int
 	// Reconcile is how often Run compares the kernel with what is desired.
 	// Default 2 s.
@@ -73,8 +76,13 @@ func (o Options) withDefaults() Options {
 func New(dp Dataplane, store Store, opts Options) *Director {
 	d := &Director{dp: dp, store: store, opts: opts.withDefaults(), ours: make(map[ServiceKey]bool)}
 	d.drift.Store(&Drift{})
+	d.SetMaxRemoval(d.opts.MaxRemoval)
 	return d
 }
+
+// SetMaxRemoval changes the share, in per cent, that Apply and Rollback may
+// remove without force, from the next change on.
+func (d *Director) SetMaxRemoval(percent int) { d.maxRemoval.Store(int64(max(0, percent))) }
 
 // Start makes the kernel equal to the store's newest revision. If there is none,
 // initial becomes revision 1; it is not looked at otherwise. Services in the
@@ -228,7 +236,7 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 		return Outcome{Revision: head.RevisionInfo}, nil
 	}
 	if c.guard && !c.by.Force {
-		if err := Guard(next, head.State, d.opts.MaxRemoval); err != nil {
+		if err := Guard(next, head.State, int(d.maxRemoval.Load())); err != nil {
 			return Outcome{}, err
 		}
 	}
