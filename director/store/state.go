@@ -1,0 +1,171 @@
+package store
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// stateJSON is a whole state, or the difference between two: the services that
+// were added or changed, whole, and the keys of those that are gone. Protocols
+// and methods are the kernel's numbers.
+type stateJSON struct {
+	Timeouts *timeoutsJSON `json:"timeouts,omitempty"` // nil: as before
+	Services []serviceJSON `json:"services,omitempty"`
+	Removed  []keyJSON     `json:"removed,omitempty"`
+}
+
+type timeoutsJSON struct {
+	TCP    time.Duration `json:"tcpNanoseconds"`
+	TCPFin time.Duration `json:"tcpFinNanoseconds"`
+	UDP    time.Duration `json:"udpNanoseconds"`
+}
+
+type keyJSON struct {
+	Protocol conntrack.Protocol `json:"protocol"`
+	Address  netip.AddrPort     `json:"address"`
+}
+
+type serviceJSON struct {
+	Key       keyJSON            `json:"key"`
+	Name      string             `json:"name,omitempty"`
+	Scheduler director.Scheduler `json:"scheduler,omitempty"`
+	Port      bool               `json:"port,omitempty"`
+	Fallback  bool               `json:"fallback,omitempty"`
+	VIP       director.VIPOwner  `json:"vip,omitempty"`
+	Allow     []netip.Prefix     `json:"allow,omitempty"`
+	Deny      []netip.Prefix     `json:"deny,omitempty"`
+	Servers   []serverJSON       `json:"servers,omitempty"` // in order
+}
+
+type serverJSON struct {
+	Address netip.AddrPort    `json:"address"`
+	Method  realserver.Method `json:"method,omitempty"`
+	Weight  uint32            `json:"weight,omitempty"`
+}
+
+func encodeTimeouts(t conntrack.Timeouts) *timeoutsJSON {
+	j := timeoutsJSON(t)
+	return &j
+}
+
+func encodeState(s director.State) stateJSON {
+	j := stateJSON{Timeouts: encodeTimeouts(s.Timeouts), Services: make([]serviceJSON, len(s.Services))}
+	for i, service := range s.Services {
+		j.Services[i] = encodeService(service)
+	}
+	return j
+}
+
+func encodeService(s director.Service) serviceJSON {
+	j := serviceJSON{
+		Key: keyJSON(s.Key), Name: s.Name, Scheduler: s.Scheduler, Port: s.Flags.Port, Fallback: s.Flags.Fallback,
+		VIP: s.VIP, Allow: s.Access.Allow, Deny: s.Access.Deny, Servers: make([]serverJSON, len(s.Servers)),
+	}
+	for i, server := range s.Servers {
+		j.Servers[i] = serverJSON(server)
+	}
+	return j
+}
+
+func (j serviceJSON) decode() director.Service {
+	s := director.Service{
+		Key: director.ServiceKey(j.Key), Name: j.Name, Scheduler: j.Scheduler,
+		Flags: director.SchedulerFlags{Port: j.Port, Fallback: j.Fallback},
+		VIP:   j.VIP, Access: director.Access{Allow: j.Allow, Deny: j.Deny},
+	}
+	for _, server := range j.Servers {
+		s.Servers = append(s.Servers, realserver.Server(server))
+	}
+	return s
+}
+
+// diff returns what leads from one state to another, and the other state without
+// the memory of its owner: unchanged services are those of from. Both are sorted.
+func diff(from, to director.State) (change stateJSON, result director.State) {
+	if from.Timeouts != to.Timeouts {
+		change.Timeouts = encodeTimeouts(to.Timeouts)
+	}
+	result = director.State{Timeouts: to.Timeouts, Services: make([]director.Service, 0, len(to.Services))}
+	old := from.Services
+	remove := func() {
+		change.Removed = append(change.Removed, keyJSON(old[0].Key))
+		old = old[1:]
+	}
+	for _, service := range to.Services {
+		for len(old) > 0 && old[0].Key.Compare(service.Key) < 0 {
+			remove()
+		}
+		if len(old) > 0 && old[0].Key == service.Key {
+			was := old[0]
+			old = old[1:]
+			if same(was, service) {
+				result.Services = append(result.Services, was)
+				continue
+			}
+		}
+		change.Services = append(change.Services, encodeService(service))
+		result.Services = append(result.Services, service.Clone())
+	}
+	for len(old) > 0 {
+		remove()
+	}
+	return change, result
+}
+
+// same reports whether the services are equal, the order of servers included.
+func same(a, b director.Service) bool {
+	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags &&
+		a.VIP == b.VIP && a.Access.Equal(b.Access) && slices.Equal(a.Servers, b.Servers)
+}
+
+// apply returns the state that the difference leads to; unchanged services share
+// from's memory. A difference that does not fit is an error.
+func (j stateJSON) apply(from director.State) (director.State, error) {
+	changed := make(map[director.ServiceKey]director.Service, len(j.Services))
+	for _, service := range j.Services {
+		changed[director.ServiceKey(service.Key)] = service.decode()
+	}
+	removed := make(map[director.ServiceKey]bool, len(j.Removed))
+	for _, key := range j.Removed {
+		removed[director.ServiceKey(key)] = true
+	}
+	result := director.State{Timeouts: from.Timeouts, Services: make([]director.Service, 0, len(from.Services)+len(changed))}
+	if j.Timeouts != nil {
+		result.Timeouts = conntrack.Timeouts(*j.Timeouts)
+	}
+	for _, service := range from.Services {
+		if removed[service.Key] {
+			delete(removed, service.Key)
+			continue
+		}
+		if now, ok := changed[service.Key]; ok {
+			delete(changed, service.Key)
+			service = now
+		}
+		result.Services = append(result.Services, service)
+	}
+	for key := range removed {
+		return director.State{}, damaged("removes service %s, which is not there", key)
+	}
+	for _, service := range changed {
+		result.Services = append(result.Services, service)
+	}
+	slices.SortFunc(result.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
+	return result, sorted(result)
+}
+
+// sorted returns an error unless the services are sorted and no two have a key.
+func sorted(s director.State) error {
+	for i := 1; i < len(s.Services); i++ {
+		if a, b := s.Services[i-1].Key, s.Services[i].Key; a.Compare(b) >= 0 {
+			return fmt.Errorf("the services are not sorted by key: %s stands before %s", a, b)
+		}
+	}
+	return nil
+}
