@@ -1,0 +1,45 @@
+package watch
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/event"
+)
+
+// modeGone is the mode of an interface that has vanished (director.InterfaceStats).
+const modeGone = "gone"
+
+// takeInterfaces tells which interfaces the fast path runs on anew, in another
+// mode, or no more.
+func (w *Watcher) takeInterfaces(interfaces []director.InterfaceStats) {
+	modes := make(map[string]string, len(interfaces))
+	for _, i := range interfaces {
+		modes[i.Name] = i.Mode
+		before, known := w.interfaces[i.Name]
+		if before == i.Mode {
+			continue
+		}
+		switch {
+		case i.Mode == modeGone:
+			w.tellInterface(event.InterfaceDetached, i.Name, "interface %s is gone: its packets do not take the fast path", i.Name)
+		case !w.begun:
+		case known && before != modeGone:
+			w.tellInterface(event.InterfaceAttached, i.Name, "the fast path runs on %s in mode %s, which was %s", i.Name, i.Mode, before)
+		default:
+			w.tellInterface(event.InterfaceAttached, i.Name, "the fast path runs on %s in mode %s", i.Name, i.Mode)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.interfaces)) {
+		if _, still := modes[name]; !still && w.interfaces[name] != modeGone {
+			w.tellInterface(event.InterfaceDetached, name, "the data plane is attached to %s no more", name)
+		}
+	}
+	w.interfaces = modes
+}
+
+func (w *Watcher) tellInterface(name event.Name, iface, format string, args ...any) {
+	w.events.Publish(event.Event{Name: name, Interface: iface, Message: fmt.Sprintf(format, args...)})
+}

@@ -1,0 +1,138 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/event"
+)
+
+// Read reads a data plane's statistics, as director.Director.Stats does.
+type Read func(context.Context) (director.Stats, error)
+
+// Options are the parameters of a Watcher; zero values mean the defaults.
+type Options struct {
+	// Interval is the time between two readings. Default 1 s.
+	Interval time.Duration
+	// Resolving is how long a server that was never seen reachable is taken to
+	// be looked for, before it is told as unreachable. Default 5 s: the kernel
+	// gives a neighbour up after 3 s (kernel: net/ipv4/arp.c, MCAST_PROBES times
+	// RETRANS_TIME), and then its reason says more.
+	Resolving time.Duration
+	// Quiet is how long no packet must have been dropped for a reason until its
+	// drops have ended. Default 10 s.
+	Quiet time.Duration
+	// ServerEvents is the most events of one name that one reading publishes
+	// about single servers; one more tells the number of the others. An
+	// interface that goes may take ten thousand servers with it, and must not
+	// push everything else out of the stream. Default 100.
+	ServerEvents int
+}
+
+// The defaults of Options.
+const (
+	DefaultInterval     = time.Second
+	DefaultResolving    = 5 * time.Second
+	DefaultQuiet        = 10 * time.Second
+	DefaultServerEvents = 100
+)
+
+func (o Options) withDefaults() Options {
+	if o.Interval == 0 {
+		o.Interval = DefaultInterval
+	}
+	if o.Resolving == 0 {
+		o.Resolving = DefaultResolving
+	}
+	if o.Quiet == 0 {
+		o.Quiet = DefaultQuiet
+	}
+	if o.ServerEvents == 0 {
+		o.ServerEvents = DefaultServerEvents
+	}
+	return o
+}
+
+// Watcher publishes what changes between two readings of a data plane. Latest is
+// safe for concurrent use; Run runs once.
+type Watcher struct {
+	read   Read
+	events *event.Stream
+	opts   Options
+
+	// Of Run's goroutine alone.
+	begun      bool // there was a first reading
+	failing    bool // the last reading failed
+	servers    map[serverID]*serverState
+	interfaces map[string]string // modes by name
+	levels     map[string]int    // of pressure, by table
+	bursts     map[string]*burst // of drops and faults, by packet event
+
+	mu     sync.Mutex
+	latest director.Stats
+	taken  time.Time
+}
+
+// New returns a Watcher that publishes to the stream what it learns by read.
+func New(read Read, events *event.Stream, opts Options) *Watcher {
+	return &Watcher{
+		read: read, events: events, opts: opts.withDefaults(),
+		servers: make(map[serverID]*serverState), levels: make(map[string]int), bursts: make(map[string]*burst),
+	}
+}
+
+// Run reads at once and then at each interval, until the context ends; nil then.
+// The first reading is what later ones are compared with. It tells by itself
+// only what is wrong already: a server that stays without a next hop, an
+// interface that is gone, a table under pressure, faults.
+//
+// Readings that fail are told once per streak and change nothing that is known.
+func (w *Watcher) Run(ctx context.Context) error {
+	ticker := time.NewTicker(w.opts.Interval)
+	defer ticker.Stop()
+	for {
+		stats, err := w.read(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.take(stats, err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// Latest returns the last reading that succeeded and when it was taken; a zero
+// time says that there was none. What it returns is shared and must not be
+// changed.
+func (w *Watcher) Latest() (director.Stats, time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.latest, w.taken
+}
+
+// take compares a reading with what was known, and keeps it.
+func (w *Watcher) take(stats director.Stats, err error) {
+	if err != nil {
+		if !w.failing {
+			w.events.Publish(event.Event{Name: event.ObserveFailed, Message: fmt.Sprintf("read the data plane's counters: %v", err)})
+		}
+		w.failing = true
+		return
+	}
+	w.failing = false
+	now := time.Now()
+	w.mu.Lock()
+	w.latest, w.taken = stats, now
+	w.mu.Unlock()
+	w.takeInterfaces(stats.Interfaces)
+	w.takeServers(stats.Services, now)
+	w.takeTables(stats.Table)
+	w.takePackets(stats.PacketEvents, now)
+	w.begun = true
+}
