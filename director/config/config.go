@@ -3,9 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -13,8 +11,16 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// MaxBytes is the largest configuration that is read.
-const MaxBytes = 1 << 20
+// The limits of what is read, so that no text takes much memory.
+const (
+	MaxBytes = 4 << 20  // of a file
+	MaxTotal = 16 << 20 // of all files of a configuration
+	MaxFiles = 1000     // of a configuration
+
+	// maxMarks limits the line ends, commas and opening brackets of all files,
+	// and with them the values: each takes a few hundred bytes.
+	maxMarks = 256 << 10
+)
 
 // Config is a whole configuration.
 type Config struct {
@@ -24,79 +30,71 @@ type Config struct {
 	State director.State
 }
 
-// Error is one thing wrong with a configuration. Parse and Load join them in
-// the order of the text; each wraps director.ErrInvalid or
-// director.ErrUnsupported.
-type Error struct {
-	File         string
-	Line, Column int // from 1; 0 if not known
-	Text         string
-	Kind         error
-}
-
-// Error returns file:line:column: text.
-func (e *Error) Error() string {
-	if e.Line == 0 {
-		return fmt.Sprintf("%s: %s", e.File, e.Text)
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Text)
-}
-
-// Unwrap returns the kind.
-func (e *Error) Unwrap() error { return e.Kind }
-
-// Load reads and parses a file.
-func Load(path string) (Config, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	return Parse(path, data)
-}
-
 // Parse parses a configuration; name stands for the file in errors. An empty
-// text is the default configuration, without services.
+// text is the default configuration, without services. Includes are refused:
+// the text may come from anywhere.
 func Parse(name string, data []byte) (Config, error) {
-	d := &decoder{file: name, places: make(map[string]*yaml.Node), broken: make(map[string]bool)}
-	root := d.load(data)
-	cfg := Config{Director: Settings{}.withDefaults()}
-	if root != nil {
-		var director, services *yaml.Node
-		d.mapping(root, "", fields{
-			"director": func(n *yaml.Node, _ string) { director = n },
-			"services": func(n *yaml.Node, _ string) { services = n },
-		})
-		if director != nil {
-			d.settings(director, &cfg)
-		}
-		if services != nil {
-			d.services(services, &cfg.State)
-		}
-	}
-	d.validate(cfg)
-	if len(d.errs) > 0 {
-		return Config{}, d.joined()
-	}
-	cfg.State = cfg.State.Normalize()
-	return cfg, nil
+	l := &loader{}
+	l.decode(name, "", alone, data)
+	return l.finish()
 }
 
-// load returns the document's root; nil if there is none, or only an error.
-func (d *decoder) load(data []byte) *yaml.Node {
-	if len(data) > MaxBytes {
-		d.errorAt(nil, "the configuration is larger than 1 MiB")
+// role is what a text is to a configuration.
+type role int
+
+const (
+	alone    role = iota // a text of its own
+	top                  // a file that may include others
+	included             // a file that another includes
+	part                 // a file of which the others are not looked at
+)
+
+// loader collects the files of a configuration.
+type loader struct {
+	files        []*decoder
+	bytes, marks int
+}
+
+// decode reads a text; what is wrong with it is kept there.
+func (l *loader) decode(name, parent string, role role, data []byte) *decoder {
+	d := newDecoder(name, role, data)
+	d.parent = parent
+	l.files = append(l.files, d)
+	if root := l.parse(d); root != nil {
+		d.document(root)
+	}
+	return d
+}
+
+// document reads the top level.
+func (d *decoder) document(root *yaml.Node) {
+	d.root = root
+	var settings, includes, services *yaml.Node
+	d.mapping(root, "", fields{
+		{"director", func(n *yaml.Node, _ string) { settings = n }},
+		{"include", func(n *yaml.Node, _ string) { includes = n }},
+		{"services", func(n *yaml.Node, _ string) { services = n }},
+	})
+	if settings != nil && d.role == included {
+		d.errorAt(settings, "director: an included file has services only: put it into %s", d.parent)
+	} else if settings != nil {
+		d.settingsAt = settings
+		d.settings(settings, &d.cfg)
+	}
+	if includes != nil {
+		d.include(includes, "include")
+	}
+	if services != nil {
+		d.services(services, &d.cfg.State)
+	}
+}
+
+// parse returns the document's root; nil if there is none, or only an error.
+func (l *loader) parse(d *decoder) *yaml.Node {
+	if !l.afford(d) {
 		return nil
 	}
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		d.errorAt(nil, "the configuration has a NUL byte at offset %d: is it a text file?", i)
-		return nil
-	}
-	loader, err := yaml.NewLoader(bytes.NewReader(data))
+	loader, err := yaml.NewLoader(bytes.NewReader(d.data))
 	if err != nil {
 		d.errorAt(nil, "%v", err)
 		return nil
@@ -124,6 +122,28 @@ func (d *decoder) load(data []byte) *yaml.Node {
 	return nil
 }
 
+// afford reports whether the text keeps to the limits, and notes it if not.
+func (l *loader) afford(d *decoder) bool {
+	l.bytes += len(d.data)
+	for _, mark := range []string{"\n", "\r", ",", "[", "{"} {
+		l.marks += bytes.Count(d.data, []byte(mark))
+	}
+	switch i := bytes.IndexByte(d.data, 0); {
+	case len(d.data) > MaxBytes:
+		d.data = nil
+		d.errorAt(nil, "the configuration is larger than %d MiB: divide it and include the parts", MaxBytes>>20)
+	case l.bytes > MaxTotal:
+		d.errorAt(nil, "the configuration is larger than %d MiB up to here", MaxTotal>>20)
+	case i >= 0:
+		d.errorAt(nil, "the configuration has a NUL byte at offset %d: is it a text file?", i)
+	case l.marks > maxMarks:
+		d.errorAt(nil, "the configuration has more than %d lines and values up to here", maxMarks)
+	default:
+		return true
+	}
+	return false
+}
+
 // yamlError notes an error of the YAML library, which knows its place.
 func (d *decoder) yamlError(err error) {
 	at := &yaml.Node{}
@@ -136,4 +156,27 @@ func (d *decoder) yamlError(err error) {
 		}
 	}
 	d.errorAt(at, "%s", strings.TrimPrefix(text, "yaml: "))
+}
+
+// finish returns the whole, or everything that is wrong with it.
+func (l *loader) finish() (Config, error) {
+	cfg := Config{Director: Settings{}.withDefaults()}
+	var settings *decoder
+	for _, d := range l.files {
+		switch {
+		case d.settingsAt == nil:
+		case settings != nil:
+			d.errorAt(d.settingsAt, "director: it is %s:%d already", settings.file, settings.settingsAt.Line)
+		default:
+			settings = d
+			cfg.Director, cfg.State.Timeouts = d.cfg.Director, d.cfg.State.Timeouts
+		}
+		cfg.State.Services = append(cfg.State.Services, d.cfg.State.Services...)
+	}
+	l.validate(cfg)
+	if err := joined(l.files); err != nil {
+		return Config{}, err
+	}
+	cfg.State = cfg.State.Normalize()
+	return cfg, nil
 }

@@ -23,8 +23,9 @@ func defaults() config.Settings {
 	return config.Settings{
 		Dataplane: "xdp", Mode: "native", MaxConnections: 1 << 20, MaxConnections6: 1 << 18,
 		Midstream: "drop", ICMPRate: 1000,
-		Limits: config.Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20},
-		Socket: config.DefaultSocket, PinDir: config.DefaultPinDir,
+		Limits:       config.Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20},
+		RemovalLimit: 50, Reconcile: 2 * time.Second, StateDir: config.DefaultStateDir, History: 10000,
+		Socket: config.DefaultSocket, PinDir: config.DefaultPinDir, LogLevel: "info", LogFormat: "text",
 	}
 }
 
@@ -128,15 +129,11 @@ director:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config.Config{
-		Director: config.Settings{
-			Dataplane: "xdp", Mode: "generic", MaxConnections: 65536, MaxConnections6: 16384,
-			Midstream: "reset", ICMPRate: 0,
-			Limits: config.Limits{Services: 16, Servers: 1024, SchedulerWords: 1 << 20},
-			Socket: "/tmp/s", PinDir: config.DefaultPinDir,
-		},
-		State: director.State{Timeouts: conntrack.Timeouts{TCPFin: 90 * time.Second}},
-	}
+	settings := defaults()
+	settings.Mode, settings.MaxConnections, settings.MaxConnections6 = "generic", 65536, 16384
+	settings.Midstream, settings.ICMPRate, settings.Socket = "reset", 0, "/tmp/s"
+	settings.Limits = config.Limits{Services: 16, Servers: 1024, SchedulerWords: 1 << 20}
+	want := config.Config{Director: settings, State: director.State{Timeouts: conntrack.Timeouts{TCPFin: 90 * time.Second}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)
 	}
@@ -145,7 +142,7 @@ director:
 func TestLoadFails(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none.yaml")
 	_, err := config.Load(missing)
-	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "read configuration: open "+missing) {
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "read configuration: stat "+missing) {
 		t.Errorf("missing file: %v", err)
 	}
 	if _, err := config.Load(t.TempDir()); err == nil || !strings.Contains(err.Error(), "read configuration: ") {
@@ -156,7 +153,7 @@ func TestLoadFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = config.Load(large)
-	wantErrors(t, err, large+": the configuration is larger than 1 MiB")
+	wantErrors(t, err, large+": the configuration is larger than 4 MiB: divide it and include the parts")
 }
 
 func TestSizes(t *testing.T) {

@@ -1,10 +1,8 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -13,23 +11,58 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// decoder walks the node tree. Paths such as services[1].servers[0].weight name
-// places in it.
+// maxErrors is how many errors of a configuration are told; of more, only the
+// number is.
+const maxErrors = 100
+
+// decoder walks the node tree of one file. Paths such as
+// services[1].servers[0].weight name places in it.
 type decoder struct {
 	file   string
+	role   role
+	parent string // the including file, of an included one
+	data   []byte
+	root   *yaml.Node
+
 	errs   []*Error
+	unkept int                   // errors beyond maxErrors
 	places map[string]*yaml.Node // where each path's value stands
 	broken map[string]bool       // paths whose text was refused already
+	// keys are those that each mapping may have, in the order of the reference,
+	// by the mapping's path without indices.
+	keys map[string][]string
+
+	settingsAt *yaml.Node // the key director; nil if there is none
+	cfg        Config     // what the file says, services in the order of the text
+	includes   []include
 }
 
-// fields says what to do with each key of a mapping.
-type fields map[string]func(n *yaml.Node, path string)
+func newDecoder(file string, role role, data []byte) *decoder {
+	return &decoder{
+		file: file, role: role, data: data,
+		places: make(map[string]*yaml.Node), broken: make(map[string]bool), keys: make(map[string][]string),
+		cfg: Config{Director: Settings{}.withDefaults()},
+	}
+}
+
+// fields says what to do with each key of a mapping, in the order in which a
+// formatted file has them.
+type fields []field
+
+type field struct {
+	key  string
+	read func(n *yaml.Node, path string)
+}
 
 func (d *decoder) errorAt(n *yaml.Node, format string, args ...any) {
 	d.fail(n, director.ErrInvalid, fmt.Sprintf(format, args...))
 }
 
 func (d *decoder) fail(n *yaml.Node, kind error, text string) {
+	if len(d.errs) == maxErrors {
+		d.unkept++
+		return
+	}
 	e := &Error{File: d.file, Text: text, Kind: kind}
 	if n != nil {
 		e.Line, e.Column = n.Line, n.Column
@@ -41,18 +74,6 @@ func (d *decoder) fail(n *yaml.Node, kind error, text string) {
 func (d *decoder) refuse(n *yaml.Node, path, format string, args ...any) {
 	d.broken[path] = true
 	d.errorAt(n, "%s: %s", path, fmt.Sprintf(format, args...))
-}
-
-// joined returns the errors in the order of the text.
-func (d *decoder) joined() error {
-	slices.SortStableFunc(d.errs, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-	all := make([]error, len(d.errs))
-	for i, e := range d.errs {
-		all[i] = e
-	}
-	return errors.Join(all...)
 }
 
 // place returns the node of the path or, where nothing stands for it, of what
@@ -81,17 +102,22 @@ func (d *decoder) mapping(n *yaml.Node, path string, known fields) {
 		d.broken[path] = true
 		return
 	}
+	d.keys[unindexed(path)] = known.names()
 	seen := make(map[string]int)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
+		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" || key.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 			d.errorAt(key, "%s: keys are plain words here; merge keys are not supported", where)
 			continue
 		}
+		if !d.isPlain(key, where) {
+			continue
+		}
 		sub := strings.TrimPrefix(path+"."+key.Value, ".")
-		read, ok := known[key.Value]
-		if !ok {
-			d.errorAt(key, "%s: unknown key %q: want %s", where, key.Value, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		j := slices.IndexFunc(known, func(f field) bool { return f.key == key.Value })
+		if j < 0 {
+			names := slices.Sorted(slices.Values(known.names()))
+			d.errorAt(key, "%s: unknown key %q: want %s%s", where, key.Value, strings.Join(names, ", "), didYouMean(key.Value, names))
 			continue
 		}
 		if line, again := seen[key.Value]; again {
@@ -104,8 +130,29 @@ func (d *decoder) mapping(n *yaml.Node, path string, known fields) {
 			d.refuse(value, sub, "the value is missing")
 			continue
 		}
-		read(value, sub)
+		known[j].read(value, sub)
 	}
+}
+
+func (f fields) names() []string {
+	names := make([]string, len(f))
+	for i := range f {
+		names[i] = f[i].key
+	}
+	return names
+}
+
+// unindexed returns a path that stands for all elements of its lists:
+// services[].servers[].
+func unindexed(path string) string {
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		b.WriteByte(path[i])
+		if path[i] == '[' {
+			i += strings.IndexByte(path[i:], ']') - 1
+		}
+	}
+	return b.String()
 }
 
 // sequence calls item for each element.
@@ -123,22 +170,42 @@ func (d *decoder) sequence(n *yaml.Node, path string, item func(n *yaml.Node, pa
 
 // text returns a scalar's text.
 func (d *decoder) text(n *yaml.Node, path string) (string, bool) {
-	if !d.is(n, yaml.ScalarNode, path, "a single value") {
-		d.broken[path] = true
-		return "", false
+	switch {
+	case !d.is(n, yaml.ScalarNode, path, "a single value"):
+	case n.ShortTag() == "!!null":
+		d.errorAt(n, "%s: the value is missing", path)
+	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		d.errorAt(n, "%s: write the value on the line of its key", path)
+	default:
+		return n.Value, true
 	}
-	return n.Value, true
+	d.broken[path] = true
+	return "", false
 }
 
 // is reports whether the node is of a kind, and notes it if not.
 func (d *decoder) is(n *yaml.Node, kind yaml.Kind, where, want string) bool {
 	switch n.Kind {
 	case kind:
-		return true
+		return d.isPlain(n, where)
 	case yaml.AliasNode:
 		d.errorAt(n, "%s: aliases are not supported: write the value out", where)
 	default:
 		d.errorAt(n, "%s: want %s", where, want)
+	}
+	return false
+}
+
+// isPlain reports whether the node has neither an anchor, which would be for
+// aliases only, nor a tag, which would mean nothing, and notes it if not.
+func (d *decoder) isPlain(n *yaml.Node, where string) bool {
+	switch {
+	case n.Anchor != "":
+		d.errorAt(n, "%s: anchors are not supported", where)
+	case n.Style&yaml.TaggedStyle != 0:
+		d.errorAt(n, "%s: tags are not supported", where)
+	default:
+		return true
 	}
 	return false
 }

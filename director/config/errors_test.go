@@ -20,9 +20,12 @@ func TestErrors(t *testing.T) {
 		{"second_document", "services: []\n---\nservices: []\n", []string{`f:2:1: a second document begins here: want one`}},
 		{"no_text", "director: \x00\n", []string{`f: the configuration has a NUL byte at offset 10: is it a text file?`}},
 		{"not_a_mapping", "- 1\n", []string{`f:1:1: the configuration: want a mapping (key: value)`}},
-		{"unknown_key", "service: []\n", []string{`f:1:1: the configuration: unknown key "service": want director, services`}},
+		{"unknown_key", "service: []\n", []string{`f:1:1: the configuration: unknown key "service": want director, include, services; did you mean services?`}},
 		{"key_twice", "director: {mode: native, mode: generic}\n", []string{`f:1:26: director.mode is given twice: first in line 1`}},
-		{"alias", "director: {mode: &m native, midstream: *m}\n", []string{`f:1:40: director.midstream: aliases are not supported: write the value out`}},
+		{"alias", "director: {mode: &m native, midstream: *m}\n", []string{
+			`f:1:18: director.mode: anchors are not supported`,
+			`f:1:40: director.midstream: aliases are not supported: write the value out`,
+		}},
 		{"merge_key", "director:\n  <<: {mode: native}\n", []string{`f:2:3: director: keys are plain words here; merge keys are not supported`}},
 		{"no_value", "director:\n  mode:\nservices:\n", []string{`f:2:8: director.mode: the value is missing`, `f:3:10: services: the value is missing`}},
 

@@ -4,13 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -30,13 +28,14 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		method         *realserver.Method
 	)
 	d.mapping(n, path, fields{
-		"name":      word(d, &s.Name, nonEmpty),
-		"listen":    word(d, &s.Key, parseListen),
-		"scheduler": word(d, &s.Scheduler, convert[director.Scheduler]),
-		"flags":     func(n *yaml.Node, _ string) { flags = n },
-		"vip":       word(d, &s.VIP, convert[director.VIPOwner]),
-		"method":    word(d, &method, parseMethod),
-		"servers":   func(n *yaml.Node, _ string) { servers = n },
+		{"name", word(d, &s.Name, nonEmpty)},
+		{"listen", word(d, &s.Key, parseListen)},
+		{"scheduler", word(d, &s.Scheduler, convert[director.Scheduler])},
+		{"flags", func(n *yaml.Node, _ string) { flags = n }},
+		{"vip", word(d, &s.VIP, convert[director.VIPOwner])},
+		{"access", func(n *yaml.Node, path string) { s.Access = d.access(n, path) }},
+		{"method", word(d, &method, parseMethod)},
+		{"servers", func(n *yaml.Node, _ string) { servers = n }},
 	})
 	if d.broken[path] {
 		d.broken[path+".listen"] = true // there is nothing to validate
@@ -89,9 +88,9 @@ func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) r
 	s := realserver.Server{Weight: 1}
 	var own *realserver.Method
 	d.mapping(n, path, fields{
-		"address": word(d, &s.Address, parseAddress),
-		"weight":  word(d, &s.Weight, parseWeight),
-		"method":  word(d, &own, parseMethod),
+		{"address", word(d, &s.Address, parseAddress)},
+		{"weight", word(d, &s.Weight, parseWeight)},
+		{"method", word(d, &own, parseMethod)},
 	})
 	if d.broken[path] {
 		d.broken[path+".address"] = true
@@ -113,39 +112,6 @@ func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) r
 
 // serviceOf returns the path of the service that a server's path is in.
 func serviceOf(path string) string { return path[:strings.LastIndex(path, ".servers")] }
-
-// validate adds what only the whole shows, at the place it comes from.
-func (d *decoder) validate(cfg Config) {
-	state := director.State{Services: slices.Clone(cfg.State.Services)}
-	for i := range state.Services {
-		state.Services[i] = state.Services[i].Normalize()
-	}
-	state.Timeouts = conntrack.DefaultTimeouts().Merge(cfg.State.Timeouts)
-	for _, problem := range director.Problems(state.Validate()) {
-		path := fmt.Sprintf("services[%d]", problem.Service)
-		if problem.Server >= 0 {
-			path += fmt.Sprintf(".servers[%d]", problem.Server)
-		}
-		if problem.Field != "" {
-			path += "." + problem.Field
-		}
-		if !d.broken[path] {
-			d.fail(d.place(path), problem.Kind, problem.Error())
-		}
-	}
-	servers := 0
-	for i, service := range cfg.State.Services {
-		if servers += len(service.Servers); servers > int(cfg.Director.Limits.Servers) {
-			d.errorAt(d.place(fmt.Sprintf("services[%d].servers", i)),
-				"%d servers up to here: director.limits.servers is %d", servers, cfg.Director.Limits.Servers)
-			break
-		}
-	}
-	if n, limit := len(cfg.State.Services), int(cfg.Director.Limits.Services); n > limit {
-		d.errorAt(d.place(fmt.Sprintf("services[%d]", limit)),
-			"%d services: director.limits.services is %d", n, limit)
-	}
-}
 
 func parseListen(s string) (director.ServiceKey, error) {
 	key, err := director.ParseServiceKey(s)
@@ -176,13 +142,6 @@ func parseWeight(s string) (uint32, error) {
 func parseMethod(s string) (*realserver.Method, error) {
 	method, err := realserver.ParseMethod(s)
 	return &method, err
-}
-
-func nonEmpty(s string) (string, error) {
-	if s == "" {
-		return "", errors.New("the value is empty")
-	}
-	return s, nil
 }
 
 // convert takes any text that is not empty; what it may be is Validate's to

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -12,7 +10,8 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// Settings are those of the director itself; they are read at start only.
+// Settings are those of the director itself. Differences says which of them are
+// read at start only.
 type Settings struct {
 	Dataplane string // "xdp"
 	// Interfaces to attach to, in order; may be empty if the caller has others.
@@ -27,8 +26,18 @@ type Settings struct {
 	Midstream string
 	ICMPRate  uint32 // ICMP errors a second, at most; default 1000, 0 sends none
 	Limits    Limits
-	Socket    string // path of the API's Unix socket
-	PinDir    string // directory under a bpffs
+	// RemovalLimit is the share of services and of servers, in per cent, that a
+	// change may remove without force: 0 to 100, default 50.
+	RemovalLimit int
+	Reconcile    time.Duration // how often the kernel is compared; 100ms to 5s, default 2s
+	StateDir     string        // folder of the durable store
+	History      int           // revisions kept: 100 to 1000000, default 10000
+	Socket       string        // path of the API's Unix socket
+	SocketGroup  string        // who may use it besides root; empty: nobody
+	API          APISettings
+	PinDir       string // directory under a bpffs
+	LogLevel     string // "debug", "info" (default), "warn" or "error"
+	LogFormat    string // "text" (default) or "json"
 }
 
 // Limits are the sizes of the data plane's tables.
@@ -38,10 +47,21 @@ type Limits struct {
 	SchedulerWords uint32 // 32-bit words for server lists and hash tables; default 4Mi
 }
 
+// APISettings are those of the API over TCP. The zero value is no such API;
+// otherwise Listen, Certificate and Key are given, and ClientCA or Tokens.
+type APISettings struct {
+	Listen      string // host:port; the host is an IP address, or empty for all
+	Certificate string // path of a PEM file, as the others
+	Key         string
+	ClientCA    string // whose certificates clients identify themselves by
+	Tokens      string // path of the file of tokens
+}
+
 // The places used where none are configured.
 const (
-	DefaultSocket = "/run/shunt/shuntd.sock"
-	DefaultPinDir = "/sys/fs/bpf/shunt"
+	DefaultSocket   = "/run/shunt/shuntd.sock"
+	DefaultPinDir   = "/sys/fs/bpf/shunt"
+	DefaultStateDir = "/var/lib/shunt"
 )
 
 // The ranges of the sizes.
@@ -52,6 +72,10 @@ const (
 	maxServers     = 1 << 20 // the recipe's server index has 20 bits
 	minWords       = 1 << 13 // two halves of the largest table
 	maxWords       = 1 << 28
+	minReconcile   = 100 * time.Millisecond
+	maxReconcile   = 5 * time.Second // drift is repaired within that time
+	minHistory     = 100
+	maxHistory     = 1000000
 	maxSocketPath  = 107 // sockaddr_un.sun_path without its NUL
 )
 
@@ -65,8 +89,14 @@ func (s Settings) withDefaults() Settings {
 	setDefault(&s.Limits.Services, 4096)
 	setDefault(&s.Limits.Servers, 16384)
 	setDefault(&s.Limits.SchedulerWords, 4<<20)
+	setDefault(&s.RemovalLimit, director.DefaultMaxRemoval)
+	setDefault(&s.Reconcile, director.DefaultReconcile)
+	setDefault(&s.StateDir, DefaultStateDir)
+	setDefault(&s.History, 10000)
 	setDefault(&s.Socket, DefaultSocket)
 	setDefault(&s.PinDir, DefaultPinDir)
+	setDefault(&s.LogLevel, "info")
+	setDefault(&s.LogFormat, "text")
 	return s
 }
 
@@ -82,32 +112,67 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 	s := &cfg.Director
 	var connections6 uint64
 	d.mapping(n, "director", fields{
-		"dataplane":  word(d, &s.Dataplane, parseDataplane),
-		"interfaces": func(n *yaml.Node, path string) { s.Interfaces = d.interfaces(n, path) },
-		"mode":       word(d, &s.Mode, oneOf("native", "generic")),
-		"connections": func(n *yaml.Node, path string) {
+		{"dataplane", word(d, &s.Dataplane, parseDataplane)},
+		{"interfaces", func(n *yaml.Node, path string) { s.Interfaces = d.interfaces(n, path) }},
+		{"mode", word(d, &s.Mode, oneOf("native", "generic"))},
+		{"connections", func(n *yaml.Node, path string) {
 			d.mapping(n, path, fields{
-				"max":      word(d, &s.MaxConnections, sizeBetween(minConnections, maxConnections)),
-				"max-ipv6": word(d, &connections6, sizeBetween(minConnections, maxConnections)),
-				"timeouts": func(n *yaml.Node, path string) { d.timeouts(n, path, &cfg.State.Timeouts) },
+				{"max", word(d, &s.MaxConnections, sizeBetween(minConnections, maxConnections))},
+				{"max-ipv6", word(d, &connections6, sizeBetween(minConnections, maxConnections))},
+				{"timeouts", func(n *yaml.Node, path string) { d.timeouts(n, path, &cfg.State.Timeouts) }},
 			})
-		},
-		"midstream": word(d, &s.Midstream, oneOf("drop", "reset")),
-		"icmp-rate": word(d, &s.ICMPRate, size32(0, 1<<30)),
-		"limits": func(n *yaml.Node, path string) {
+		}},
+		{"midstream", word(d, &s.Midstream, oneOf("drop", "reset"))},
+		{"icmp-rate", word(d, &s.ICMPRate, size32(0, 1<<30))},
+		{"limits", func(n *yaml.Node, path string) {
 			d.mapping(n, path, fields{
-				"services":        word(d, &s.Limits.Services, size32(1, maxServices)),
-				"servers":         word(d, &s.Limits.Servers, size32(1, maxServers)),
-				"scheduler-words": word(d, &s.Limits.SchedulerWords, size32(minWords, maxWords)),
+				{"services", word(d, &s.Limits.Services, size32(1, maxServices))},
+				{"servers", word(d, &s.Limits.Servers, size32(1, maxServers))},
+				{"scheduler-words", word(d, &s.Limits.SchedulerWords, size32(minWords, maxWords))},
 			})
-		},
-		"socket":  word(d, &s.Socket, parseSocket),
-		"pin-dir": word(d, &s.PinDir, parsePath),
+		}},
+		{"removal-limit", word(d, &s.RemovalLimit, parsePercent)},
+		{"reconcile", word(d, &s.Reconcile, parseReconcile)},
+		{"state", word(d, &s.StateDir, parsePath)},
+		{"history", word(d, &s.History, parseHistory)},
+		{"socket", word(d, &s.Socket, parseSocket)},
+		{"socket-group", word(d, &s.SocketGroup, parseGroup)},
+		{"api", func(n *yaml.Node, path string) { d.api(n, path, &s.API) }},
+		{"pin-dir", word(d, &s.PinDir, parsePath)},
+		{"log", func(n *yaml.Node, path string) {
+			d.mapping(n, path, fields{
+				{"level", word(d, &s.LogLevel, oneOf("debug", "info", "warn", "error"))},
+				{"format", word(d, &s.LogFormat, oneOf("text", "json"))},
+			})
+		}},
 	})
 	if connections6 == 0 {
 		connections6 = max(s.MaxConnections/4, minConnections)
 	}
 	s.MaxConnections6 = connections6
+}
+
+// api reads the API over TCP. It is never without TLS, nor open to everybody.
+func (d *decoder) api(n *yaml.Node, path string, s *APISettings) {
+	d.mapping(n, path, fields{
+		{"listen", word(d, &s.Listen, parseTCPListen)},
+		{"certificate", word(d, &s.Certificate, parsePath)},
+		{"key", word(d, &s.Key, parsePath)},
+		{"client-ca", word(d, &s.ClientCA, parsePath)},
+		{"tokens", word(d, &s.Tokens, parsePath)},
+	})
+	if d.broken[path] || len(n.Content) == 0 {
+		return
+	}
+	given := func(key string) bool { return d.places[path+"."+key] != nil }
+	for _, key := range []string{"listen", "certificate", "key"} {
+		if !given(key) {
+			d.refuse(n, path+"."+key, "the key is missing: the API over TCP needs listen, certificate and key")
+		}
+	}
+	if !given("client-ca") && !given("tokens") {
+		d.refuse(n, path, "want client-ca, tokens or both: the API over TCP is for those who identify themselves")
+	}
 }
 
 func (d *decoder) interfaces(n *yaml.Node, path string) []string {
@@ -140,21 +205,21 @@ func validInterface(name string) bool {
 // timeouts reads each timeout with the others at their defaults, so that a 0 is
 // refused rather than taken for not given.
 func (d *decoder) timeouts(n *yaml.Node, path string, t *conntrack.Timeouts) {
-	read := func(field func(*conntrack.Timeouts) *time.Duration) func(*yaml.Node, string) {
-		return word(d, field(t), func(s string) (time.Duration, error) {
+	read := func(at func(*conntrack.Timeouts) *time.Duration) func(*yaml.Node, string) {
+		return word(d, at(t), func(s string) (time.Duration, error) {
 			value, err := parseDuration(s)
 			if err != nil {
 				return 0, err
 			}
 			all := conntrack.DefaultTimeouts()
-			*field(&all) = value
+			*at(&all) = value
 			return value, all.Validate()
 		})
 	}
 	d.mapping(n, path, fields{
-		"tcp":     read(func(t *conntrack.Timeouts) *time.Duration { return &t.TCP }),
-		"tcp-fin": read(func(t *conntrack.Timeouts) *time.Duration { return &t.TCPFin }),
-		"udp":     read(func(t *conntrack.Timeouts) *time.Duration { return &t.UDP }),
+		{"tcp", read(func(t *conntrack.Timeouts) *time.Duration { return &t.TCP })},
+		{"tcp-fin", read(func(t *conntrack.Timeouts) *time.Duration { return &t.TCPFin })},
+		{"udp", read(func(t *conntrack.Timeouts) *time.Duration { return &t.UDP })},
 	})
 }
 
@@ -173,36 +238,3 @@ type kindError struct {
 
 func (e *kindError) Error() string { return e.text }
 func (e *kindError) Unwrap() error { return e.kind }
-
-func oneOf(words ...string) func(string) (string, error) {
-	return func(s string) (string, error) {
-		for _, w := range words {
-			if s == w {
-				return s, nil
-			}
-		}
-		return "", fmt.Errorf("unknown word %q: want %s", s, strings.Join(words, " or "))
-	}
-}
-
-func size32(least, most uint32) func(string) (uint32, error) {
-	read := sizeBetween(uint64(least), uint64(most))
-	return func(s string) (uint32, error) {
-		n, err := read(s)
-		return uint32(n), err
-	}
-}
-
-func parseSocket(s string) (string, error) {
-	if len(s) > maxSocketPath {
-		return "", fmt.Errorf("the path has %d bytes: a socket's has at most %d", len(s), maxSocketPath)
-	}
-	return parsePath(s)
-}
-
-func parsePath(s string) (string, error) {
-	if !filepath.IsAbs(s) {
-		return "", fmt.Errorf("%q is not an absolute path", s)
-	}
-	return filepath.Clean(s), nil
-}
