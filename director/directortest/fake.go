@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -23,7 +24,9 @@ type Fake struct {
 	mu      sync.Mutex
 	state   director.State
 	ops     []director.Operation
+	wasted  []director.Operation
 	failAt  int // the number of the operation to refuse, from 1; 0: none
+	failIf  func(director.Operation) error
 	found   error
 	stats   director.Stats
 	conns   []conntrack.Connection
@@ -41,6 +44,22 @@ func (f *Fake) FailAt(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.failAt = n
+}
+
+// FailIf makes the operations fail for which the function returns an error,
+// with that error; nil makes none fail.
+func (f *Fake) FailIf(fails func(director.Operation) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failIf = fails
+}
+
+// Meddle changes what the fake holds, as somebody else would do behind the
+// director's back.
+func (f *Fake) Meddle(edit func(*director.State)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	edit(&f.state)
 }
 
 // FailFound makes Found return the error until it is called with nil.
@@ -70,6 +89,15 @@ func (f *Fake) Operations() []director.Operation {
 	defer f.mu.Unlock()
 	ops := f.ops
 	f.ops = nil
+	return ops
+}
+
+// Wasted returns those of the operations that changed nothing, and forgets them.
+func (f *Fake) Wasted() []director.Operation {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ops := f.wasted
+	f.wasted = nil
 	return ops
 }
 
@@ -105,12 +133,40 @@ func (f *Fake) Apply(ctx context.Context, ops []director.Operation) error {
 	defer f.mu.Unlock()
 	f.applies++
 	for _, op := range ops {
+		before := f.part(op)
 		if err := f.run(ctx, op); err != nil {
 			return &director.OperationError{Operation: op, Err: err}
 		}
 		f.ops = append(f.ops, op)
+		if reflect.DeepEqual(before, f.part(op)) {
+			f.wasted = append(f.wasted, op)
+		}
 	}
 	return nil
+}
+
+// part returns a copy of what the operation is about.
+func (f *Fake) part(op director.Operation) director.State {
+	var key director.ServiceKey
+	switch op := op.(type) {
+	case director.AddService:
+		key = op.Service.Key
+	case director.EditService:
+		key = op.Service.Key
+	case director.RemoveService:
+		key = op.Key
+	case director.AddServer:
+		key = op.Key
+	case director.EditServer:
+		key = op.Key
+	case director.RemoveServer:
+		key = op.Key
+	}
+	part := director.State{Timeouts: f.state.Timeouts}
+	if i := f.state.Service(key); i >= 0 {
+		part.Services = f.state.Services[i : i+1]
+	}
+	return part.Clone()
 }
 
 func (f *Fake) run(ctx context.Context, op director.Operation) error {
@@ -122,17 +178,22 @@ func (f *Fake) run(ctx context.Context, op director.Operation) error {
 			return ErrInjected
 		}
 	}
+	if f.failIf != nil {
+		if err := f.failIf(op); err != nil {
+			return err
+		}
+	}
 	switch op := op.(type) {
 	case director.AddService:
 		if f.state.Service(op.Service.Key) < 0 {
-			service := op.Service
+			service := op.Service.Clone()
 			service.Servers = nil
 			f.state.Services = append(f.state.Services, service)
 		}
 	case director.EditService:
 		return f.edit(op.Service.Key, func(s *director.Service) error {
 			servers := s.Servers
-			*s = op.Service
+			*s = op.Service.Clone()
 			s.Servers = servers
 			return nil
 		})

@@ -14,7 +14,8 @@ type Store struct {
 	mu        sync.Mutex
 	revisions []director.Revision
 	intended  []director.ServiceKey
-	fail      error
+	intend    error // what Intend fails with
+	append    error // what Append fails with
 }
 
 var _ director.Store = (*Store)(nil)
@@ -24,7 +25,14 @@ var _ director.Store = (*Store)(nil)
 func (s *Store) FailWrites(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail = err
+	s.intend, s.append = err, err
+}
+
+// FailAppend makes Append alone do so.
+func (s *Store) FailAppend(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.append = err
 }
 
 // Load returns the newest revision and what was intended since.
@@ -41,8 +49,8 @@ func (s *Store) Load() (director.Revision, []director.ServiceKey, error) {
 func (s *Store) Intend(keys []director.ServiceKey) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fail != nil {
-		return s.fail
+	if s.intend != nil {
+		return s.intend
 	}
 	s.intended = append(s.intended, keys...)
 	return nil
@@ -52,8 +60,8 @@ func (s *Store) Intend(keys []director.ServiceKey) error {
 func (s *Store) Append(r director.Revision) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fail != nil {
-		return s.fail
+	if s.append != nil {
+		return s.append
 	}
 	if want := uint64(len(s.revisions) + 1); r.Number != want {
 		return fmt.Errorf("revision %d: want %d", r.Number, want)
