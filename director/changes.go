@@ -29,7 +29,7 @@ func (d *Director) Rollback(ctx context.Context, by Request, number uint64) (Out
 		if err != nil {
 			return err
 		}
-		*s = old.State
+		*s = old.State.Normalize()
 		return nil
 	})
 }
@@ -51,27 +51,20 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	if head == nil {
 		return PlanOf{}, fmt.Errorf("plan: the director is not started")
 	}
-	next = completed(next, head.State).Normalize()
-	if err := next.Validate(); err != nil {
-		return PlanOf{}, fmt.Errorf("plan: %w", err)
-	}
-	found, err := d.found(ctx)
+	p, err := d.draft(ctx, head.State, completed(next, head.State))
 	if err != nil {
 		return PlanOf{}, fmt.Errorf("plan: %w", err)
 	}
-	plan := PlanOf{Base: head.Number}
-	t := differing(next, head.State)
-	has := t.of(found)
-	plan.Steps = Explain(Plan(t.of(Settle(next, found)), has), has)
-	if err := Guard(next, head.State, int(d.maxRemoval.Load())); err != nil {
+	plan := PlanOf{Base: head.Number, Steps: Explain(p.ops, p.has)}
+	if err := Guard(p.next, head.State, d.opts.MaxRemoval); err != nil {
 		plan.Guard, _ = err.(*GuardError)
 	}
 	return plan, nil
 }
 
-// completed returns next with the timeouts it does not give.
+// completed returns next normalized and with the timeouts it does not give.
 func completed(next, current State) State {
-	next = next.Clone()
+	next = next.Normalize()
 	next.Timeouts = current.Timeouts.Merge(next.Timeouts)
 	return next
 }
@@ -100,16 +93,19 @@ func (d *Director) Adopt(ctx context.Context, by Request, key ServiceKey) (Outco
 // AddService adds a service with its servers. ErrExists if its key is taken, be
 // it by a foreign service.
 func (d *Director) AddService(ctx context.Context, by Request, service Service) (Outcome, error) {
-	return d.change(ctx, change{by: by, action: fmt.Sprintf("add service %s", service.Key)}, func(s *State) error {
+	c := change{by: by, action: fmt.Sprintf("add service %s", service.Key), refuse: func(found State) error {
+		if found.Service(service.Key) >= 0 && !d.ours[service.Key] {
+			return fmt.Errorf("the kernel has one that Shunt does not manage: adopt it, or remove it there: %w", ErrExists)
+		}
+		return nil
+	}}
+	return d.change(ctx, c, func(s *State) error {
 		if s.Service(service.Key) >= 0 {
 			return ErrExists
 		}
 		service := service.Normalize()
 		if err := service.Validate(); err != nil {
 			return err
-		}
-		if slices.ContainsFunc(d.Drift().Foreign, func(f Service) bool { return f.Key == service.Key }) {
-			return fmt.Errorf("the kernel has one that Shunt does not manage: adopt it, or remove it there: %w", ErrExists)
 		}
 		s.Services = append(s.Services, service)
 		return nil

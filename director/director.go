@@ -2,7 +2,6 @@ package director
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -98,34 +97,37 @@ func (d *Director) Start(ctx context.Context, initial State, by Request) error {
 	for _, key := range intended {
 		d.ours[key] = true
 	}
-	if head.Number > 0 {
-		for _, service := range head.State.Services {
-			d.ours[service.Key] = true
-		}
-		return d.resume(ctx, head)
-	}
-	empty := State{Timeouts: conntrack.DefaultTimeouts()}
-	initial.Timeouts = empty.Timeouts.Merge(initial.Timeouts)
-	if _, err = d.commit(ctx, Revision{State: empty}, initial, change{by: by, action: "first start", always: true}); err != nil {
-		return err
-	}
-	return d.reconcile(ctx) // for what is foreign, and for found timeouts
-}
-
-// resume makes the kernel equal to the head in one go: after a restart of the
-// host that is everything, and no drift. What cannot be done is tried again by
-// Run; what is right serves meanwhile.
-func (d *Director) resume(ctx context.Context, head Revision) error {
 	found, err := d.found(ctx)
 	if err != nil {
 		return err
+	}
+	if head.Number > 0 {
+		return d.resume(ctx, head, found)
+	}
+	initial = initial.Normalize()
+	initial.Timeouts = conntrack.DefaultTimeouts().Merge(initial.Timeouts)
+	// What is found of the timeouts is put back if this fails.
+	before := Revision{State: State{Timeouts: found.Timeouts}}
+	if _, err := d.commit(ctx, before, initial, change{by: by, action: "first start", always: true}); err != nil {
+		return err
+	}
+	return d.reconcile(ctx) // for what is foreign, and what was intended once
+}
+
+// resume makes the kernel equal to the head in one go: after a restart of the
+// host that is everything, and no drift. What cannot be done is told and tried
+// again by the reconciliation; what is right serves meanwhile.
+func (d *Director) resume(ctx context.Context, head Revision, found State) error {
+	head.State = head.State.Normalize()
+	for _, service := range head.State.Services {
+		d.ours[service.Key] = true
 	}
 	ours, _ := d.split(found)
 	ops := Plan(head.State, ours)
 	d.opts.Log.Info("resuming", "revision", head.Number, "services", len(head.State.Services), "steps", len(ops))
 	if len(ops) > 0 {
 		if err := d.dp.Apply(ctx, ops); err != nil {
-			d.opts.Events.Publish(event.Event{Name: event.RepairFailed, Revision: head.Number, Message: err.Error()})
+			d.opts.Log.Warn("not all could be done at once", "err", err)
 		}
 	}
 	d.head.Store(&head)
@@ -193,173 +195,4 @@ func (d *Director) Stats(ctx context.Context) (Stats, error) { return d.dp.Stats
 // Connections iterates over the data plane's connections that match.
 func (d *Director) Connections(ctx context.Context, filter ConnectionFilter) iter.Seq2[conntrack.Connection, error] {
 	return d.dp.Connections(ctx, filter)
-}
-
-// change is what a commit is told besides the states.
-type change struct {
-	by     Request
-	action string
-	always bool // make a revision even if the state is the same
-	guard  bool // refuse to remove too large a share
-}
-
-// change runs one edit of the newest revision's state.
-func (d *Director) change(ctx context.Context, c change, edit func(*State) error) (Outcome, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	head := d.head.Load()
-	if head == nil {
-		return Outcome{}, fmt.Errorf("%s: the director is not started", c.action)
-	}
-	if c.by.Base != 0 && c.by.Base != head.Number {
-		return Outcome{}, fmt.Errorf("%s: %w", c.action, &ConflictError{Base: c.by.Base, Head: head.Number})
-	}
-	next := head.State.Clone()
-	if err := edit(&next); err != nil {
-		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
-	}
-	outcome, err := d.commit(ctx, *head, next, c)
-	if err != nil {
-		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
-	}
-	return outcome, nil
-}
-
-// commit validates next, carries to the kernel what differs from the head, and
-// makes it a revision. After a failure the kernel is put back. d.mu is held.
-func (d *Director) commit(ctx context.Context, head Revision, next State, c change) (Outcome, error) {
-	next = next.Normalize()
-	if err := next.Validate(); err != nil {
-		return Outcome{}, err
-	}
-	if Same(next, head.State) && !c.always {
-		return Outcome{Revision: head.RevisionInfo}, nil
-	}
-	if c.guard && !c.by.Force {
-		if err := Guard(next, head.State, int(d.maxRemoval.Load())); err != nil {
-			return Outcome{}, err
-		}
-	}
-	touched := differing(next, head.State)
-	found, err := d.found(ctx)
-	if err != nil {
-		return Outcome{}, err
-	}
-	next = Settle(next, found)
-	wanted, has := touched.of(next), touched.of(found)
-	ops := Plan(wanted, has)
-	if err := d.intend(next); err != nil {
-		return Outcome{}, err
-	}
-	if len(ops) > 0 {
-		if err := d.dp.Apply(ctx, ops); err != nil {
-			return Outcome{}, d.undo(ctx, head.State, touched, c, err)
-		}
-	}
-	revision := Revision{
-		RevisionInfo: RevisionInfo{
-			Number: head.Number + 1, Time: time.Now().UTC(), Who: c.by.Who, Why: c.by.Why, Action: c.action,
-		},
-		State: next,
-	}
-	if err := d.store.Append(revision); err != nil {
-		return Outcome{}, d.undo(ctx, head.State, touched, c, fmt.Errorf("store revision %d: %w", revision.Number, err))
-	}
-	// Point of no return.
-	d.head.Store(&revision)
-	d.own(next)
-	steps := Explain(ops, has)
-	d.opts.Events.Publish(event.Event{
-		Name: event.Change, Revision: revision.Number, Service: c.service(steps),
-		Message: fmt.Sprintf("revision %d by %s: %s%s", revision.Number, orNobody(c.by.Who), c.action, because(c.by.Why)),
-	})
-	return Outcome{Revision: revision.RevisionInfo, Changed: true, Steps: steps}, nil
-}
-
-// found reads what the kernel holds.
-func (d *Director) found(ctx context.Context) (State, error) {
-	found, err := d.dp.Found(ctx)
-	if err != nil {
-		return State{}, fmt.Errorf("read what the data plane holds: %w", err)
-	}
-	return found, nil
-}
-
-// intend records services that will be ours before the kernel has them.
-func (d *Director) intend(next State) error {
-	var keys []ServiceKey
-	for _, service := range next.Services {
-		if !d.ours[service.Key] {
-			keys = append(keys, service.Key)
-		}
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	if err := d.store.Intend(keys); err != nil {
-		return fmt.Errorf("store what is intended: %w", err)
-	}
-	for _, key := range keys {
-		d.ours[key] = true
-	}
-	return nil
-}
-
-// own sets what is ours after the store forgot what was intended.
-func (d *Director) own(state State) {
-	d.ours = make(map[ServiceKey]bool, len(state.Services))
-	for _, service := range state.Services {
-		d.ours[service.Key] = true
-	}
-}
-
-// undo puts back what a failed change did to the kernel and returns the cause,
-// with what could not be put back: that is repaired by Run as it becomes
-// possible. It works even if ctx was cancelled: that may be why the change
-// failed.
-func (d *Director) undo(ctx context.Context, before State, t touched, c change, cause error) error {
-	ctx = context.WithoutCancel(ctx)
-	d.opts.Events.Publish(event.Event{Name: event.ChangeFailed, Message: fmt.Sprintf("%s: %v", c.action, cause)})
-	found, err := d.found(ctx)
-	if err == nil {
-		ops := Plan(t.of(before), t.of(found))
-		if len(ops) == 0 {
-			return cause
-		}
-		if err = d.dp.Apply(ctx, ops); err == nil {
-			d.opts.Events.Publish(event.Event{Name: event.RolledBack, Message: fmt.Sprintf("%s: %d steps undone", c.action, len(ops))})
-			return cause
-		}
-	}
-	d.opts.Events.Publish(event.Event{Name: event.RolledBack, Message: fmt.Sprintf("%s: could not be undone, will be repaired: %v", c.action, err)})
-	return errors.Join(cause, fmt.Errorf("roll back: %w", err))
-}
-
-// service is what an event of a change of one service names.
-func (c change) service(steps []Step) string {
-	var key ServiceKey
-	for _, step := range steps {
-		if key != (ServiceKey{}) && step.Service != key {
-			return ""
-		}
-		key = step.Service
-	}
-	if key == (ServiceKey{}) {
-		return ""
-	}
-	return key.String()
-}
-
-func orNobody(who string) string {
-	if who == "" {
-		return "nobody"
-	}
-	return who
-}
-
-func because(why string) string {
-	if why == "" {
-		return ""
-	}
-	return ": " + why
 }

@@ -1,19 +1,15 @@
 package director_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
@@ -21,274 +17,193 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// start returns a director over a fake that holds the services, with what Start
-// did forgotten.
-func start(t *testing.T, services ...director.Service) (*director.Director, *directortest.Fake) {
-	t.Helper()
-	fake := directortest.NewFake(director.State{Services: services, Timeouts: conntrack.DefaultTimeouts()})
-	d := director.New(fake, slog.New(slog.DiscardHandler))
-	if err := d.Start(t.Context(), director.State{}); err != nil {
-		t.Fatal(err)
-	}
-	if ops := fake.Operations(); len(ops) != 0 {
-		t.Fatalf("start without a change did %v", texts(ops))
-	}
-	return d, fake
-}
-
-// sameAsFound fails the test if the desired state is not what the fake holds.
-func sameAsFound(t *testing.T, d *director.Director, fake *directortest.Fake) {
-	t.Helper()
-	found, err := fake.Found(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(found, d.State(), cmpNetip); diff != "" {
-		t.Errorf("desired is not what is held (-found +desired):\n%s", diff)
-	}
-}
-
-func TestStart(t *testing.T) {
-	kept, changed := dns(), web()
-	kept.Name = "new"
-	fake := directortest.NewFake(director.State{Services: []director.Service{kept, changed}})
-	var log bytes.Buffer
-	d := director.New(fake, slog.New(slog.NewTextHandler(&log, nil)))
+func TestFirstStart(t *testing.T) {
+	kept, held := foreign(), web()
+	r := newRig(directortest.NewFake(director.State{Services: []director.Service{kept, held}}), nil)
 
 	edited := web()
 	edited.Servers = []realserver.Server{server("10.0.0.9:0", realserver.DR, 1), server("10.0.0.1:8080", realserver.NAT, 5)}
-	added := web()
-	added.Key, added.Name = mustKey("tcp://192.0.2.7:80"), "new"
-	err := d.Start(t.Context(), director.State{
-		Services: []director.Service{added, edited},
+	err := r.Start(t.Context(), director.State{
+		Services: []director.Service{dns(), edited},
 		Timeouts: conntrack.Timeouts{UDP: time.Minute},
-	})
+	}, director.Request{Who: "file", Why: "shunt.yaml"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{
+	want(t, "operations", []string{
 		"set timeouts tcp 15m0s, tcp-fin 2m0s, udp 1m0s",
 		"remove server 10.0.0.2:80 from tcp://192.0.2.1:80",
 		"remove server 192.0.2.1:80 from tcp://192.0.2.1:80",
-		"add service tcp://192.0.2.7:80",
+		"add service udp://[2001:db8::1]:53",
 		"edit server 10.0.0.1:8080 of tcp://192.0.2.1:80",
-		"edit service udp://[2001:db8::1]:53",
 		"add server 10.0.0.9:80 to tcp://192.0.2.1:80",
-		"add server 10.0.0.1:8080 to tcp://192.0.2.7:80",
-		"add server 10.0.0.2:80 to tcp://192.0.2.7:80",
-		"add server 192.0.2.1:80 to tcp://192.0.2.7:80",
+		"add server [2001:db8:1::1]:53 to udp://[2001:db8::1]:53",
+	}, texts(r.fake.Operations()))
+	want(t, "events", []string{
+		"change: revision 1 by file: first start: shunt.yaml",
+		"foreign-found: service tcp://192.0.2.200:25 is in the kernel, but not Shunt's: it is left alone",
+	}, r.news())
+
+	// What is stored is what is desired, in the order the kernel has.
+	desired := director.State{
+		Services: []director.Service{edited, dns()},
+		Timeouts: conntrack.Timeouts{TCP: 15 * time.Minute, TCPFin: 2 * time.Minute, UDP: time.Minute},
 	}
-	if diff := cmp.Diff(want, texts(fake.Operations())); diff != "" {
-		t.Errorf("operations (-want +got):\n%s", diff)
+	desired.Services[0].Servers = []realserver.Server{server("10.0.0.1:8080", realserver.NAT, 5), server("10.0.0.9:80", realserver.DR, 1)}
+	stored, _, err := r.store.Load()
+	if err != nil {
+		t.Fatal(err)
 	}
-	sameAsFound(t, d, fake)
-	for _, want := range []string{
-		`msg="service kept that the configuration does not name" service=udp://[2001:db8::1]:53`,
-		`msg="kept service loses its name to another"`,
-	} {
-		if !strings.Contains(log.String(), want) {
-			t.Errorf("log lacks %s:\n%s", want, log.String())
+	for what, got := range map[string]director.Revision{"stored": stored, "head": r.Head()} {
+		if diff := cmp.Diff(desired, got.State, cmpNetip); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+		if got.Number != 1 || got.Who != "file" || got.Why != "shunt.yaml" || got.Action != "first start" || got.Time.IsZero() {
+			t.Errorf("%s: %+v", what, got.RevisionInfo)
 		}
 	}
+}
+
+func TestFirstStartWithNothing(t *testing.T) {
+	r := newRig(nil, nil)
+	if err := r.Start(t.Context(), director.State{}, by); err != nil {
+		t.Fatal(err)
+	}
+	if head := r.Head(); head.Number != 1 || head.State.Timeouts != conntrack.DefaultTimeouts() {
+		t.Errorf("head %+v, want revision 1 with the default timeouts", head)
+	}
+	want(t, "operations", nil, texts(r.fake.Operations()))
 }
 
 func TestStartFails(t *testing.T) {
+	const held = "udp://[2001:db8::1]:53"
+	broken := errors.New("broken")
 	tests := []struct {
 		name    string
-		initial director.State
-		prepare func(*directortest.Fake)
+		initial []director.Service
+		prepare func(*rig)
 		want    string
 	}{
-		{"found", director.State{}, func(f *directortest.Fake) { f.FailFound(errors.New("no maps")) }, "read what the data plane holds: no maps"},
-		{"apply", director.State{Services: []director.Service{web()}}, func(f *directortest.Fake) { f.FailAt(3) }, "add server 10.0.0.1:8080 to tcp://192.0.2.1:80: injected failure"},
-		{"invalid", director.State{Services: []director.Service{web(), web()}}, func(*directortest.Fake) {}, `services[1] "web": tcp://192.0.2.1:80 is services[0] already`},
+		{"found", nil, func(r *rig) { r.fake.FailFound(broken) }, "read what the data plane holds: broken"},
+		{"apply", []director.Service{web(), dns()}, func(r *rig) { r.fake.FailAt(5) }, "add server 10.0.0.2:80 to tcp://192.0.2.1:80: injected failure"},
+		{"invalid", []director.Service{web(), web()}, func(*rig) {}, "services[1] \"web\": tcp://192.0.2.1:80 is services[0] already\nservices[1] \"web\": name \"web\" is that of services[0] already"},
+		{"intend", []director.Service{web()}, func(r *rig) { r.store.FailWrites(broken) }, "store what is intended: broken"},
+		{"append", []director.Service{web()}, func(r *rig) { r.store.FailAppend(broken) }, "store revision 1: broken"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			fake := directortest.NewFake(director.State{})
-			tt.prepare(fake)
-			d := director.New(fake, slog.New(slog.DiscardHandler))
-			err := d.Start(t.Context(), tt.initial)
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			// Something is held already, with other timeouts: it stays as it is.
+			other := dns()
+			other.Scheduler = director.SourceHash
+			before := director.State{Services: []director.Service{other}, Timeouts: conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Minute}}
+			r := newRig(directortest.NewFake(before), nil)
+			tt.prepare(r)
+			err := r.Start(t.Context(), director.State{Services: tt.initial}, by)
+			if err == nil || err.Error() != tt.want {
 				t.Fatalf("error %v, want %q", err, tt.want)
 			}
-			err = d.RemoveService(t.Context(), web().Key)
-			if want := "remove service tcp://192.0.2.1:80: the director is not started"; err == nil || err.Error() != want {
+			_, err = r.RemoveService(t.Context(), by, mustKey(held))
+			if want := "remove service " + held + ": the director is not started"; err == nil || err.Error() != want {
 				t.Errorf("change after it: %v, want %s", err, want)
 			}
-			// A second start succeeds and finds what the first one left.
-			fake.FailFound(nil)
-			if err := d.Start(t.Context(), director.State{Services: []director.Service{web()}}); err != nil {
+			if _, err := r.Plan(t.Context(), director.State{}); err == nil || err.Error() != "plan: the director is not started" {
+				t.Errorf("plan after it: %v", err)
+			}
+			if head := r.Head(); head.Number != 0 || len(r.State().Services) != 0 {
+				t.Errorf("head %+v, want none", head)
+			}
+			r.reconcile(t) // does nothing yet
+			r.fake.FailFound(nil)
+			r.store.FailWrites(nil)
+			wantState(t, "held after it", before, r.held(t))
+
+			// A second start succeeds.
+			if err := r.Start(t.Context(), director.State{Services: []director.Service{web()}}, by); err != nil {
 				t.Fatal(err)
 			}
-			sameAsFound(t, d, fake)
+			if f := r.Drift().Foreign; len(f) != 1 || f[0].Key.String() != held {
+				t.Errorf("foreign %v, want %s", f, held)
+			}
+			want := before
+			want.Services = []director.Service{web(), other}
+			want.Timeouts = conntrack.DefaultTimeouts()
+			wantState(t, "held after the second start", want, r.held(t))
 		})
 	}
 }
 
-// changes are one of each, with the operations it takes on web and dns.
-var changes = []struct {
-	name string
-	do   func(context.Context, *director.Director) error
-	want []string
-}{
-	{
-		"add_service", func(ctx context.Context, d *director.Director) error {
-			s := web()
-			s.Key, s.Name = mustKey("tcp://192.0.2.5:80"), ""
-			s.Servers = s.Servers[:2]
-			return d.AddService(ctx, s)
-		},
-		[]string{
-			"add service tcp://192.0.2.5:80",
-			"add server 10.0.0.1:8080 to tcp://192.0.2.5:80",
-			"add server 10.0.0.2:80 to tcp://192.0.2.5:80",
-		},
-	},
-	{
-		"edit_service", func(ctx context.Context, d *director.Director) error {
-			return d.EditService(ctx, web().Key, func(s *director.Service) error {
-				s.Scheduler = director.Maglev
-				s.Servers = []realserver.Server{server("10.0.0.7:80", realserver.NAT, 1), server("10.0.0.2:80", realserver.DR, 9)}
-				return nil
-			})
-		},
-		[]string{
-			"remove server 10.0.0.1:8080 from tcp://192.0.2.1:80",
-			"remove server 192.0.2.1:80 from tcp://192.0.2.1:80",
-			"edit service tcp://192.0.2.1:80",
-			"edit server 10.0.0.2:80 of tcp://192.0.2.1:80",
-			"add server 10.0.0.7:80 to tcp://192.0.2.1:80",
-		},
-	},
-	{
-		"remove_service", func(ctx context.Context, d *director.Director) error {
-			return d.RemoveService(ctx, web().Key)
-		},
-		[]string{"remove service tcp://192.0.2.1:80"},
-	},
-	{
-		"add_server", func(ctx context.Context, d *director.Director) error {
-			return d.AddServer(ctx, web().Key, server("10.0.0.7:0", realserver.DR, 1))
-		},
-		[]string{"add server 10.0.0.7:80 to tcp://192.0.2.1:80"},
-	},
-	{
-		"edit_server", func(ctx context.Context, d *director.Director) error {
-			return d.EditServer(ctx, web().Key, netip.MustParseAddrPort("10.0.0.2:0"), func(s *realserver.Server) error {
-				s.Weight = 0
-				return nil
-			})
-		},
-		[]string{"edit server 10.0.0.2:80 of tcp://192.0.2.1:80"},
-	},
-	{
-		"remove_server", func(ctx context.Context, d *director.Director) error {
-			return d.RemoveServer(ctx, web().Key, netip.MustParseAddrPort("10.0.0.2:0"))
-		},
-		[]string{"remove server 10.0.0.2:80 from tcp://192.0.2.1:80"},
-	},
-	{
-		"set_timeouts", func(ctx context.Context, d *director.Director) error {
-			return d.SetTimeouts(ctx, conntrack.Timeouts{TCP: time.Hour})
-		},
-		[]string{"set timeouts tcp 1h0m0s, tcp-fin 2m0s, udp 5m0s"},
-	},
-}
-
-func TestChange(t *testing.T) {
-	for _, tt := range changes {
-		t.Run(tt.name, func(t *testing.T) {
-			d, fake := start(t, web(), dns())
-			if err := tt.do(t.Context(), d); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, texts(fake.Operations())); diff != "" {
-				t.Errorf("operations (-want +got):\n%s", diff)
-			}
-			sameAsFound(t, d, fake)
-		})
-	}
-}
-
-func TestChangeFailsAtEveryStep(t *testing.T) {
-	for _, tt := range changes {
-		for step := 1; step <= len(tt.want); step++ {
-			t.Run(fmt.Sprintf("%s/%d", tt.name, step), func(t *testing.T) {
-				d, fake := start(t, web(), dns())
-				before := d.State()
-				fake.FailAt(step)
-				err := tt.do(t.Context(), d)
-				if !errors.Is(err, directortest.ErrInjected) || !strings.Contains(err.Error(), tt.want[step-1]) {
-					t.Fatalf("error %v, want one that names %q", err, tt.want[step-1])
-				}
-				did := texts(fake.Operations())
-				if diff := cmp.Diff(tt.want[:step-1], did[:min(step-1, len(did))], cmpopts.EquateEmpty()); diff != "" {
-					t.Errorf("operations before it (-want +got):\n%s", diff)
-				}
-				sameAsFound(t, d, fake)
-				// What was done is undone: a server that came back is the last added.
-				if diff := cmp.Diff(before, d.State(), cmpNetip, cmpopts.SortSlices(func(a, b realserver.Server) bool {
-					return a.Address.Compare(b.Address) < 0
-				})); diff != "" {
-					t.Errorf("after the roll-back (-before +after):\n%s", diff)
-				}
-
-				// The director goes on from there.
-				if err := tt.do(t.Context(), d); err != nil {
-					t.Errorf("again: %v", err)
-				}
-				sameAsFound(t, d, fake)
-			})
-		}
-	}
-}
-
-func TestChangeFailsAndCannotBeReread(t *testing.T) {
-	d, fake := start(t, web(), dns())
-	blind := errors.New("blind")
-	fake.FailAt(2)
-	add := changes[0].do
-	before := d.State()
-
-	// The fake refuses the second step, and then to say what it holds.
-	fake.FailFound(blind)
-	err := add(t.Context(), d)
-	if !errors.Is(err, directortest.ErrInjected) || !errors.Is(err, blind) {
-		t.Fatalf("error %v, want both", err)
-	}
-	if diff := cmp.Diff(before, d.State(), cmpNetip); diff != "" {
-		t.Errorf("desired changed (-before +after):\n%s", diff)
-	}
-	fake.Operations()
-	if err := d.RemoveService(t.Context(), dns().Key); !errors.Is(err, blind) {
-		t.Errorf("change while blind: %v, want it refused", err)
-	}
-	if ops := fake.Operations(); len(ops) != 0 {
-		t.Errorf("change while blind did %v", texts(ops))
-	}
-	fake.FailFound(nil)
-	if err := d.RemoveService(t.Context(), dns().Key); err != nil {
+func TestRestart(t *testing.T) {
+	r := start(t, web(), dns())
+	if _, err := r.SetTimeouts(t.Context(), by, conntrack.Timeouts{UDP: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
-	sameAsFound(t, d, fake)
-	if _, err := d.Service(mustKey("tcp://192.0.2.5:80")); err != nil {
-		t.Errorf("the half-added service: %v, want it known", err)
+	before := r.Head()
+	tests := []struct {
+		name   string
+		meddle func(*director.State)
+		want   []string
+	}{
+		{"nothing_changed", func(*director.State) {}, nil},
+		{"the_host_was_started", func(s *director.State) { *s = director.State{Timeouts: conntrack.DefaultTimeouts()} }, []string{
+			"set timeouts tcp 15m0s, tcp-fin 2m0s, udp 1m0s",
+			"add service tcp://192.0.2.1:80",
+			"add service udp://[2001:db8::1]:53",
+			"add server 10.0.0.1:8080 to tcp://192.0.2.1:80",
+			"add server 10.0.0.2:80 to tcp://192.0.2.1:80",
+			"add server 192.0.2.1:80 to tcp://192.0.2.1:80",
+			"add server [2001:db8:1::1]:53 to udp://[2001:db8::1]:53",
+		}},
+		{"something_changed", func(s *director.State) { s.Services[1].Name = "other" }, []string{"edit service udp://[2001:db8::1]:53"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r.fake.Operations()
+			r.fake.Meddle(tt.meddle)
+			again := r.restart()
+			// What the file says now is not looked at, not even that it is wrong.
+			if err := again.Start(t.Context(), director.State{Services: []director.Service{{}}}, by); err != nil {
+				t.Fatal(err)
+			}
+			want(t, "operations", tt.want, texts(r.fake.Operations()))
+			if diff := cmp.Diff(before, again.Head(), cmpNetip); diff != "" {
+				t.Errorf("head (-before +after):\n%s", diff)
+			}
+			again.sameAsFound(t)
+			// To resume is no drift.
+			if drift := again.Drift(); drift.Found != 0 || drift.Checked.IsZero() {
+				t.Errorf("drift %+v, want none, checked", drift)
+			}
+			want(t, "events", nil, again.news())
+		})
 	}
 }
 
-func TestChangeCancelled(t *testing.T) {
-	d, fake := start(t, web(), dns())
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := d.RemoveService(ctx, web().Key); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want cancelled", err)
+// What cannot be resumed keeps nothing else from being resumed, nor the
+// director from starting.
+func TestRestartServesWhatItCan(t *testing.T) {
+	r := start(t, web(), dns())
+	r.fake.Meddle(func(s *director.State) { s.Services = nil })
+	r.fake.FailIf(func(op director.Operation) error {
+		if op.String() == "add service tcp://192.0.2.1:80" {
+			return directortest.ErrInjected
+		}
+		return nil
+	})
+	again := r.restart()
+	if err := again.Start(t.Context(), director.State{}, by); err != nil {
+		t.Fatal(err)
 	}
-	sameAsFound(t, d, fake)
+	wantState(t, "held", director.State{Services: []director.Service{dns()}, Timeouts: conntrack.DefaultTimeouts()}, r.held(t))
+	if pending := again.Drift().Pending; len(pending) != 4 || pending[0].Cause != "add service tcp://192.0.2.1:80: injected failure" {
+		t.Errorf("pending %v, want the service and its servers", pending)
+	}
+	r.fake.FailIf(nil)
+	again.reconcile(t)
+	again.sameAsFound(t)
 }
 
 func TestResolve(t *testing.T) {
-	d, _ := start(t, web(), dns())
+	d := start(t, web(), dns())
 	for ref, want := range map[string]director.ServiceKey{
 		"web": web().Key, "TCP://192.0.2.1:80": web().Key, "udp://[2001:db8:0::1]:53": dns().Key,
 	} {
@@ -307,19 +222,25 @@ func TestResolve(t *testing.T) {
 }
 
 func TestStateIsACopy(t *testing.T) {
-	d, _ := start(t, web())
-	s := d.State()
-	s.Services[0].Servers[0].Weight = 99
-	s.Services[0].Name = "changed"
+	d := start(t, web())
+	for _, s := range []director.State{d.State(), d.Head().State} {
+		s.Services[0].Servers[0].Weight = 99
+		s.Services[0].Name = "changed"
+	}
+	service, err := d.Service(web().Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service.Servers[0].Weight = 98
 	if diff := cmp.Diff([]director.Service{web()}, d.State().Services, cmpNetip); diff != "" {
 		t.Errorf("state changed through a copy (-want +got):\n%s", diff)
 	}
 }
 
 func TestObservationsPassThrough(t *testing.T) {
-	d, fake := start(t, web())
+	d := start(t, web())
 	stats := director.Stats{Services: []director.ServiceStats{{Key: web().Key, Counters: director.Counters{Connections: 7}}}}
-	fake.SetStats(stats)
+	d.fake.SetStats(stats)
 	got, err := d.Stats(t.Context())
 	if diff := cmp.Diff(stats, got, cmpNetip); err != nil || diff != "" {
 		t.Errorf("stats: %v (-want +got):\n%s", err, diff)
@@ -330,7 +251,7 @@ func TestObservationsPassThrough(t *testing.T) {
 	}
 	other := conn
 	other.Client = netip.MustParseAddrPort("198.51.101.1:40000")
-	fake.SetConnections(conn, other)
+	d.fake.SetConnections(conn, other)
 	var conns []conntrack.Connection
 	for c, err := range d.Connections(t.Context(), director.ConnectionFilter{Client: netip.MustParsePrefix("198.51.100.0/24")}) {
 		if err != nil {
@@ -343,22 +264,34 @@ func TestObservationsPassThrough(t *testing.T) {
 	}
 }
 
-// Changes from many goroutines lose none.
-func TestChangesAreConcurrent(t *testing.T) {
-	d, fake := start(t, web())
-	var wg sync.WaitGroup
-	for i := range 20 {
-		wg.Go(func() {
-			s := realserver.Server{Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), 80), Weight: 1}
-			if err := d.AddServer(t.Context(), web().Key, s); err != nil {
-				t.Error(err)
-			}
-			d.State()
-		})
-	}
-	wg.Wait()
-	sameAsFound(t, d, fake)
-	if got, want := len(d.State().Services[0].Servers), 23; got != want {
-		t.Errorf("%d servers, want %d", got, want)
-	}
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, web())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1) // one value, sent once
+		go func() { done <- r.Run(ctx) }()
+		rounds := func(n int) {
+			time.Sleep(time.Duration(n) * director.DefaultReconcile)
+			synctest.Wait()
+		}
+
+		r.meddle(web().Key, func(s *director.Service) { s.Servers[1].Weight = 50 })
+		rounds(2)
+		want(t, "operations", []string{"edit server 10.0.0.2:80 of tcp://192.0.2.1:80"}, texts(r.fake.Operations()))
+		r.sameAsFound(t)
+		r.news()
+
+		// A kernel that cannot be read is told of once each time.
+		for range 2 {
+			r.fake.FailFound(errors.New("blind"))
+			rounds(3)
+			r.fake.FailFound(nil)
+			rounds(1)
+			want(t, "events", []string{"observe-failed: read what the data plane holds: blind"}, r.news())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("error %v, want nil at the context's end", err)
+		}
+	})
 }

@@ -42,11 +42,11 @@ func (k ServiceKey) ServerAddress(addr netip.AddrPort) netip.AddrPort {
 
 // Normalize returns a copy with every service normalized and sorted by key.
 func (s State) Normalize() State {
-	s = s.Clone()
+	s.Services = slices.Clone(s.Services)
 	for i := range s.Services {
 		s.Services[i] = s.Services[i].Normalize()
 	}
-	slices.SortStableFunc(s.Services, func(a, b Service) int { return a.Key.Compare(b.Key) })
+	slices.SortStableFunc(s.Services, compareServices)
 	return s
 }
 

@@ -23,38 +23,28 @@ func Plan(desired, found State) []Operation {
 	if desired.Timeouts != found.Timeouts {
 		timeouts = append(timeouts, SetTimeouts{Timeouts: desired.Timeouts})
 	}
-	before := indexServices(found)
-	wanted := indexServices(desired)
-	for _, old := range sortedServices(found) {
-		want, ok := wanted[old.Key]
-		if !ok {
+	for want, old := range pairs(desired, found) {
+		switch {
+		case want == nil:
 			removeServices = append(removeServices, RemoveService{Key: old.Key})
 			continue
-		}
-		keep := indexServers(want)
-		for _, server := range old.Servers {
-			if _, ok := keep[server.Address]; !ok {
-				removeServers = append(removeServers, RemoveServer{Key: old.Key, Address: server.Address})
-			}
-		}
-	}
-	for _, want := range sortedServices(desired) {
-		old, ok := before[want.Key]
-		switch {
-		case !ok:
+		case old == nil:
 			addServices = append(addServices, AddService{Service: want.Clone()})
+			for _, server := range want.Servers {
+				addServers = append(addServers, AddServer{Key: want.Key, Server: server})
+			}
+			continue
 		case !sameSettings(want, old):
 			edits = append(edits, EditService{Service: want.Clone()})
 		}
-		have := indexServers(old)
-		for _, server := range want.Servers {
-			is, ok := have[server.Address]
-			switch {
-			case !ok:
-				addServers = append(addServers, AddServer{Key: want.Key, Server: server})
-			case is != server:
-				edits = append(edits, EditServer{Key: want.Key, Server: server})
-			}
+		for _, server := range missing(old.Servers, want.Servers) {
+			removeServers = append(removeServers, RemoveServer{Key: want.Key, Address: server.Address})
+		}
+		for _, server := range missing(want.Servers, old.Servers) {
+			addServers = append(addServers, AddServer{Key: want.Key, Server: server})
+		}
+		for _, server := range changed(want.Servers, old.Servers) {
+			edits = append(edits, EditServer{Key: want.Key, Server: server})
 		}
 	}
 	return slices.Concat(timeouts, removeServers, removeServices, addServices, edits, addServers)
@@ -66,38 +56,55 @@ func Plan(desired, found State) []Operation {
 func Settle(desired, current State) State {
 	desired = desired.Clone()
 	have := indexServices(current)
-	for i := range desired.Services {
-		place := make(map[netip.AddrPort]int)
-		for j, server := range have[desired.Services[i].Key].Servers {
-			place[server.Address] = j - len(have[desired.Services[i].Key].Servers) // negative: before the new ones
+	for _, service := range desired.Services {
+		i, ok := have[service.Key]
+		if !ok {
+			continue
 		}
-		slices.SortStableFunc(desired.Services[i].Servers, func(a, b realserver.Server) int {
+		servers := current.Services[i].Servers
+		place := make(map[netip.AddrPort]int, len(servers))
+		for j, server := range servers {
+			place[server.Address] = j - len(servers) // negative: before the new ones
+		}
+		slices.SortStableFunc(service.Servers, func(a, b realserver.Server) int {
 			return place[a.Address] - place[b.Address]
 		})
 	}
 	return desired
 }
 
+// changed returns the servers of wanted that old has otherwise.
+func changed(wanted, old []realserver.Server) []realserver.Server {
+	if slices.Equal(wanted, old) {
+		return nil
+	}
+	have := indexServers(old)
+	var all []realserver.Server
+	for _, server := range wanted {
+		if is, ok := have[server.Address]; ok && is != server {
+			all = append(all, server)
+		}
+	}
+	return all
+}
+
 // sameSettings compares everything but the servers.
-func sameSettings(a, b Service) bool {
+func sameSettings(a, b *Service) bool {
 	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags && a.VIP == b.VIP && a.Access.Equal(b.Access)
 }
 
-func sortedServices(s State) []Service {
-	return slices.SortedStableFunc(slices.Values(s.Services), func(a, b Service) int { return a.Key.Compare(b.Key) })
-}
-
-func indexServices(s State) map[ServiceKey]Service {
-	index := make(map[ServiceKey]Service, len(s.Services))
-	for _, service := range s.Services {
-		index[service.Key] = service
+// indexServices returns the places of the services.
+func indexServices(s State) map[ServiceKey]int {
+	index := make(map[ServiceKey]int, len(s.Services))
+	for i := range s.Services {
+		index[s.Services[i].Key] = i
 	}
 	return index
 }
 
-func indexServers(s Service) map[netip.AddrPort]realserver.Server {
-	index := make(map[netip.AddrPort]realserver.Server, len(s.Servers))
-	for _, server := range s.Servers {
+func indexServers(servers []realserver.Server) map[netip.AddrPort]realserver.Server {
+	index := make(map[netip.AddrPort]realserver.Server, len(servers))
+	for _, server := range servers {
 		index[server.Address] = server
 	}
 	return index

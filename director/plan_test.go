@@ -18,14 +18,6 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-func texts(ops []director.Operation) []string {
-	var out []string
-	for _, op := range ops {
-		out = append(out, op.String())
-	}
-	return out
-}
-
 func TestPlanOrder(t *testing.T) {
 	gone, changed, added := dns(), web(), web()
 	gone.Key = mustKey("udp://192.0.2.9:53")
@@ -81,6 +73,8 @@ func TestPlanEveryServiceSettingIsCompared(t *testing.T) {
 		"scheduler": func(s *director.Service) { s.Scheduler = director.SourceHash },
 		"flags":     func(s *director.Service) { s.Flags.Port = false },
 		"vip":       func(s *director.Service) { s.VIP = director.VIPManaged },
+		"allow":     func(s *director.Service) { s.Access.Allow = prefixes("2001:db8:2::/48") },
+		"deny":      func(s *director.Service) { s.Access.Deny = prefixes("2001:db8:2::/48") },
 	}
 	for name, edit := range edits {
 		t.Run(name, func(t *testing.T) {
@@ -113,6 +107,7 @@ func genState(t *rapid.T, label string) director.State {
 			Scheduler: rapid.SampledFrom([]director.Scheduler{director.SourceHash, director.Maglev}).Draw(t, "scheduler"),
 			Flags:     director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port"), Fallback: rapid.Bool().Draw(t, "fallback")},
 			VIP:       rapid.SampledFrom([]director.VIPOwner{director.VIPManaged, director.VIPExternal}).Draw(t, "vip"),
+			Access:    rapid.SampledFrom([]director.Access{{}, {Deny: prefixes("10.0.0.0/8")}, {Allow: prefixes("10.0.0.0/8", "192.0.2.0/24")}}).Draw(t, "access"),
 		}
 		for _, n := range rapid.Permutation([]int{1, 2, 3, 4, 5}).Draw(t, "servers")[:rapid.IntRange(0, 5).Draw(t, "count")] {
 			service.Servers = append(service.Servers, realserver.Server{

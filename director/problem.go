@@ -9,8 +9,8 @@ type ProblemError struct {
 	// the service's Servers; -1 where the problem is not in one.
 	Service, Server int
 	// Field is what is wrong within them, in the words of the configuration:
-	// listen, name, scheduler, flags, vip, servers, address, method, weight or
-	// timeouts.
+	// listen, name, scheduler, flags, vip, access, servers, address, method,
+	// weight or timeouts.
 	Field string
 	// Where is the location in words, such as `services[2] "web": servers[1]`.
 	Where string

@@ -2,7 +2,9 @@ package director
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/shunt-lb/shunt/director/event"
@@ -25,7 +27,8 @@ type Failure struct {
 	Cause string
 }
 
-// Drift returns what the last reconciliation saw.
+// Drift returns what the last reconciliation saw. What it points to is not to
+// be changed.
 func (d *Director) Drift() Drift { return *d.drift.Load() }
 
 // Run compares the kernel with what is desired from time to time, and repairs
@@ -52,8 +55,8 @@ func (d *Director) Run(ctx context.Context) error {
 }
 
 // Reconcile compares the kernel with what is desired once, and repairs what
-// differs. It returns an error only if the kernel could not be read; Drift says
-// what could not be repaired.
+// differs. It returns an error only if the kernel could not be read or ctx ended;
+// Drift says what could not be repaired.
 func (d *Director) Reconcile(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,47 +73,110 @@ func (d *Director) reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.leftovers(head.State, found) // forget those that are gone
 	ours, foreign := d.split(found)
-	drift := *d.drift.Load()
-	known := make(map[string]string, len(drift.Pending))
+	drift := d.Drift()
+	r := repair{director: d, drift: drift, told: make(map[string]string, len(drift.Pending))}
 	for _, failure := range drift.Pending {
-		known[failure.Step.String()] = failure.Cause
+		r.told[failure.Step.String()] = failure.Cause
 	}
 	d.tellForeign(drift.Foreign, foreign)
-	drift.Checked, drift.Foreign, drift.Pending = time.Now().UTC(), foreign, nil
-	// Each service by itself, so that one that cannot be repaired stops no other.
-	for _, ops := range byService(Plan(head.State, ours)) {
-		steps := Explain(ops, ours)
-		for _, step := range steps {
-			if _, told := known[step.String()]; !told {
-				drift.Found++
-				d.opts.Events.Publish(step.event(event.Drift, "the kernel differs; to repair: "+step.String()))
-			}
-		}
-		for i := range ops {
-			err := d.dp.Apply(ctx, ops[i:i+1])
-			if err == nil {
-				drift.Repaired++
-				d.opts.Events.Publish(steps[i].event(event.Repaired, "repaired: "+steps[i].String()))
-				continue
-			}
-			drift.Failed++
-			for _, step := range steps[i:] {
-				drift.Pending = append(drift.Pending, Failure{Step: step, Cause: err.Error()})
-			}
-			if known[steps[i].String()] != err.Error() {
-				d.opts.Events.Publish(steps[i].event(event.RepairFailed, fmt.Sprintf("not repaired: %v", err)))
-			}
-			break
+	r.drift.Checked, r.drift.Foreign, r.drift.Pending = time.Now().UTC(), foreign, nil
+	err = r.run(ctx, Explain(Plan(head.State, ours), ours))
+	d.drift.Store(&r.drift)
+	return err
+}
+
+// repair is one attempt to repair what differs.
+type repair struct {
+	director *Director
+	drift    Drift
+	told     map[string]string // causes of steps that could not be done before, by the step's text
+}
+
+// run does the steps. One that fails stops no other, except those that cannot
+// be done without it.
+func (r *repair) run(ctx context.Context, steps []Step) error {
+	for _, step := range steps {
+		if _, told := r.told[step.String()]; !told {
+			r.drift.Found++
+			r.publish(step, event.Drift, "the kernel differs; to repair: "+step.String())
 		}
 	}
-	d.drift.Store(&drift)
+	for len(steps) > 0 {
+		done, err := r.apply(ctx, steps)
+		for _, step := range steps[:done] {
+			r.drift.Repaired++
+			r.publish(step, event.Repaired, "repaired: "+step.String())
+		}
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err() // no failure of the kernel's
+		}
+		steps = r.fail(steps[done], steps[done+1:], err)
+	}
 	return nil
+}
+
+// apply runs the steps and returns how many were done.
+func (r *repair) apply(ctx context.Context, steps []Step) (int, error) {
+	ops := make([]Operation, len(steps))
+	for i, step := range steps {
+		ops[i] = step.Operation
+	}
+	err := r.director.dp.Apply(ctx, ops)
+	if err == nil {
+		return len(ops), nil
+	}
+	failed := (*OperationError)(nil)
+	if !errors.As(err, &failed) {
+		return 0, err
+	}
+	// No two steps of a plan have the same text.
+	text := failed.Operation.String()
+	return max(0, slices.IndexFunc(ops, func(op Operation) bool { return op.String() == text })), err
+}
+
+// fail notes that a step could not be done, and returns those that can be tried
+// after it: without a service there is no adding of its servers.
+func (r *repair) fail(failed Step, rest []Step, err error) []Step {
+	r.drift.Failed++
+	r.drift.Pending = append(r.drift.Pending, Failure{Step: failed, Cause: err.Error()})
+	if r.told[failed.String()] != err.Error() {
+		r.publish(failed, event.RepairFailed, fmt.Sprintf("not repaired: %v", err))
+	}
+	if _, ok := failed.Operation.(AddService); !ok {
+		return rest
+	}
+	var others []Step
+	for _, step := range rest {
+		if step.Service == failed.Service {
+			r.drift.Pending = append(r.drift.Pending, Failure{Step: step, Cause: err.Error()})
+		} else {
+			others = append(others, step)
+		}
+	}
+	return others
+}
+
+// publish publishes an event about the step.
+func (r *repair) publish(step Step, name event.Name, message string) {
+	e := event.Event{Name: name, Message: message}
+	if step.Service != (ServiceKey{}) {
+		e.Service = step.Service.String()
+	}
+	if step.Server.IsValid() {
+		e.Server = step.Server.String()
+	}
+	r.director.opts.Events.Publish(e)
 }
 
 // split tells what is ours of the found state from what is not.
 func (d *Director) split(found State) (ours State, foreign []Service) {
 	ours.Timeouts = found.Timeouts
+	ours.Services = make([]Service, 0, len(found.Services))
 	for _, service := range found.Services {
 		if d.ours[service.Key] {
 			ours.Services = append(ours.Services, service)
@@ -140,53 +206,4 @@ func (d *Director) tellForeign(before, now []Service) {
 			})
 		}
 	}
-}
-
-// byService splits a plan into the plans of single services, in the order of
-// their first operations. Those of one service keep their order.
-func byService(ops []Operation) [][]Operation {
-	var groups [][]Operation
-	place := make(map[ServiceKey]int)
-	for _, op := range ops {
-		key := operationKey(op)
-		i, ok := place[key]
-		if !ok {
-			i = len(groups)
-			place[key] = i
-			groups = append(groups, nil)
-		}
-		groups[i] = append(groups[i], op)
-	}
-	return groups
-}
-
-func operationKey(op Operation) ServiceKey {
-	switch op := op.(type) {
-	case AddService:
-		return op.Service.Key
-	case EditService:
-		return op.Service.Key
-	case RemoveService:
-		return op.Key
-	case AddServer:
-		return op.Key
-	case EditServer:
-		return op.Key
-	case RemoveServer:
-		return op.Key
-	default:
-		return ServiceKey{}
-	}
-}
-
-// event returns an event about the step.
-func (s Step) event(name event.Name, message string) event.Event {
-	e := event.Event{Name: name, Message: message}
-	if s.Service != (ServiceKey{}) {
-		e.Service = s.Service.String()
-	}
-	if s.Server.IsValid() {
-		e.Server = s.Server.String()
-	}
-	return e
 }

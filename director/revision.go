@@ -46,8 +46,8 @@ type Store interface {
 type Request struct {
 	Who string
 	Why string
-	// Base is the revision the change was made against: ErrConflict if there is
-	// a newer one. 0 stands for whatever is newest.
+	// Base is the revision the change was made against: *ConflictError if it is
+	// not the newest. 0 stands for whatever is newest.
 	Base uint64
 	// Force lets a change remove more than the guard allows.
 	Force bool

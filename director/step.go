@@ -63,7 +63,16 @@ func (s Step) String() string {
 // Explain returns the operations as steps; found is what they were planned
 // against.
 func Explain(ops []Operation, found State) []Step {
-	before := indexServices(found)
+	if len(ops) == 0 {
+		return nil
+	}
+	index := indexServices(found)
+	before := func(key ServiceKey) Service {
+		if i, ok := index[key]; ok {
+			return found.Services[i]
+		}
+		return Service{}
+	}
 	steps := make([]Step, 0, len(ops))
 	for _, op := range ops {
 		steps = append(steps, explain(op, before, found))
@@ -71,7 +80,9 @@ func Explain(ops []Operation, found State) []Step {
 	return steps
 }
 
-func explain(op Operation, before map[ServiceKey]Service, found State) Step {
+// explain returns the operation as a step; before returns a service as it is,
+// or the zero Service.
+func explain(op Operation, before func(ServiceKey) Service, found State) Step {
 	step := Step{Operation: op}
 	switch op := op.(type) {
 	case SetTimeouts:
@@ -82,16 +93,16 @@ func explain(op Operation, before map[ServiceKey]Service, found State) Step {
 		step.Changes = diffFields(nil, op.Service.fields())
 	case EditService:
 		step.Action, step.Service = ActionChange, op.Service.Key
-		step.Changes = diffFields(before[op.Service.Key].fields(), op.Service.fields())
+		step.Changes = diffFields(before(op.Service.Key).fields(), op.Service.fields())
 	case RemoveService:
 		step.Action, step.Service = ActionRemove, op.Key
-		step.Changes = []Difference{{Field: "servers", Old: fmt.Sprint(len(before[op.Key].Servers)), New: "0"}}
+		step.Changes = []Difference{{Field: "servers", Old: fmt.Sprint(len(before(op.Key).Servers)), New: "0"}}
 	case AddServer:
 		step.Action, step.Service, step.Server = ActionAdd, op.Key, op.Server.Address
 		step.Changes = diffFields(nil, serverFields(op.Server))
 	case EditServer:
 		step.Action, step.Service, step.Server = ActionChange, op.Key, op.Server.Address
-		old := before[op.Key]
+		old := before(op.Key)
 		if i := old.Server(op.Server.Address); i >= 0 {
 			step.Changes = diffFields(serverFields(old.Servers[i]), serverFields(op.Server))
 			if old.Servers[i].Weight > 0 && op.Server.Weight == 0 {
@@ -117,8 +128,12 @@ func (s Service) fields() []field {
 		return words(all)
 	}
 	return []field{
-		{"name", s.Name}, {"scheduler", string(s.Scheduler)}, {"flags", words(s.Scheduler.FlagNames(s.Flags))},
-		{"vip", string(s.VIP)}, {"allow", prefixes(s.Access.Allow)}, {"deny", prefixes(s.Access.Deny)},
+		{"name", s.Name},
+		{"scheduler", string(s.Scheduler)},
+		{"flags", words(s.Scheduler.FlagNames(s.Flags))},
+		{"vip", string(s.VIP)},
+		{"allow", prefixes(s.Access.Allow)},
+		{"deny", prefixes(s.Access.Deny)},
 	}
 }
 

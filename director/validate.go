@@ -23,23 +23,36 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // Validate returns nil, or every problem of the state joined: each a
 // *ProblemError that wraps ErrInvalid or ErrUnsupported. Normalize the services
 // first. Timeouts that are all zero are taken as not set.
-func (s State) Validate() error {
+func (s State) Validate() error { return s.validate(nil) }
+
+// validate looks at the services of the keys, nil for all, and at what must be
+// unique among all of them.
+func (s State) validate(only map[ServiceKey]bool) error {
 	c := checker{}
 	keys := make(map[ServiceKey]int, len(s.Services))
 	names := make(map[string]int, len(s.Services))
-	for i, service := range s.Services {
-		c.enter(i, fmt.Sprintf("services[%d] %s", i, service.label()))
-		if first, found := keys[service.Key]; found {
-			c.report("listen", "%s is services[%d] already", service.Key, first)
-		} else {
+	for i := range s.Services {
+		service := &s.Services[i]
+		sameKey, keyTaken := keys[service.Key]
+		sameName, nameTaken := names[service.Name]
+		nameTaken = nameTaken && service.Name != ""
+		if !keyTaken {
 			keys[service.Key] = i
 		}
-		if first, found := names[service.Name]; found && service.Name != "" {
-			c.report("name", "name %q is that of services[%d] already", service.Name, first)
-		} else {
+		if !nameTaken {
 			names[service.Name] = i
 		}
-		c.service(service)
+		if only != nil && !only[service.Key] && !keyTaken && !nameTaken {
+			continue
+		}
+		c.enter(i, fmt.Sprintf("services[%d] %s", i, service.label()))
+		if keyTaken {
+			c.report("listen", "%s is services[%d] already", service.Key, sameKey)
+		}
+		if nameTaken {
+			c.report("name", "name %q is that of services[%d] already", service.Name, sameName)
+		}
+		c.service(*service)
 	}
 	if s.Timeouts != (conntrack.Timeouts{}) {
 		c.enter(-1, "timeouts")

@@ -15,29 +15,6 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-func server(addr string, method realserver.Method, weight uint32) realserver.Server {
-	return realserver.Server{Address: netip.MustParseAddrPort(addr), Method: method, Weight: weight}
-}
-
-func web() director.Service {
-	return director.Service{
-		Key: mustKey("tcp://192.0.2.1:80"), Name: "web", Scheduler: director.RoundRobin, VIP: director.VIPManaged,
-		Servers: []realserver.Server{
-			server("10.0.0.1:8080", realserver.NAT, 1),
-			server("10.0.0.2:80", realserver.DR, 2),
-			server("192.0.2.1:80", realserver.Local, 0),
-		},
-	}
-}
-
-func dns() director.Service {
-	return director.Service{
-		Key: mustKey("udp://[2001:db8::1]:53"), Scheduler: director.Maglev, VIP: director.VIPExternal,
-		Flags:   director.SchedulerFlags{Port: true, Fallback: true},
-		Servers: []realserver.Server{server("[2001:db8:1::1]:53", realserver.DR, 65535)},
-	}
-}
-
 func TestValidateAccepts(t *testing.T) {
 	states := []director.State{
 		{},
@@ -230,6 +207,3 @@ func TestSchedulerFlagNames(t *testing.T) {
 		t.Errorf("%v, want %s", got, want)
 	}
 }
-
-// cmpNetip compares netip values, which have unexported fields, by ==.
-var cmpNetip = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })

@@ -1,0 +1,247 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shunt-lb/shunt/director/event"
+)
+
+// change is what a commit is told besides the states.
+type change struct {
+	by     Request
+	action string
+	always bool // make a revision even if the state is the same
+	guard  bool // refuse to remove too large a share
+	// refuse says why what the kernel holds forbids the change; nil: never.
+	refuse func(found State) error
+}
+
+// change runs one edit of the newest revision's state. edit is given a state of
+// its own whose services are shared: it replaces services as a whole, by
+// normalized ones.
+func (d *Director) change(ctx context.Context, c change, edit func(*State) error) (Outcome, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	head := d.head.Load()
+	if head == nil {
+		return Outcome{}, fmt.Errorf("%s: the director is not started", c.action)
+	}
+	if c.by.Base != 0 && c.by.Base != head.Number {
+		return Outcome{}, fmt.Errorf("%s: %w", c.action, &ConflictError{Base: c.by.Base, Head: head.Number})
+	}
+	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts}
+	if err := edit(&next); err != nil {
+		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
+	}
+	outcome, err := d.commit(ctx, *head, next, c)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
+	}
+	return outcome, nil
+}
+
+// draft is a change that is found valid, and what it takes.
+type draft struct {
+	next    State // as it will be stored
+	touched touched
+	found   State // all that the kernel holds
+	has     State // what it holds of what is touched
+	ops     []Operation
+}
+
+// draft validates next, which is normalized, and plans it. Only what differs
+// from the head is looked at: the head is valid.
+func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
+	next.Services = sortedServices(next)
+	p := draft{touched: differing(next, head)}
+	if err := next.validate(p.touched.services); err != nil {
+		return draft{}, err
+	}
+	var err error
+	if p.found, err = d.found(ctx); err != nil {
+		return draft{}, err
+	}
+	p.has = p.touched.of(p.found)
+	settled := Settle(p.touched.of(next), p.has)
+	p.next = State{Services: slices.Clone(next.Services), Timeouts: next.Timeouts}
+	for _, service := range settled.Services {
+		i, _ := slices.BinarySearchFunc(p.next.Services, service, compareServices)
+		p.next.Services[i] = service
+	}
+	p.ops = Plan(settled, p.has)
+	return p, nil
+}
+
+// commit validates next, carries to the kernel what differs from the head, and
+// makes it a revision. After a failure the kernel is put back. d.mu is held.
+func (d *Director) commit(ctx context.Context, head Revision, next State, c change) (Outcome, error) {
+	p, err := d.draft(ctx, head.State, next)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if p.touched.empty() && !c.always {
+		return Outcome{Revision: head.RevisionInfo}, nil
+	}
+	if c.guard && !c.by.Force {
+		if err := Guard(p.next, head.State, d.opts.MaxRemoval); err != nil {
+			return Outcome{}, err
+		}
+	}
+	if c.refuse != nil {
+		if err := c.refuse(p.found); err != nil {
+			return Outcome{}, err
+		}
+	}
+	if err := d.intend(p); err != nil {
+		return Outcome{}, err
+	}
+	if len(p.ops) > 0 {
+		if err := d.dp.Apply(ctx, p.ops); err != nil {
+			return Outcome{}, d.undo(ctx, head.State, p, c, err)
+		}
+	}
+	revision := Revision{
+		RevisionInfo: RevisionInfo{
+			Number: head.Number + 1, Time: time.Now().UTC(), Who: c.by.Who, Why: c.by.Why, Action: c.action,
+		},
+		State: p.next,
+	}
+	if err := d.store.Append(revision); err != nil {
+		return Outcome{}, d.undo(ctx, head.State, p, c, fmt.Errorf("store revision %d: %w", revision.Number, err))
+	}
+	// Point of no return.
+	d.head.Store(&revision)
+	d.opts.Events.Publish(event.Event{
+		Name: event.Change, Revision: revision.Number, Service: p.touched.only(),
+		Message: fmt.Sprintf("revision %d by %s: %s%s", revision.Number, orNobody(c.by.Who), c.action, because(c.by.Why)),
+	})
+	d.own(p)
+	return Outcome{Revision: revision.RevisionInfo, Changed: true, Steps: Explain(p.ops, p.has)}, nil
+}
+
+// found reads what the kernel holds.
+func (d *Director) found(ctx context.Context) (State, error) {
+	found, err := d.dp.Found(ctx)
+	if err != nil {
+		return State{}, fmt.Errorf("read what the data plane holds: %w", err)
+	}
+	return found, nil
+}
+
+// intend records services that will be ours before the kernel has them. Foreign
+// ones that are taken over are not recorded: after a crash they are left alone.
+func (d *Director) intend(p draft) error {
+	var keys []ServiceKey
+	has := indexServices(p.has)
+	for _, service := range p.touched.of(p.next).Services {
+		if _, foreign := has[service.Key]; !foreign && !d.ours[service.Key] {
+			keys = append(keys, service.Key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	if err := d.store.Intend(keys); err != nil {
+		return fmt.Errorf("store what is intended: %w", err)
+	}
+	for _, key := range keys {
+		d.ours[key] = true
+	}
+	return nil
+}
+
+// own sets what is ours after the store forgot what was intended. What an
+// earlier change left in the kernel, because it failed and could not be undone,
+// stays ours until it is removed.
+func (d *Director) own(p draft) {
+	wanted := indexServices(p.next)
+	for key := range p.touched.services {
+		if _, ok := wanted[key]; ok {
+			d.ours[key] = true
+		} else {
+			delete(d.ours, key)
+		}
+	}
+	if left := d.leftovers(p.next, p.found); len(left) > 0 {
+		if err := d.store.Intend(left); err != nil {
+			d.opts.Log.Error("store what a failed change left", "services", left, "err", err)
+		}
+	}
+	drift := d.Drift()
+	if foreign := slices.DeleteFunc(slices.Clone(drift.Foreign), func(s Service) bool { return d.ours[s.Key] }); len(foreign) < len(drift.Foreign) {
+		d.tellForeign(drift.Foreign, foreign)
+		drift.Foreign = foreign
+		d.drift.Store(&drift)
+	}
+}
+
+// leftovers returns the services that are ours but not wanted and still found;
+// those that are gone are ours no more.
+func (d *Director) leftovers(wanted, found State) []ServiceKey {
+	if len(d.ours) == len(wanted.Services) {
+		return nil // what is wanted is always ours
+	}
+	want, has := indexServices(wanted), indexServices(found)
+	var left []ServiceKey
+	for key := range d.ours {
+		if _, ok := want[key]; ok {
+			continue
+		}
+		if _, ok := has[key]; ok {
+			left = append(left, key)
+		} else {
+			delete(d.ours, key)
+		}
+	}
+	slices.SortFunc(left, ServiceKey.Compare)
+	return left
+}
+
+// undo puts back what a failed change did to the kernel: ours as the head has
+// it, foreign services as they were. It returns the cause, with what could not
+// be put back; Run repairs that as it becomes possible. It works even if ctx was
+// cancelled: that may be why the change failed.
+func (d *Director) undo(ctx context.Context, before State, p draft, c change, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	service := p.touched.only()
+	d.opts.Events.Publish(event.Event{Name: event.ChangeFailed, Service: service, Message: fmt.Sprintf("%s: %v", c.action, cause)})
+	found, err := d.found(ctx)
+	if err == nil {
+		_, foreign := d.split(p.has)
+		old := p.touched.of(before)
+		old.Services = append(old.Services, foreign...)
+		ops := Plan(old, p.touched.of(found))
+		if len(ops) == 0 {
+			return cause
+		}
+		if err = d.dp.Apply(ctx, ops); err == nil {
+			d.opts.Events.Publish(event.Event{
+				Name: event.RolledBack, Service: service,
+				Message: fmt.Sprintf("%s: undone in %d steps", c.action, len(ops)),
+			})
+			return cause
+		}
+	}
+	d.opts.Events.Publish(event.Event{
+		Name: event.RolledBack, Service: service,
+		Message: fmt.Sprintf("%s: could not be undone, will be repaired: %v", c.action, err),
+	})
+	return fmt.Errorf("%w; roll back: %w", cause, err)
+}
+
+func orNobody(who string) string {
+	if who == "" {
+		return "nobody"
+	}
+	return who
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
