@@ -142,7 +142,7 @@ director:
 func TestLoadFails(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none.yaml")
 	_, err := config.Load(missing)
-	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "read configuration: stat "+missing) {
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "read configuration: open "+missing) {
 		t.Errorf("missing file: %v", err)
 	}
 	if _, err := config.Load(t.TempDir()); err == nil || !strings.Contains(err.Error(), "read configuration: ") {

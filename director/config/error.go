@@ -114,7 +114,7 @@ func splitLines(text string) []string {
 	for i, r := range text {
 		switch {
 		case r == '\r' && i+1 < len(text) && text[i+1] == '\n':
-		case r == '\n' || r == '\r' || r == '\u0085' || r == '\u2028' || r == '\u2029':
+		case isBreak(r):
 			lines = append(lines, strings.TrimSuffix(text[start:i], "\r"))
 			start = i + len(string(r))
 		}

@@ -105,7 +105,7 @@ func TestErrors(t *testing.T) {
 - {listen: "tcp://192.0.2.2:80", scheduler: rr, flags: [sh-port], servers: []}
 - {listen: "tcp://192.0.2.3:80", scheduler: best, flags: [sh-port], servers: []}
 `, []string{
-			`f:2:57: services[0].flags[0]: unknown flag "mh-port": scheduler sh has sh-fallback and sh-port`,
+			`f:2:57: services[0].flags[0]: unknown flag "mh-port": scheduler sh has sh-fallback and sh-port; did you mean sh-port?`,
 			`f:2:66: services[0].flags[1]: unknown flag "sh-fast": scheduler sh has sh-fallback and sh-port`,
 			`f:3:56: services[1].flags: scheduler rr has no flags: sh and mh have`,
 			`f:4:45: services[2] tcp://192.0.2.3:80: unknown scheduler "best": want rr, wrr, sh, mh`,

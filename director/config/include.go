@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -24,7 +25,7 @@ type include struct {
 // director's settings.
 func Load(path string) (Config, error) {
 	l := &loader{}
-	info, err := os.Stat(path)
+	info, err := stat(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
@@ -119,7 +120,7 @@ func (i include) files(dir string) ([]string, error) {
 			return matched && (name[0] != '.' || base[0] == '.')
 		})
 	}
-	info, err := os.Stat(path)
+	info, err := stat(path)
 	if err != nil || !info.IsDir() {
 		return []string{path}, err
 	}
@@ -165,6 +166,16 @@ func wildcardError(base string) error {
 	return err
 }
 
+// stat says "open" of what cannot be: that is what was asked for, and stat only
+// a question on the way.
+func stat(path string) (fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
+		pathErr.Op = "open"
+	}
+	return info, err
+}
+
 // opened are the files read so far: none is read twice, by whatever name.
 type opened struct {
 	seen []openedFile
@@ -180,7 +191,7 @@ func newOpened() *opened { return &opened{} }
 // read reads a file, a byte more than may be at most. Others than regular files
 // might block for ever, so that they are read only where somebody named them.
 func (o *opened) read(name, by string, regular bool) ([]byte, error) {
-	info, err := os.Stat(name)
+	info, err := stat(name)
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (d *decoder) flags(n *yaml.Node, path string, scheduler director.Scheduler)
 		names := scheduler.FlagNames(director.SchedulerFlags{Port: true, Fallback: true})
 		switch prefix, flag, _ := strings.Cut(name, "-"); {
 		case scheduler.Known() && prefix != string(scheduler), flag != "port" && flag != "fallback":
-			d.refuse(n, path, "unknown flag %q: scheduler %s has %s", name, scheduler, strings.Join(names, " and "))
+			d.refuse(n, path, "unknown flag %q: scheduler %s has %s%s", name, scheduler, strings.Join(names, " and "), didYouMean(name, names))
 		case flag == "port":
 			flags.Port = true
 		default:
@@ -83,9 +83,11 @@ func (d *decoder) flags(n *yaml.Node, path string, scheduler director.Scheduler)
 	return flags
 }
 
+const defaultWeight = 1
+
 // server reads a server; method is the service's, nil if it has none.
 func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) realserver.Server {
-	s := realserver.Server{Weight: 1}
+	s := realserver.Server{Weight: defaultWeight}
 	var own *realserver.Method
 	d.mapping(n, path, fields{
 		{"address", word(d, &s.Address, parseAddress)},
@@ -141,6 +143,9 @@ func parseWeight(s string) (uint32, error) {
 
 func parseMethod(s string) (*realserver.Method, error) {
 	method, err := realserver.ParseMethod(s)
+	if hint := didYouMean(s, []string{"nat", "dr", "tunnel", "local"}); err != nil && hint != "" {
+		err = fmt.Errorf("%w%s", err, hint)
+	}
 	return &method, err
 }
 

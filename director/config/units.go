@@ -63,3 +63,16 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	return d, nil
 }
+
+// formatDuration writes a duration without the units that are zero: 15m, 1h30m,
+// 744h.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -1,0 +1,170 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// Fmt returns a file in canonical form: keys in the order of the reference, two
+// spaces a level, quotes only where needed, comments aligned and kept. What the
+// author put on one line stays on one line if it fits. A formatted file is its
+// own format. A file with errors is refused with them; included files are not
+// looked at.
+func Fmt(name string, data []byte) ([]byte, error) {
+	l := &loader{}
+	d := l.decode(name, "", part, data)
+	if _, err := l.finish(); err != nil {
+		return nil, err
+	}
+	doc := &document{}
+	t := &tree{d: d, lines: splitLines(string(data))}
+	if d.root != nil {
+		doc.root = t.value(d.root, "", nil, 0)
+	}
+	t.attach(doc, comments(data, d.root))
+	return doc.text(), nil
+}
+
+// Format returns a desired state as a configuration, in canonical form: Parse
+// gives the same state again. The header's lines become comments at the top.
+// Timeouts that are zero are left out, as those not given are. Defaults are
+// left out too, but not the scheduler: a later version may have another one.
+// A state that is not valid is refused; one that does not fit into MaxBytes
+// gives a text that Load refuses.
+func Format(state director.State, header ...string) ([]byte, error) {
+	state = state.Normalize()
+	if err := state.Validate(); err != nil {
+		return nil, fmt.Errorf("write configuration: %w", err)
+	}
+	doc := &document{root: &value{kind: yaml.MappingNode}}
+	for _, lines := range header {
+		for line := range strings.SplitSeq(lines, "\n") {
+			text := strings.TrimRight("# "+strings.Map(printable, line), " ")
+			doc.header = append(doc.header, comment{text: text})
+		}
+	}
+	if timeouts := writeTimeouts(state); timeouts != nil {
+		doc.root.put("director", block(yaml.MappingNode).with("connections", flow(yaml.MappingNode).with("timeouts", timeouts)))
+	}
+	services := block(yaml.SequenceNode)
+	for _, service := range state.Services {
+		services.add(writeService(service))
+	}
+	doc.root.put("services", services)
+	return doc.text(), nil
+}
+
+func printable(r rune) rune {
+	if !strconv.IsPrint(r) {
+		return ' '
+	}
+	return r
+}
+
+func writeTimeouts(state director.State) *value {
+	all := flow(yaml.MappingNode)
+	for _, timeout := range []struct {
+		key string
+		d   time.Duration
+	}{{"tcp", state.Timeouts.TCP}, {"tcp-fin", state.Timeouts.TCPFin}, {"udp", state.Timeouts.UDP}} {
+		if timeout.d != 0 {
+			all.put(timeout.key, scalar(formatDuration(timeout.d)))
+		}
+	}
+	if len(all.entries) == 0 {
+		return nil
+	}
+	return all
+}
+
+func writeService(s director.Service) *value {
+	v := block(yaml.MappingNode)
+	if s.Name != "" {
+		v.put("name", scalar(s.Name))
+	}
+	v.put("listen", scalar(s.Key.String()))
+	v.put("scheduler", scalar(string(s.Scheduler)))
+	if flags := s.Scheduler.FlagNames(s.Flags); s.Flags != (director.SchedulerFlags{}) {
+		v.put("flags", list(flags))
+	}
+	if s.VIP != director.VIPManaged {
+		v.put("vip", scalar(string(s.VIP)))
+	}
+	if !s.Access.IsZero() {
+		access := flow(yaml.MappingNode)
+		if len(s.Access.Allow) > 0 {
+			access.put("allow", list(s.Access.Allow))
+		}
+		if len(s.Access.Deny) > 0 {
+			access.put("deny", list(s.Access.Deny))
+		}
+		v.put("access", access)
+	}
+	shared := len(s.Servers) > 0
+	for _, server := range s.Servers {
+		shared = shared && server.Method == s.Servers[0].Method
+	}
+	if shared {
+		v.put("method", scalar(s.Servers[0].Method.String()))
+	}
+	servers := block(yaml.SequenceNode)
+	for _, server := range s.Servers {
+		servers.add(writeServer(s, server, shared))
+	}
+	return v.with("servers", servers)
+}
+
+func writeServer(s director.Service, server realserver.Server, shared bool) *value {
+	v := flow(yaml.MappingNode)
+	if server.Address.Port() == s.Key.Address.Port() {
+		v.put("address", scalar(server.Address.Addr().String()))
+	} else {
+		v.put("address", scalar(server.Address.String()))
+	}
+	if server.Weight != defaultWeight {
+		v.put("weight", number(server.Weight))
+	}
+	if !shared {
+		v.put("method", scalar(server.Method.String()))
+	}
+	return v
+}
+
+func block(kind yaml.Kind) *value { return &value{kind: kind} }
+
+func flow(kind yaml.Kind) *value { return &value{kind: kind, flow: true} }
+
+func scalar(text string) *value {
+	return &value{kind: yaml.ScalarNode, scalar: text, bare: !ambiguous(text)}
+}
+
+func number(n uint32) *value {
+	return &value{kind: yaml.ScalarNode, scalar: strconv.FormatUint(uint64(n), 10), bare: true}
+}
+
+func list[T any](items []T) *value {
+	v := flow(yaml.SequenceNode)
+	for _, item := range items {
+		v.add(scalar(fmt.Sprint(item)))
+	}
+	return v
+}
+
+func (v *value) put(key string, child *value) {
+	v.entries = append(v.entries, &entry{key: key, value: child})
+}
+
+func (v *value) add(child *value) { v.put("", child) }
+
+// with puts and returns v.
+func (v *value) with(key string, child *value) *value {
+	v.put(key, child)
+	return v
+}
