@@ -1,0 +1,120 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// The names. The unit is the suffix; totals end in _total.
+const (
+	nameBuildInfo      = "shunt_build_info"
+	nameStartTime      = "shunt_start_time_seconds"
+	nameDataplaneUp    = "shunt_dataplane_up"
+	nameScrapeErrors   = "shunt_scrape_errors_total"
+	nameRevision       = "shunt_revision_number"
+	nameRevisionTime   = "shunt_revision_timestamp_seconds"
+	nameServices       = "shunt_services"
+	nameServers        = "shunt_servers"
+	nameDriftFound     = "shunt_drift_found_total"
+	nameDriftRepaired  = "shunt_drift_repaired_total"
+	nameDriftFailed    = "shunt_drift_failed_total"
+	nameDriftPending   = "shunt_drift_pending"
+	nameForeign        = "shunt_foreign_services"
+	nameLastReconcile  = "shunt_last_reconcile_timestamp_seconds"
+	nameEvents         = "shunt_events_total"
+	nameServiceInfo    = "shunt_service_info"
+	nameServiceServers = "shunt_service_servers"
+	nameServiceReady   = "shunt_service_available_servers"
+	nameServiceConns   = "shunt_service_connections_total"
+	nameServicePackets = "shunt_service_packets_total"
+	nameServiceBytes   = "shunt_service_bytes_total"
+	nameServiceActive  = "shunt_service_active_connections"
+	nameServiceIdle    = "shunt_service_inactive_connections"
+	nameServerConns    = "shunt_server_connections_total"
+	nameServerPackets  = "shunt_server_packets_total"
+	nameServerBytes    = "shunt_server_bytes_total"
+	nameServerActive   = "shunt_server_active_connections"
+	nameServerIdle     = "shunt_server_inactive_connections"
+	nameServerWeight   = "shunt_server_weight"
+	nameServerReach    = "shunt_server_reachable"
+	namePacketEvents   = "shunt_packet_events_total"
+	nameTableKeys      = "shunt_table_keys"
+	nameTableSlots     = "shunt_table_slots"
+	nameTableLimit     = "shunt_table_limit_connections"
+	nameTableBytes     = "shunt_table_size_bytes"
+	nameTableExpired   = "shunt_table_expired_total"
+	nameTableCorrected = "shunt_table_corrected_total"
+	nameInterface      = "shunt_interface_attached"
+)
+
+// Type says what may be done with a metric's values.
+type Type string
+
+// The types.
+const (
+	Counter Type = "counter" // only rises, but for restarts: take its rate
+	Gauge   Type = "gauge"
+)
+
+func (t Type) valueType() prometheus.ValueType {
+	if t == Counter {
+		return prometheus.CounterValue
+	}
+	return prometheus.GaugeValue
+}
+
+// Info describes a metric.
+type Info struct {
+	Name   string
+	Type   Type
+	Labels []string // in the order in which the collector gives their values
+	Help   string
+}
+
+// Names returns every metric of the collector, in the order of the
+// documentation. The handler adds those of the Go runtime, of the process and of
+// itself.
+func Names() []Info {
+	service, server := []string{"service"}, []string{"service", "server"}
+	family := []string{"family"}
+	return []Info{
+		{nameBuildInfo, Gauge, []string{"version", "goversion", "dataplane"}, "Always 1; the labels say what runs."},
+		{nameStartTime, Gauge, nil, "When the daemon started, in seconds since 1970. Traffic and connections are older: a restart interrupts neither."},
+		{nameDataplaneUp, Gauge, nil, "Whether this scrape could read the data plane's counters: 1, or 0 and everything they would tell is missing."},
+		{nameScrapeErrors, Counter, nil, "Scrapes that could not read the data plane's counters."},
+
+		{nameRevision, Gauge, nil, "Number of the newest revision, 0 before the first."},
+		{nameRevisionTime, Gauge, nil, "When the newest revision was made, in seconds since 1970; 0 before the first."},
+		{nameServices, Gauge, nil, "Services desired by the newest revision."},
+		{nameServers, Gauge, nil, "Servers desired by the newest revision, of all services."},
+		{nameDriftFound, Counter, nil, "Differences between the kernel and what is desired that somebody else made."},
+		{nameDriftRepaired, Counter, nil, "Steps done to repair differences."},
+		{nameDriftFailed, Counter, nil, "Attempts to repair a difference that failed."},
+		{nameDriftPending, Gauge, nil, "Steps that could not be done at the last reconciliation."},
+		{nameForeign, Gauge, nil, "Services in the kernel that Shunt does not manage."},
+		{nameLastReconcile, Gauge, nil, "When the kernel was last compared with what is desired, in seconds since 1970; 0 if never."},
+		{nameEvents, Counter, []string{"name"}, "Events published since the daemon started, by name."},
+
+		{nameServiceInfo, Gauge, []string{"service", "name", "scheduler"}, "Always 1; the labels say what a desired service is called and how it schedules. Join it by the label service."},
+		{nameServiceServers, Gauge, service, "Servers the service has in the data plane."},
+		{nameServiceReady, Gauge, service, "Servers that can get new connections: reachable, with a weight above 0."},
+		{nameServiceConns, Counter, service, "Connections made, those of servers removed since included."},
+		{nameServicePackets, Counter, []string{"service", "direction"}, "Packets forwarded: in, to a server; out, back to a client (only where replies pass the director)."},
+		{nameServiceBytes, Counter, []string{"service", "direction"}, "Bytes of the IP packets forwarded, in and out."},
+		{nameServiceActive, Gauge, service, "Connections in an active state, as IPVS counts them: TCP established or on the way to it."},
+		{nameServiceIdle, Gauge, service, "Connections in another state, UDP's included."},
+		{nameServerConns, Counter, server, "Connections made with the server."},
+		{nameServerPackets, Counter, []string{"service", "server", "direction"}, "Packets forwarded: in, to the server; out, back to a client (only where replies pass the director)."},
+		{nameServerBytes, Counter, []string{"service", "server", "direction"}, "Bytes of the IP packets forwarded, in and out."},
+		{nameServerActive, Gauge, server, "Connections in an active state, as IPVS counts them: TCP established or on the way to it."},
+		{nameServerIdle, Gauge, server, "Connections in another state, UDP's included."},
+		{nameServerWeight, Gauge, server, "The server's weight; at 0 it keeps its connections and gets no new ones."},
+		{nameServerReach, Gauge, server, "Whether the data plane has a next hop for the server: 1, or 0 and it gets no new connections."},
+
+		{namePacketEvents, Counter, []string{"name", "kind"}, "Packets by what became of them. Kinds: pass (left to the host), drop, answer (by ICMP or reset), note, fault (cannot happen)."},
+		{nameTableKeys, Gauge, family, "Keys in the connection table at its last sweep: two for a connection by nat, one for others."},
+		{nameTableSlots, Gauge, family, "Keys the connection table has room for."},
+		{nameTableLimit, Gauge, family, "Connections the connection table is sized for, at two keys each."},
+		{nameTableBytes, Gauge, family, "Memory of the connection table."},
+		{nameTableExpired, Counter, family, "Connections removed because they timed out, since the daemon started."},
+		{nameTableCorrected, Counter, family, "Counts of active or inactive connections that were put right by a recount."},
+		{nameInterface, Gauge, []string{"interface", "mode"}, "Whether the fast path runs on the interface: 1, or 0 with mode gone."},
+	}
+}

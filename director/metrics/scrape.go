@@ -1,0 +1,98 @@
+package metrics
+
+import (
+	"github.com/shunt-lb/shunt/director"
+)
+
+// modeGone is the mode of an interface that has vanished (director.InterfaceStats).
+const modeGone = "gone"
+
+// addHead shows the newest revision.
+func (s scrape) addHead(head director.Revision) {
+	s.add(nameRevision, float64(head.Number))
+	s.add(nameRevisionTime, seconds(head.Time))
+	servers := 0
+	for _, service := range head.State.Services {
+		servers += len(service.Servers)
+		s.add(nameServiceInfo, 1, service.Key.String(), service.Name, string(service.Scheduler))
+	}
+	s.add(nameServices, float64(len(head.State.Services)))
+	s.add(nameServers, float64(servers))
+}
+
+// addDrift shows what the reconciliations saw.
+func (s scrape) addDrift(drift director.Drift) {
+	s.add(nameDriftFound, float64(drift.Found))
+	s.add(nameDriftRepaired, float64(drift.Repaired))
+	s.add(nameDriftFailed, float64(drift.Failed))
+	s.add(nameDriftPending, float64(len(drift.Pending)))
+	s.add(nameForeign, float64(len(drift.Foreign)))
+	s.add(nameLastReconcile, seconds(drift.Checked))
+}
+
+// addStats shows the data plane.
+func (s scrape) addStats(stats director.Stats) {
+	for _, service := range stats.Services {
+		s.addService(service)
+	}
+	for _, p := range stats.PacketEvents {
+		s.add(namePacketEvents, float64(p.Count), p.Name, string(p.Kind))
+	}
+	for _, t := range stats.Table {
+		s.add(nameTableKeys, float64(t.Keys), t.Family)
+		s.add(nameTableSlots, float64(t.Slots), t.Family)
+		s.add(nameTableLimit, float64(t.Limit), t.Family)
+		s.add(nameTableBytes, float64(t.Bytes), t.Family)
+		s.add(nameTableExpired, float64(t.Expired), t.Family)
+		s.add(nameTableCorrected, float64(t.Corrected), t.Family)
+	}
+	for _, i := range stats.Interfaces {
+		s.add(nameInterface, one(i.Mode != modeGone), i.Name, i.Mode)
+	}
+}
+
+// addService shows a service and its servers.
+func (s scrape) addService(stats director.ServiceStats) {
+	service := stats.Key.String()
+	available, active, inactive := 0, uint64(0), uint64(0)
+	for _, server := range stats.Servers {
+		if server.Reachable && server.Server.Weight > 0 {
+			available++
+		}
+		active += server.Active
+		inactive += server.Inactive
+		s.addServer(service, server)
+	}
+	s.add(nameServiceServers, float64(len(stats.Servers)), service)
+	s.add(nameServiceReady, float64(available), service)
+	s.add(nameServiceActive, float64(active), service)
+	s.add(nameServiceIdle, float64(inactive), service)
+	c := stats.Counters
+	s.add(nameServiceConns, float64(c.Connections), service)
+	s.add(nameServicePackets, float64(c.InPackets), service, "in")
+	s.add(nameServicePackets, float64(c.OutPackets), service, "out")
+	s.add(nameServiceBytes, float64(c.InBytes), service, "in")
+	s.add(nameServiceBytes, float64(c.OutBytes), service, "out")
+}
+
+func (s scrape) addServer(service string, stats director.ServerStats) {
+	server := stats.Server.Address.String()
+	c := stats.Counters
+	s.add(nameServerConns, float64(c.Connections), service, server)
+	s.add(nameServerPackets, float64(c.InPackets), service, server, "in")
+	s.add(nameServerPackets, float64(c.OutPackets), service, server, "out")
+	s.add(nameServerBytes, float64(c.InBytes), service, server, "in")
+	s.add(nameServerBytes, float64(c.OutBytes), service, server, "out")
+	s.add(nameServerActive, float64(stats.Active), service, server)
+	s.add(nameServerIdle, float64(stats.Inactive), service, server)
+	s.add(nameServerWeight, float64(stats.Server.Weight), service, server)
+	s.add(nameServerReach, one(stats.Reachable), service, server)
+}
+
+// one returns 1 for true, 0 for false: how a metric says yes or no.
+func one(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,97 @@
+package metrics_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/director/metrics"
+)
+
+// source is a metrics.Source of values.
+type source struct {
+	stats    director.Stats
+	err      error
+	revision director.Revision
+	drift    director.Drift
+}
+
+func (s *source) Stats(context.Context) (director.Stats, error) { return s.stats, s.err }
+func (s *source) Head() director.Revision                       { return s.revision }
+func (s *source) Drift() director.Drift                         { return s.drift }
+
+var errNoMap = errors.New("no such map")
+
+// at returns a time that is easy to find in a golden text.
+func at(seconds int64) time.Time { return time.Unix(seconds, 500e6) }
+
+// state returns a source with the services, each with the servers, everything
+// else a little.
+func state(services, servers int) *source {
+	s := &source{
+		revision: director.Revision{RevisionInfo: director.RevisionInfo{Number: 7, Time: at(1000)}},
+		drift: director.Drift{
+			Checked: at(2000), Found: 5, Repaired: 4, Failed: 3,
+			Pending: make([]director.Failure, 2), Foreign: make([]director.Service, 1),
+		},
+		stats: director.Stats{
+			PacketEvents: []director.PacketEvent{
+				{Name: "not-ours", Kind: director.PacketPass, Count: 100},
+				{Name: "martian", Kind: director.PacketDrop, Count: 3},
+			},
+			Table: []director.TableStats{
+				{Family: "ipv4", Limit: 1024, Keys: 20, Slots: 5120, Bytes: 1 << 19, Expired: 11, Corrected: 1},
+				{Family: "ipv6", Limit: 256, Keys: 2, Slots: 1280, Bytes: 1 << 18, Expired: 1},
+			},
+			Interfaces: []director.InterfaceStats{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "gone"}},
+		},
+	}
+	for i := range services {
+		service := director.Service{
+			Key:  director.ServiceKey{Protocol: conntrack.TCP, Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(i / 250), byte(i%250 + 1)}), 80)},
+			Name: "web", Scheduler: director.WeightedRoundRobin,
+		}
+		stats := director.ServiceStats{
+			Key:      service.Key,
+			Counters: director.Counters{Connections: 10, InPackets: 200, InBytes: 3000, OutPackets: 40, OutBytes: 50000},
+		}
+		for j := range servers {
+			server := director.ServerStats{
+				Counters: director.Counters{Connections: 1, InPackets: 2, InBytes: 3, OutPackets: 4, OutBytes: 5},
+				Active:   6, Inactive: 7, Reachable: j != 1,
+			}
+			server.Server.Address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i / 250), byte(i % 250), byte(j + 1)}), 8080)
+			server.Server.Weight = uint32(j)
+			service.Servers = append(service.Servers, server.Server)
+			stats.Servers = append(stats.Servers, server)
+		}
+		s.revision.State.Services = append(s.revision.State.Services, service)
+		s.stats.Services = append(s.stats.Services, stats)
+	}
+	return s
+}
+
+// collector returns the collector of the source, which logs to out.
+func collector(s metrics.Source, out io.Writer) *metrics.Collector {
+	events := event.NewStream(slog.New(slog.DiscardHandler), 0)
+	events.Publish(event.Event{Name: event.Change})
+	return metrics.New(metrics.Options{
+		Source: s, Events: events, Version: "v1.2.3", Dataplane: "xdp", Started: at(500),
+		Log: slog.New(slog.NewTextHandler(out, nil)),
+	})
+}
+
+// registry returns a registry that checks whatever the collector says.
+func registry(c prometheus.Collector) *prometheus.Registry {
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	return r
+}
