@@ -121,28 +121,3 @@ func runOnTable[T any](prog *ebpf.Program, args *T) error {
 
 // xdpPass is XDP_PASS, kernel: include/uapi/linux/bpf.h.
 const xdpPass = 2
-
-// ReadArray reads all elements of an array map in bulk.
-func ReadArray[T any](m *ebpf.Map) ([]T, error) {
-	var cursor ebpf.MapBatchCursor
-	all := make([]T, m.MaxEntries())
-	keys := make([]uint32, m.MaxEntries())
-	n, err := m.BatchLookup(&cursor, keys, all, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil, fmt.Errorf("read map %s: %w", m, err)
-	}
-	return all[:n], nil
-}
-
-// ClearArray writes zeros over all elements of an array map in bulk.
-func ClearArray[T any](m *ebpf.Map) error {
-	zeros := make([]T, m.MaxEntries())
-	keys := make([]uint32, m.MaxEntries())
-	for i := range keys {
-		keys[i] = uint32(i)
-	}
-	if _, err := m.BatchUpdate(keys, zeros, nil); err != nil {
-		return fmt.Errorf("clear map %s: %w", m, err)
-	}
-	return nil
-}

@@ -27,6 +27,7 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_DROP_TABLE_FULL:      {"table-full", "drop", "no room for a new connection"},
 	KernelEventEVENT_DROP_FTP_DATA:        {"ftp-data", "drop", "new connection from port 20, which is never scheduled"},
 	KernelEventEVENT_DROP_MARTIAN:         {"martian", "drop", "new connection from an address no other host can have"},
+	KernelEventEVENT_DROP_ACCESS_DENIED:   {"access-denied", "drop", "new connection from where the service's access list lets none in"},
 	KernelEventEVENT_DROP_NO_ROUTE:        {"no-route", "drop", "no way out: no route, no neighbour, forwarding off or interface not attached"},
 	KernelEventEVENT_DROP_VLAN:            {"vlan", "drop", "the VLAN tag could not be changed for the next hop"},
 	KernelEventEVENT_DROP_RATE_LIMITED:    {"rate-limited", "drop", "an ICMP error or reset was due but too many were sent"},
@@ -56,16 +57,8 @@ var Events = [KernelEventEVENTS]EventInfo{
 // EventCounts reads all event counters, summed over CPUs, in the order of Events.
 func (p *Plane) EventCounts() ([KernelEventEVENTS]uint64, error) {
 	var counts [KernelEventEVENTS]uint64
-	for i := range counts {
-		var perCPU []uint64
-		if err := p.KernelMaps.Events.Lookup(uint32(i), &perCPU); err != nil {
-			return counts, fmt.Errorf("read event counters: %w", err)
-		}
-		for _, n := range perCPU {
-			counts[i] += n
-		}
-	}
-	return counts, nil
+	err := readPerCPU(p.KernelMaps.Events, uint32(len(counts)), func(i uint32, n *uint64) { counts[i] += *n })
+	return counts, err
 }
 
 // Traffic reads a server's counters, summed over CPUs.
@@ -75,12 +68,24 @@ func (p *Plane) Traffic(server uint32) (KernelTraffic, error) {
 	if err := p.ServerTraffic.Lookup(server, &perCPU); err != nil {
 		return sum, fmt.Errorf("read counters of server %d: %w", server, err)
 	}
-	for _, t := range perCPU {
-		sum.Connections += t.Connections
-		sum.InPackets += t.InPackets
-		sum.InBytes += t.InBytes
-		sum.OutPackets += t.OutPackets
-		sum.OutBytes += t.OutBytes
+	for i := range perCPU {
+		sum.add(&perCPU[i])
 	}
 	return sum, nil
+}
+
+// AllTraffic reads the counters of the servers with indices below count, summed
+// over CPUs.
+func (p *Plane) AllTraffic(count uint32) ([]KernelTraffic, error) {
+	sums := make([]KernelTraffic, count)
+	err := readPerCPU(p.ServerTraffic, count, func(i uint32, t *KernelTraffic) { sums[i].add(t) })
+	return sums, err
+}
+
+func (t *KernelTraffic) add(o *KernelTraffic) {
+	t.Connections += o.Connections
+	t.InPackets += o.InPackets
+	t.InBytes += o.InBytes
+	t.OutPackets += o.OutPackets
+	t.OutBytes += o.OutBytes
 }

@@ -10,6 +10,7 @@ type Limits struct {
 	Services     uint32 // services at one time, removed ones included until their connections end
 	Servers      uint32 // servers of all services, likewise
 	Words        uint32 // 4-byte words of schedules: lists and hash tables, two of each
+	Prefixes     uint32 // of the access lists of all services, and of the longest once more
 }
 
 // Default sizes.
@@ -19,6 +20,7 @@ const (
 	DefaultServices     = 4096
 	DefaultServers      = 16384
 	DefaultWords        = 4 << 20
+	DefaultPrefixes     = 1 << 16
 )
 
 // MaxServers is the most servers a recipe can name (abi.h, RECIPE_SERVER).
@@ -42,6 +44,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Words == 0 {
 		l.Words = DefaultWords
+	}
+	if l.Prefixes == 0 {
+		l.Prefixes = DefaultPrefixes
 	}
 	return l
 }

@@ -283,6 +283,7 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapRecounts:       l.Servers,
 		KernelMapServerTraffic:  l.Servers,
 		KernelMapWords:          l.Words,
+		KernelMapAccess:         l.Prefixes,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
@@ -296,6 +297,7 @@ func sizes(maps map[string]*ebpf.Map) Limits {
 		Services:     maps[KernelMapServices].MaxEntries(),
 		Servers:      maps[KernelMapServers].MaxEntries(),
 		Words:        maps[KernelMapWords].MaxEntries(),
+		Prefixes:     maps[KernelMapAccess].MaxEntries(),
 	}
 }
 

@@ -13,6 +13,30 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type KernelAccessKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Set     uint32
+	Address [4]uint32
+}
+
+type KernelAccessLayout uint32
+
+const (
+	KernelAccessLayoutACCESS_SET       KernelAccessLayout = 0
+	KernelAccessLayoutACCESS_DENY_REST KernelAccessLayout = 31
+	KernelAccessLayoutACCESS_SET_MASK  KernelAccessLayout = 2147483647
+	KernelAccessLayoutACCESS_SET_BITS  KernelAccessLayout = 32
+	KernelAccessLayoutACCESS_KEY_BITS  KernelAccessLayout = 160
+)
+
+type KernelAccessVerdict uint32
+
+const (
+	KernelAccessVerdictACCESS_ALLOW KernelAccessVerdict = 1
+	KernelAccessVerdictACCESS_DENY  KernelAccessVerdict = 2
+)
+
 type KernelClockArgs struct {
 	_           structs.HostLayout
 	Jiffies     uint64
@@ -93,28 +117,29 @@ const (
 	KernelEventEVENT_DROP_TABLE_FULL        KernelEvent = 13
 	KernelEventEVENT_DROP_FTP_DATA          KernelEvent = 14
 	KernelEventEVENT_DROP_MARTIAN           KernelEvent = 15
-	KernelEventEVENT_DROP_NO_ROUTE          KernelEvent = 16
-	KernelEventEVENT_DROP_VLAN              KernelEvent = 17
-	KernelEventEVENT_DROP_RATE_LIMITED      KernelEvent = 18
-	KernelEventEVENT_DROP_NOT_QUOTABLE      KernelEvent = 19
-	KernelEventEVENT_DROP_BUSY              KernelEvent = 20
-	KernelEventEVENT_DROP_TOO_BIG           KernelEvent = 21
-	KernelEventEVENT_ANSWER_NO_SERVER       KernelEvent = 22
-	KernelEventEVENT_ANSWER_TTL             KernelEvent = 23
-	KernelEventEVENT_ANSWER_TOO_BIG         KernelEvent = 24
-	KernelEventEVENT_ANSWER_RESET           KernelEvent = 25
-	KernelEventEVENT_NOTE_EVICTED           KernelEvent = 26
-	KernelEventEVENT_NOTE_INSERT_RACE       KernelEvent = 27
-	KernelEventEVENT_NOTE_COLLISION_AVOIDED KernelEvent = 28
-	KernelEventEVENT_NOTE_HOP_CHANGED       KernelEvent = 29
-	KernelEventEVENT_NOTE_HOPS_FULL         KernelEvent = 30
-	KernelEventEVENT_NOTE_BY_ROUTE          KernelEvent = 31
-	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 32
-	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 33
-	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 34
-	KernelEventEVENT_FAULT_MAP              KernelEvent = 35
-	KernelEventEVENT_FAULT_SERVER           KernelEvent = 36
-	KernelEventEVENTS                       KernelEvent = 37
+	KernelEventEVENT_DROP_ACCESS_DENIED     KernelEvent = 16
+	KernelEventEVENT_DROP_NO_ROUTE          KernelEvent = 17
+	KernelEventEVENT_DROP_VLAN              KernelEvent = 18
+	KernelEventEVENT_DROP_RATE_LIMITED      KernelEvent = 19
+	KernelEventEVENT_DROP_NOT_QUOTABLE      KernelEvent = 20
+	KernelEventEVENT_DROP_BUSY              KernelEvent = 21
+	KernelEventEVENT_DROP_TOO_BIG           KernelEvent = 22
+	KernelEventEVENT_ANSWER_NO_SERVER       KernelEvent = 23
+	KernelEventEVENT_ANSWER_TTL             KernelEvent = 24
+	KernelEventEVENT_ANSWER_TOO_BIG         KernelEvent = 25
+	KernelEventEVENT_ANSWER_RESET           KernelEvent = 26
+	KernelEventEVENT_NOTE_EVICTED           KernelEvent = 27
+	KernelEventEVENT_NOTE_INSERT_RACE       KernelEvent = 28
+	KernelEventEVENT_NOTE_COLLISION_AVOIDED KernelEvent = 29
+	KernelEventEVENT_NOTE_HOP_CHANGED       KernelEvent = 30
+	KernelEventEVENT_NOTE_HOPS_FULL         KernelEvent = 31
+	KernelEventEVENT_NOTE_BY_ROUTE          KernelEvent = 32
+	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 33
+	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 34
+	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 35
+	KernelEventEVENT_FAULT_MAP              KernelEvent = 36
+	KernelEventEVENT_FAULT_SERVER           KernelEvent = 37
+	KernelEventEVENTS                       KernelEvent = 38
 )
 
 type KernelFilter struct {
@@ -314,7 +339,8 @@ type KernelService struct {
 	Flags     uint8
 	Life      uint8
 	Pad0      uint8
-	Pad1      [2]uint32
+	Access    uint32
+	Pad1      uint32
 	Name      [64]uint8
 }
 
@@ -492,6 +518,7 @@ type KernelSweepArgs struct {
 type KernelSwitchArgs struct {
 	_          structs.HostLayout
 	Schedule   KernelSchedule
+	Key        KernelServiceKey
 	Service    uint32
 	Positions  uint32
 	OldServers uint32
@@ -500,7 +527,8 @@ type KernelSwitchArgs struct {
 	Flags      uint8
 	Life       uint8
 	Restart    uint8
-	Pad        [4]uint8
+	Access     uint32
+	Name       [64]uint8
 }
 
 type KernelTableShape uint32
@@ -525,62 +553,65 @@ type KernelTraffic struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	KernelMapAnswerBudgets      = "answer_budgets"
-	KernelMapConnections4       = "connections4"
-	KernelMapConnections6       = "connections6"
-	KernelMapEvents             = "events"
-	KernelMapHopUses            = "hop_uses"
-	KernelMapHops               = "hops"
-	KernelMapLoads              = "loads"
-	KernelMapPorts              = "ports"
-	KernelMapRecounts           = "recounts"
-	KernelMapRetiredTraffic     = "retired_traffic"
-	KernelMapScratch            = "scratch"
-	KernelMapServerTraffic      = "server_traffic"
-	KernelMapServers            = "servers"
-	KernelMapServiceHints       = "service_hints"
-	KernelMapServiceIndex       = "service_index"
-	KernelMapServices           = "services"
-	KernelMapSlots              = "slots"
-	KernelMapWords              = "words"
-	KernelProgShuntClock        = "shunt_clock"
-	KernelProgShuntCorrect      = "shunt_correct"
-	KernelProgShuntMain         = "shunt_main"
-	KernelProgShuntOdd          = "shunt_odd"
-	KernelProgShuntRemove4      = "shunt_remove4"
-	KernelProgShuntRemove6      = "shunt_remove6"
-	KernelProgShuntRoot         = "shunt_root"
-	KernelProgShuntSetServer    = "shunt_set_server"
-	KernelProgShuntSlow         = "shunt_slow"
-	KernelProgShuntSweep4       = "shunt_sweep4"
-	KernelProgShuntSweep6       = "shunt_sweep6"
-	KernelProgShuntSwitch       = "shunt_switch"
-	KernelVarCurrent            = "current"
-	KernelVarExportConnState    = "export_conn_state"
-	KernelVarExportCursorLayout = "export_cursor_layout"
-	KernelVarExportEvent        = "export_event"
-	KernelVarExportFilterShape  = "export_filter_shape"
-	KernelVarExportHopLayout    = "export_hop_layout"
-	KernelVarExportIdLayout     = "export_id_layout"
-	KernelVarExportLifecycle    = "export_lifecycle"
-	KernelVarExportMasks        = "export_masks"
-	KernelVarExportMethod       = "export_method"
-	KernelVarExportMidstream    = "export_midstream"
-	KernelVarExportRecipeLayout = "export_recipe_layout"
-	KernelVarExportRemoveArgs   = "export_remove_args"
-	KernelVarExportScheduler    = "export_scheduler"
-	KernelVarExportServiceFlags = "export_service_flags"
-	KernelVarExportSlot         = "export_slot"
-	KernelVarExportSweepArgs    = "export_sweep_args"
-	KernelVarExportTableShape   = "export_table_shape"
-	KernelVarGroups4            = "groups4"
-	KernelVarGroups6            = "groups6"
-	KernelVarOurs               = "ours"
-	KernelVarRefreshTicks       = "refresh_ticks"
-	KernelVarSeeds              = "seeds"
-	KernelVarSlotSet            = "slot_set"
-	KernelVarTickShift          = "tick_shift"
-	KernelVarWeaklyOrdered      = "weakly_ordered"
+	KernelMapAccess              = "access"
+	KernelMapAnswerBudgets       = "answer_budgets"
+	KernelMapConnections4        = "connections4"
+	KernelMapConnections6        = "connections6"
+	KernelMapEvents              = "events"
+	KernelMapHopUses             = "hop_uses"
+	KernelMapHops                = "hops"
+	KernelMapLoads               = "loads"
+	KernelMapPorts               = "ports"
+	KernelMapRecounts            = "recounts"
+	KernelMapRetiredTraffic      = "retired_traffic"
+	KernelMapScratch             = "scratch"
+	KernelMapServerTraffic       = "server_traffic"
+	KernelMapServers             = "servers"
+	KernelMapServiceHints        = "service_hints"
+	KernelMapServiceIndex        = "service_index"
+	KernelMapServices            = "services"
+	KernelMapSlots               = "slots"
+	KernelMapWords               = "words"
+	KernelProgShuntClock         = "shunt_clock"
+	KernelProgShuntCorrect       = "shunt_correct"
+	KernelProgShuntMain          = "shunt_main"
+	KernelProgShuntOdd           = "shunt_odd"
+	KernelProgShuntRemove4       = "shunt_remove4"
+	KernelProgShuntRemove6       = "shunt_remove6"
+	KernelProgShuntRoot          = "shunt_root"
+	KernelProgShuntSetServer     = "shunt_set_server"
+	KernelProgShuntSlow          = "shunt_slow"
+	KernelProgShuntSweep4        = "shunt_sweep4"
+	KernelProgShuntSweep6        = "shunt_sweep6"
+	KernelProgShuntSwitch        = "shunt_switch"
+	KernelVarCurrent             = "current"
+	KernelVarExportAccessLayout  = "export_access_layout"
+	KernelVarExportAccessVerdict = "export_access_verdict"
+	KernelVarExportConnState     = "export_conn_state"
+	KernelVarExportCursorLayout  = "export_cursor_layout"
+	KernelVarExportEvent         = "export_event"
+	KernelVarExportFilterShape   = "export_filter_shape"
+	KernelVarExportHopLayout     = "export_hop_layout"
+	KernelVarExportIdLayout      = "export_id_layout"
+	KernelVarExportLifecycle     = "export_lifecycle"
+	KernelVarExportMasks         = "export_masks"
+	KernelVarExportMethod        = "export_method"
+	KernelVarExportMidstream     = "export_midstream"
+	KernelVarExportRecipeLayout  = "export_recipe_layout"
+	KernelVarExportRemoveArgs    = "export_remove_args"
+	KernelVarExportScheduler     = "export_scheduler"
+	KernelVarExportServiceFlags  = "export_service_flags"
+	KernelVarExportSlot          = "export_slot"
+	KernelVarExportSweepArgs     = "export_sweep_args"
+	KernelVarExportTableShape    = "export_table_shape"
+	KernelVarGroups4             = "groups4"
+	KernelVarGroups6             = "groups6"
+	KernelVarOurs                = "ours"
+	KernelVarRefreshTicks        = "refresh_ticks"
+	KernelVarSeeds               = "seeds"
+	KernelVarSlotSet             = "slot_set"
+	KernelVarTickShift           = "tick_shift"
+	KernelVarWeaklyOrdered       = "weakly_ordered"
 )
 
 // LoadKernel returns the embedded CollectionSpec for Kernel.
@@ -643,6 +674,7 @@ type KernelProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelMapSpecs struct {
+	Access         *ebpf.MapSpec `ebpf:"access"`
 	AnswerBudgets  *ebpf.MapSpec `ebpf:"answer_budgets"`
 	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
@@ -667,32 +699,34 @@ type KernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelVariableSpecs struct {
-	Current            *ebpf.VariableSpec `ebpf:"current"`
-	ExportConnState    *ebpf.VariableSpec `ebpf:"export_conn_state"`
-	ExportCursorLayout *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
-	ExportEvent        *ebpf.VariableSpec `ebpf:"export_event"`
-	ExportFilterShape  *ebpf.VariableSpec `ebpf:"export_filter_shape"`
-	ExportHopLayout    *ebpf.VariableSpec `ebpf:"export_hop_layout"`
-	ExportIdLayout     *ebpf.VariableSpec `ebpf:"export_id_layout"`
-	ExportLifecycle    *ebpf.VariableSpec `ebpf:"export_lifecycle"`
-	ExportMasks        *ebpf.VariableSpec `ebpf:"export_masks"`
-	ExportMethod       *ebpf.VariableSpec `ebpf:"export_method"`
-	ExportMidstream    *ebpf.VariableSpec `ebpf:"export_midstream"`
-	ExportRecipeLayout *ebpf.VariableSpec `ebpf:"export_recipe_layout"`
-	ExportRemoveArgs   *ebpf.VariableSpec `ebpf:"export_remove_args"`
-	ExportScheduler    *ebpf.VariableSpec `ebpf:"export_scheduler"`
-	ExportServiceFlags *ebpf.VariableSpec `ebpf:"export_service_flags"`
-	ExportSlot         *ebpf.VariableSpec `ebpf:"export_slot"`
-	ExportSweepArgs    *ebpf.VariableSpec `ebpf:"export_sweep_args"`
-	ExportTableShape   *ebpf.VariableSpec `ebpf:"export_table_shape"`
-	Groups4            *ebpf.VariableSpec `ebpf:"groups4"`
-	Groups6            *ebpf.VariableSpec `ebpf:"groups6"`
-	Ours               *ebpf.VariableSpec `ebpf:"ours"`
-	RefreshTicks       *ebpf.VariableSpec `ebpf:"refresh_ticks"`
-	Seeds              *ebpf.VariableSpec `ebpf:"seeds"`
-	SlotSet            *ebpf.VariableSpec `ebpf:"slot_set"`
-	TickShift          *ebpf.VariableSpec `ebpf:"tick_shift"`
-	WeaklyOrdered      *ebpf.VariableSpec `ebpf:"weakly_ordered"`
+	Current             *ebpf.VariableSpec `ebpf:"current"`
+	ExportAccessLayout  *ebpf.VariableSpec `ebpf:"export_access_layout"`
+	ExportAccessVerdict *ebpf.VariableSpec `ebpf:"export_access_verdict"`
+	ExportConnState     *ebpf.VariableSpec `ebpf:"export_conn_state"`
+	ExportCursorLayout  *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
+	ExportEvent         *ebpf.VariableSpec `ebpf:"export_event"`
+	ExportFilterShape   *ebpf.VariableSpec `ebpf:"export_filter_shape"`
+	ExportHopLayout     *ebpf.VariableSpec `ebpf:"export_hop_layout"`
+	ExportIdLayout      *ebpf.VariableSpec `ebpf:"export_id_layout"`
+	ExportLifecycle     *ebpf.VariableSpec `ebpf:"export_lifecycle"`
+	ExportMasks         *ebpf.VariableSpec `ebpf:"export_masks"`
+	ExportMethod        *ebpf.VariableSpec `ebpf:"export_method"`
+	ExportMidstream     *ebpf.VariableSpec `ebpf:"export_midstream"`
+	ExportRecipeLayout  *ebpf.VariableSpec `ebpf:"export_recipe_layout"`
+	ExportRemoveArgs    *ebpf.VariableSpec `ebpf:"export_remove_args"`
+	ExportScheduler     *ebpf.VariableSpec `ebpf:"export_scheduler"`
+	ExportServiceFlags  *ebpf.VariableSpec `ebpf:"export_service_flags"`
+	ExportSlot          *ebpf.VariableSpec `ebpf:"export_slot"`
+	ExportSweepArgs     *ebpf.VariableSpec `ebpf:"export_sweep_args"`
+	ExportTableShape    *ebpf.VariableSpec `ebpf:"export_table_shape"`
+	Groups4             *ebpf.VariableSpec `ebpf:"groups4"`
+	Groups6             *ebpf.VariableSpec `ebpf:"groups6"`
+	Ours                *ebpf.VariableSpec `ebpf:"ours"`
+	RefreshTicks        *ebpf.VariableSpec `ebpf:"refresh_ticks"`
+	Seeds               *ebpf.VariableSpec `ebpf:"seeds"`
+	SlotSet             *ebpf.VariableSpec `ebpf:"slot_set"`
+	TickShift           *ebpf.VariableSpec `ebpf:"tick_shift"`
+	WeaklyOrdered       *ebpf.VariableSpec `ebpf:"weakly_ordered"`
 }
 
 // KernelObjects contains all objects after they have been loaded into the kernel.
@@ -715,6 +749,7 @@ func (o *KernelObjects) Close() error {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelMaps struct {
+	Access         *ebpf.Map `ebpf:"access"`
 	AnswerBudgets  *ebpf.Map `ebpf:"answer_budgets"`
 	Connections4   *ebpf.Map `ebpf:"connections4"`
 	Connections6   *ebpf.Map `ebpf:"connections6"`
@@ -737,6 +772,7 @@ type KernelMaps struct {
 
 func (m *KernelMaps) Close() error {
 	return _KernelClose(
+		m.Access,
 		m.AnswerBudgets,
 		m.Connections4,
 		m.Connections6,
@@ -762,32 +798,34 @@ func (m *KernelMaps) Close() error {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelVariables struct {
-	Current            *ebpf.Variable `ebpf:"current"`
-	ExportConnState    *ebpf.Variable `ebpf:"export_conn_state"`
-	ExportCursorLayout *ebpf.Variable `ebpf:"export_cursor_layout"`
-	ExportEvent        *ebpf.Variable `ebpf:"export_event"`
-	ExportFilterShape  *ebpf.Variable `ebpf:"export_filter_shape"`
-	ExportHopLayout    *ebpf.Variable `ebpf:"export_hop_layout"`
-	ExportIdLayout     *ebpf.Variable `ebpf:"export_id_layout"`
-	ExportLifecycle    *ebpf.Variable `ebpf:"export_lifecycle"`
-	ExportMasks        *ebpf.Variable `ebpf:"export_masks"`
-	ExportMethod       *ebpf.Variable `ebpf:"export_method"`
-	ExportMidstream    *ebpf.Variable `ebpf:"export_midstream"`
-	ExportRecipeLayout *ebpf.Variable `ebpf:"export_recipe_layout"`
-	ExportRemoveArgs   *ebpf.Variable `ebpf:"export_remove_args"`
-	ExportScheduler    *ebpf.Variable `ebpf:"export_scheduler"`
-	ExportServiceFlags *ebpf.Variable `ebpf:"export_service_flags"`
-	ExportSlot         *ebpf.Variable `ebpf:"export_slot"`
-	ExportSweepArgs    *ebpf.Variable `ebpf:"export_sweep_args"`
-	ExportTableShape   *ebpf.Variable `ebpf:"export_table_shape"`
-	Groups4            *ebpf.Variable `ebpf:"groups4"`
-	Groups6            *ebpf.Variable `ebpf:"groups6"`
-	Ours               *ebpf.Variable `ebpf:"ours"`
-	RefreshTicks       *ebpf.Variable `ebpf:"refresh_ticks"`
-	Seeds              *ebpf.Variable `ebpf:"seeds"`
-	SlotSet            *ebpf.Variable `ebpf:"slot_set"`
-	TickShift          *ebpf.Variable `ebpf:"tick_shift"`
-	WeaklyOrdered      *ebpf.Variable `ebpf:"weakly_ordered"`
+	Current             *ebpf.Variable `ebpf:"current"`
+	ExportAccessLayout  *ebpf.Variable `ebpf:"export_access_layout"`
+	ExportAccessVerdict *ebpf.Variable `ebpf:"export_access_verdict"`
+	ExportConnState     *ebpf.Variable `ebpf:"export_conn_state"`
+	ExportCursorLayout  *ebpf.Variable `ebpf:"export_cursor_layout"`
+	ExportEvent         *ebpf.Variable `ebpf:"export_event"`
+	ExportFilterShape   *ebpf.Variable `ebpf:"export_filter_shape"`
+	ExportHopLayout     *ebpf.Variable `ebpf:"export_hop_layout"`
+	ExportIdLayout      *ebpf.Variable `ebpf:"export_id_layout"`
+	ExportLifecycle     *ebpf.Variable `ebpf:"export_lifecycle"`
+	ExportMasks         *ebpf.Variable `ebpf:"export_masks"`
+	ExportMethod        *ebpf.Variable `ebpf:"export_method"`
+	ExportMidstream     *ebpf.Variable `ebpf:"export_midstream"`
+	ExportRecipeLayout  *ebpf.Variable `ebpf:"export_recipe_layout"`
+	ExportRemoveArgs    *ebpf.Variable `ebpf:"export_remove_args"`
+	ExportScheduler     *ebpf.Variable `ebpf:"export_scheduler"`
+	ExportServiceFlags  *ebpf.Variable `ebpf:"export_service_flags"`
+	ExportSlot          *ebpf.Variable `ebpf:"export_slot"`
+	ExportSweepArgs     *ebpf.Variable `ebpf:"export_sweep_args"`
+	ExportTableShape    *ebpf.Variable `ebpf:"export_table_shape"`
+	Groups4             *ebpf.Variable `ebpf:"groups4"`
+	Groups6             *ebpf.Variable `ebpf:"groups6"`
+	Ours                *ebpf.Variable `ebpf:"ours"`
+	RefreshTicks        *ebpf.Variable `ebpf:"refresh_ticks"`
+	Seeds               *ebpf.Variable `ebpf:"seeds"`
+	SlotSet             *ebpf.Variable `ebpf:"slot_set"`
+	TickShift           *ebpf.Variable `ebpf:"tick_shift"`
+	WeaklyOrdered       *ebpf.Variable `ebpf:"weakly_ordered"`
 }
 
 // KernelPrograms contains all programs after they have been loaded into the kernel.

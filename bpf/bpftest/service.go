@@ -38,6 +38,7 @@ type Service struct {
 	Protocol  uint8                  // 0: TCP
 	Scheduler bpf.KernelScheduler    // 0: rr
 	Flags     bpf.KernelServiceFlags // SERVICE_HASH_PORT, SERVICE_FALLBACK
+	Access    uint32                 // of PutAccess; 0: every client is let in
 	Servers   []*Server              // kernel order: last added first
 
 	Index   uint32 // set by Apply
@@ -66,6 +67,7 @@ func (f *Fixture) Apply(s *Service) *Service {
 		f.applyServer(s, server)
 	}
 	f.must(f.Plane.Switch(&bpf.KernelSwitchArgs{
+		Key: serviceKey(s), Access: s.Access,
 		Service: s.Index, Schedule: f.schedule(s),
 		Positions: f.positions(s), OldServers: uint32(len(s.applied)),
 		Scheduler: uint8(s.Scheduler), Flags: uint8(s.Flags), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),

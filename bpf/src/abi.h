@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Raised by every change of a pinned map's layout; stored in settings. */
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* --- connection tables -------------------------------------------------- */
 
@@ -182,7 +182,8 @@ struct service {
 	__u8 flags;
 	__u8 life;
 	__u8 pad0;
-	__u32 pad1[2];
+	__u32 access; /* ACCESS_*; 0: every client is let in */
+	__u32 pad1;
 	__u8 name[64]; /* user space only; zero-terminated unless full */
 };
 
@@ -210,6 +211,32 @@ struct server {
 };
 
 _Static_assert(sizeof(struct server) == 64, "ABI: one cache line");
+
+/* --- access ---------------------------------------------------------------- */
+
+/*
+ * A service's word says which set of prefixes its clients are looked up in and
+ * what becomes of those in none: one write changes both.
+ */
+enum access_layout {
+	ACCESS_SET = 0, /* bits 0-30: number of the set, from 1 */
+	ACCESS_DENY_REST = 31,
+	ACCESS_SET_MASK = 0x7fffffff,
+	ACCESS_SET_BITS = 32, /* of a key, before the address's */
+	ACCESS_KEY_BITS = 160,
+};
+
+/* Key of the trie; the longest prefix decides. A set's prefixes are of one family. */
+struct access_key {
+	__u32 bits; /* ACCESS_SET_BITS, and the length of the prefix */
+	__u32 set;
+	__u32 address[4];
+};
+
+enum access_verdict {
+	ACCESS_ALLOW = 1,
+	ACCESS_DENY = 2,
+};
 
 /* Connections of a server, as IPVS counts them. Changed atomically. */
 struct server_load {
@@ -323,6 +350,7 @@ enum event {
 	EVENT_DROP_TABLE_FULL,
 	EVENT_DROP_FTP_DATA,
 	EVENT_DROP_MARTIAN, /* a new connection from an address no host has */
+	EVENT_DROP_ACCESS_DENIED, /* a new connection from where the service's list lets none in */
 	EVENT_DROP_NO_ROUTE, /* reply by the route: none, or forwarding is off */
 	EVENT_DROP_VLAN, /* the tag could not be changed */
 	EVENT_DROP_RATE_LIMITED, /* an answer was due but too many were sent */
@@ -368,9 +396,10 @@ struct sweep_args {
 	__u32 next_group; /* out */
 };
 
-/* shunt_switch: changes a service and puts a new schedule in force. */
+/* shunt_switch: writes a service anew and puts a new schedule in force. */
 struct switch_args {
 	struct schedule schedule; /* the new one */
+	struct service_key key;
 	__u32 service;
 	__u32 positions; /* first word of the map old position -> new position + 1, 0: head */
 	__u32 old_servers; /* its length */
@@ -379,7 +408,8 @@ struct switch_args {
 	__u8 flags;
 	__u8 life;
 	__u8 restart; /* another scheduler: its state begins anew */
-	__u8 pad[4];
+	__u32 access;
+	__u8 name[64];
 };
 
 /* shunt_set_server: changes a server, each member in one write. */

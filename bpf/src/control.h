@@ -236,9 +236,12 @@ int shunt_switch(struct switch_args *args)
 		return 0;
 	unused = &service->schedule[~(LOAD(&service->cursor) >> CURSOR_HALF) & 1];
 	*unused = args->schedule;
+	service->key = args->key;
+	__builtin_memcpy(service->name, args->name, sizeof(service->name));
 	service->life = args->life;
 	service->flags = args->flags;
 	service->scheduler = args->scheduler;
+	STORE(&service->access, args->access);
 	order();
 	for (int i = 0; i < SWITCH_TRIES; i++) {
 		__u64 cursor = LOAD(&service->cursor);

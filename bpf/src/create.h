@@ -51,10 +51,10 @@ static __always_inline int is_service(const struct service *service, const struc
 }
 
 /*
- * The index of the service a client's packet is for; false if there is none.
+ * The service a client's packet is for, and its index; 0 if there is none.
  * Which index it had last time is tried first: an array read, not a hash.
  */
-static __always_inline int find_service(const struct key *key, __u32 *index, const int v6)
+static __always_inline struct service *find_service(const struct key *key, __u32 *index, const int v6)
 {
 	__u32 slot = (filter_bit(key->destination, v6) ^ (__u32)(key->id >> 16)) % SERVICE_HINTS;
 	__u32 *hint = bpf_map_lookup_elem(&service_hints, &slot);
@@ -68,7 +68,7 @@ static __always_inline int find_service(const struct key *key, __u32 *index, con
 	service = bpf_map_lookup_elem(&services, &hinted);
 	if (service && is_service(service, key, v6)) {
 		*index = hinted;
-		return 1;
+		return service;
 	}
 #pragma unroll
 	for (int i = 0; i < (v6 ? 4 : 1); i++)
@@ -79,9 +79,49 @@ static __always_inline int find_service(const struct key *key, __u32 *index, con
 	value = bpf_map_lookup_elem(&service_index, &wanted);
 	if (!value)
 		return 0;
-	*index = *value;
-	*hint = *value;
-	return 1;
+	hinted = *value;
+	*index = hinted;
+	*hint = hinted;
+	return bpf_map_lookup_elem(&services, &hinted);
+}
+
+/* How often a list may be replaced while one packet looks at it. */
+#define ACCESS_TRIES 4
+
+/*
+ * Whether the service's list lets the client of s->key in. A list is replaced as
+ * a whole: if the service names another set after the look than before it, keys
+ * may have been missing. Global: verified once.
+ */
+__noinline int is_let_in(struct slow *s)
+{
+	struct access_key key = { .bits = ACCESS_KEY_BITS };
+	struct service *service;
+	__u32 index;
+
+	if (!s)
+		return 0;
+	index = s->pick.service;
+	service = bpf_map_lookup_elem(&services, &index);
+	if (!service)
+		return 0;
+	for (int i = 0; i < 4; i++)
+		key.address[i] = s->key.source[i];
+	for (int i = 0; i < ACCESS_TRIES; i++) {
+		__u32 word = LOAD(&service->access), verdict;
+		__u32 *value;
+
+		if (!word)
+			return 1;
+		order();
+		key.set = word & ACCESS_SET_MASK;
+		value = bpf_map_lookup_elem(&access, &key);
+		verdict = value ? LOAD(value) : word >> ACCESS_DENY_REST ? ACCESS_DENY : ACCESS_ALLOW;
+		order();
+		if (LOAD(&service->access) == word)
+			return verdict == ACCESS_ALLOW;
+	}
+	return 0;
 }
 
 /* Removes the connection whose reply key is in the way of c->reply, if it has expired. */
@@ -202,13 +242,17 @@ static __always_inline enum event create(struct slow *c, const int v6)
 {
 	const __u8 protocol = c->key.id >> ID_PROTOCOL;
 	struct insert_request *r = &c->forward;
+	const struct service *service;
 	enum event event;
 	__u32 index, method = 0, state = STATE_UDP;
 
-	if (!find_service(&c->key, &c->pick.service, v6))
+	service = find_service(&c->key, &c->pick.service, v6);
+	if (!service)
 		return EVENT_PASS_NO_SERVICE;
 	if (is_martian(&c->key, v6))
 		return EVENT_DROP_MARTIAN;
+	if (service->access && !is_let_in(c))
+		return EVENT_DROP_ACCESS_DENIED;
 	if (protocol == IPPROTO_TCP && (c->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
 		return EVENT_DROP_MIDSTREAM;
 	c->pick.client = fold_client(&c->key, v6);

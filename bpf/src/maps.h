@@ -18,22 +18,40 @@
 		__type(value, value_type);                 \
 	} name SEC(".maps")
 
+/* As MAP; user space reads it without a system call. */
+#define SHARED_MAP(name, map_type, key_type, value_type, entries) \
+	struct {                                                  \
+		__uint(type, map_type);                           \
+		__uint(max_entries, entries);                     \
+		__uint(map_flags, BPF_F_MMAPABLE);                \
+		__type(key, key_type);                            \
+		__type(value, value_type);                        \
+	} name SEC(".maps")
+
 MAP(connections4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
 MAP(connections6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
 MAP(service_index, BPF_MAP_TYPE_HASH, struct service_key, __u32, 1);
 /* By hash of address and port: the index of the service last found there. Only a hint. */
 #define SERVICE_HINTS 16384
 MAP(service_hints, BPF_MAP_TYPE_ARRAY, __u32, __u32, SERVICE_HINTS);
-MAP(services, BPF_MAP_TYPE_ARRAY, __u32, struct service, 1);
-MAP(servers, BPF_MAP_TYPE_ARRAY, __u32, struct server, 1);
-MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);
-MAP(recounts, BPF_MAP_TYPE_ARRAY, __u32, struct recount, 1);
-MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
+SHARED_MAP(services, BPF_MAP_TYPE_ARRAY, __u32, struct service, 1);
+SHARED_MAP(servers, BPF_MAP_TYPE_ARRAY, __u32, struct server, 1);
+SHARED_MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);
+SHARED_MAP(recounts, BPF_MAP_TYPE_ARRAY, __u32, struct recount, 1);
+SHARED_MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
 MAP(server_traffic, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct traffic, 1);
 /* User space only: by service, what its removed servers had counted. */
-MAP(retired_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
-MAP(words, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1);
-MAP(hops, BPF_MAP_TYPE_ARRAY, __u32, struct hop, HOPS);
+SHARED_MAP(retired_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
+SHARED_MAP(words, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1);
+SHARED_MAP(hops, BPF_MAP_TYPE_ARRAY, __u32, struct hop, HOPS);
+/* Which clients a service lets in: enum access_verdict. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct access_key);
+	__type(value, __u32);
+} access SEC(".maps");
 MAP(events, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, EVENTS);
 MAP(ports, BPF_MAP_TYPE_DEVMAP_HASH, __u32, __u32, 256);
 MAP(slots, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, PROGRAM_SLOTS);

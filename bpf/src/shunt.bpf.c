@@ -257,6 +257,8 @@ EXPORT(enum cursor_layout, cursor_layout);
 EXPORT(enum hop_layout, hop_layout);
 EXPORT(enum filter_shape, filter_shape);
 EXPORT(enum masks, masks);
+EXPORT(enum access_layout, access_layout);
+EXPORT(enum access_verdict, access_verdict);
 EXPORT(struct sweep_args, sweep_args);
 EXPORT(struct remove_args, remove_args);
 EXPORT(enum slot, slot);

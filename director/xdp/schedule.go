@@ -39,6 +39,7 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 	}
 	args := bpf.KernelSwitchArgs{
 		Schedule:   schedule,
+		Key:        serviceKey(svc.key),
 		Service:    svc.index,
 		OldServers: uint32(len(positions)),
 		Scheduler:  schedulerNumber(svc.scheduler),
@@ -51,6 +52,7 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 	if restart {
 		args.Restart = 1
 	}
+	copy(args.Name[:], svc.name)
 	// Point of no return.
 	if err := d.plane.Switch(&args); err != nil {
 		d.words.release(words)

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type TableAccessKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Set     uint32
+	Address [4]uint32
+}
+
 type TableFilter struct {
 	_              structs.HostLayout
 	VirtualAddress [2048]uint32
@@ -137,7 +144,8 @@ type TableService struct {
 	Flags     uint8
 	Life      uint8
 	Pad0      uint8
-	Pad1      [2]uint32
+	Access    uint32
+	Pad1      uint32
 	Name      [64]uint8
 }
 
@@ -176,6 +184,7 @@ type TableTraffic struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	TableMapAccess         = "access"
 	TableMapAnswerBudgets  = "answer_budgets"
 	TableMapConnections4   = "connections4"
 	TableMapConnections6   = "connections6"
@@ -269,6 +278,7 @@ type TableProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TableMapSpecs struct {
+	Access         *ebpf.MapSpec `ebpf:"access"`
 	AnswerBudgets  *ebpf.MapSpec `ebpf:"answer_budgets"`
 	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
@@ -326,6 +336,7 @@ func (o *TableObjects) Close() error {
 //
 // It can be passed to LoadTableObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TableMaps struct {
+	Access         *ebpf.Map `ebpf:"access"`
 	AnswerBudgets  *ebpf.Map `ebpf:"answer_budgets"`
 	Connections4   *ebpf.Map `ebpf:"connections4"`
 	Connections6   *ebpf.Map `ebpf:"connections6"`
@@ -348,6 +359,7 @@ type TableMaps struct {
 
 func (m *TableMaps) Close() error {
 	return _TableClose(
+		m.Access,
 		m.AnswerBudgets,
 		m.Connections4,
 		m.Connections6,
