@@ -3,9 +3,10 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PREFIX  ?= /usr/local
+DIST    ?= dist
 
 .DEFAULT_GOAL := build
-.PHONY: help build generate fmt lint test check demo bench bench-quick install clean
+.PHONY: help build generate fmt lint test check demo bench bench-quick install package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -36,9 +37,11 @@ bench: ## all benchmarks; writes bench.json; needs root
 bench-quick: ## the program-level benchmarks in a minute; writes bench.json; needs root
 	go run ./scripts/bench -quick
 
-install: build ## install under PREFIX (/usr/local) and DESTDIR
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin bin/shuntd
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/shunt
+install: build ## install under PREFIX (/usr/local) and DESTDIR: binaries, unit, man pages, completions
+	DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) scripts/install.sh
+
+package: build ## Debian and RPM packages in DIST (dist)
+	scripts/package.sh $(VERSION) $(DIST)
 
 clean: ## remove what the other targets built
-	rm -rf bin bench.json
+	rm -rf bin dist bench.json

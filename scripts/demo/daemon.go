@@ -38,7 +38,7 @@ func startDaemon(ctx context.Context, lab *directortest.Lab, bin string) (*daemo
 		bin: bin, folder: folder, ns: lab.Director,
 		pins: filepath.Join("/sys/fs/bpf", filepath.Base(folder)),
 	}
-	args := []string{"--socket", d.socket(), "--pin-dir", d.pins, "--max-connections", "64Ki"}
+	args := []string{"--socket", d.socket(), "--pin-dir", d.pins, "--state", d.state(), "--max-connections", "64Ki"}
 	for _, name := range lab.DirectorLinks {
 		args = append(args, "--interface", name)
 	}
@@ -56,6 +56,8 @@ func startDaemon(ctx context.Context, lab *directortest.Lab, bin string) (*daemo
 }
 
 func (d *daemon) socket() string { return filepath.Join(d.folder, "shunt.sock") }
+
+func (d *daemon) state() string { return filepath.Join(d.folder, "state") }
 
 // ready waits for the first answer on the socket.
 func (d *daemon) ready(ctx context.Context) error {

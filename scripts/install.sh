@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs what make built under DESTDIR and PREFIX: binaries, unit, man pages,
+# completions, examples. A configuration that is there is left alone. Starts
+# nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+prefix=${DESTDIR:-}${PREFIX:-/usr/local}
+etc=${DESTDIR:-}/etc/shunt
+put() { install -D -m "$1" "$2" "$3"; }
+
+put 755 bin/shuntd "$prefix/sbin/shuntd"
+put 755 bin/shunt "$prefix/bin/shunt"
+
+scripts/docs.sh bin/docs
+for page in bin/docs/man/*; do
+	put 644 "$page" "$prefix/share/man/man1/${page##*/}"
+done
+put 644 bin/docs/completion/shunt.bash "$prefix/share/bash-completion/completions/shunt"
+put 644 bin/docs/completion/shunt.zsh "$prefix/share/zsh/site-functions/_shunt"
+put 644 bin/docs/completion/shunt.fish "$prefix/share/fish/vendor_completions.d/shunt.fish"
+rm -rf bin/docs
+
+put 644 director/config/testdata/reference.yaml "$prefix/share/doc/shunt/reference.yaml"
+put 644 director/config/schema.json "$prefix/share/shunt/shunt.schema.json"
+put 644 director/metrics/grafana.json "$prefix/share/shunt/grafana.json"
+put 644 director/metrics/alerts.yaml "$prefix/share/shunt/alerts.yaml"
+
+# systemd looks for these in /usr/lib and in /usr/local/lib.
+lib=$prefix/lib
+mkdir -p "$lib/systemd/system"
+sed "s|^ExecStart=/usr/sbin/|ExecStart=${PREFIX:-/usr/local}/sbin/|" scripts/package/shuntd.service >"$lib/systemd/system/shuntd.service"
+put 644 scripts/package/tmpfiles.conf "$lib/tmpfiles.d/shunt.conf"
+put 644 scripts/package/sysusers.conf "$lib/sysusers.d/shunt.conf"
+[ -e "$etc/shunt.yaml" ] || put 640 scripts/package/shunt.yaml "$etc/shunt.yaml"
