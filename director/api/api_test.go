@@ -49,14 +49,14 @@ func newHandler(t *testing.T, dp director.Dataplane) *api.Handler {
 func serve(t *testing.T, h *api.Handler) *api.Client {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
-	l, err := api.Listen(socket)
+	l, err := api.Listen(socket, api.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1) // one value, sent once
 	go func() { done <- h.Run(ctx, l) }()
-	client := api.NewClient(socket)
+	client := api.NewSocketClient(socket)
 	t.Cleanup(func() {
 		client.Close()
 		cancel()

@@ -1,241 +1,164 @@
 package api
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Client speaks the API over the daemon's socket. Errors the daemon answers are
-// *Problem, as are those of reaching it. Safe for concurrent use.
+// Client speaks the API: it is the generated RawClient with answers decoded.
+// Errors the daemon answers are *Problem, as are those of reaching it. Safe for
+// concurrent use.
 type Client struct {
-	socket string
-	http   http.Client
+	raw    *RawClient
+	http   *http.Client
+	where  string // for errors: the socket or the URL
+	socket bool
 }
 
-// NewClient returns a client for the socket; nothing is opened yet.
-func NewClient(socket string) *Client {
+// NewSocketClient returns a client for the daemon's socket; nothing is opened
+// yet.
+func NewSocketClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+	c := newClient("http://shunt", socket, &http.Transport{DialContext: dial})
+	c.socket = true
+	return c
+}
+
+// TLSClientOptions say how a daemon is reached over TLS. The files are PEM.
+type TLSClientOptions struct {
+	Server      string // https://director.example.org:9443
+	CA          string // file of the CA that signed the daemon's certificate; empty: the system's
+	Certificate string // file of the client certificate; empty: none
+	Key         string // file of its key; empty: in Certificate
+	TokenFile   string // file that holds a token; empty: none
+}
+
+// NewTLSClient returns a client for a daemon that listens on TLS; nothing is
+// opened yet but the files, which are read.
+func NewTLSClient(opts TLSClientOptions) (*Client, error) {
+	where, err := url.Parse(opts.Server)
+	if err != nil || where.Scheme != "https" || where.Host == "" {
+		return nil, fmt.Errorf("server %q is not a URL such as https://director.example.org:9443", opts.Server)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	if opts.CA != "" {
+		if config.RootCAs, err = readPool(opts.CA); err != nil {
+			return nil, err
+		}
+	}
+	if opts.Certificate != "" {
+		key := opts.Key
+		if key == "" {
+			key = opts.Certificate
+		}
+		pair, err := tls.LoadX509KeyPair(opts.Certificate, key)
+		if err != nil {
+			return nil, fmt.Errorf("read the client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	c := newClient(where.Scheme+"://"+where.Host, opts.Server, &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment})
+	if opts.TokenFile != "" {
+		text, err := os.ReadFile(opts.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the token: %w", err)
+		}
+		c.raw.RequestEditors = append(c.raw.RequestEditors, func(_ context.Context, r *http.Request) error {
+			r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(text)))
+			return nil
+		})
+	}
+	return c, nil
+}
+
+func newClient(server, where string, transport *http.Transport) *Client {
+	caller := &http.Client{
+		Transport: transport,
+		// The API has no redirects: what sends one is no shuntd.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return &Client{raw: &RawClient{Server: server + "/", Client: caller}, http: caller, where: where}
+}
+
+// readPool reads the certificates of a CA.
+func readPool(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("read the CA: %s has no certificate in PEM", file)
+	}
+	return pool, nil
 }
 
 // Close releases idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Status says how the daemon and its data plane are.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	return get[Status](ctx, c, "/v1/status")
-}
-
-// Stats reads all counters.
-func (c *Client) Stats(ctx context.Context) (Stats, error) {
-	return get[Stats](ctx, c, "/v1/stats")
-}
-
-// Services lists all services.
-func (c *Client) Services(ctx context.Context) ([]Service, error) {
-	list, err := get[ServiceList](ctx, c, "/v1/services")
-	return list.Services, err
-}
-
-// Service reads the service with the URL or name.
-func (c *Client) Service(ctx context.Context, ref string) (Service, error) {
-	return get[Service](ctx, c, servicePath(ref))
-}
-
-// AddService adds a service.
-func (c *Client) AddService(ctx context.Context, s ServiceConfig) error {
-	return c.do(ctx, http.MethodPost, "/v1/services", s, nil)
-}
-
-// EditService changes what the edit names.
-func (c *Client) EditService(ctx context.Context, ref string, edit ServiceEdit) error {
-	return c.do(ctx, http.MethodPatch, servicePath(ref), edit, nil)
-}
-
-// RemoveService removes a service with its servers.
-func (c *Client) RemoveService(ctx context.Context, ref string) error {
-	return c.do(ctx, http.MethodDelete, servicePath(ref), nil, nil)
-}
-
-// AddServer adds a server to the service.
-func (c *Client) AddServer(ctx context.Context, ref string, s ServerConfig) error {
-	return c.do(ctx, http.MethodPost, servicePath(ref)+"/servers", s, nil)
-}
-
-// EditServer changes what the edit names.
-func (c *Client) EditServer(ctx context.Context, ref, address string, edit ServerEdit) error {
-	return c.do(ctx, http.MethodPatch, servicePath(ref)+"/servers/"+segment(address), edit, nil)
-}
-
-// RemoveServer removes a server from the service.
-func (c *Client) RemoveServer(ctx context.Context, ref, address string) error {
-	return c.do(ctx, http.MethodDelete, servicePath(ref)+"/servers/"+segment(address), nil, nil)
-}
-
-// ConnectionQuery selects connections; empty fields match everything.
-type ConnectionQuery struct {
-	Service string // URL or name
-	Server  string // address and port
-	Client  string // address or prefix
-	Limit   uint64 // 0: all
-}
-
-// Connections streams the connections that match. A walk that breaks off ends
-// with an error.
-func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[Connection, error] {
-	return func(yield func(Connection, error) bool) {
-		body, err := c.send(ctx, http.MethodGet, "/v1/connections"+q.encode(), nil)
-		if err != nil {
-			yield(Connection{}, err)
-			return
+// as returns a function that decodes an answer of the RawClient. Fields that
+// this version does not know are passed over: the daemon may be newer.
+func as[T any](c *Client) func(*http.Response, error) (T, error) {
+	return func(answer *http.Response, err error) (T, error) {
+		var v T
+		if err := c.check(answer, err); err != nil {
+			return v, err
 		}
-		defer func() { _ = body.Close() }()
-		for lines := json.NewDecoder(body); ; {
-			var line connectionLine
-			switch err := lines.Decode(&line); {
-			case errors.Is(err, io.EOF):
-				return
-			case err != nil:
-				yield(Connection{}, fmt.Errorf("read the list of connections: %w", err))
-				return
-			case line.Problem != nil:
-				yield(Connection{}, line.Problem)
-				return
-			case line.Connection != nil && !yield(*line.Connection, nil):
-				return
-			}
+		defer func() { _ = answer.Body.Close() }()
+		if err := json.NewDecoder(answer.Body).Decode(&v); err != nil {
+			return v, fmt.Errorf("read the daemon's answer: %w", err)
 		}
+		return v, nil
 	}
 }
 
-// CountConnections counts the connections that match; Limit is not looked at.
-func (c *Client) CountConnections(ctx context.Context, q ConnectionQuery) (uint64, error) {
-	q.Limit = 0
-	count, err := get[ConnectionCount](ctx, c, "/v1/connections/count"+q.encode())
-	return count.Count, err
-}
-
-// Timeouts reads the connection timeouts.
-func (c *Client) Timeouts(ctx context.Context) (Timeouts, error) {
-	return get[Timeouts](ctx, c, "/v1/timeouts")
-}
-
-// EditTimeouts changes what the edit names.
-func (c *Client) EditTimeouts(ctx context.Context, edit TimeoutsEdit) error {
-	return c.do(ctx, http.MethodPatch, "/v1/timeouts", edit, nil)
-}
-
-// Detach takes the data plane off the host and ends the daemon.
-func (c *Client) Detach(ctx context.Context) error {
-	return c.do(ctx, http.MethodPost, "/v1/detach", nil, nil)
-}
-
-func get[T any](ctx context.Context, c *Client, path string) (T, error) {
-	var v T
-	return v, c.do(ctx, http.MethodGet, path, nil, &v)
-}
-
-// do sends a request and decodes the answer into v unless that is nil. Fields
-// that this version does not know are passed over: the daemon may be newer.
-func (c *Client) do(ctx context.Context, method, path string, body, v any) error {
-	answer, err := c.send(ctx, method, path, body)
+// check returns nil for a successful answer, whose body the caller closes.
+func (c *Client) check(answer *http.Response, err error) error {
 	if err != nil {
-		return err
-	}
-	defer func() { _ = answer.Close() }()
-	if v == nil {
-		return nil
-	}
-	if err := json.NewDecoder(answer).Decode(v); err != nil {
-		return fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	return nil
-}
-
-// send returns the body of a successful answer, which the caller closes.
-func (c *Client) send(ctx context.Context, method, path string, body any) (io.ReadCloser, error) {
-	var content io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, fmt.Errorf("encode the request: %w", err)
-		}
-		content = bytes.NewReader(text)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://shunt"+path, content)
-	if err != nil {
-		return nil, err
-	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	answer, err := c.http.Do(request)
-	if err != nil {
-		return nil, c.unreachable(err)
+		return c.unreachable(err)
 	}
 	if answer.StatusCode < 300 {
-		return answer.Body, nil
+		return nil
 	}
 	defer func() { _ = answer.Body.Close() }()
 	var problem Problem
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxBody)).Decode(&problem); err != nil || problem.Detail == "" {
-		return nil, fmt.Errorf("the daemon on %s answers %s: is it a shuntd?", c.socket, answer.Status)
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxEdit)).Decode(&problem); err != nil || problem.Detail == "" {
+		return fmt.Errorf("the daemon on %s answers %s: is it a shuntd?", c.where, answer.Status)
 	}
-	return nil, &problem
+	return &problem
 }
 
 // unreachable says why the daemon could not be asked, and what to do.
 func (c *Client) unreachable(err error) error {
+	if _, ok := errors.AsType[*Problem](err); ok {
+		return err
+	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+	case c.socket && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)):
 		return newProblem(http.StatusServiceUnavailable, "not-running",
-			fmt.Sprintf("shuntd is not running: nothing answers on %s", c.socket),
+			fmt.Sprintf("shuntd is not running: nothing answers on %s", c.where),
 			"start it with `shuntd --config FILE`; another socket is given by --socket")
-	case errors.Is(err, fs.ErrPermission):
+	case c.socket && errors.Is(err, fs.ErrPermission):
 		return newProblem(http.StatusForbidden, "permission",
-			fmt.Sprintf("open %s: permission denied", c.socket), "you must be root: try sudo")
+			fmt.Sprintf("open %s: permission denied", c.where), "you must be root, or in the socket's group: try sudo")
 	}
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // the URL is made up: it would only confuse
 	}
-	return fmt.Errorf("ask shuntd on %s: %w", c.socket, err)
-}
-
-func (q ConnectionQuery) encode() string {
-	values := url.Values{}
-	for name, value := range map[string]string{"service": q.Service, "server": q.Server, "client": q.Client} {
-		if value != "" {
-			values.Set(name, value)
-		}
-	}
-	if q.Limit > 0 {
-		values.Set("limit", strconv.FormatUint(q.Limit, 10))
-	}
-	if len(values) == 0 {
-		return ""
-	}
-	return "?" + values.Encode()
-}
-
-func servicePath(ref string) string { return "/v1/services/" + segment(ref) }
-
-// segment escapes text as one path segment, dots included: "." and ".." alone
-// would be resolved away.
-func segment(text string) string {
-	return strings.ReplaceAll(url.PathEscape(text), ".", "%2E")
+	return fmt.Errorf("ask shuntd on %s: %w", c.where, err)
 }

@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// maxBody is the largest request body accepted.
-const maxBody = 1 << 20
+// maxEdit is the largest body of a single edit.
+const maxEdit = 1 << 20
 
 // readBody decodes the request's body into v: one JSON object of at most
-// maxBody bytes, no unknown fields, nothing after it.
+// maxEdit bytes, no unknown fields, nothing after it.
 func readBody(w http.ResponseWriter, r *http.Request, v any) error {
 	if t := r.Header.Get("Content-Type"); t != "" {
 		media, _, err := mime.ParseMediaType(t)
@@ -25,10 +25,10 @@ func readBody(w http.ResponseWriter, r *http.Request, v any) error {
 				fmt.Sprintf("request body: content type %q is not supported", t), "send application/json")
 		}
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEdit))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return newProblem(http.StatusRequestEntityTooLarge, "too-large",
-			fmt.Sprintf("request body: larger than %d bytes", maxBody), "")
+			fmt.Sprintf("request body: larger than %d bytes", maxEdit), "")
 	}
 	if err != nil {
 		return newProblem(http.StatusBadRequest, "bad-request", fmt.Sprintf("request body: %v", err), "")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/event"
 )
 
 // Options say what the handler tells about the daemon around it.
@@ -24,7 +25,20 @@ type Options struct {
 	// Detached is called once the caller of a successful detach has its answer:
 	// the daemon is to end.
 	Detached func()
-	Log      *slog.Logger // nil: slog.Default()
+	// Reload reads the configuration file again and applies it. Nil: POST
+	// /v1/reload is not supported.
+	Reload func(context.Context, director.Request) (director.Outcome, error)
+	// Doctor inspects the host. Nil: GET /v1/doctor is not supported.
+	Doctor func(context.Context) ([]Finding, error)
+	// Ready returns why the daemon is not ready; nil if it is. Nil: it is ready
+	// as soon as the director is started.
+	Ready func() error
+	// Metrics answers GET /metrics. Nil: it is not supported.
+	Metrics http.Handler
+	// Events is the stream the director publishes to: the API shows it, wakes
+	// its streams by it and publishes refused callers. Nil: there are none.
+	Events *event.Stream
+	Log    *slog.Logger // nil: slog.Default()
 }
 
 func (o Options) withDefaults() Options {

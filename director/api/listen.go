@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,36 +26,65 @@ var ErrInUse = errors.New("another shuntd is running")
 // (kernel: include/uapi/linux/un.h, UNIX_PATH_MAX less the final zero).
 const maxSocketPath = 107
 
-// Listen opens the control socket, readable and writable by its owner alone. A
-// missing folder is made with mode 0700; an existing one must not let others
-// replace the socket. A lock file beside the socket keeps a second daemon away
-// even while the first is too busy to answer; a socket left by a dead daemon is
-// removed. Closing the listener removes the socket.
-func Listen(path string) (net.Listener, error) {
+// ListenOptions say who may open the control socket besides its owner.
+type ListenOptions struct {
+	// Group is the name or number of a group whose members may: as operators.
+	// Empty: nobody.
+	Group string
+}
+
+// Listen opens the control socket, readable and writable by its owner, and by
+// the group if there is one. A missing folder is made, with mode 0700 or, for
+// the group, 0710; an existing one must let the group through and must not let
+// others replace the socket. A lock file beside the socket keeps a second
+// daemon away even while the first is too busy to answer; a socket left by a
+// dead daemon is removed. Closing the listener removes the socket.
+func Listen(path string, opts ListenOptions) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listen on %s: the path is %d bytes long, a socket's can have %d", path, len(path), maxSocketPath)
 	}
-	if err := prepareFolder(filepath.Dir(path)); err != nil {
+	group, err := opts.group()
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := prepareFolder(filepath.Dir(path), group); err != nil {
 		return nil, err
 	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
 		return nil, err
 	}
-	l, err := listenLocked(path)
+	l, err := listenLocked(path, group)
 	if err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
-	return &socket{UnixListener: l, path: path, lock: lock}, nil
+	return &socket{UnixListener: l, path: path, lock: lock, grouped: group != noGroup}, nil
+}
+
+// noGroup is the number that changes nothing (chown(2)).
+const noGroup = -1
+
+func (o ListenOptions) group() (int, error) {
+	if o.Group == "" {
+		return noGroup, nil
+	}
+	found, err := user.LookupGroup(o.Group)
+	if err != nil {
+		if found, err = user.LookupGroupId(o.Group); err != nil {
+			return noGroup, fmt.Errorf("there is no group %q", o.Group)
+		}
+	}
+	return strconv.Atoi(found.Gid)
 }
 
 // socket is a listener that takes its file and its lock away with it.
 type socket struct {
 	*net.UnixListener
-	path string
-	lock *os.File
-	once sync.Once
+	path    string
+	lock    *os.File
+	grouped bool // members of a group may open it
+	once    sync.Once
 }
 
 // Close removes the socket's file while the lock still makes it ours.
@@ -66,11 +98,14 @@ func (s *socket) Close() error {
 	return err
 }
 
-func prepareFolder(folder string) error {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return fmt.Errorf("make the socket's folder: %w", err)
-	}
+func prepareFolder(folder string, group int) error {
 	info, err := os.Stat(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeFolder(folder, group); err != nil {
+			return fmt.Errorf("make the socket's folder: %w", err)
+		}
+		info, err = os.Stat(folder)
+	}
 	if err != nil {
 		return fmt.Errorf("look at the socket's folder: %w", err)
 	}
@@ -78,7 +113,24 @@ func prepareFolder(folder string) error {
 		return fmt.Errorf("socket folder %s has mode %#o: others could replace the socket; chmod 0700 it",
 			folder, info.Mode().Perm())
 	}
+	if group == noGroup || info.Mode().Perm()&0o001 != 0 {
+		return nil
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && (int(owner.Gid) != group || info.Mode().Perm()&0o010 == 0) {
+		return fmt.Errorf("socket folder %s has mode %#o and group %d: group %d could not reach the socket; chgrp %d %s && chmod 0710 %s",
+			folder, info.Mode().Perm(), owner.Gid, group, group, folder, folder)
+	}
 	return nil
+}
+
+func makeFolder(folder string, group int) error {
+	if err := os.MkdirAll(folder, 0o700); err != nil || group == noGroup {
+		return err
+	}
+	if err := os.Chown(folder, -1, group); err != nil {
+		return err
+	}
+	return os.Chmod(folder, 0o710)
 }
 
 func lockFile(path string) (*os.File, error) {
@@ -96,7 +148,7 @@ func lockFile(path string) (*os.File, error) {
 	return lock, nil
 }
 
-func listenLocked(path string) (*net.UnixListener, error) {
+func listenLocked(path string, group int) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
@@ -110,11 +162,23 @@ func listenLocked(path string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	l.SetUnlinkOnClose(false) // Close does, once
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := admit(path, group); err != nil {
 		_ = l.Close()
+		_ = os.Remove(path)
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return l, nil
+}
+
+// admit lets the owner, and the group if there is one, open the socket.
+func admit(path string, group int) error {
+	if group == noGroup {
+		return os.Chmod(path, 0o600)
+	}
+	if err := os.Chown(path, -1, group); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o660)
 }
 
 // removeStale removes a socket that nobody answers on, and nothing else.

@@ -19,7 +19,7 @@ import (
 func TestListen(t *testing.T) {
 	t.Run("folder_and_socket_are_the_owners_alone", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "run", "s")
-		l, err := api.Listen(path)
+		l, err := api.Listen(path, api.ListenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,17 +38,17 @@ func TestListen(t *testing.T) {
 	})
 	t.Run("a_second_daemon_is_refused", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "s")
-		l, err := api.Listen(path)
+		l, err := api.Listen(path, api.ListenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := api.Listen(path); !errors.Is(err, api.ErrInUse) {
+		if _, err := api.Listen(path, api.ListenOptions{}); !errors.Is(err, api.ErrInUse) {
 			t.Errorf("error %v", err)
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		again, err := api.Listen(path)
+		again, err := api.Listen(path, api.ListenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func TestListen(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer other.Close()
-		if _, err := api.Listen(path); !errors.Is(err, api.ErrInUse) {
+		if _, err := api.Listen(path, api.ListenOptions{}); !errors.Is(err, api.ErrInUse) {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -73,7 +73,7 @@ func TestListen(t *testing.T) {
 		}
 		dead.SetUnlinkOnClose(false)
 		_ = dead.Close()
-		l, err := api.Listen(path)
+		l, err := api.Listen(path, api.ListenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestListen(t *testing.T) {
 		if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := api.Listen(path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		if _, err := api.Listen(path, api.ListenOptions{}); err == nil || !strings.Contains(err.Error(), "not a socket") {
 			t.Errorf("error %v", err)
 		}
 		if text, _ := os.ReadFile(path); string(text) != "precious" {
@@ -96,12 +96,12 @@ func TestListen(t *testing.T) {
 		if err := os.Chmod(folder, 0o777); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := api.Listen(filepath.Join(folder, "s")); err == nil || !strings.Contains(err.Error(), "chmod 0700") {
+		if _, err := api.Listen(filepath.Join(folder, "s"), api.ListenOptions{}); err == nil || !strings.Contains(err.Error(), "chmod 0700") {
 			t.Errorf("error %v", err)
 		}
 	})
 	t.Run("a_path_too_long_is_named", func(t *testing.T) {
-		if _, err := api.Listen("/" + strings.Repeat("x", 107)); err == nil || !strings.Contains(err.Error(), "107") {
+		if _, err := api.Listen("/"+strings.Repeat("x", 107), api.ListenOptions{}); err == nil || !strings.Contains(err.Error(), "107") {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -118,7 +118,7 @@ func TestClient(t *testing.T) {
 		}
 	})
 	t.Run("says_that_no_daemon_runs", func(t *testing.T) {
-		_, err := api.NewClient(filepath.Join(t.TempDir(), "s")).Status(t.Context())
+		_, err := api.NewSocketClient(filepath.Join(t.TempDir(), "s")).Status(t.Context())
 		problem, ok := errors.AsType[*api.Problem](err)
 		if !ok || !strings.Contains(problem.Detail, "not running") || !strings.Contains(problem.Hint, "shuntd --config") {
 			t.Errorf("error %v", err)
@@ -133,7 +133,7 @@ func TestClient(t *testing.T) {
 		other := &http.Server{Handler: http.NotFoundHandler()}
 		done := make(chan error, 1) // one value, sent once
 		go func() { done <- other.Serve(l) }()
-		_, err = api.NewClient(path).Status(t.Context())
+		_, err = api.NewSocketClient(path).Status(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "is it a shuntd?") {
 			t.Errorf("error %v", err)
 		}

@@ -46,7 +46,7 @@ func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) error {
 		names[service.Key] = service.Name
 	}
 	model := Stats{
-		Services: []ServiceStats{}, Events: []Event{},
+		Services: []ServiceStats{}, PacketEvents: []PacketEvent{},
 		Tables: tableModels(stats.Table), Interfaces: interfaceModels(stats.Interfaces),
 	}
 	for _, service := range stats.Services {
@@ -62,7 +62,7 @@ func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) error {
 		model.Services = append(model.Services, m)
 	}
 	for _, event := range stats.PacketEvents {
-		model.Events = append(model.Events, Event{
+		model.PacketEvents = append(model.PacketEvents, PacketEvent{
 			Name: event.Name, Kind: string(event.Kind), Count: event.Count, Help: event.Help,
 		})
 	}

@@ -11,6 +11,9 @@ import (
 // problemType is the prefix of all problem types.
 const problemType = "urn:shunt:problem:"
 
+// notFoundHint says how to see what there is.
+const notFoundHint = "`shunt service list` and `shunt server list` show what there is"
+
 // newProblem returns a problem whose title is the status' text.
 func newProblem(status int, kind, detail, hint string) *Problem {
 	return &Problem{
@@ -38,7 +41,7 @@ func problemOf(err error) *Problem {
 			"change it with `shunt service edit` or `shunt server edit`")
 	case errors.Is(err, director.ErrNotFound):
 		return newProblem(http.StatusNotFound, "not-found", detail,
-			"`shunt service list` and `shunt server list` show what there is")
+			notFoundHint)
 	case errors.Is(err, director.ErrUnsupported):
 		return newProblem(http.StatusNotImplemented, "unsupported", detail, "")
 	case errors.Is(err, director.ErrFull):

@@ -1,0 +1,237 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Terms are what every change says besides what it changes.
+type Terms struct {
+	Why      string // for the history; may be empty
+	Revision uint64 // the revision it is made against; 0: whatever is newest
+	Force    bool   // remove more than the guard allows; Apply, Rollback and Reload
+}
+
+func (t Terms) match() *string {
+	if t.Revision == 0 {
+		return nil
+	}
+	return new(etag(t.Revision))
+}
+
+func (t Terms) why() *string { return given(t.Why) }
+
+func (t Terms) force() *bool { return given(t.Force) }
+
+// given returns nil for the zero value: a parameter that is left out.
+func given[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// maxPage is the largest page of a list.
+const maxPage = 1000
+
+// etag writes a revision as ETag and If-Match have it.
+func etag(revision uint64) string { return `"` + strconv.FormatUint(revision, 10) + `"` }
+
+// Status says how the daemon and its data plane are.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return as[Status](c)(c.raw.GetStatus(ctx))
+}
+
+// Stats reads all counters.
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	return as[Stats](c)(c.raw.GetStats(ctx))
+}
+
+// Drift says where the kernel differs from what is desired.
+func (c *Client) Drift(ctx context.Context) (Drift, error) {
+	return as[Drift](c)(c.raw.GetDrift(ctx))
+}
+
+// Services lists all services, foreign ones too, a page at a time.
+func (c *Client) Services(ctx context.Context) ([]Service, error) {
+	all := []Service{}
+	for after := ""; ; {
+		page, err := as[ServiceList](c)(c.raw.ListServices(ctx, &ListServicesParams{Limit: new(maxPage), After: given(after)}))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Services...)
+		if after = page.Next; after == "" {
+			return all, nil
+		}
+	}
+}
+
+// Service reads the service with the URL or name.
+func (c *Client) Service(ctx context.Context, ref string) (Service, error) {
+	return as[Service](c)(segments{ref}.ask(func() (*http.Response, error) { return c.raw.GetService(ctx, ref) }))
+}
+
+// AddService adds a service with its servers.
+func (c *Client) AddService(ctx context.Context, s ServiceConfig, t Terms) (Outcome, error) {
+	return as[Outcome](c)(c.raw.AddService(ctx, &AddServiceParams{IfMatch: t.match(), ShuntWhy: t.why()}, s))
+}
+
+// EditService changes what the edit names.
+func (c *Client) EditService(ctx context.Context, ref string, edit ServiceEdit, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref}.ask(func() (*http.Response, error) {
+		return c.raw.EditService(ctx, ref, &EditServiceParams{IfMatch: t.match(), ShuntWhy: t.why()}, edit)
+	}))
+}
+
+// RemoveService removes a service with its servers.
+func (c *Client) RemoveService(ctx context.Context, ref string, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref}.ask(func() (*http.Response, error) {
+		return c.raw.RemoveService(ctx, ref, &RemoveServiceParams{IfMatch: t.match(), ShuntWhy: t.why()})
+	}))
+}
+
+// AdoptService makes the foreign service with the URL Shunt's.
+func (c *Client) AdoptService(ctx context.Context, listen string, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{listen}.ask(func() (*http.Response, error) {
+		return c.raw.AdoptService(ctx, listen, &AdoptServiceParams{IfMatch: t.match(), ShuntWhy: t.why()})
+	}))
+}
+
+// AddServer adds a server to the service.
+func (c *Client) AddServer(ctx context.Context, ref string, s ServerConfig, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref}.ask(func() (*http.Response, error) {
+		return c.raw.AddServer(ctx, ref, &AddServerParams{IfMatch: t.match(), ShuntWhy: t.why()}, s)
+	}))
+}
+
+// EditServer changes what the edit names.
+func (c *Client) EditServer(ctx context.Context, ref, address string, edit ServerEdit, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref, address}.ask(func() (*http.Response, error) {
+		return c.raw.EditServer(ctx, ref, address, &EditServerParams{IfMatch: t.match(), ShuntWhy: t.why()}, edit)
+	}))
+}
+
+// RemoveServer removes a server from the service.
+func (c *Client) RemoveServer(ctx context.Context, ref, address string, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref, address}.ask(func() (*http.Response, error) {
+		return c.raw.RemoveServer(ctx, ref, address, &RemoveServerParams{IfMatch: t.match(), ShuntWhy: t.why()})
+	}))
+}
+
+// Timeouts reads the connection timeouts.
+func (c *Client) Timeouts(ctx context.Context) (Timeouts, error) {
+	return as[Timeouts](c)(c.raw.GetTimeouts(ctx))
+}
+
+// EditTimeouts changes what the edit names.
+func (c *Client) EditTimeouts(ctx context.Context, edit TimeoutsEdit, t Terms) (Outcome, error) {
+	return as[Outcome](c)(c.raw.EditTimeouts(ctx, &EditTimeoutsParams{IfMatch: t.match(), ShuntWhy: t.why()}, edit))
+}
+
+// Configuration reads everything that is desired, and the revision it is of.
+func (c *Client) Configuration(ctx context.Context) (Configuration, uint64, error) {
+	answer, err := c.raw.GetConfiguration(ctx)
+	configuration, err := as[Configuration](c)(answer, err)
+	if err != nil {
+		return configuration, 0, err
+	}
+	revision, err := strconv.ParseUint(strings.Trim(answer.Header.Get("ETag"), `"`), 10, 64)
+	if err != nil {
+		return configuration, 0, fmt.Errorf("read the daemon's answer: ETag: %w", err)
+	}
+	return configuration, revision, nil
+}
+
+// Apply makes the configuration what is desired.
+func (c *Client) Apply(ctx context.Context, configuration Configuration, t Terms) (Outcome, error) {
+	p := &ApplyConfigurationParams{IfMatch: t.match(), ShuntWhy: t.why(), Force: t.force()}
+	return as[Outcome](c)(c.raw.ApplyConfiguration(ctx, p, configuration))
+}
+
+// Plan says what Apply would do.
+func (c *Client) Plan(ctx context.Context, configuration Configuration) (Plan, error) {
+	return as[Plan](c)(c.raw.MakePlan(ctx, configuration))
+}
+
+// Revisions yields the history, newest first, reading a page at a time.
+func (c *Client) Revisions(ctx context.Context) iter.Seq2[RevisionInfo, error] {
+	return func(yield func(RevisionInfo, error) bool) {
+		for before := uint64(0); ; {
+			page, err := as[RevisionList](c)(c.raw.ListRevisions(ctx, &ListRevisionsParams{Before: given(before)}))
+			if err != nil {
+				yield(RevisionInfo{}, err)
+				return
+			}
+			for _, revision := range page.Revisions {
+				if !yield(revision, nil) {
+					return
+				}
+			}
+			if before = page.Next; before == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Revision reads a revision with its configuration.
+func (c *Client) Revision(ctx context.Context, number uint64) (Revision, error) {
+	return as[Revision](c)(c.raw.GetRevision(ctx, number))
+}
+
+// Diff returns the steps from one revision to another; to 0 stands for what a
+// rollback to the revision would do now.
+func (c *Client) Diff(ctx context.Context, number, to uint64) (Plan, error) {
+	return as[Plan](c)(c.raw.DiffRevisions(ctx, number, &DiffRevisionsParams{To: given(to)}))
+}
+
+// Rollback makes an earlier revision what is desired.
+func (c *Client) Rollback(ctx context.Context, number uint64, t Terms) (Outcome, error) {
+	p := &RollbackParams{IfMatch: t.match(), ShuntWhy: t.why(), Force: t.force()}
+	return as[Outcome](c)(c.raw.Rollback(ctx, number, p))
+}
+
+// Doctor inspects the daemon's host.
+func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
+	report, err := as[DoctorReport](c)(c.raw.GetDoctor(ctx))
+	return report.Findings, err
+}
+
+// Reload makes the daemon read its configuration file again and apply it.
+func (c *Client) Reload(ctx context.Context, t Terms) (Outcome, error) {
+	p := &ReloadParams{IfMatch: t.match(), ShuntWhy: t.why(), Force: t.force()}
+	return as[Outcome](c)(c.raw.Reload(ctx, p))
+}
+
+// Detach takes the data plane off the host and ends the daemon.
+func (c *Client) Detach(ctx context.Context) error {
+	answer, err := c.raw.Detach(ctx)
+	if err := c.check(answer, err); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	_ = answer.Body.Close()
+	return err
+}
+
+// segments are texts that a path has as one segment each.
+type segments []string
+
+// ask calls the function unless a path could not carry the segments: "." and
+// ".." would be resolved away, and nothing has such a name.
+func (s segments) ask(call func() (*http.Response, error)) (*http.Response, error) {
+	for _, text := range s {
+		if slices.Contains([]string{"", ".", ".."}, text) {
+			return nil, newProblem(http.StatusNotFound, "not-found", fmt.Sprintf("%q: not found", text), notFoundHint)
+		}
+	}
+	return call()
+}
