@@ -75,10 +75,17 @@ func newRig(fake *directortest.Fake, store *directortest.Store) *rig {
 	if store == nil {
 		store = new(directortest.Store)
 	}
+	r := &rig{fake: fake, store: store}
+	return r.over(fake, store)
+}
+
+// over returns a director that is not started over a data plane and a store,
+// which stand before the fakes.
+func (r *rig) over(dp director.Dataplane, store director.Store) *rig {
 	log := slog.New(slog.DiscardHandler)
-	r := &rig{fake: fake, store: store, events: event.NewStream(log, 0)}
-	r.Director = director.New(fake, store, director.Options{Log: log, Events: r.events})
-	return r
+	events := event.NewStream(log, 0)
+	d := director.New(dp, store, director.Options{Log: log, Events: events})
+	return &rig{Director: d, fake: r.fake, store: r.store, events: events}
 }
 
 // start returns a started director with the services at revision 1; what led
