@@ -21,7 +21,8 @@ import (
 //
 // info and state are JSON, the state deflated if flagDeflated is set. The sum is
 // the SHA-256 of the number (8 bytes, big endian) and of the whole record without
-// the sum itself. Whatever changes in the JSON raises the version.
+// the sum itself, in this version and all later ones: so a flipped bit is told
+// from a newer version. Whatever changes in the JSON raises the version.
 const (
 	recordVersion = 1
 
@@ -54,24 +55,7 @@ type record struct {
 	info   []byte
 	state  []byte
 	packed bool // the state is deflated
-}
-
-// NewerError says that a record is of a version this program does not know.
-type NewerError struct {
-	Revision uint64
-	Version  int
-}
-
-// Error says what to do about it.
-func (e *NewerError) Error() string {
-	return fmt.Sprintf("revision %d: record version %d: a newer shunt wrote it, this one reads up to %d: run that version", e.Revision, e.Version, recordVersion)
-}
-
-// errDamaged is the cause of whatever is wrong with bytes that were read.
-var errDamaged = errors.New("damaged")
-
-func damaged(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", errDamaged, fmt.Sprintf(format, args...))
+	size   int  // of the whole, in bytes
 }
 
 type infoJSON struct {
@@ -82,23 +66,28 @@ type infoJSON struct {
 	Action string    `json:"action,omitempty"`
 }
 
-// seal encodes a record and returns it with its sum.
-func seal(info director.RevisionInfo, state stateJSON, full bool, prev sum) ([]byte, sum, error) {
+// kind says what the state of a record is.
+type kind byte
+
+const (
+	difference kind = 0
+	wholeState kind = flagFull
+)
+
+// seal encodes a record.
+func seal(info director.RevisionInfo, state stateJSON, kind kind, prev sum) ([]byte, error) {
 	infoBytes, err := json.Marshal(infoJSON(info))
 	if err != nil {
-		return nil, sum{}, fmt.Errorf("encode who and why: %w", err)
+		return nil, fmt.Errorf("encode who and why: %w", err)
 	}
 	body, err := json.Marshal(state)
 	if err != nil {
-		return nil, sum{}, fmt.Errorf("encode the state: %w", err)
+		return nil, fmt.Errorf("encode the state: %w", err)
 	}
-	var flags byte
-	if full {
-		flags |= flagFull
-	}
+	flags := byte(kind)
 	if len(body) >= deflateFrom {
 		if body, err = deflate(body); err != nil {
-			return nil, sum{}, fmt.Errorf("compress the state: %w", err)
+			return nil, fmt.Errorf("compress the state: %w", err)
 		}
 		flags |= flagDeflated
 	}
@@ -111,7 +100,7 @@ func seal(info director.RevisionInfo, state stateJSON, full bool, prev sum) ([]b
 	data = append(data, body...)
 	own := sumOf(info.Number, data)
 	copy(data[sumOffset:], own[:])
-	return data, own, nil
+	return data, nil
 }
 
 func sumOf(number uint64, data []byte) (s sum) {
@@ -126,25 +115,23 @@ func sumOf(number uint64, data []byte) (s sum) {
 // unseal checks the record that is kept under the number. What it returns shares
 // data's memory. The error wraps errDamaged or is a *NewerError.
 func unseal(number uint64, data []byte) (record, error) {
-	if len(data) == 0 {
-		return record{}, damaged("revision %d: an empty record", number)
-	}
-	if data[0] > recordVersion {
-		return record{}, &NewerError{Revision: number, Version: int(data[0])}
-	}
-	if data[0] == 0 || len(data) < infoOffset {
+	if len(data) < infoOffset {
 		return record{}, damaged("revision %d: %d bytes are no record", number, len(data))
 	}
 	r := record{
 		number: number, full: data[1]&flagFull != 0, packed: data[1]&flagDeflated != 0,
+		size: len(data),
 		prev: sum(data[prevOffset:sumOffset]), sum: sum(data[sumOffset:infoOffset]),
 	}
 	if sumOf(number, data) != r.sum {
 		return record{}, damaged("revision %d: the checksum does not match", number)
 	}
 	// Beyond this point it is what some shunt wrote.
+	if data[0] > recordVersion {
+		return record{}, &NewerError{Revision: number, Version: int(data[0])}
+	}
 	length := binary.BigEndian.Uint32(data[2:prevOffset])
-	if data[1]&^knownFlags != 0 || uint64(length) > uint64(len(data)-infoOffset) {
+	if data[0] == 0 || data[1]&^knownFlags != 0 || uint64(length) > uint64(len(data)-infoOffset) {
 		return record{}, damaged("revision %d: the head of the record makes no sense", number)
 	}
 	r.info, r.state = data[infoOffset:infoOffset+length], data[infoOffset+length:]
@@ -206,3 +193,6 @@ func deflate(data []byte) ([]byte, error) {
 }
 
 func numberKey(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
+
+// keyNumber is the number of a key of 8 bytes.
+func keyNumber(key []byte) uint64 { return binary.BigEndian.Uint64(key) }

@@ -2,15 +2,13 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
-	"time"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/shunt-lb/shunt/director"
 )
@@ -18,20 +16,16 @@ import (
 // Options are the parameters of a Store; zero values mean the defaults.
 type Options struct {
 	Log *slog.Logger // nil: slog.Default()
-	// Repaired is called, from Open, Intend or Append, when a copy was repaired.
+	// Repaired is called, from Open, Intend or Append, after a copy was made anew
+	// because it was damaged, missing or old. It must not call the store.
 	Repaired func(message string)
-	// Keep is how many revisions are kept at least. Default 10000.
+	// Keep is how many revisions are kept at least; up to 63 more are, because
+	// they go when a later one is whole. Default DefaultKeep.
 	Keep int
 }
 
 // DefaultKeep is the number of revisions kept.
 const DefaultKeep = 10000
-
-// snapshotEvery is after how many revisions the state is written whole again. It
-// bounds what reading a revision costs.
-const snapshotEvery = 64
-
-const lockTimeout = 100 * time.Millisecond
 
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
@@ -46,228 +40,105 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// copies is the number of files, each with everything in it.
+const copies = 2
+
+var fileNames = [copies]string{"state.db", "state.copy.db"}
+
 // Store is a director.Store in a folder. It is safe for concurrent use.
 type Store struct {
 	opts Options
-	db   *bbolt.DB
+	dir  *os.File // the folder, locked
 
-	mu       sync.RWMutex
-	head     director.Revision // its state is never changed; number 0: none
+	mu       sync.Mutex // one transaction at a time
+	closed   bool
+	replicas [copies]*replica // written in this order
+	// clean says that both files are open and hold what was acknowledged, and no
+	// more. If not, the next write begins by making it so.
+	clean bool
+
+	// head is the newest revision. Its state's memory is never written again, and
+	// shared with the states before and after it.
+	head     director.Revision // number 0: none
 	headSum  sum
-	sinceAll int // revisions since the last whole one
-	allSize  int // bytes of that
+	whole    uint64 // the newest revision that is kept whole
+	size     int    // of that, in bytes on disk
 	intended []director.ServiceKey
 }
 
 var _ director.Store = (*Store)(nil)
 
-var (
-	revisionsBucket = []byte("revisions")
-	intendedBucket  = []byte("intended")
-)
-
-// Open opens the store in the folder, which is made if it is missing.
+// Open opens the store in the folder, and repairs it if need be. A missing folder
+// is made, with mode 0700, and an empty store in it. The error wraps ErrInUse if
+// another process has the store open, and is a *NewerError if a newer version
+// wrote it. Close it after use.
 func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
-	s := &Store{opts: opts.withDefaults()}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the store's folder: %w", err)
-	}
-	db, err := bbolt.Open(filepath.Join(dir, "state.db"), 0o600, &bbolt.Options{Timeout: lockTimeout})
+	s, err := open(ctx, dir, opts.withDefaults())
 	if err != nil {
-		return nil, fmt.Errorf("open the store in %s: %w", dir, err)
-	}
-	s.db = db
-	if err := s.read(); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("open the store in %s: %w", dir, err)
+		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	return s, nil
 }
 
-func (s *Store) read() error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		revisions, err := tx.CreateBucketIfNotExists(revisionsBucket)
-		if err != nil {
-			return err
-		}
-		intended, err := tx.CreateBucketIfNotExists(intendedBucket)
-		if err != nil {
-			return err
-		}
-		if err := intended.ForEach(func(k, _ []byte) error {
-			key, err := director.ParseServiceKey(string(k))
-			s.intended = append(s.intended, key)
-			return err
-		}); err != nil {
-			return err
-		}
-		last, data := revisions.Cursor().Last()
-		if last == nil {
-			return nil
-		}
-		number := binary.BigEndian.Uint64(last)
-		r, err := unseal(number, data)
-		if err != nil {
-			return err
-		}
-		s.head, err = readRevision(revisions, number)
-		s.headSum, s.sinceAll = r.sum, snapshotEvery
-		return err
-	})
+func open(ctx context.Context, path string, opts Options) (*Store, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: opts}
+	for i, name := range fileNames {
+		s.replicas[i] = &replica{path: filepath.Join(path, name)}
+	}
+	if s.dir, err = lockFolder(path); err != nil {
+		return nil, err
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	return s, nil
 }
 
-// Close ends the use of the store.
+// start settles and opens the files and reads the newest revision.
+func (s *Store) start(ctx context.Context) (err error) {
+	if s.intended, err = s.settle(ctx, nil); err != nil {
+		return err
+	}
+	for _, r := range s.replicas {
+		if err := r.open(); err != nil {
+			return err
+		}
+	}
+	s.clean = true
+	return s.readHead()
+}
+
+// Close ends the use of the store and lets another process have it.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.db.Close()
+	if s.closed {
+		return nil
+	}
+	if err := s.release(); err != nil {
+		return fmt.Errorf("close the store: %w", err)
+	}
+	return nil
 }
 
-// Load returns the newest revision and what was intended since.
+func (s *Store) release() error {
+	s.closed, s.clean = true, false
+	var errs []error
+	for _, r := range s.replicas {
+		errs = append(errs, r.close())
+	}
+	return errors.Join(append(errs, s.dir.Close())...)
+}
+
+// Load returns the newest revision and the keys intended since.
 func (s *Store) Load() (director.Revision, []director.ServiceKey, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	head := s.head
 	head.State = head.State.Clone()
-	return head, append([]director.ServiceKey(nil), s.intended...), nil
-}
-
-// Intend records the keys durably.
-func (s *Store) Intend(keys []director.ServiceKey) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		for _, key := range keys {
-			if err := tx.Bucket(intendedBucket).Put([]byte(key.String()), nil); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	s.intended = append(s.intended, keys...)
-	return nil
-}
-
-// Append keeps the revision and forgets what was intended.
-func (s *Store) Append(revision director.Revision) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if want := s.head.Number + 1; revision.Number != want {
-		return fmt.Errorf("keep revision %d: the next one is %d", revision.Number, want)
-	}
-	if err := sorted(revision.State); err != nil {
-		return fmt.Errorf("keep revision %d: %w", revision.Number, err)
-	}
-	change, state := diff(s.head.State, revision.State)
-	full := s.head.Number == 0 || s.sinceAll >= snapshotEvery-1
-	data, own, err := seal(revision.RevisionInfo, change, false, s.headSum)
-	if err == nil && (full || len(data) > s.allSize/2) {
-		full = true
-		data, own, err = seal(revision.RevisionInfo, encodeState(state), true, s.headSum)
-	}
-	if err != nil {
-		return fmt.Errorf("keep revision %d: %w", revision.Number, err)
-	}
-	err = s.db.Update(func(tx *bbolt.Tx) error {
-		if err := tx.DeleteBucket(intendedBucket); err != nil {
-			return err
-		}
-		if _, err := tx.CreateBucket(intendedBucket); err != nil {
-			return err
-		}
-		return tx.Bucket(revisionsBucket).Put(numberKey(revision.Number), data)
-	})
-	if err != nil {
-		return fmt.Errorf("keep revision %d: %w", revision.Number, err)
-	}
-	s.head = director.Revision{RevisionInfo: revision.RevisionInfo, State: state}
-	s.headSum, s.intended = own, nil
-	if s.sinceAll++; full {
-		s.sinceAll, s.allSize = 0, len(data)
-	}
-	return nil
-}
-
-// Revision reads a revision; director.ErrNotFound if there is none of the number.
-func (s *Store) Revision(number uint64) (director.Revision, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if number == 0 || number > s.head.Number {
-		return director.Revision{}, fmt.Errorf("revision %d: %w", number, director.ErrNotFound)
-	}
-	var revision director.Revision
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
-		revision, err = readRevision(tx.Bucket(revisionsBucket), number)
-		return err
-	})
-	return revision, err
-}
-
-// History describes up to limit revisions below before, newest first.
-func (s *Store) History(before uint64, limit int) ([]director.RevisionInfo, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if before == 0 || before > s.head.Number {
-		before = s.head.Number + 1
-	}
-	var infos []director.RevisionInfo
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		for number := before - 1; number > 0 && len(infos) < limit; number-- {
-			data := tx.Bucket(revisionsBucket).Get(numberKey(number))
-			if data == nil {
-				return nil
-			}
-			r, err := unseal(number, data)
-			if err != nil {
-				return err
-			}
-			info, err := r.describe()
-			if err != nil {
-				return err
-			}
-			infos = append(infos, info)
-		}
-		return nil
-	})
-	return infos, err
-}
-
-// readRevision decodes a revision: the last whole state and the differences since.
-func readRevision(bucket *bbolt.Bucket, number uint64) (director.Revision, error) {
-	var chain []record
-	for n := number; ; n-- {
-		data := bucket.Get(numberKey(n))
-		if data == nil {
-			return director.Revision{}, damaged("revision %d is missing", n)
-		}
-		r, err := unseal(n, data)
-		if err != nil {
-			return director.Revision{}, err
-		}
-		chain = append(chain, r)
-		if r.full {
-			break
-		}
-	}
-	info, err := chain[0].describe()
-	if err != nil {
-		return director.Revision{}, err
-	}
-	revision := director.Revision{RevisionInfo: info}
-	for i := len(chain) - 1; i >= 0; i-- {
-		change, err := chain[i].content()
-		if err != nil {
-			return director.Revision{}, err
-		}
-		if revision.State, err = change.apply(revision.State); err != nil {
-			return director.Revision{}, fmt.Errorf("revision %d: %w", chain[i].number, err)
-		}
-	}
-	return revision, nil
+	return head, slices.Clone(s.intended), nil
 }
