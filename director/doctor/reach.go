@@ -1,0 +1,150 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// checkRoutes looks at whether servers are reached by interfaces that the data
+// plane uses.
+func checkRoutes(i *inspection, r *report) {
+	for _, w := range i.paths() {
+		addr := w.server.Address.Addr().String()
+		if w.err != nil {
+			fix := ""
+			if n := len(i.Interfaces); n > 0 {
+				fix = fmt.Sprintf("ip route add %s/%d dev %s", addr, w.server.Address.Addr().BitLen(), quote(i.Interfaces[n-1]))
+			}
+			r.add(Error, addr, fmt.Sprintf("there is no route to server %s: %v", addr, w.err), "the server is shown as unreachable and gets no connections", fix)
+			continue
+		}
+		if w.route.Type == unix.RTN_LOCAL {
+			r.add(Error, addr, fmt.Sprintf("server %s with method %s is an address of the director itself", addr, w.server.Method),
+				"packets to it leave by no interface: the server is unreachable. A process on the director is reached by method local",
+				fmt.Sprintf("shunt server edit %s %s --method local", quote(ref(w.service)), quote(w.server.Address.String())))
+			continue
+		}
+		name := w.link(i)
+		if i.isNamed(name) {
+			continue
+		}
+		why := "Shunt sends by the interfaces it is attached to: the server is unreachable"
+		fix := fmt.Sprintf("add %s to director.interfaces, then: systemctl restart shuntd", quote(name))
+		if l, found := i.byName[name]; found && l.Type() == "vlan" {
+			why += ". A server must be reached without a VLAN tag, too"
+			fix = "give the director an interface of its own in the servers' VLAN, and name that"
+		}
+		r.add(Error, addr, fmt.Sprintf("server %s is reached by %s, which is not named", addr, name), why, fix)
+	}
+}
+
+// checkNeighbours looks at the neighbours that packets to servers go to.
+func checkNeighbours(i *inspection, r *report) {
+	type hop struct {
+		link int
+		addr netip.Addr
+	}
+	seen := map[hop]bool{}
+	for _, w := range i.paths() {
+		h := hop{w.route.LinkIndex, w.hop()}
+		if w.err != nil || w.route.Type == unix.RTN_LOCAL || seen[h] {
+			continue
+		}
+		seen[h] = true
+		family := netlink.FAMILY_V4
+		if h.addr.Is6() {
+			family = netlink.FAMILY_V6
+		}
+		neighbours, err := i.route.NeighList(h.link, family)
+		if err != nil {
+			r.unknown(h.addr.String(), fmt.Errorf("list the neighbours of %s: %w", w.link(i), err))
+			continue
+		}
+		for _, n := range neighbours {
+			if addr, ok := netip.AddrFromSlice(n.IP); ok && addr.Unmap() == h.addr {
+				i.reportNeighbour(r, w, n.State)
+			}
+		}
+	}
+}
+
+func (i *inspection) reportNeighbour(r *report, w way, state int) {
+	addr, name := w.hop().String(), w.link(i)
+	whom := "server " + addr
+	if w.hop() != w.server.Address.Addr() {
+		whom = fmt.Sprintf("%s, the router to server %s,", addr, w.server.Address.Addr())
+	}
+	switch {
+	case state&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
+		r.add(Error, addr, fmt.Sprintf("%s does not answer on %s", whom, name),
+			"without its MAC address nothing can be sent to it: servers behind it are unreachable. Is it up, with this address, on this link?",
+			"ping -c 3 "+addr)
+	case state&unix.NUD_PERMANENT != 0:
+		r.add(Info, addr, fmt.Sprintf("the MAC address of %s is set by hand on %s", whom, name),
+			"it is kept whatever happens: a server that fails or gets another card goes unnoticed", fmt.Sprintf("ip neigh del %s dev %s", addr, quote(name)))
+	}
+}
+
+// overhead is what the method adds to a packet.
+func overhead(s realserver.Server) int {
+	switch {
+	case s.Method != realserver.Tunnel:
+		return 0
+	case s.Address.Addr().Is6():
+		return 40
+	default:
+		return 20
+	}
+}
+
+// singleBufferMTU is about what fits into one page with XDP's headroom and the
+// kernel's shared info; longer packets take several buffers.
+const singleBufferMTU = 3498
+
+// checkMTU looks at packets that come in and cannot go on.
+func checkMTU(i *inspection, r *report) {
+	for _, l := range i.named() {
+		name, mtu := l.Attrs().Name, l.Attrs().MTU
+		if can, err := features(l); err == nil && mtu > singleBufferMTU && !i.Generic && can&featureBasic != 0 && can&featureRXBuffers == 0 {
+			r.add(Error, name, fmt.Sprintf("%s has MTU %d, and its driver gives XDP one buffer a packet", name, mtu),
+				"attaching is refused above about 3500 bytes", fmt.Sprintf("ip link set dev %s mtu %d", quote(name), singleBufferMTU))
+		}
+	}
+	_, clients := i.sides()
+	widest := 0
+	for _, l := range clients {
+		widest = max(widest, l.Attrs().MTU)
+	}
+	told := map[string]bool{}
+	for _, w := range i.paths() {
+		l, found := i.byName[w.link(i)]
+		if w.err != nil || !found || !i.isNamed(l.Attrs().Name) {
+			continue
+		}
+		name, mtu, where := l.Attrs().Name, l.Attrs().MTU, "MTU"
+		if w.route.MTU > 0 && w.route.MTU < mtu {
+			mtu, where = w.route.MTU, "its route's MTU"
+		}
+		from := widest
+		if from == 0 {
+			from = l.Attrs().MTU // one arm: clients' packets come by the same interface
+		}
+		want := from + overhead(w.server)
+		subject := fmt.Sprintf("%s %s", name, w.server.Method)
+		if mtu >= want || told[subject] {
+			continue
+		}
+		told[subject] = true
+		fix := fmt.Sprintf("ip link set dev %s mtu %d", quote(name), want)
+		if l.Attrs().MTU >= want || widest == 0 {
+			fix = "" // the route's, or both ways by one interface: no command widens it
+		}
+		what := fmt.Sprintf("clients' packets have up to %d bytes; to server %s (%s) by %s fit %d (%s)", from, w.server.Address.Addr(), w.server.Method, name, mtu-overhead(w.server), where)
+		r.add(Warning, name, what, "longer packets are answered by \"fragmentation needed\" or dropped as too-big: clients that do not hear the answer hang", fix)
+	}
+}
