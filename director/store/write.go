@@ -186,12 +186,14 @@ func (s *Store) clear() error {
 	if s.clean {
 		return nil
 	}
-	errs := make([]error, 0, 2*copies+1)
 	for _, r := range s.replicas {
-		errs = append(errs, r.close())
+		if err := r.close(); err != nil {
+			// After a failed write that is no news. If it matters, open fails.
+			s.opts.Log.Debug("close a copy", "err", err)
+		}
 	}
 	_, err := s.settle(context.Background(), &position{s.head.Number, s.headSum})
-	errs = append(errs, err)
+	errs := []error{err}
 	for _, r := range s.replicas {
 		if r.sound { // even if the other is not: for reading
 			errs = append(errs, r.open())
