@@ -1,19 +1,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
+	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/config"
 )
 
 // The exit codes.
@@ -23,22 +21,59 @@ const (
 	exitUsage  = 2
 )
 
-// run is the whole command: it returns the exit code.
-func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	app := newApp(stdout, stderr)
-	args, err := reorder(app, args)
-	if err == nil {
-		err = app.RunContext(ctx, args)
-	}
-	return report(stderr, err)
+// streams are what the command reads from and prints to.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
 }
 
+// run is the whole command: it returns the exit code. What is interrupted ends
+// with the context.
+func run(ctx context.Context, args []string, s streams) int {
+	app := newApp(s)
+	if len(args) > 1 && args[1] == completeCommand {
+		complete(ctx, app, args[2:])
+		return exitOK
+	}
+	ordered, err := reorder(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, ordered)
+	}
+	return report(s.err, paletteFor(colorChoice(args), s.err), err)
+}
+
+// streamsOf returns what the command was started with. c.App.Writer is another
+// while --watch looks.
+func streamsOf(c *cli.Context) streams { return c.App.Metadata["streams"].(streams) }
+
+// colorChoice finds --color before the command line has been understood: it may
+// be what is wrong with it.
+func colorChoice(args []string) string {
+	for i, arg := range args {
+		if choice, found := strings.CutPrefix(strings.TrimLeft(arg, "-"), "color="); found {
+			return choice
+		}
+		if strings.TrimLeft(arg, "-") == "color" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return colorAuto
+}
+
+// exitStatus ends the command with a code and no word more: what was printed
+// says all.
+type exitStatus int
+
+// Error says what the code is.
+func (e exitStatus) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
 // report prints an error as operators expect it and returns the exit code.
-func report(stderr io.Writer, err error) int {
+func report(w io.Writer, p palette, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		return int(status)
 	}
 	code, hint := exitFailed, ""
 	if usage, ok := errors.AsType[*usageError](err); ok {
@@ -47,121 +82,91 @@ func report(stderr io.Writer, err error) int {
 	if problem, ok := errors.AsType[*api.Problem](err); ok {
 		hint = problem.Hint
 	}
-	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(stderr, "shunt: %s\n", strings.TrimSuffix(line, "\n"))
+	for line := range strings.Lines(config.Report(err)) {
+		if strings.HasPrefix(line, "  ") { // an excerpt of a file
+			fmt.Fprint(w, p.in(faint, strings.TrimSuffix(line, "\n"))+"\n")
+			continue
+		}
+		fmt.Fprintf(w, "%s %s\n", p.in(red, "shunt:"), strings.TrimSuffix(line, "\n"))
 	}
 	if hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+		fmt.Fprintf(w, "%s %s\n", p.in(bold, "hint:"), hint)
 	}
 	return code
 }
 
-// usageError is a command line that cannot be understood.
-type usageError struct{ text, hint string }
+// The categories of commands in the help.
+const (
+	categoryServices = "Services and servers"
+	categoryWhole    = "The configuration as a whole"
+	categoryObserve  = "What happens"
+	categoryTools    = "Tools"
+)
 
-// Error returns the text.
-func (e *usageError) Error() string { return e.text }
-
-func newApp(stdout, stderr io.Writer) *cli.App {
+func newApp(s streams) *cli.App {
 	app := &cli.App{
-		Name:        "shunt",
-		Usage:       "control the Shunt layer-4 director on this host",
-		Description: "A SERVICE is written as its URL, tcp://192.0.2.10:80, or by its name.\nFlags may stand anywhere after the command they belong to.",
-		Version:     version,
-		Writer:      stdout,
-		ErrWriter:   stderr,
-		Flags: []cli.Flag{
-			&cli.StringFlag{
-				Name: "socket", Value: api.DefaultSocket, EnvVars: []string{"SHUNT_SOCKET"},
-				Usage: "the daemon's control `SOCKET`",
-			},
-		},
-		Commands: []*cli.Command{
-			serviceCommand(), serverCommand(), connCommand(), statusCommand(), statsCommand(),
-			dropsCommand(), timeoutsCommand(), detachCommand(), versionCommand(),
-		},
+		Name:  "shunt",
+		Usage: "control the Shunt layer-4 director on this host",
+		Description: examples("A SERVICE is written as its URL, tcp://192.0.2.10:80, or by its name. Commands, names and\n"+
+			"addresses of servers can be shortened as long as only one is meant. Flags may stand anywhere\n"+
+			"after the command they belong to. The exit code is 0, 1 if the command failed, or 2 if it\n"+
+			"could not be understood.",
+			"shunt status",
+			"shunt service add tcp://192.0.2.10:80 --name web",
+			"shunt apply -f shunt.yaml"),
+		Version:         version,
+		Writer:          s.out,
+		ErrWriter:       s.err,
+		Metadata:        map[string]any{"streams": s},
+		Flags:           globalFlags(),
 		Action:          noCommand,
 		ExitErrHandler:  func(*cli.Context, error) {}, // run maps errors to exit codes
 		OnUsageError:    badFlag,
 		HideVersion:     true, // `shunt version`
 		HideHelpCommand: true, // reorder makes --help of it
 	}
+	for _, group := range []struct {
+		category string
+		commands []*cli.Command
+	}{
+		{categoryServices, []*cli.Command{serviceCommand(), serverCommand(), connCommand(), timeoutsCommand(), detachCommand()}},
+		{categoryWhole, []*cli.Command{
+			applyCommand(), diffCommand(), exportCommand(), historyCommand(), rollbackCommand(), reloadCommand(), configCommand(),
+		}},
+		{categoryObserve, []*cli.Command{
+			statusCommand(), statsCommand(), dropsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
+		}},
+		{categoryTools, []*cli.Command{completionCommand(), manCommand(), tokenCommand(), versionCommand()}},
+	} {
+		for _, command := range group.commands {
+			command.Category = group.category
+			app.Commands = append(app.Commands, command)
+		}
+	}
 	prepare(app.Commands)
 	return app
 }
 
-// prepare gives every command the usage-error handling of the whole.
-func prepare(commands []*cli.Command) {
-	for _, c := range commands {
-		c.OnUsageError = badFlag
-		c.HideHelpCommand = true
-		if len(c.Subcommands) > 0 {
-			c.Action = noCommand
-			prepare(c.Subcommands)
-		}
+// globalFlags say which daemon is meant, and how it is shown.
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "socket", Value: api.DefaultSocket, EnvVars: []string{"SHUNT_SOCKET"},
+			Usage: "the daemon's control `SOCKET`",
+		},
+		&cli.StringFlag{Name: "server", EnvVars: []string{"SHUNT_SERVER"}, Usage: "the daemon of another host instead, `https://HOST:PORT`"},
+		&cli.StringFlag{Name: "cacert", EnvVars: []string{"SHUNT_CACERT"}, Usage: "`FILE` with the authority of the server's certificate (the host's own are trusted otherwise)"},
+		&cli.StringFlag{Name: "cert", EnvVars: []string{"SHUNT_CERT"}, Usage: "`FILE` with the client certificate to show"},
+		&cli.StringFlag{Name: "key", EnvVars: []string{"SHUNT_KEY"}, Usage: "`FILE` with the certificate's key"},
+		&cli.StringFlag{Name: "token-file", EnvVars: []string{"SHUNT_TOKEN_FILE"}, Usage: "`FILE` with the token to show"},
+		&cli.StringFlag{
+			Name: "color", Value: colorAuto, Usage: "`WHEN` to use colours: auto (on a terminal, unless NO_COLOR is set), always or never",
+			Action: func(c *cli.Context, choice string) error {
+				if !slices.Contains([]string{colorAuto, colorAlways, colorNever}, choice) {
+					return usage(c, "unknown --color %q: want auto, always or never", choice)
+				}
+				return nil
+			},
+		},
 	}
-}
-
-// noCommand runs where a command is missing or unknown.
-func noCommand(c *cli.Context) error {
-	var names []string
-	for _, known := range c.Command.VisibleCommands() {
-		names = append(names, known.Name)
-	}
-	name := commandName(c)
-	hint := "one of: " + strings.Join(names, ", ") + "; `" + strings.TrimSpace("shunt "+name) + " --help` says more"
-	if name != "" {
-		name += ": "
-	}
-	if !c.Args().Present() {
-		return &usageError{name + "no command given", hint}
-	}
-	return &usageError{fmt.Sprintf("%sunknown command %q", name, c.Args().First()), hint}
-}
-
-// badFlag turns what the flag package says into a usage error.
-func badFlag(c *cli.Context, err error, _ bool) error {
-	text := strings.Replace(err.Error(), "flag provided but not defined: ", "unknown flag ", 1)
-	return usage(c, "%s", text)
-}
-
-// usage is a usage error of the command that runs.
-func usage(c *cli.Context, format string, args ...any) error {
-	name, text := commandName(c), fmt.Sprintf(format, args...)
-	if name == "" {
-		return &usageError{text, "`shunt --help` shows how"}
-	}
-	return &usageError{name + ": " + text, "`shunt " + name + " --help` shows how"}
-}
-
-// commandName is the command's name without the program's: "service add".
-func commandName(c *cli.Context) string {
-	return strings.TrimSpace(strings.TrimPrefix(c.Command.HelpName, c.App.Name))
-}
-
-// arguments returns the positional arguments when there are as many as names;
-// a name in brackets may be missing.
-func arguments(c *cli.Context, names ...string) ([]string, error) {
-	args := c.Args().Slice()
-	for i, name := range names {
-		if i >= len(args) && !strings.HasPrefix(name, "[") {
-			return nil, usage(c, "%s is missing", name)
-		}
-		if i < len(args) && args[i] == "" {
-			return nil, usage(c, "%s is empty", strings.Trim(name, "[]"))
-		}
-	}
-	if len(args) > len(names) {
-		return nil, usage(c, "unexpected argument %q", args[len(names)])
-	}
-	for len(args) < len(names) {
-		args = append(args, "")
-	}
-	return args, nil
-}
-
-// client returns a client for the daemon the flags name. An empty SHUNT_SOCKET is
-// none.
-func client(c *cli.Context) *api.Client {
-	return api.NewClient(cmp.Or(c.String("socket"), api.DefaultSocket))
 }

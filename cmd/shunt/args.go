@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -14,13 +15,13 @@ type level struct {
 	args  []string // its flags as given
 }
 
-// reorder returns the command line with every flag directly behind the command
-// that defines it and the positional arguments last. The flag package stops at
-// the first positional argument, so that `server add web 10.0.0.1 --weight 3`
-// would not see the weight. A flag belongs to the innermost command that
-// defines it: --socket may stand at the end. What nobody defines stays where it
-// is, for the flag package to refuse. Nothing after "--" is touched. "help" in
-// front is --help at the end.
+// reorder returns the command line with every command written out, every flag
+// directly behind the command that defines it and the positional arguments
+// last. The flag package stops at the first positional argument, so that
+// `server add web 10.0.0.1 --weight 3` would not see the weight. A flag belongs
+// to the innermost command that defines it: --socket may stand at the end. What
+// nobody defines stays where it is, for the flag package to refuse. Nothing
+// after "--" is touched. "help" in front is --help at the end.
 func reorder(app *cli.App, args []string) ([]string, error) {
 	if len(args) == 0 {
 		return args, nil
@@ -49,14 +50,19 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 			}
 			owner.args = append(owner.args, rest[0])
 			rest = rest[1:]
+		case len(positional) > 0 || len(commands) == 0:
+			positional = append(positional, arg)
 		default:
-			i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(arg) })
-			if i < 0 || len(positional) > 0 {
+			command, err := byPrefix(commands, arg)
+			if err != nil {
+				return nil, err
+			}
+			if command == nil { // for noCommand to refuse
 				positional = append(positional, arg)
 				continue
 			}
-			levels = append(levels, &level{name: arg, flags: commands[i].Flags})
-			commands = commands[i].Subcommands
+			levels = append(levels, &level{name: command.Name, flags: command.Flags})
+			commands = command.Subcommands
 		}
 	}
 	var ordered []string
@@ -67,6 +73,40 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 		ordered = append(ordered, "--")
 	}
 	return append(ordered, positional...), nil
+}
+
+// byPrefix returns the command with the name, else the only visible one whose
+// name begins so; nil if there is none.
+func byPrefix(commands []*cli.Command, name string) (*cli.Command, error) {
+	var candidates []*cli.Command
+	for _, c := range commands {
+		if c.HasName(name) {
+			return c, nil
+		}
+		if !c.Hidden && name != "" && strings.HasPrefix(c.Name, name) {
+			candidates = append(candidates, c)
+		}
+	}
+	switch len(candidates) {
+	case 0:
+		return nil, nil
+	case 1:
+		return candidates[0], nil
+	}
+	var names []string
+	for _, c := range candidates {
+		names = append(names, c.Name)
+	}
+	return nil, &usageError{fmt.Sprintf("%q could be %s", name, alternatives(names)), "a longer beginning says which"}
+}
+
+// alternatives lists words as "a, b or c".
+func alternatives(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // find returns the level that a flag belongs to and its definition; without one

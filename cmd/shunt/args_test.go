@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"strings"
 	"testing"
 
@@ -18,11 +17,12 @@ func TestReorder(t *testing.T) {
 		{"an_argument_named_as_a_command_is_one", "service show service", "service show service"},
 		{"nothing_after_two_dashes_is_a_flag", "service show -- --name", "service show -- --name"},
 		{"a_lone_dash_is_an_argument", "service show - -o json", "service show -o json -- -"},
+		{"writes_commands_out", "servi li -o json", "service list -o json"},
 		{"help_is_a_flag", "help service add", "service add --help"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			args := append([]string{"shunt"}, strings.Fields(test.args)...)
-			got, err := reorder(newApp(io.Discard, io.Discard), args)
+			got, err := reorder(newApp(streams{}), args)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -34,7 +34,7 @@ func TestReorder(t *testing.T) {
 }
 
 func TestReorder_refuses_a_flag_without_its_value(t *testing.T) {
-	_, err := reorder(newApp(io.Discard, io.Discard), []string{"shunt", "service", "add", "tcp://192.0.2.1:80", "--name"})
+	_, err := reorder(newApp(streams{}), []string{"shunt", "service", "add", "tcp://192.0.2.1:80", "--name"})
 	if err == nil || err.Error() != "flag --name needs a value" {
 		t.Errorf("error %v", err)
 	}

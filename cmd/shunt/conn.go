@@ -22,40 +22,49 @@ const sortedRows = 10_000
 
 func connCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "conn",
-		Usage: "the connection table",
+		Name:        "conn",
+		Usage:       "the connection table",
+		Description: examples("", "shunt conn list --service web --limit 20"),
 		Subcommands: []*cli.Command{{
-			Name: "list", Usage: "list connections", ArgsUsage: " ",
-			Description: "shunt conn list --service web --client 198.51.100.0/24\n\n" +
-				"Up to 10000 connections are sorted by client; more come in the order of the table. A state\n" +
+			Name: "list", Usage: "list connections",
+			Description: examples("Up to 10000 connections are sorted by client; more come in the order of the table. A state\n"+
 				"with * is unproven (no handshake or reply yet): it gives way when the table is full.",
+				"shunt conn list --service web --client 198.51.100.0/24",
+				"shunt conn list --server 10.0.0.11:8080 --count --watch"),
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "service", Usage: "only those of `SERVICE`"},
 				&cli.StringFlag{Name: "server", Usage: "only those paired with `ADDRESS:PORT`"},
 				&cli.StringFlag{Name: "client", Usage: "only those of the client `ADDRESS` or prefix"},
 				&cli.Uint64Flag{Name: "limit", Usage: "at most `N`; 0: all"},
 				&cli.BoolFlag{Name: "count", Usage: "print only how many there are"},
-				outputFlag(),
+				outputFlag(), watchFlag(),
 			},
-			Action: listConnections,
+			Action: reading(asking(listConnections)),
 		}},
 	}
 }
 
-func listConnections(c *cli.Context) error {
-	if _, err := arguments(c); err != nil {
-		return err
-	}
+func listConnections(c *cli.Context, client *api.Client) error {
 	query := api.ConnectionQuery{
 		Service: c.String("service"), Server: c.String("server"), Client: c.String("client"), Limit: c.Uint64("limit"),
 	}
-	if c.Bool("count") {
-		if query.Limit > 0 {
-			return usage(c, "--count and --limit exclude each other")
-		}
-		return countConnections(c, query)
+	if c.Bool("count") && query.Limit > 0 {
+		return usage(c, "--count and --limit exclude each other")
 	}
-	connections := client(c).Connections(c.Context, query)
+	if ref := query.Service; ref != "" && !strings.Contains(ref, "://") {
+		err := target(c, client, ref, "", func(ref, _ string) error {
+			service, err := client.Service(c.Context, ref)
+			query.Service = service.Listen
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if c.Bool("count") {
+		return countConnections(c, client, query)
+	}
+	connections := client.Connections(c.Context, query)
 	w := bufio.NewWriter(c.App.Writer)
 	var err error
 	switch c.String("output") {
@@ -73,12 +82,12 @@ func listConnections(c *cli.Context) error {
 	return w.Flush()
 }
 
-func countConnections(c *cli.Context, query api.ConnectionQuery) error {
-	count, err := client(c).CountConnections(c.Context, query)
+func countConnections(c *cli.Context, client *api.Client, query api.ConnectionQuery) error {
+	count, err := client.CountConnections(c.Context, query)
 	if err != nil {
 		return err
 	}
-	return output(c, api.ConnectionCount{Count: count}, func(w io.Writer) { fmt.Fprintln(w, count) })
+	return output(c, api.ConnectionCount{Count: count}, func(t *table) { t.row(count) })
 }
 
 // connectionsJSON prints an array as the connections come, one a line.
@@ -145,21 +154,20 @@ func connectionsTable(w io.Writer, connections iter.Seq2[api.Connection, error])
 		slices.SortFunc(held, compareConnections)
 	}
 	header := []string{"PROTO", "EXPIRES", "STATE", "CLIENT", "VIRTUAL", "SERVER", "METHOD"}
-	widths := make([]int, len(header))
-	fit(widths, header)
+	widths := fit(nil, header)
 	for _, c := range held {
-		fit(widths, connectionCells(c))
+		widths = fit(widths, connectionCells(c))
 	}
-	printCells(w, widths, header)
+	fmt.Fprint(w, line(widths, header))
 	for _, c := range held {
-		printCells(w, widths, connectionCells(c))
+		fmt.Fprint(w, line(widths, connectionCells(c)))
 	}
 	for {
 		c, err, ok := next()
 		if err != nil || !ok {
 			return err
 		}
-		printCells(w, widths, connectionCells(c))
+		fmt.Fprint(w, line(widths, connectionCells(c)))
 	}
 }
 
@@ -183,18 +191,4 @@ func compareAddress(a, b string) int {
 		return strings.Compare(a, b)
 	}
 	return x.Compare(y)
-}
-
-func fit(widths []int, cells []string) {
-	for i, cell := range cells {
-		widths[i] = max(widths[i], len(cell))
-	}
-}
-
-func printCells(w io.Writer, widths []int, cells []string) {
-	last := len(cells) - 1
-	for i, cell := range cells[:last] {
-		fmt.Fprintf(w, "%-*s", widths[i]+2, cell)
-	}
-	fmt.Fprintln(w, cells[last])
 }

@@ -57,7 +57,7 @@ func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	initial, err := fake.Found(ctx) // what is desired, so that nothing is foreign
 	ts.Check(err)
 	ts.Check(d.Start(ctx, initial, director.Request{}))
-	l, err := api.Listen(ts.Getenv("SHUNT_SOCKET"))
+	l, err := api.Listen(ts.Getenv("SHUNT_SOCKET"), api.ListenOptions{})
 	ts.Check(err)
 	handler := api.NewHandler(d, api.Options{
 		Version: "1.2.3", Dataplane: "fake", Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -23,13 +21,20 @@ const (
 	formatYAML  = "yaml"
 )
 
-// outputFlag is on every command that reads.
+// formats are the values of -o.
+var formats = []string{formatTable, formatJSON, formatYAML}
+
+// readFlags are on every command that reads.
+func readFlags(flags ...cli.Flag) []cli.Flag {
+	return append(flags, outputFlag(), watchFlag())
+}
+
 func outputFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "output", Aliases: []string{"o"}, Value: formatTable,
 		Usage: "`FORMAT` of the answer: table, json or yaml",
 		Action: func(c *cli.Context, format string) error {
-			if !slices.Contains([]string{formatTable, formatJSON, formatYAML}, format) {
+			if !slices.Contains(formats, format) {
 				return usage(c, "unknown output format %q: want table, json or yaml", format)
 			}
 			return nil
@@ -37,8 +42,8 @@ func outputFlag() cli.Flag {
 	}
 }
 
-// output prints v as -o asks; table draws it for people.
-func output(c *cli.Context, v any, table func(io.Writer)) error {
+// output prints v as -o asks; draw makes the table for people.
+func output(c *cli.Context, v any, draw func(*table)) error {
 	w := c.App.Writer
 	switch c.String("output") {
 	case formatJSON:
@@ -54,13 +59,9 @@ func output(c *cli.Context, v any, table func(io.Writer)) error {
 		}
 		return write(w, text)
 	default:
-		var text bytes.Buffer
-		tabs := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
-		table(tabs)
-		if err := tabs.Flush(); err != nil {
-			return fmt.Errorf("print as table: %w", err)
-		}
-		return write(w, trimLines(text.Bytes()))
+		t := &table{palette: colors(c)}
+		draw(t)
+		return t.print(w)
 	}
 }
 
@@ -69,15 +70,6 @@ func write(w io.Writer, text []byte) error {
 		return fmt.Errorf("write the answer: %w", err)
 	}
 	return nil
-}
-
-// trimLines takes away the blanks tabwriter leaves at line ends.
-func trimLines(text []byte) []byte {
-	var out bytes.Buffer
-	for line := range bytes.Lines(text) {
-		out.Write(append(bytes.TrimRight(line, " \n"), '\n'))
-	}
-	return out.Bytes()
 }
 
 // toYAML goes by way of JSON, so that both formats have the same fields in the
@@ -104,17 +96,6 @@ func blockStyle(n *yaml.Node) {
 	for _, child := range n.Content {
 		blockStyle(child)
 	}
-}
-
-// row prints one line of a table; an empty cell is a dash.
-func row(w io.Writer, cells ...any) {
-	texts := make([]string, len(cells))
-	for i, cell := range cells {
-		if texts[i] = fmt.Sprint(cell); texts[i] == "" {
-			texts[i] = "-"
-		}
-	}
-	fmt.Fprintln(w, strings.Join(texts, "\t"))
 }
 
 // splitURL separates a service's URL into protocol and address.

@@ -1,47 +1,58 @@
 package main
 
 import (
-	"io"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 func serverCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "server",
-		Usage: "real servers of a service",
+		Name:        "server",
+		Usage:       "real servers of a service",
+		Description: examples("", "shunt server add web 10.0.0.11:8080 --method nat", "shunt server drain web 10.0.0.11"),
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", Usage: "add a server to a service", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Description: "shunt server add web 10.0.0.11:8080 --method nat --weight 3\n\n" +
-					"The port is the service's unless given; only nat can change it. The method has no\n" +
+				Description: examples("The port is the service's unless given; only nat can change it. The method has no\n"+
 					"default, because those of ipvsadm and keepalived differ.",
-				Flags: serverFlags(), Action: addServer,
+					"shunt server add web 10.0.0.11:8080 --method nat --weight 3"),
+				Flags: changeFlags(serverFlags()...), Action: asking(addServer),
 			},
 			{
 				Name: "edit", Usage: "change what is named and nothing else", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Description: "shunt server edit web 10.0.0.11:8080 --weight 0\n\n" +
-					"Weight 0 keeps the server's connections and gives it no new ones.",
-				Flags: serverFlags(), Action: editServer,
+				Description: examples("", "shunt server edit web 10.0.0.11:8080 --weight 5"),
+				Flags:       changeFlags(serverFlags()...), Action: asking(editServer),
+			},
+			{
+				Name: "drain", Usage: "give a server no new connections; those it has go on", ArgsUsage: "SERVICE ADDRESS[:PORT]",
+				Description: examples("It sets the weight to 0; `shunt server edit --weight` brings the server back.",
+					"shunt server drain web 10.0.0.11 --why 'kernel update'"),
+				Flags: changeFlags(), Action: asking(drainServer),
 			},
 			{
 				Name: "remove", Usage: "remove a server; its connections end", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Action: removeServer,
+				Description: examples("", "shunt server remove web 10.0.0.11:8080"), Flags: changeFlags(),
+				Action: asking(removeServer),
 			},
 			{
 				Name: "list", Usage: "list the servers of a service, or of all", ArgsUsage: "[SERVICE]",
-				Flags: []cli.Flag{outputFlag()}, Action: listServers,
+				Description: examples("", "shunt server list", "shunt server list web -o yaml"),
+				Flags:       readFlags(), Action: reading(asking(listServers)),
 			},
 		},
 	}
 }
 
+// methods are the forwarding methods this version has.
+var methods = []string{realserver.NAT.String(), realserver.DR.String(), realserver.Local.String()}
+
 func serverFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "method", Aliases: []string{"m"}, Usage: "forwarding `METHOD`: nat, dr or local"},
+		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr or local"},
 		&cli.StringFlag{Name: "weight", Aliases: []string{"w"}, Usage: "share of new connections, `0-65535` (a new server's default: 1)"},
 	}
 }
@@ -59,11 +70,7 @@ func weight(c *cli.Context) (*uint32, error) {
 	return &w, nil
 }
 
-func addServer(c *cli.Context) error {
-	args, err := arguments(c, "SERVICE", "ADDRESS")
-	if err != nil {
-		return err
-	}
+func addServer(c *cli.Context, client *api.Client) error {
 	if c.String("method") == "" {
 		return &usageError{"server add: --method is required", "one of nat, dr, local; it has no default, because those of ipvsadm and keepalived differ"}
 	}
@@ -71,31 +78,48 @@ func addServer(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	server := api.ServerConfig{Address: args[1], Method: c.String("method"), Weight: weight}
-	return client(c).AddServer(c.Context, args[0], server)
+	server := api.ServerConfig{Address: c.Args().Get(1), Method: c.String("method"), Weight: weight}
+	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+		_, err := client.AddServer(c.Context, ref, server, terms(c))
+		return err
+	})
 }
 
-func editServer(c *cli.Context) error {
-	args, err := arguments(c, "SERVICE", "ADDRESS")
-	if err != nil {
-		return err
-	}
+func editServer(c *cli.Context, client *api.Client) error {
 	edit := api.ServerEdit{Method: given(c, "method")}
+	var err error
 	if edit.Weight, err = weight(c); err != nil {
 		return err
 	}
 	if edit == (api.ServerEdit{}) {
 		return usage(c, "nothing to change")
 	}
-	return client(c).EditServer(c.Context, args[0], args[1], edit)
+	return changeServer(c, client, edit)
 }
 
-func removeServer(c *cli.Context) error {
-	args, err := arguments(c, "SERVICE", "ADDRESS")
-	if err != nil {
+func drainServer(c *cli.Context, client *api.Client) error {
+	return changeServer(c, client, api.ServerEdit{Weight: new(uint32)})
+}
+
+func changeServer(c *cli.Context, client *api.Client, edit api.ServerEdit) error {
+	return target(c, client, c.Args().Get(0), c.Args().Get(1), func(ref, address string) error {
+		_, err := client.EditServer(c.Context, ref, address, edit, terms(c))
 		return err
-	}
-	return client(c).RemoveServer(c.Context, args[0], args[1])
+	})
+}
+
+func removeServer(c *cli.Context, client *api.Client) error {
+	return target(c, client, c.Args().Get(0), c.Args().Get(1), func(ref, address string) error {
+		service, err := client.Service(c.Context, ref)
+		if err != nil {
+			return err
+		}
+		outcome, err := client.RemoveServer(c.Context, ref, address, terms(c))
+		if err != nil {
+			return err
+		}
+		return sayCut(c, cutBy(outcome.Steps, []api.Service{service}))
+	})
 }
 
 // serverOf is a server with the service it belongs to.
@@ -105,54 +129,48 @@ type serverOf struct {
 	api.Server
 }
 
-func listServers(c *cli.Context) error {
-	args, err := arguments(c, "[SERVICE]")
-	if err != nil {
-		return err
-	}
-	servers, err := serversOf(c, args[0])
-	if err != nil {
-		return err
-	}
-	return output(c, servers, func(w io.Writer) {
-		row(w, "SERVICE", "NAME", "SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE", "STATE")
-		for _, s := range servers {
-			row(w, s.Service, s.Name, s.Address, s.Method, s.Weight, s.Active, s.Inactive, serverState(s.Server))
+func listServers(c *cli.Context, client *api.Client) error {
+	ref := c.Args().Get(0)
+	if ref == "" {
+		services, err := client.Services(c.Context)
+		if err != nil {
+			return err
 		}
+		return printServers(c, services...)
+	}
+	return target(c, client, ref, "", func(ref, _ string) error {
+		service, err := client.Service(c.Context, ref)
+		if err != nil {
+			return err
+		}
+		return printServers(c, service)
 	})
 }
 
-// serversOf returns the servers of one service, or of all when ref is empty, in
-// the order they were added.
-func serversOf(c *cli.Context, ref string) ([]serverOf, error) {
-	var services []api.Service
-	var err error
-	if ref == "" {
-		services, err = client(c).Services(c.Context)
-	} else {
-		services = make([]api.Service, 1)
-		services[0], err = client(c).Service(c.Context, ref)
-	}
-	if err != nil {
-		return nil, err
-	}
+// printServers prints the servers in the order they were added.
+func printServers(c *cli.Context, services ...api.Service) error {
 	servers := []serverOf{}
 	for _, s := range services {
 		for _, server := range s.Servers {
 			servers = append(servers, serverOf{s.Listen, s.Name, server})
 		}
 	}
-	return servers, nil
+	return output(c, servers, func(t *table) {
+		t.row("SERVICE", "NAME", "SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE", "STATE")
+		for _, s := range servers {
+			t.row(s.Service, s.Name, s.Address, s.Method, s.Weight, s.Active, s.Inactive, serverState(t, s.Server))
+		}
+	})
 }
 
 // serverState says in a word whether the server can be reached, or why not.
-func serverState(s api.Server) string {
+func serverState(t *table, s api.Server) string {
 	switch {
 	case s.Reachable:
-		return "reachable"
+		return t.in(green, "reachable")
 	case s.Reason == "":
-		return "unreachable"
+		return t.in(red, "unreachable")
 	default:
-		return "unreachable: " + s.Reason
+		return t.in(red, "unreachable: "+s.Reason)
 	}
 }

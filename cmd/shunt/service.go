@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -12,30 +11,46 @@ import (
 
 func serviceCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "service",
-		Usage: "virtual services: what clients connect to",
+		Name:        "service",
+		Usage:       "virtual services: what clients connect to",
+		Description: examples("", "shunt service add tcp://192.0.2.10:80 --name web", "shunt service list"),
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", Usage: "add a service", ArgsUsage: "URL",
-				Description: "shunt service add tcp://192.0.2.10:80 --name web --scheduler wrr",
-				Flags:       serviceFlags(), Action: addService,
+				Description: examples("",
+					"shunt service add tcp://192.0.2.10:80 --name web --scheduler wrr",
+					"shunt service add udp://[2001:db8::10]:53 -s sh --flags sh-port --why 'ticket 4711'",
+					"shunt service add tcp://192.0.2.10:22 --allow 198.51.100.0/24 --deny 198.51.100.66"),
+				Flags: changeFlags(serviceFlags()...), Action: asking(addService),
 			},
 			{
 				Name: "edit", Usage: "change what is named and nothing else", ArgsUsage: "SERVICE",
-				Description: "shunt service edit web --scheduler sh --flags sh-port,sh-fallback",
-				Flags:       serviceFlags(), Action: editService,
+				Description: examples("",
+					"shunt service edit web --scheduler sh --flags sh-port,sh-fallback",
+					"shunt service edit web --allow none --deny 203.0.113.0/24"),
+				Flags: changeFlags(serviceFlags()...), Action: asking(editService),
 			},
 			{
 				Name: "remove", Usage: "remove a service with its servers; its connections end", ArgsUsage: "SERVICE",
-				Action: removeService,
+				Description: examples("", "shunt service remove web", "shunt service remove tcp://192.0.2.10:80 --why 'moved to host b'"),
+				Flags:       changeFlags(), Action: asking(removeService),
 			},
 			{
-				Name: "list", Usage: "list services", ArgsUsage: " ",
-				Flags: []cli.Flag{outputFlag()}, Action: listServices,
+				Name: "adopt", Usage: "manage a service that is in the kernel and not Shunt's, as it is", ArgsUsage: "[URL]",
+				Description: examples("`shunt drift` shows which there are. From then on the service is kept as it was found.",
+					"shunt service adopt tcp://192.0.2.10:80", "shunt service adopt --all"),
+				Flags:  changeFlags(&cli.BoolFlag{Name: "all", Usage: "all of them, one after the other"}),
+				Action: asking(adoptService),
+			},
+			{
+				Name: "list", Usage: "list services",
+				Description: examples("", "shunt service list", "shunt service list -o json", "shunt service list --watch"),
+				Flags:       readFlags(), Action: reading(asking(listServices)),
 			},
 			{
 				Name: "show", Usage: "show a service and its servers", ArgsUsage: "SERVICE",
-				Flags: []cli.Flag{outputFlag()}, Action: showService,
+				Description: examples("", "shunt service show web --watch=1s"),
+				Flags:       readFlags(), Action: reading(asking(showService)),
 			},
 		},
 	}
@@ -47,62 +62,136 @@ func serviceFlags() []cli.Flag {
 		&cli.StringFlag{Name: "scheduler", Aliases: []string{"s"}, Usage: "`SCHEDULER`: rr, wrr, sh or mh (a new service's default: wrr)"},
 		&cli.StringFlag{Name: "flags", Aliases: []string{"b"}, Usage: "scheduler `FLAGS`, all of them, with commas: sh-port, sh-fallback, mh-port, mh-fallback"},
 		&cli.StringFlag{Name: "vip", Usage: "who puts the address on the host, `OWNER`: managed (Shunt; a new service's default) or external"},
+		&cli.StringSliceFlag{Name: "allow", Usage: "let clients of `PREFIX` in and no others; for several, give it several times; none: all"},
+		&cli.StringSliceFlag{Name: "deny", Usage: "keep clients of `PREFIX` out; for several, give it several times; none: nobody"},
 	}
 }
 
-func addService(c *cli.Context) error {
-	args, err := arguments(c, "URL")
-	if err != nil {
-		return err
+// prefixes reads --allow or --deny; nil where it was not given, and empty for
+// "none".
+func prefixes(c *cli.Context, name string) (*[]string, error) {
+	if !c.IsSet(name) {
+		return nil, nil
 	}
+	list := c.StringSlice(name)
+	for _, text := range list {
+		switch {
+		case text == "none" && len(list) > 1:
+			return nil, usage(c, "--%s none stands alone", name)
+		case text == "none":
+			return &[]string{}, nil
+		}
+	}
+	return &list, nil
+}
+
+func addService(c *cli.Context, client *api.Client) error {
 	service := api.ServiceConfig{
-		Listen: args[0], Name: c.String("name"), Scheduler: c.String("scheduler"),
+		Listen: c.Args().Get(0), Name: c.String("name"), Scheduler: c.String("scheduler"),
 		Flags: words(c.String("flags")), VIP: c.String("vip"),
 	}
-	return client(c).AddService(c.Context, service)
-}
-
-func editService(c *cli.Context) error {
-	args, err := arguments(c, "SERVICE")
+	allow, err := prefixes(c, "allow")
 	if err != nil {
 		return err
 	}
+	deny, err := prefixes(c, "deny")
+	if err != nil {
+		return err
+	}
+	if allow != nil || deny != nil {
+		service.Access = &api.Access{}
+		if allow != nil {
+			service.Access.Allow = *allow
+		}
+		if deny != nil {
+			service.Access.Deny = *deny
+		}
+	}
+	_, err = client.AddService(c.Context, service, terms(c))
+	return err
+}
+
+func editService(c *cli.Context, client *api.Client) error {
 	edit := api.ServiceEdit{Name: given(c, "name"), Scheduler: given(c, "scheduler"), VIP: given(c, "vip")}
 	if c.IsSet("flags") {
 		flags := words(c.String("flags"))
 		edit.Flags = &flags
 	}
+	var access api.AccessEdit
+	var err error
+	if access.Allow, err = prefixes(c, "allow"); err != nil {
+		return err
+	}
+	if access.Deny, err = prefixes(c, "deny"); err != nil {
+		return err
+	}
+	if access != (api.AccessEdit{}) {
+		edit.Access = &access
+	}
 	if edit == (api.ServiceEdit{}) {
 		return usage(c, "nothing to change")
 	}
-	return client(c).EditService(c.Context, args[0], edit)
+	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+		_, err := client.EditService(c.Context, ref, edit, terms(c))
+		return err
+	})
 }
 
-func removeService(c *cli.Context) error {
-	args, err := arguments(c, "SERVICE")
+func removeService(c *cli.Context, client *api.Client) error {
+	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+		service, err := client.Service(c.Context, ref)
+		if err != nil {
+			return err
+		}
+		if _, err := client.RemoveService(c.Context, ref, terms(c)); err != nil {
+			return err
+		}
+		return sayCut(c, connectionsOf(service.Servers...))
+	})
+}
+
+func adoptService(c *cli.Context, client *api.Client) error {
+	url := c.Args().Get(0)
+	switch {
+	case c.Bool("all") && url != "":
+		return usage(c, "--all takes no URL")
+	case url != "":
+		_, err := client.AdoptService(c.Context, url, terms(c))
+		return err
+	case !c.Bool("all"):
+		return usage(c, "URL is missing, or --all")
+	case c.IsSet(flagIfRevision):
+		return usage(c, "--all makes a revision for each service: --%s is for one", flagIfRevision)
+	}
+	drift, err := client.Drift(c.Context)
 	if err != nil {
 		return err
 	}
-	return client(c).RemoveService(c.Context, args[0])
+	for _, service := range drift.Foreign {
+		if _, err := client.AdoptService(c.Context, service.Listen, terms(c)); err != nil {
+			return err
+		}
+		if err := write(c.App.Writer, []byte("adopted "+service.Listen+"\n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func listServices(c *cli.Context) error {
-	if _, err := arguments(c); err != nil {
-		return err
-	}
-	services, err := client(c).Services(c.Context)
+func listServices(c *cli.Context, client *api.Client) error {
+	services, err := client.Services(c.Context)
 	if err != nil {
 		return err
 	}
-	return output(c, services, func(w io.Writer) {
-		row(w, "PROTO", "VIP", "NAME", "SCHEDULER", "FLAGS", "OWNER", "REACHABLE", "ACTIVE", "INACTIVE")
+	return output(c, services, func(t *table) {
+		t.row("PROTO", "VIP", "NAME", "SCHEDULER", "FLAGS", "OWNER", "REACHABLE", "ACTIVE", "INACTIVE")
 		for _, s := range services {
-			serviceRow(w, s)
+			serviceRow(t, s)
 		}
 	})
 }
 
-func serviceRow(w io.Writer, s api.Service) {
+func serviceRow(t *table, s api.Service) {
 	reachable, active, inactive := 0, uint64(0), uint64(0)
 	for _, server := range s.Servers {
 		if server.Reachable {
@@ -111,44 +200,58 @@ func serviceRow(w io.Writer, s api.Service) {
 		active += server.Active
 		inactive += server.Inactive
 	}
+	shown := fmt.Sprintf("%d/%d", reachable, len(s.Servers))
+	switch {
+	case len(s.Servers) == 0:
+	case reachable == 0:
+		shown = t.in(red, shown)
+	case reachable < len(s.Servers):
+		shown = t.in(yellow, shown)
+	default:
+		shown = t.in(green, shown)
+	}
+	owner := s.VIP
+	if s.Foreign {
+		owner = t.in(yellow, "foreign")
+	}
 	protocol, vip := splitURL(s.Listen)
-	row(w, protocol, vip, s.Name, s.Scheduler, strings.Join(s.Flags, ","), s.VIP,
-		fmt.Sprintf("%d/%d", reachable, len(s.Servers)), active, inactive)
+	t.row(protocol, vip, s.Name, s.Scheduler, strings.Join(s.Flags, ","), owner, shown, active, inactive)
 }
 
-func showService(c *cli.Context) error {
-	args, err := arguments(c, "SERVICE")
-	if err != nil {
-		return err
-	}
-	service, err := client(c).Service(c.Context, args[0])
-	if err != nil {
-		return err
-	}
-	return output(c, service, func(w io.Writer) {
-		row(w, "service", service.Listen)
-		row(w, "name", service.Name)
-		row(w, "scheduler", service.Scheduler)
-		row(w, "flags", strings.Join(service.Flags, ","))
-		row(w, "owner of vip", service.VIP)
-		fmt.Fprintln(w)
-		row(w, "SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE", "STATE")
-		for _, s := range service.Servers {
-			row(w, s.Address, s.Method, s.Weight, s.Active, s.Inactive, serverState(s))
+func showService(c *cli.Context, client *api.Client) error {
+	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+		service, err := client.Service(c.Context, ref)
+		if err != nil {
+			return err
 		}
+		return output(c, service, func(t *table) { serviceTable(t, service) })
 	})
 }
 
-// given returns a flag's value, or nil where the flag was not given.
-func given(c *cli.Context, name string) *string {
-	if !c.IsSet(name) {
-		return nil
+func serviceTable(t *table, s api.Service) {
+	t.row("service", s.Listen)
+	t.row("name", s.Name)
+	t.row("scheduler", s.Scheduler)
+	t.row("flags", strings.Join(s.Flags, ","))
+	t.row("owner of vip", s.VIP)
+	if s.Access != nil {
+		t.row("allowed clients", accessText(s.Access.Allow, "all"))
+		t.row("denied clients", accessText(s.Access.Deny, ""))
 	}
-	value := c.String(name)
-	return &value
+	if s.Foreign {
+		t.row("managed", t.in(yellow, "no: it is in the kernel, but not Shunt's (see `shunt service adopt`)"))
+	}
+	t.blank()
+	t.row("SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE", "STATE")
+	for _, server := range s.Servers {
+		t.row(server.Address, server.Method, server.Weight, server.Active, server.Inactive, serverState(t, server))
+	}
 }
 
-// words splits a list with commas.
-func words(text string) []string {
-	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+// accessText lists prefixes, or says what no prefix means.
+func accessText(prefixes []string, none string) string {
+	if len(prefixes) == 0 {
+		return none
+	}
+	return strings.Join(prefixes, ", ")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -12,39 +11,41 @@ import (
 func statsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stats", Usage: "count connections, packets and bytes by service and server", ArgsUsage: "[SERVICE]",
-		Description: "Totals since the service or server was added. A service's include those of servers\n" +
+		Description: examples("Totals since the service or server was added. A service's include those of servers\n"+
 			"removed since. Packets out are seen with method nat only.",
-		Flags: []cli.Flag{outputFlag()}, Action: showStats,
+			"shunt stats", "shunt stats web --watch"),
+		Flags: readFlags(), Action: reading(asking(showStats)),
 	}
 }
 
-func showStats(c *cli.Context) error {
-	args, err := arguments(c, "[SERVICE]")
+func showStats(c *cli.Context, client *api.Client) error {
+	stats, err := client.Stats(c.Context)
 	if err != nil {
 		return err
 	}
-	stats, err := client(c).Stats(c.Context)
-	if err != nil {
-		return err
-	}
-	if ref := args[0]; ref != "" {
-		service, err := client(c).Service(c.Context, ref)
+	if ref := c.Args().Get(0); ref != "" {
+		err := target(c, client, ref, "", func(ref, _ string) error {
+			service, err := client.Service(c.Context, ref)
+			stats.Services = slices.DeleteFunc(stats.Services, func(s api.ServiceStats) bool {
+				return err == nil && s.Listen != service.Listen
+			})
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		stats.Services = slices.DeleteFunc(stats.Services, func(s api.ServiceStats) bool { return s.Listen != service.Listen })
 	}
-	return output(c, stats.Services, func(w io.Writer) {
-		row(w, "SERVICE", "NAME/SERVER", "CONNS", "IN-PACKETS", "IN-BYTES", "OUT-PACKETS", "OUT-BYTES")
+	return output(c, stats.Services, func(t *table) {
+		t.row("SERVICE", "NAME/SERVER", "CONNS", "IN-PACKETS", "IN-BYTES", "OUT-PACKETS", "OUT-BYTES")
 		for _, s := range stats.Services {
-			countersRow(w, s.Listen, s.Name, s.Counters)
+			countersRow(t, s.Listen, s.Name, s.Counters)
 			for _, server := range s.Servers {
-				countersRow(w, "  ->", server.Address, server.Counters)
+				countersRow(t, "  ->", server.Address, server.Counters)
 			}
 		}
 	})
 }
 
-func countersRow(w io.Writer, service, server string, n api.Counters) {
-	row(w, service, server, n.Connections, n.In.Packets, n.In.Bytes, n.Out.Packets, n.Out.Bytes)
+func countersRow(t *table, service, server string, n api.Counters) {
+	t.row(service, server, n.Connections, n.In.Packets, n.In.Bytes, n.Out.Packets, n.Out.Bytes)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"time"
 
@@ -13,54 +12,52 @@ import (
 
 func statusCommand() *cli.Command {
 	return &cli.Command{
-		Name: "status", Usage: "the daemon, its data plane and the connection tables", ArgsUsage: " ",
-		Flags: []cli.Flag{outputFlag()}, Action: showStatus,
+		Name: "status", Usage: "the daemon, its data plane and the connection tables",
+		Description: examples("", "shunt status", "shunt status -o json"),
+		Flags:       readFlags(), Action: reading(asking(showStatus)),
 	}
 }
 
-func showStatus(c *cli.Context) error {
-	if _, err := arguments(c); err != nil {
-		return err
-	}
-	status, err := client(c).Status(c.Context)
+func showStatus(c *cli.Context, client *api.Client) error {
+	status, err := client.Status(c.Context)
 	if err != nil {
 		return err
 	}
-	return output(c, status, func(w io.Writer) { statusTable(w, status) })
+	return output(c, status, func(t *table) { statusTable(t, status) })
 }
 
-func statusTable(w io.Writer, s api.Status) {
-	row(w, "daemon", fmt.Sprintf("shuntd %s, pid %d, started %s (%s ago)",
+func statusTable(t *table, s api.Status) {
+	t.row("daemon", fmt.Sprintf("shuntd %s, pid %d, started %s (%s ago)",
 		s.Version, s.PID, s.Started.Format(time.RFC3339), max(time.Since(s.Started), 0).Truncate(time.Second)))
-	row(w, "data plane", s.Dataplane)
+	t.row("data plane", s.Dataplane)
 	for i, iface := range s.Interfaces {
 		note := ""
 		if iface.Mode == "generic" {
 			note = ": slow, for tests only"
 		}
-		row(w, label(i, "interfaces"), fmt.Sprintf("%s (%s%s)", iface.Name, iface.Mode, note))
+		t.row(label(i, "interfaces"), fmt.Sprintf("%s (%s%s)", iface.Name, iface.Mode, note))
 	}
 	if len(s.Interfaces) == 0 {
-		row(w, "interfaces", "none: no packet reaches Shunt")
+		t.row("interfaces", "none: no packet reaches Shunt")
 	}
-	row(w, "services", s.Services)
+	t.row("services", s.Services)
 	servers := fmt.Sprint(s.Servers)
 	if s.Unreachable > 0 {
 		servers += fmt.Sprintf(", %d unreachable (see `shunt server list`)", s.Unreachable)
 	}
-	row(w, "servers", servers)
-	row(w, "timeouts", fmt.Sprintf("tcp %s, tcp-fin %s, udp %s", s.Timeouts.TCP, s.Timeouts.TCPFin, s.Timeouts.UDP))
+	t.row("servers", servers)
+	t.row("timeouts", fmt.Sprintf("tcp %s, tcp-fin %s, udp %s", s.Timeouts.TCP, s.Timeouts.TCPFin, s.Timeouts.UDP))
 	if s.Faults > 0 {
-		row(w, "faults", fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults))
+		t.row("faults", fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults))
 	}
-	fmt.Fprintln(w)
-	row(w, "TABLE", "LIMIT", "KEYS", "SLOTS", "USED", "MEMORY", "EXPIRED", "CORRECTED")
-	for _, t := range s.Tables {
+	t.blank()
+	t.row("TABLE", "LIMIT", "KEYS", "SLOTS", "USED", "MEMORY", "EXPIRED", "CORRECTED")
+	for _, table := range s.Tables {
 		used := "-"
-		if t.Slots > 0 {
-			used = fmt.Sprintf("%.1f%%", 100*float64(t.Keys)/float64(t.Slots))
+		if table.Slots > 0 {
+			used = fmt.Sprintf("%.1f%%", 100*float64(table.Keys)/float64(table.Slots))
 		}
-		row(w, t.Family, t.Limit, t.Keys, t.Slots, used, size(t.Bytes), t.Expired, t.Corrected)
+		t.row(table.Family, table.Limit, table.Keys, table.Slots, used, size(table.Bytes), table.Expired, table.Corrected)
 	}
 }
 
@@ -74,59 +71,54 @@ func label(i int, text string) string {
 
 func dropsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "drops", Usage: "packets that were dropped, passed on or answered, by reason", ArgsUsage: " ",
+		Name: "drops", Usage: "packets that were dropped, passed on or answered, by reason",
+		Description: examples("", "shunt drops", "shunt drops --all", "shunt drops --watch"),
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "reasons with no packet too"},
-			outputFlag(),
+			outputFlag(), watchFlag(),
 		},
-		Action: listDrops,
+		Action: reading(asking(listDrops)),
 	}
 }
 
-func listDrops(c *cli.Context) error {
-	if _, err := arguments(c); err != nil {
-		return err
-	}
-	stats, err := client(c).Stats(c.Context)
+func listDrops(c *cli.Context, client *api.Client) error {
+	stats, err := client.Stats(c.Context)
 	if err != nil {
 		return err
 	}
-	events := []api.Event{}
-	for _, e := range stats.Events {
+	events := []api.PacketEvent{}
+	for _, e := range stats.PacketEvents {
 		if e.Count > 0 || c.Bool("all") {
 			events = append(events, e)
 		}
 	}
-	return output(c, events, func(w io.Writer) {
+	return output(c, events, func(t *table) {
 		if len(events) == 0 {
-			fmt.Fprintln(w, "nothing counted yet; -a lists what can be")
+			t.row("nothing counted yet; -a lists what can be")
 			return
 		}
-		row(w, "NAME", "KIND", "COUNT", "MEANING")
+		t.row("NAME", "KIND", "COUNT", "MEANING")
 		for _, e := range events {
-			row(w, e.Name, e.Kind, e.Count, e.Help)
+			t.row(e.Name, e.Kind, e.Count, e.Help)
 		}
 	})
 }
 
 func timeoutsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "timeouts", Usage: "show the connection timeouts, or set those named", ArgsUsage: " ",
-		Description: "shunt timeouts --tcp 1h --tcp-fin 30s\n\nWhole seconds, with a unit: 90s, 15m, 1h30m.",
-		Flags: []cli.Flag{
+		Name: "timeouts", Usage: "show the connection timeouts, or set those named",
+		Description: examples("Whole seconds, with a unit: 90s, 15m, 1h30m.", "shunt timeouts", "shunt timeouts --tcp 1h --tcp-fin 30s"),
+		Flags: changeFlags(
 			&cli.StringFlag{Name: "tcp", Usage: "established TCP connections, `DURATION`"},
 			&cli.StringFlag{Name: "tcp-fin", Usage: "TCP connections after a FIN, `DURATION`"},
 			&cli.StringFlag{Name: "udp", Usage: "UDP, `DURATION`"},
-			outputFlag(),
-		},
-		Action: timeouts,
+			outputFlag(), watchFlag(),
+		),
+		Action: reading(asking(timeouts)),
 	}
 }
 
-func timeouts(c *cli.Context) error {
-	if _, err := arguments(c); err != nil {
-		return err
-	}
+func timeouts(c *cli.Context, client *api.Client) error {
 	var edit api.TimeoutsEdit
 	for _, f := range []struct {
 		name string
@@ -142,41 +134,40 @@ func timeouts(c *cli.Context) error {
 		*f.to = new(api.Duration(d))
 	}
 	if edit != (api.TimeoutsEdit{}) {
-		return client(c).EditTimeouts(c.Context, edit)
+		if c.IsSet("watch") {
+			return usage(c, "--watch shows timeouts; it sets none")
+		}
+		_, err := client.EditTimeouts(c.Context, edit, terms(c))
+		return err
 	}
-	timeouts, err := client(c).Timeouts(c.Context)
+	timeouts, err := client.Timeouts(c.Context)
 	if err != nil {
 		return err
 	}
-	return output(c, timeouts, func(w io.Writer) {
-		row(w, "TCP", "TCP-FIN", "UDP")
-		row(w, timeouts.TCP, timeouts.TCPFin, timeouts.UDP)
+	return output(c, timeouts, func(t *table) {
+		t.row("TCP", "TCP-FIN", "UDP")
+		t.row(timeouts.TCP, timeouts.TCPFin, timeouts.UDP)
 	})
 }
 
 func detachCommand() *cli.Command {
 	return &cli.Command{
-		Name: "detach", Usage: "stop load balancing: remove everything from the kernel and end the daemon", ArgsUsage: " ",
-		Description: "All connections through this director end. Without a running daemon: `shuntd detach`.",
-		Action: func(c *cli.Context) error {
-			if _, err := arguments(c); err != nil {
-				return err
-			}
-			if err := client(c).Detach(c.Context); err != nil {
+		Name: "detach", Usage: "stop load balancing: remove everything from the kernel and end the daemon",
+		Description: examples("All connections through this director end. Without a running daemon: `shuntd detach`.", "shunt detach"),
+		Action: asking(func(c *cli.Context, client *api.Client) error {
+			if err := client.Detach(c.Context); err != nil {
 				return err
 			}
 			return write(c.App.Writer, []byte("detached; shuntd is ending\n"))
-		},
+		}),
 	}
 }
 
 func versionCommand() *cli.Command {
 	return &cli.Command{
-		Name: "version", Usage: "print the version of this command (`shunt status` has the daemon's)", ArgsUsage: " ",
+		Name: "version", Usage: "print the version of this command (`shunt status` has the daemon's)",
+		Description: examples("", "shunt version"),
 		Action: func(c *cli.Context) error {
-			if _, err := arguments(c); err != nil {
-				return err
-			}
 			return write(c.App.Writer, fmt.Appendf(nil, "shunt %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH))
 		},
 	}

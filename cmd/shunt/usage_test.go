@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v2"
 )
 
 // TestUsageErrors: a command line that cannot be understood ends with code 2
@@ -14,7 +16,12 @@ func TestUsageErrors(t *testing.T) {
 	t.Setenv("SHUNT_SOCKET", "/nonexistent/shuntd.sock")
 	for _, test := range []struct{ args, want string }{
 		{"", "no command given"},
-		{"serve", `unknown command "serve"`},
+		{"serve", "server: no command given"},
+		{"launch", `unknown command "launch"`},
+		{"serv list", `"serv" could be service or server`},
+		{"service r web x", `service remove: unexpected argument "x"`},
+		{"--color blue status", `unknown --color "blue": want auto, always or never`},
+		{"status --watch=1ms", `status: invalid boolean value "1ms" for -watch: want a duration such as 2s, 100ms at least`},
 		{"--nope", "unknown flag -nope"},
 		{"service", "service: no command given"},
 		{"service destroy", `service: unknown command "destroy"`},
@@ -47,7 +54,7 @@ func TestUsageErrors(t *testing.T) {
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			code := run(append([]string{"shunt"}, strings.Fields(test.args)...), &stdout, &stderr)
+			code := run(t.Context(), append([]string{"shunt"}, strings.Fields(test.args)...), streams{nil, &stdout, &stderr})
 			if code != exitUsage || stdout.Len() > 0 {
 				t.Errorf("code %d, stdout %q: want 2 and nothing", code, stdout.String())
 			}
@@ -66,24 +73,88 @@ func TestUsageErrors(t *testing.T) {
 func TestFailure(t *testing.T) {
 	t.Setenv("SHUNT_SOCKET", "/nonexistent/shuntd.sock")
 	var stdout, stderr bytes.Buffer
-	if code := run([]string{"shunt", "status"}, &stdout, &stderr); code != exitFailed || stdout.Len() > 0 {
+	if code := run(t.Context(), []string{"shunt", "status"}, streams{nil, &stdout, &stderr}); code != exitFailed || stdout.Len() > 0 {
 		t.Errorf("code %d, stdout %q: want 1 and nothing", code, stdout.String())
 	}
 }
 
+// TestHelp: every command says what it does and how it is used, with examples
+// that can be run.
 func TestHelp(t *testing.T) {
-	app := newApp(&bytes.Buffer{}, &bytes.Buffer{})
-	for _, c := range app.Commands {
-		commands := []string{c.Name}
-		for _, sub := range c.Subcommands {
-			commands = append(commands, c.Name+" "+sub.Name)
+	walk(newApp(streams{}).Commands, "", func(name string, _ *cli.Command) {
+		var stdout, stderr bytes.Buffer
+		args := append([]string{"shunt", "help"}, strings.Fields(name)...)
+		code := run(t.Context(), args, streams{nil, &stdout, &stderr})
+		if code != exitOK || stderr.Len() > 0 || !strings.Contains(stdout.String(), "shunt "+name+" - ") ||
+			!strings.Contains(stdout.String(), examplesHeading) {
+			t.Errorf("help %s: code %d, stderr %q, stdout %q", name, code, stderr.String(), stdout.String())
 		}
-		for _, name := range commands {
-			var stdout, stderr bytes.Buffer
-			code := run(append([]string{"shunt", "help"}, strings.Fields(name)...), &stdout, &stderr)
-			if code != exitOK || stderr.Len() > 0 || !strings.Contains(stdout.String(), "shunt "+name+" - ") {
-				t.Errorf("help %s: code %d, stderr %q, stdout %q", name, code, stderr.String(), stdout.String())
-			}
-		}
+	})
+}
+
+// walk visits all commands.
+func walk(commands []*cli.Command, path string, visit func(name string, c *cli.Command)) {
+	for _, c := range commands {
+		name := strings.TrimSpace(path + " " + c.Name)
+		visit(name, c)
+		walk(c.Subcommands, name, visit)
 	}
+}
+
+// TestExamples: the examples of every command are of that command, and its
+// flags and arguments can be read.
+func TestExamples(t *testing.T) {
+	walk(newApp(streams{}).Commands, "", func(name string, c *cli.Command) {
+		if c.Usage == "" || c.Description == "" {
+			t.Errorf("%s: there is no usage or no description", name)
+		}
+		_, lines := splitExamples(c.Description)
+		if len(lines) == 0 {
+			t.Errorf("%s: there is no example", name)
+		}
+		for _, line := range lines {
+			t.Run(line, func(t *testing.T) { tryExample(t, name, line) })
+		}
+	})
+}
+
+// tryExample reads a command line whose actions do nothing.
+func tryExample(t *testing.T, name, line string) {
+	start := strings.Index(line, "shunt ")
+	if start < 0 {
+		t.Fatal("it does not run shunt")
+	}
+	command, _, _ := strings.Cut(line[start:], " | ")
+	command, _, _ = strings.Cut(command, " > ")
+	command, _, _ = strings.Cut(strings.TrimSuffix(command, ")"), " && ")
+	app, ran := newApp(streams{nil, io.Discard, io.Discard}), ""
+	walk(app.Commands, "", func(name string, c *cli.Command) {
+		c.Action = func(c *cli.Context) error {
+			ran = name
+			if len(c.Command.Subcommands) > 0 && c.Args().Present() {
+				return noCommand(c)
+			}
+			return nil
+		}
+	})
+	args, err := reorder(app, split(command))
+	if err == nil {
+		err = app.RunContext(t.Context(), args)
+	}
+	if err != nil || ran != name && !strings.HasPrefix(ran, name+" ") {
+		t.Errorf("runs %q: %v", ran, err)
+	}
+}
+
+// split is how a shell splits a line, as far as the examples go.
+func split(line string) []string {
+	var all []string
+	for i, quoted := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			all = append(all, quoted)
+			continue
+		}
+		all = append(all, strings.Fields(quoted)...)
+	}
+	return all
 }

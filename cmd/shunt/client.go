@@ -1,0 +1,85 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// asking is the action of a command that asks the daemon.
+func asking(action func(*cli.Context, *api.Client) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		client, err := newClient(func(name string) string { return global(c, name) })
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		return action(c, client)
+	}
+}
+
+// global returns the value of a flag of the whole: a command's own may have the
+// same name.
+func global(c *cli.Context, name string) string {
+	for _, outer := range c.Lineage() {
+		if outer.Command != nil && outer.Command.Name == c.App.Name && outer.IsSet(name) {
+			return outer.String(name)
+		}
+	}
+	return ""
+}
+
+// newClient returns a client for the daemon that the flags name: the one of this
+// host unless --server is given. Empty variables of the environment are none.
+func newClient(flag func(name string) string) (*api.Client, error) {
+	server := flag("server")
+	if server == "" {
+		for _, name := range []string{"cacert", "cert", "key", "token-file"} {
+			if flag(name) != "" && os.Getenv(environment(name)) == "" {
+				return nil, &usageError{"--" + name + " is for --server", "the socket asks for no certificate and no token"}
+			}
+		}
+		return api.NewSocketClient(cmp.Or(flag("socket"), api.DefaultSocket)), nil
+	}
+	if flag("socket") != "" && os.Getenv(environment("socket")) == "" && os.Getenv(environment("server")) == "" {
+		return nil, &usageError{"--socket and --server exclude each other", ""}
+	}
+	client, err := api.NewTLSClient(api.TLSClientOptions{
+		Server: server, CA: flag("cacert"), Certificate: flag("cert"), Key: flag("key"), TokenFile: flag("token-file"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return client, nil
+}
+
+// environment is the variable that stands for a flag of the whole.
+func environment(flag string) string {
+	return "SHUNT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// client returns a client for the daemon that the half-written command line
+// means.
+func (c *completing) client() (*api.Client, error) {
+	return newClient(func(name string) string { return cmp.Or(c.global[name], os.Getenv(environment(name))) })
+}
+
+// isNotFound reports whether the daemon does not know what it was asked for.
+func isNotFound(err error) bool { return isProblem(err, "not-found") }
+
+// isProblem reports whether err is the daemon's problem of the kind.
+func isProblem(err error, kind string) bool {
+	problem, ok := errors.AsType[*api.Problem](err)
+	return ok && strings.HasSuffix(problem.Type, ":"+kind)
+}
+
+// isAnswer reports whether the daemon itself said so.
+func isAnswer(err error) bool {
+	_, ok := errors.AsType[*api.Problem](err)
+	return ok
+}

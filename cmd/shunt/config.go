@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/google/renameio/v2"
+	"github.com/urfave/cli/v2"
+
+	"github.com/shunt-lb/shunt/director/config"
+)
+
+func configCommand() *cli.Command {
+	return &cli.Command{
+		Name: "config", Usage: "configuration files, without a daemon",
+		Description: examples("", "shunt config check shunt.yaml"),
+		Subcommands: []*cli.Command{
+			{
+				Name: "check", Usage: "say everything that is wrong with files, and where", ArgsUsage: "FILE...",
+				Description: examples("A folder is checked with all its files, which may be one configuration in parts. - is the\n"+
+					"standard input.",
+					"shunt config check /etc/shunt/shunt.yaml", "shunt config check /etc/shunt/"),
+				Action: checkConfigs,
+			},
+			{
+				Name: "fmt", Usage: "print a file as it should be written", ArgsUsage: "FILE...",
+				Description: examples("Comments stay; keys come in the order of the reference file. - is the standard input.",
+					"shunt config fmt shunt.yaml", "shunt config fmt -w /etc/shunt/shunt.yaml"),
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "write", Aliases: []string{"w"}, Usage: "write the file anew instead of printing it"}},
+				Action: formatConfigs,
+			},
+			{
+				Name: "schema", Usage: "print the JSON Schema of the file, for editors",
+				Description: examples("An editor that speaks YAML's language server reads the schema that the file's first line\n"+
+					"names: # yaml-language-server: $schema=/usr/share/shunt/schema.json",
+					"shunt config schema > /usr/share/shunt/schema.json"),
+				Action: func(c *cli.Context) error { return write(c.App.Writer, config.Schema()) },
+			},
+		},
+	}
+}
+
+// standardInput is the FILE that stands for it.
+const standardInput = "-"
+
+// loadConfig reads a file, a folder or the standard input.
+func loadConfig(c *cli.Context, name string) (config.Config, error) {
+	if name != standardInput {
+		return config.Load(name)
+	}
+	data, err := readInput(c)
+	if err != nil {
+		return config.Config{}, err
+	}
+	return config.Parse("standard input", data)
+}
+
+// readInput reads the standard input, one byte past what a configuration may
+// have, for Parse to refuse.
+func readInput(c *cli.Context) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(streamsOf(c).in, config.MaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	return data, nil
+}
+
+// checkConfigs checks every file, so that one with errors hides no other.
+func checkConfigs(c *cli.Context) error {
+	failed := false
+	for _, name := range c.Args().Slice() {
+		cfg, err := loadConfig(c, name)
+		if err != nil {
+			failed = true
+			report(streamsOf(c).err, paletteFor(c.String("color"), streamsOf(c).err), err)
+			continue
+		}
+		servers := 0
+		for _, s := range cfg.State.Services {
+			servers += len(s.Servers)
+		}
+		text := fmt.Sprintf("%s: %s with %s, nothing wrong\n", name, count(len(cfg.State.Services), "service"), count(servers, "server"))
+		if err := write(c.App.Writer, []byte(text)); err != nil {
+			return err
+		}
+	}
+	if failed {
+		return exitStatus(exitFailed)
+	}
+	return nil
+}
+
+func formatConfigs(c *cli.Context) error {
+	for _, name := range c.Args().Slice() {
+		data, err := readConfig(c, name)
+		if err != nil {
+			return err
+		}
+		text, err := config.Fmt(name, data)
+		if err != nil {
+			return err
+		}
+		if !c.Bool("write") {
+			if err := write(c.App.Writer, text); err != nil {
+				return err
+			}
+			continue
+		}
+		if name == standardInput {
+			return usage(c, "-w needs a file: the standard input cannot be written")
+		}
+		if bytes.Equal(data, text) {
+			continue
+		}
+		if err := rewrite(name, text); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func readConfig(c *cli.Context, name string) ([]byte, error) {
+	if name == standardInput {
+		return readInput(c)
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return data, nil
+}
+
+// rewrite replaces a file as a whole, with its old permissions: a crash leaves
+// the one or the other.
+func rewrite(name string, text []byte) error {
+	return renameio.WriteFile(name, text, 0o644, renameio.WithExistingPermissions())
+}
+
+// count says "1 server" or "3 servers".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

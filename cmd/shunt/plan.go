@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// planLines prints steps one a line, each with a mark for what it does.
+func planLines(w io.Writer, p palette, steps []api.Step) error {
+	var text strings.Builder
+	for _, step := range steps {
+		mark, c := "~", yellow
+		switch director.Action(step.Action) {
+		case director.ActionAdd:
+			mark, c = "+", green
+		case director.ActionRemove:
+			mark, c = "-", red
+		}
+		text.WriteString(p.in(c, mark+" "+step.Text) + "\n")
+	}
+	return write(w, []byte(text.String()))
+}
+
+// removals counts what the steps take away.
+func removals(steps []api.Step) (services, servers int) {
+	for _, step := range steps {
+		switch {
+		case director.Action(step.Action) != director.ActionRemove:
+		case step.Server == "":
+			services++
+		default:
+			servers++
+		}
+	}
+	return services, servers
+}
+
+// removalText says what the steps take away: "1 service and 2 servers"; "" if
+// nothing.
+func removalText(steps []api.Step) string {
+	services, servers := removals(steps)
+	var parts []string
+	if services > 0 {
+		parts = append(parts, count(services, "service"))
+	}
+	if servers > 0 {
+		parts = append(parts, count(servers, "server"))
+	}
+	return strings.Join(parts, " and ")
+}
+
+// cutBy counts the connections that the steps' removals end, as the services
+// were counted last.
+func cutBy(steps []api.Step, services []api.Service) uint64 {
+	n := uint64(0)
+	for _, step := range steps {
+		i := slices.IndexFunc(services, func(s api.Service) bool { return s.Listen == step.Service })
+		if director.Action(step.Action) != director.ActionRemove || i < 0 {
+			continue
+		}
+		for _, server := range services[i].Servers {
+			if step.Server == "" || step.Server == server.Address {
+				n += connectionsOf(server)
+			}
+		}
+	}
+	return n
+}
+
+// guardError is a plan that removes more than is allowed without --force.
+func guardError(g *api.Guard) error {
+	return &api.Problem{Detail: g.Text, Hint: fmt.Sprintf("if %d of %d %s are really to go, say --force", g.Removed, g.Have, g.What)}
+}

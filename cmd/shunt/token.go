@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// roles are what a token can be allowed, the least first.
+var roles = []string{"viewer", "operator", "admin"}
+
+func tokenCommand() *cli.Command {
+	return &cli.Command{
+		Name: "token", Usage: "tokens for the API over TLS",
+		Description: examples("", "shunt token create --name deploy --role operator"),
+		Subcommands: []*cli.Command{{
+			Name: "create", Usage: "make a token and the line that lets it in",
+			Description: examples("The token is shown this once: the line has only its hash. Put the line into the file that\n"+
+				"api.tokens of the daemon's configuration names; `shunt reload` makes it valid. No daemon is\n"+
+				"asked.",
+				"shunt token create --name grafana --role viewer",
+				"shunt token create --name deploy --role operator --expires 2160h"),
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "name", Usage: "`NAME` of who gets it, for the history"},
+				&cli.StringFlag{Name: "role", Usage: "what it allows, `ROLE`: viewer, operator or admin"},
+				&cli.StringFlag{Name: "expires", Usage: "how long it is valid, a `DURATION` such as 720h; for ever unless given"},
+				outputFlag(),
+			},
+			Action: createToken,
+		}},
+	}
+}
+
+// tokenNames are the names that a tokens file can have.
+var tokenNames = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
+
+// newToken is what `token create` prints.
+type newToken struct {
+	Name    string     `json:"name"`
+	Role    string     `json:"role"`
+	Token   string     `json:"token"`
+	Expires *time.Time `json:"expires,omitempty"`
+	Line    string     `json:"line"` // of the tokens file
+}
+
+func createToken(c *cli.Context) error {
+	t := newToken{Name: c.String("name"), Role: c.String("role")}
+	switch {
+	case t.Name == "":
+		return usage(c, "--name is required")
+	case !tokenNames.MatchString(t.Name):
+		return usage(c, "name %q: want up to 64 letters, digits and . _ @ -", t.Name)
+	case !slices.Contains(roles, t.Role):
+		return usage(c, "role %q: want %s", t.Role, alternatives(roles))
+	}
+	if c.IsSet("expires") {
+		d, err := time.ParseDuration(c.String("expires"))
+		if err != nil || d <= 0 {
+			return usage(c, "--expires: %q is not a duration such as 720h", c.String("expires"))
+		}
+		expires := time.Now().Add(d).UTC().Truncate(time.Second)
+		t.Expires = &expires
+	}
+	token, hash := api.NewToken()
+	t.Token = token
+	t.Line = fmt.Sprintf("%s %s %s", t.Name, t.Role, hash)
+	if t.Expires != nil {
+		t.Line += " " + t.Expires.Format(time.RFC3339)
+	}
+	return output(c, t, func(table *table) {
+		table.row("token", t.Token)
+		table.row("line for the tokens file", t.Line)
+	})
+}
