@@ -29,7 +29,6 @@ func (r *rig) refusing(refused ...string) {
 const (
 	addLast   = "add server 10.0.0.2:80 to tcp://192.0.2.5:80"
 	takeBack  = "remove service tcp://192.0.2.5:80"
-	leftStep  = takeBack
 	cannot    = ": injected failure"
 	leftError = "add service tcp://192.0.2.5:80: " + addLast + cannot + "; roll back: " + takeBack + cannot
 )
@@ -60,14 +59,14 @@ func halfAdded(t *testing.T) *rig {
 func TestUndoFailsAndIsRepaired(t *testing.T) {
 	r := halfAdded(t)
 	wantEvents := [][]string{{
-		"drift: the kernel differs; to repair: " + leftStep,
-		"repair-failed: not repaired: " + leftStep + cannot,
+		"drift: the kernel differs; to repair: " + takeBack,
+		"repair-failed: not repaired: " + takeBack + cannot,
 	}, nil, nil}
 	for round, events := range wantEvents {
 		r.reconcile(t)
 		want(t, "events", events, r.news())
 		drift := r.Drift()
-		if len(drift.Pending) != 1 || drift.Pending[0].Step.String() != leftStep || drift.Pending[0].Cause != leftStep+cannot {
+		if len(drift.Pending) != 1 || drift.Pending[0].Step.String() != takeBack || drift.Pending[0].Cause != takeBack+cannot {
 			t.Errorf("round %d: pending %+v, want the removal", round, drift.Pending)
 		}
 		if drift.Found != 1 || drift.Repaired != 0 || drift.Failed != uint64(round+1) {
@@ -76,7 +75,7 @@ func TestUndoFailsAndIsRepaired(t *testing.T) {
 	}
 	r.refusing()
 	r.reconcile(t)
-	want(t, "events", []string{"repaired: repaired: " + leftStep}, r.news())
+	want(t, "events", []string{"repaired: repaired: " + takeBack}, r.news())
 	wantState(t, "held", withForeign(r.State()), r.held(t))
 	if drift := r.Drift(); drift.Pending != nil || drift.Repaired != 1 {
 		t.Errorf("drift %+v, want it repaired", drift)
@@ -89,7 +88,7 @@ func TestRepairFailsOtherwise(t *testing.T) {
 	r.reconcile(t)
 	r.news()
 	r.fake.FailIf(func(director.Operation) error { return director.ErrFull })
-	for _, events := range [][]string{{"repair-failed: not repaired: " + leftStep + ": full"}, nil} {
+	for _, events := range [][]string{{"repair-failed: not repaired: " + takeBack + ": full"}, nil} {
 		r.reconcile(t)
 		want(t, "events", events, r.news())
 	}

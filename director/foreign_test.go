@@ -1,0 +1,184 @@
+package director_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+const (
+	foundMail = "foreign-found: service tcp://192.0.2.200:25 is in the kernel, but not Shunt's: it is left alone"
+	goneMail  = "foreign-gone: foreign service tcp://192.0.2.200:25 is gone or was adopted"
+)
+
+// appear has somebody else add a service to the kernel, and vanish remove it.
+func (r *rig) appear(s director.Service) {
+	r.fake.Meddle(func(state *director.State) { state.Services = append(state.Services, s.Clone()) })
+}
+
+func (r *rig) vanish(key director.ServiceKey) {
+	r.fake.Meddle(func(state *director.State) {
+		state.Services = slices.DeleteFunc(state.Services, func(s director.Service) bool { return s.Key == key })
+	})
+}
+
+func wantForeign(t *testing.T, r *rig, want ...director.Service) {
+	t.Helper()
+	if diff := cmp.Diff(want, r.Drift().Foreign, equalStates...); diff != "" {
+		t.Errorf("foreign (-want +got):\n%s", diff)
+	}
+}
+
+func TestForeignIsShownAndLeftAlone(t *testing.T) {
+	r := start(t, web())
+	r.appear(foreign())
+	for _, events := range [][]string{{foundMail}, nil} {
+		r.reconcile(t)
+		want(t, "events", events, r.news())
+		wantForeign(t, r, foreign())
+	}
+	r.meddle(foreign().Key, func(s *director.Service) { s.Servers[0].Weight = 9 }) // as its owner pleases
+	r.reconcile(t)
+	edited := foreign()
+	edited.Servers[0].Weight = 9
+	wantForeign(t, r, edited)
+
+	// Whatever is done to others does not touch it.
+	for _, do := range []func() (director.Outcome, error){
+		func() (director.Outcome, error) { return r.AddService(t.Context(), by, dns()) },
+		func() (director.Outcome, error) { return r.RemoveService(t.Context(), by, dns().Key) },
+		func() (director.Outcome, error) {
+			return r.Apply(t.Context(), director.Request{Force: true}, director.State{})
+		},
+		func() (director.Outcome, error) { return r.Rollback(t.Context(), by, 1) },
+	} {
+		if outcome, err := do(); err != nil || !outcome.Changed {
+			t.Errorf("outcome %+v, error %v", outcome, err)
+		}
+		held := r.held(t)
+		if diff := cmp.Diff(edited, held.Services[held.Service(foreign().Key)], cmpNetip); diff != "" {
+			t.Errorf("the foreign service (-want +got):\n%s", diff)
+		}
+	}
+	if d := r.Drift(); d.Found != 0 {
+		t.Errorf("drift %+v, want none", d)
+	}
+
+	r.news()
+	r.vanish(foreign().Key)
+	for _, events := range [][]string{{goneMail}, nil} {
+		r.reconcile(t)
+		want(t, "events", events, r.news())
+		wantForeign(t, r)
+	}
+}
+
+func TestAddServiceDoesNotTakeOver(t *testing.T) {
+	r := start(t, web())
+	r.appear(foreign()) // since the last look
+	_, err := r.AddService(t.Context(), by, foreign())
+	wantText := "add service tcp://192.0.2.200:25: the kernel has one that Shunt does not manage: adopt it, or remove it there: exists already"
+	if !errors.Is(err, director.ErrExists) || err.Error() != wantText {
+		t.Errorf("error %v, want %s", err, wantText)
+	}
+	want(t, "operations", nil, texts(r.fake.Operations()))
+	r.reconcile(t)
+	wantForeign(t, r, foreign())
+	r.vanish(foreign().Key) // since the last look, too
+	if _, err := r.AddService(t.Context(), by, foreign()); err != nil {
+		t.Errorf("once it is gone: %v", err)
+	}
+	r.sameAsFound(t)
+}
+
+func TestApplyTakesOver(t *testing.T) {
+	r := start(t, web())
+	r.appear(foreign())
+	r.reconcile(t)
+	r.news()
+	mail := foreign()
+	mail.Servers[0].Weight = 0
+	mail.Name = ""
+	outcome, err := r.Apply(t.Context(), by, director.State{Services: []director.Service{web(), mail}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "steps", []string{
+		"edit service tcp://192.0.2.200:25: name mail → none",
+		"drain server 10.0.0.25:25 of tcp://192.0.2.200:25: weight 3 → 0",
+	}, stepTexts(outcome.Steps))
+	want(t, "events", []string{"change: revision 2 by ann: apply: test", goneMail}, r.news())
+	wantForeign(t, r) // at once, not at the next look
+	r.sameAsFound(t)
+	r.reconcile(t)
+	want(t, "events of the next look", nil, r.news())
+	if _, err := r.RemoveService(t.Context(), by, mail.Key); err != nil {
+		t.Fatal(err)
+	}
+	r.sameAsFound(t)
+}
+
+func TestAdopt(t *testing.T) {
+	r := start(t, web())
+	r.appear(foreign())
+	r.reconcile(t)
+	r.news()
+	outcome, err := r.Adopt(t.Context(), by, foreign().Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !outcome.Changed || outcome.Revision.Number != 2 || outcome.Revision.Action != "adopt service tcp://192.0.2.200:25" || len(outcome.Steps) != 0 {
+		t.Errorf("outcome %+v", outcome)
+	}
+	want(t, "operations", nil, texts(r.fake.Operations()))
+	want(t, "events", []string{"change: revision 2 by ann: adopt service tcp://192.0.2.200:25: test", goneMail}, r.news())
+	events, _ := r.events.After(0, 0)
+	if e := events[len(events)-2]; e.Service != "tcp://192.0.2.200:25" || e.Revision != 2 {
+		t.Errorf("event %+v, want the service and the revision", e)
+	}
+	if _, err := r.Adopt(t.Context(), by, foreign().Key); !errors.Is(err, director.ErrExists) {
+		t.Errorf("adopted twice: %v", err)
+	}
+
+	// From then on it is kept so.
+	r.meddle(foreign().Key, func(s *director.Service) { s.Servers[0].Weight = 9 })
+	r.reconcile(t)
+	want(t, "operations", []string{"edit server 10.0.0.25:25 of tcp://192.0.2.200:25"}, texts(r.fake.Operations()))
+	again := r.restart()
+	if err := again.Start(t.Context(), director.State{}, by); err != nil {
+		t.Fatal(err)
+	}
+	wantForeign(t, again)
+	again.sameAsFound(t)
+}
+
+func TestAdoptRefused(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*director.Service)
+		kind error
+		want string
+	}{
+		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Method = realserver.Tunnel }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: services[1] "mail": servers[0]: method tunnel is not there yet: this version has nat, dr and local`},
+		{"a_name_that_is_taken", func(s *director.Service) { s.Name = "web" }, director.ErrInvalid, `adopt service tcp://192.0.2.200:25: services[1] "web": name "web" is that of services[0] already`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t, web())
+			mail := foreign()
+			tt.edit(&mail)
+			r.appear(mail)
+			if _, err := r.Adopt(t.Context(), by, mail.Key); !errors.Is(err, tt.kind) || err.Error() != tt.want {
+				t.Errorf("error %v, want %s", err, tt.want)
+			}
+			r.reconcile(t)
+			wantForeign(t, r, mail)
+			want(t, "operations", nil, texts(r.fake.Operations()))
+		})
+	}
+}
