@@ -49,7 +49,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		}
 	}
 	switch masked := prefix.Masked(); {
-	case prefix.Addr().Zone() != "":
+	case addr.Zone() != "":
 		return prefix, errors.New("a network has no zone: an access list does not tell interfaces apart")
 	case prefix.Addr().Is4In6():
 		return prefix, fmt.Errorf("%s is an IPv4 address in IPv6 form: write it as IPv4", s)

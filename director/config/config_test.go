@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,10 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-var cmpNetip = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+var cmpNetip = cmp.Options{
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 func defaults() config.Settings {
 	return config.Settings{
@@ -36,14 +40,30 @@ func server(addr string, method realserver.Method, weight uint32) realserver.Ser
 func reference() config.Config {
 	settings := defaults()
 	settings.Interfaces = []string{"eth0", "eth1"}
+	settings.SocketGroup = "shunt"
+	settings.API = config.APISettings{
+		Listen: "192.0.2.1:9443", Certificate: "/etc/shunt/tls/server.crt", Key: "/etc/shunt/tls/server.key",
+		ClientCA: "/etc/shunt/tls/clients.crt", Tokens: "/etc/shunt/tokens",
+	}
 	return config.Config{
 		Director: settings,
 		State: director.State{
 			Timeouts: conntrack.DefaultTimeouts(),
 			Services: []director.Service{
+				{ // of the included file
+					Key:  director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.10:25")},
+					Name: "mail", Scheduler: director.RoundRobin, VIP: director.VIPManaged,
+					Servers: []realserver.Server{
+						server("10.0.0.21:25", realserver.NAT, 1), server("10.0.0.22:25", realserver.NAT, 1),
+					},
+				},
 				{
 					Key:  director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.10:80")},
 					Name: "web", Scheduler: director.WeightedRoundRobin, VIP: director.VIPManaged,
+					Access: director.Access{
+						Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("198.51.100.7/32")},
+						Deny:  []netip.Prefix{netip.MustParsePrefix("10.66.0.0/16")},
+					},
 					Servers: []realserver.Server{
 						server("10.0.0.11:8080", realserver.NAT, 3), server("10.0.0.12:80", realserver.DR, 2),
 					},
@@ -78,16 +98,25 @@ func TestReferenceDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	groups := []string{"connections", "timeouts", "limits", "log"}
 	var kept []string
 	for line := range strings.Lines(string(data)) {
-		_, comment, _ := strings.Cut(line, "#")
-		key, _, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if strings.HasPrefix(comment, " default") || key == "connections" || key == "timeouts" || key == "limits" {
-			continue
+		text, comment, _ := strings.Cut(line, "#")
+		key, _, _ := strings.Cut(strings.TrimSpace(text), ":")
+		if !strings.HasPrefix(comment, " default") && !slices.Contains(groups, key) {
+			kept = append(kept, line)
 		}
-		kept = append(kept, line)
 	}
-	got, err := config.Parse("short", []byte(strings.Replace(strings.Join(kept, ""), "address: 10.0.0.11:8080", "address: 10.0.0.11:8080\n        weight: 3", 1)))
+	if len(kept) > strings.Count(string(data), "\n")-25 {
+		t.Errorf("only %d lines are without a default", len(kept))
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata")); err != nil {
+		t.Fatal(err)
+	}
+	short := strings.Replace(strings.Join(kept, ""), "address: 10.0.0.11:8080", "address: 10.0.0.11:8080\n        weight: 3", 1)
+	write(t, dir, "reference.yaml", short)
+	got, err := config.Load(filepath.Join(dir, "reference.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +150,13 @@ director:
   limits: {services: 16, servers: 1Ki, scheduler-words: 1Gi}
   socket: /tmp/x/../s
   interfaces: []
+  removal-limit: 0%
+  reconcile: 100ms
+  state: /srv/shunt/
+  history: 1Ki
+  socket-group: "1000"
+  api: {listen: "[2001:DB8::1]:9443", certificate: /c, key: /k, tokens: /t/../u}
+  log: {level: debug, format: json}
 `
 	_, err := config.Parse("f", []byte(text))
 	wantErrors(t, err, `f:7:57: director.limits.scheduler-words: 1Gi is out of range: want 8Ki to 256Mi`)
@@ -133,6 +169,9 @@ director:
 	settings.Mode, settings.MaxConnections, settings.MaxConnections6 = "generic", 65536, 16384
 	settings.Midstream, settings.ICMPRate, settings.Socket = "reset", 0, "/tmp/s"
 	settings.Limits = config.Limits{Services: 16, Servers: 1024, SchedulerWords: 1 << 20}
+	settings.RemovalLimit, settings.Reconcile, settings.StateDir, settings.History = 0, 100*time.Millisecond, "/srv/shunt", 1024
+	settings.SocketGroup, settings.LogLevel, settings.LogFormat = "1000", "debug", "json"
+	settings.API = config.APISettings{Listen: "[2001:db8::1]:9443", Certificate: "/c", Key: "/k", Tokens: "/u"}
 	want := config.Config{Director: settings, State: director.State{Timeouts: conntrack.Timeouts{TCPFin: 90 * time.Second}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)

@@ -134,8 +134,10 @@ func excerpt(lines []string, line, column int) string {
 	skip := max(0, column-1-excerptLead)
 	width := len(fmt.Sprint(line))
 	var b strings.Builder
-	if line > 1 && strings.TrimSpace(lines[line-2]) != "" {
-		fmt.Fprintf(&b, "  %*d | %s\n", width, line-1, window(lines[line-2], skip))
+	if line > 1 {
+		if before := window(lines[line-2], skip); before != "" {
+			fmt.Fprintf(&b, "  %*d | %s\n", width, line-1, before)
+		}
 	}
 	fmt.Fprintf(&b, "  %*d | %s\n", width, line, window(lines[line-1], skip))
 	fmt.Fprintf(&b, "  %*s | %s^\n", width, "", strings.Repeat(" ", column-1-skip))

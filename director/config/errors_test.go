@@ -60,7 +60,83 @@ func TestErrors(t *testing.T) {
 			`f:3:12: director.pin-dir: "shunt" is not an absolute path`,
 		}},
 
+		{"guard", "director: {removal-limit: 50, reconcile: 6s, history: 99, state: var}\n", []string{
+			`f:1:27: director.removal-limit: "50" is not a share: want 0% to 100%`,
+			`f:1:42: director.reconcile: 6s is out of range: want 100ms to 5s`,
+			`f:1:55: director.history: 99 is out of range: want 100 to 1000000`,
+			`f:1:66: director.state: "var" is not an absolute path`,
+		}},
+		{"shares", "director: {removal-limit: 101%, removal-limit: 1%}\n", []string{
+			`f:1:27: director.removal-limit: "101%" is not a share: want 0% to 100%`,
+			`f:1:33: director.removal-limit is given twice: first in line 1`,
+		}},
+		{"log", "director: {log: {level: warning, format: JSON}, socket-group: a b}\n", []string{
+			`f:1:25: director.log.level: unknown word "warning": want debug, info, warn or error`,
+			`f:1:42: director.log.format: unknown word "JSON": want text or json; did you mean json?`,
+			`f:1:63: director.socket-group: "a b" is not the name of a group`,
+		}},
+		{"api_open", "director:\n  api: {listen: 192.0.2.1:9443}\n", []string{
+			`f:2:8: director.api.certificate: the key is missing: the API over TCP needs listen, certificate and key`,
+			`f:2:8: director.api.key: the key is missing: the API over TCP needs listen, certificate and key`,
+			`f:2:8: director.api: want client-ca, tokens or both: the API over TCP is for those who identify themselves`,
+		}},
+		{"api_nowhere", "director:\n  api: {certificate: /c, key: k, tokens: /t}\n", []string{
+			`f:2:8: director.api.listen: the key is missing: the API over TCP needs listen, certificate and key`,
+			`f:2:31: director.api.key: "k" is not an absolute path`,
+		}},
+		{"api_listen_name", "director: {api: {listen: 'localhost:1', certificate: /c, key: /k, tokens: /t}}\n", []string{
+			`f:1:26: director.api.listen: "localhost:1" is not an address and a port: want 192.0.2.1:9443, [2001:db8::1]:9443 or :9443 (names are not looked up)`,
+		}},
+		{"api_listen_port", "director: {api: {listen: ':0', certificate: /c, key: /k, tokens: /t}}\n", []string{
+			`f:1:26: director.api.listen: "0" is not a port: want 1 to 65535`,
+		}},
+		{"api_listen_port_0", "director: {api: {listen: '[::1]:0', certificate: /c, key: /k, tokens: /t}}\n", []string{
+			`f:1:26: director.api.listen: port 0 is reserved`,
+		}},
+		{"api_listen_mapped", "director: {api: {listen: '[::ffff:192.0.2.1]:1', certificate: /c, key: /k, tokens: /t}}\n", []string{
+			`f:1:26: director.api.listen: ::ffff:192.0.2.1 is an IPv4 address in IPv6 form: write 192.0.2.1:1`,
+		}},
+		{"api_listen_multicast", "director: {api: {listen: '224.0.0.1:1', certificate: /c, key: /k, tokens: /t}}\n", []string{
+			`f:1:26: director.api.listen: 224.0.0.1 is multicast: want an address of this host`,
+		}},
+		{"meant", "directr: {}\nservices:\n- {listn: x, sheduler: rr, listen: 'tcp://192.0.2.1:80', vip: extrenal, servers: [{adress: 10.0.0.1, address: 10.0.0.1, method: NTA}]}\n", []string{
+			`f:1:1: the configuration: unknown key "directr": want director, include, services; did you mean director?`,
+			`f:3:4: services[0]: unknown key "listn": want access, flags, listen, method, name, scheduler, servers, vip; did you mean listen?`,
+			`f:3:14: services[0]: unknown key "sheduler": want access, flags, listen, method, name, scheduler, servers, vip; did you mean scheduler?`,
+			`f:3:63: services[0] tcp://192.0.2.1:80: unknown vip "extrenal": want managed or external; did you mean external?`,
+			`f:3:84: services[0].servers[0]: unknown key "adress": want address, method, weight; did you mean address?`,
+			`f:3:129: services[0].servers[0].method: unknown forwarding method "NTA": want nat, dr, tunnel or local; did you mean nat?`,
+		}},
+		{"plain_only", "director:\n  mode: |-\n    native\n  midstream: !!str drop\n  interfaces: [~, &a b]\n  !!str log: {}\n", []string{
+			`f:2:9: director.mode: write the value on the line of its key`,
+			`f:4:14: director.midstream: tags are not supported`,
+			`f:5:16: director.interfaces[0]: the value is missing`,
+			`f:5:19: director.interfaces[1]: anchors are not supported`,
+			`f:6:3: director: tags are not supported`,
+		}},
+
 		// Services.
+		{"access", `services:
+- listen: tcp://192.0.2.1:80
+  access:
+    allow: [10.0.0.1/8, 10.0.0.0/33, example.org, 10.0.0.0/8, 10.0.0.0/8, 2001:db8::/32, "::ffff:10.0.0.0/104"]
+    deny: [10.0.0.0/8, fe80::1%eth0, {}]
+    log: []
+  servers: []
+- {listen: "tcp://192.0.2.2:80", access: [10.0.0.0/8], servers: []}
+`, []string{
+			`f:4:13: services[0].access.allow[0]: 10.0.0.1/8 has bits beyond its length: write 10.0.0.0/8, or 10.0.0.1 for the one address`,
+			`f:4:25: services[0].access.allow[1]: "10.0.0.0/33" is not a network: want 192.0.2.0/24, 2001:db8::/32 or an address (names are not looked up)`,
+			`f:4:38: services[0].access.allow[2]: "example.org" is not a network: want 192.0.2.0/24, 2001:db8::/32 or an address (names are not looked up)`,
+			`f:4:63: services[0].access.allow[4]: 10.0.0.0/8 is allow[3] already`,
+			`f:4:75: services[0] tcp://192.0.2.1:80: 2001:db8::/32 is not of the service's address family (192.0.2.1)`,
+			`f:4:90: services[0].access.allow[6]: ::ffff:10.0.0.0/104 is an IPv4 address in IPv6 form: write it as IPv4`,
+			`f:5:12: services[0] tcp://192.0.2.1:80: 10.0.0.0/8 is both allowed and denied`,
+			`f:5:24: services[0].access.deny[1]: a network has no zone: an access list does not tell interfaces apart`,
+			`f:5:38: services[0].access.deny[2]: want a single value`,
+			`f:6:5: services[0].access: unknown key "log": want allow, deny`,
+			`f:8:42: services[1].access: want a mapping (key: value)`,
+		}},
 		{"missing_keys", "services:\n- name: web\n- {listen: 'tcp://192.0.2.1:80', servers: [{weight: 1}]}\n", []string{
 			`f:2:3: services[0].listen: the key is missing: a URL such as tcp://192.0.2.1:80`,
 			`f:2:3: services[0].servers: the key is missing: a list of servers, [] for none`,

@@ -62,8 +62,9 @@ func (d *decoder) problem(problem *director.ProblemError, at origin, origins []o
 	if problem.Field != "" {
 		path += "." + problem.Field
 	}
-	if d.broken[path] {
-		return
+	keyless := service.Key == (director.ServiceKey{})
+	if d.broken[path] || keyless && problem.Field == "address" {
+		return // which port is the service's is not known
 	}
 	text := problem.Text
 	switch problem.Field {
@@ -83,6 +84,9 @@ func (d *decoder) problem(problem *director.ProblemError, at origin, origins []o
 		text += didYouMean(string(service.VIP), []string{string(director.VIPManaged), string(director.VIPExternal)})
 	}
 	where := strings.Replace(problem.Where, fmt.Sprintf("services[%d]", problem.Service), at.path(), 1)
+	if keyless && service.Name == "" {
+		where = strings.Replace(where, " "+service.Key.String(), "", 1)
+	}
 	d.fail(d.place(path), problem.Kind, where+": "+relocated(text, at, origins))
 }
 

@@ -1,0 +1,35 @@
+package config
+
+// Keys returns the keys of every mapping of the text, in the order of a
+// formatted file, by the mapping's path without indices; and which paths the
+// text has.
+func Keys(data []byte) (keys map[string][]string, has map[string]bool, err error) {
+	l := &loader{}
+	d := l.decode("keys", "", part, data)
+	_, err = l.finish()
+	has = make(map[string]bool)
+	for path := range d.places {
+		has[unindexed(path)] = true
+	}
+	return d.keys, has, err
+}
+
+// Comments returns the texts of a configuration's comments.
+func Comments(data []byte) []string {
+	l := &loader{}
+	d := l.decode("comments", "", part, data)
+	var texts []string
+	for _, c := range comments(data, d.root) {
+		texts = append(texts, c.text)
+	}
+	return texts
+}
+
+// SettingKeys returns the keys that Differences knows.
+func SettingKeys() []string {
+	var keys []string
+	for _, s := range settings {
+		keys = append(keys, "director."+s.key)
+	}
+	return keys
+}

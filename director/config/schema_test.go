@@ -1,0 +1,300 @@
+package config_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/shunt-lb/shunt/director/config"
+)
+
+// compiled returns the schema, which is valid by its own meta schema then.
+func compiled(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(config.Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if schema.DraftVersion != 2020 {
+		t.Errorf("the schema is of draft %d", schema.DraftVersion)
+	}
+	return schema
+}
+
+// valid is what an editor says of the text.
+func valid(t *testing.T, schema *jsonschema.Schema, text string) error {
+	t.Helper()
+	var value any
+	if err := yaml.Load([]byte(text), &value); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema.Validate(instance)
+}
+
+// inDesign is the look of design.md §8 with what this version has.
+const inDesign = `director:
+  dataplane: xdp                      # xdp | ipvs
+  interfaces: [eth0, eth1]
+  connections: {max: 1Mi, timeouts: {tcp: 15m, tcp-fin: 2m, udp: 5m}}
+services:
+  - name: web
+    listen: tcp://192.0.2.10:443
+    scheduler: wrr
+    method: dr                        # nat | dr | tunnel | local: required, here or at each server
+    servers:
+      - {address: 10.0.0.11, weight: 3}
+      - {address: 10.0.0.12:8443, method: nat}
+`
+
+func TestSchemaAccepts(t *testing.T) {
+	schema := compiled(t)
+	data, err := os.ReadFile("testdata/reference.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{string(data), inDesign, "{}", "director: {api: {}}", "services: []"} {
+		if err := valid(t, schema, text); err != nil {
+			t.Errorf("%v of\n%s", err, text)
+		}
+	}
+}
+
+func TestSchemaRefuses(t *testing.T) {
+	schema := compiled(t)
+	service := func(more string) string {
+		return "services: [{listen: 'tcp://192.0.2.1:80', servers: [{address: 10.0.0.1, method: nat}], " + more + "}]"
+	}
+	for _, text := range []string{
+		"- 1", "x: 1", "director: []", "director: {x: 1}", "include: conf.d", "include: ['']", "services: {}",
+		"director: {dataplane: dpdk}", "director: {mode: fast}", "director: {interfaces: eth0}", "director: {interfaces: [a/b]}",
+		"director: {interfaces: [a, a]}", "director: {midstream: pass}", "director: {icmp-rate: -1}", "director: {connections: {max: 1G}}",
+		"director: {connections: {timeouts: {tcp: 300}}}", "director: {connections: {timeouts: {sctp: 3s}}}", "director: {limits: {x: 1}}",
+		"director: {removal-limit: 50}", "director: {removal-limit: 101%}", "director: {reconcile: 2}", "director: {state: lib}",
+		"director: {history: many}", "director: {socket: /" + strings.Repeat("s", 107) + "}", "director: {socket-group: 'a b'}",
+		"director: {log: {level: loud}}", "director: {log: {format: xml}}", "director: {log: {file: /x}}",
+		"director: {api: {listen: ':1'}}", "director: {api: {listen: ':1', certificate: /c, key: /k}}", "director: {api: {tokens: /t}}",
+		"director: {api: {listen: 'host:1', certificate: /c, key: /k, tokens: /t}}",
+		"services: [{}]", "services: [{listen: 'tcp://192.0.2.1:80'}]", "services: [{listen: 'http://192.0.2.1:80', servers: []}]",
+		"services: [{listen: 'tcp://192.0.2.1:80', servers: [{address: 10.0.0.1}]}]", "services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{}]}]",
+		service("name: a b"), service("scheduler: best"), service("flags: [sh-port]"), service("scheduler: sh, flags: [mh-port]"),
+		service("scheduler: mh, flags: [sh-port]"), service("vip: mine"), service("method: magic"), service("access: {allow: [example.org]}"),
+		service("access: {deny: [10.0.0.0/8, 10.0.0.0/8]}"), service("access: {x: []}"), service("access: [10.0.0.0/8]"),
+		"services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: host}]}]",
+		"services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, weight: 65536}]}]",
+		"services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, wait: 1}]}]",
+	} {
+		if err := valid(t, schema, text); err == nil {
+			t.Errorf("the schema accepts %s", text)
+		}
+		if _, err := config.Parse("f", []byte(text)); err == nil {
+			t.Errorf("Parse accepts %s", text)
+		}
+	}
+}
+
+// Schema, decoder, reference and Differences have the same keys.
+func TestKeys(t *testing.T) {
+	data, err := os.ReadFile("testdata/reference.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, has, err := config.Keys(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string][]string)
+	walk(schemaOf(t), func(path string, node map[string]any) {
+		if properties, ok := node["properties"].(map[string]any); ok {
+			got[path] = slices.Sorted(maps.Keys(properties))
+		}
+		if node["description"] == nil {
+			t.Errorf("the schema does not describe %s", path)
+		}
+	})
+	var leaves []string
+	for path, keys := range want {
+		for _, key := range keys {
+			sub := strings.TrimPrefix(path+"."+key, ".")
+			if !has[sub] {
+				t.Errorf("the reference has no %s", sub)
+			}
+			if strings.HasPrefix(sub, "director.") && want[sub] == nil && path != "director.connections.timeouts" {
+				leaves = append(leaves, sub)
+			}
+		}
+		want[path] = slices.Sorted(slices.Values(keys))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys of the decoder and of the schema (-want +got):\n%s", diff)
+	}
+	slices.Sort(leaves)
+	if diff := cmp.Diff(leaves, slices.Sorted(slices.Values(config.SettingKeys()))); diff != "" {
+		t.Errorf("keys of the decoder and of Differences (-want +got):\n%s", diff)
+	}
+}
+
+// Every default of the schema is what a file without the key means, and every
+// word and example is one that Parse takes.
+func TestSchemaValues(t *testing.T) {
+	checked := 0
+	walk(schemaOf(t), func(path string, node map[string]any) {
+		without, err := config.Parse("f", []byte(holding(path, "")))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if node["default"] != nil {
+			with, err := config.Parse("f", []byte(holding(path, quoted(t, node["default"]))))
+			if diff := cmp.Diff(without, with, cmpNetip); diff != "" || err != nil {
+				t.Errorf("default %v of %s: %v (-without +with):\n%s", node["default"], path, err, diff)
+			}
+			checked++
+		}
+		values, _ := node["examples"].([]any)
+		if words, ok := node["enum"].([]any); ok {
+			values = append(values, words...)
+		}
+		for _, value := range values {
+			if path == "include" || path == "services[].flags[]" {
+				continue // files that are not there; words of two schedulers
+			}
+			if _, err := config.Parse("f", []byte(holding(path, quoted(t, value)))); err != nil {
+				t.Errorf("%v of %s: %v", value, path, err)
+			}
+			checked++
+		}
+	})
+	if checked < 50 {
+		t.Errorf("only %d values were looked at", checked)
+	}
+}
+
+func quoted(t *testing.T, value any) string {
+	t.Helper()
+	data, err := json.Marshal(value) // JSON is YAML
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// holding returns a configuration that has the value at the path, or nothing
+// there if the value is empty.
+func holding(path, value string) string {
+	pair := func(key, value string) string {
+		if value == "" {
+			return ""
+		}
+		return key + ": " + value
+	}
+	switch key, ofServer := strings.CutPrefix(path, "services[].servers[]."); {
+	case path == "" || path == "include" || !strings.Contains(path, "."):
+		return ""
+	case ofServer && key == "address":
+		address := value
+		if address == "" {
+			address = "10.0.0.1"
+		}
+		vip := "192.0.2.1"
+		if strings.Count(address, ":") > 1 {
+			vip = "[2001:db8::1]"
+		}
+		return fmt.Sprintf("services: [{listen: 'tcp://%s:80', method: nat, servers: [{address: %s}]}]", vip, address)
+	case ofServer && key == "method":
+		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', method: dr, servers: [{address: 10.0.0.1, %s}]}]", pair(key, value))
+	case ofServer:
+		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, %s}]}]", pair(key, value))
+	}
+	if key, ofAccess := strings.CutPrefix(path, "services[].access."); ofAccess {
+		vip := "192.0.2.1"
+		if strings.Contains(value, "::") {
+			vip = "[2001:db8::1]"
+		}
+		return fmt.Sprintf("services: [{listen: 'tcp://%s:80', servers: [], access: {%s}}]", vip, pair(key, value))
+	}
+	if key, ofService := strings.CutPrefix(path, "services[]."); ofService {
+		switch {
+		case key == "listen" && value != "":
+			return fmt.Sprintf("services: [{listen: %s, servers: []}]", value)
+		case key == "servers" || key == "listen":
+			return "services: [{listen: 'tcp://192.0.2.1:80', servers: []}]"
+		}
+		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], %s}]", pair(key, value))
+	}
+	if key, ofAPI := strings.CutPrefix(path, "director.api."); ofAPI && value != "" {
+		api := map[string]string{"listen": `":9443"`, "certificate": "/c", "key": "/k", "tokens": "/t"}
+		api[key] = value
+		text := ""
+		for _, key := range slices.Sorted(maps.Keys(api)) {
+			text += key + ": " + api[key] + ", "
+		}
+		return "director: {api: {" + text + "}}"
+	}
+	if value == "" {
+		return ""
+	}
+	keys := strings.Split(path, ".")
+	return strings.Join(keys, ": {") + ": " + value + strings.Repeat("}", len(keys)-1)
+}
+
+func schemaOf(t *testing.T) map[string]any {
+	t.Helper()
+	var schema map[string]any
+	if err := json.Unmarshal(config.Schema(), &schema); err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// walk calls visit for every key's schema, references followed: what stands
+// beside one goes before it.
+func walk(root map[string]any, visit func(path string, node map[string]any)) {
+	defs := root["$defs"].(map[string]any)
+	var descend func(node map[string]any, path string)
+	descend = func(node map[string]any, path string) {
+		if ref, ok := node["$ref"].(string); ok {
+			merged := maps.Clone(defs[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any))
+			maps.Copy(merged, node)
+			delete(merged, "$ref")
+			node = merged
+		}
+		visit(path, node)
+		if properties, ok := node["properties"].(map[string]any); ok {
+			for key, property := range properties {
+				descend(property.(map[string]any), strings.TrimPrefix(path+"."+key, "."))
+			}
+		}
+		if items, ok := node["items"].(map[string]any); ok && items["properties"] == nil {
+			if items["$ref"] != nil {
+				descend(items, path+"[]")
+			} else if items["enum"] != nil {
+				visit(path+"[]", map[string]any{"description": "an element", "enum": items["enum"]})
+			}
+		}
+	}
+	descend(root, "")
+}
