@@ -99,7 +99,7 @@ func report(w io.Writer, p palette, err error) int {
 const (
 	categoryServices = "Services and servers"
 	categoryWhole    = "The configuration as a whole"
-	categoryObserve  = "What happens"
+	categoryObserve  = "Observation"
 	categoryTools    = "Tools"
 )
 

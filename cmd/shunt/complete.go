@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/event"
 )
 
@@ -100,7 +101,7 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 	case "conn list server":
 		return c.servers(ctx, "")
 	case "token create role":
-		return plain("viewer", "operator", "admin")
+		return plain(api.Viewer.String(), api.Operator.String(), api.Admin.String())
 	}
 	switch name {
 	case "scheduler":

@@ -4,8 +4,11 @@ import (
 	"context"
 	"flag"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,7 +17,9 @@ import (
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/director/event"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -26,48 +31,150 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the real command against a real Director and API over a fake
 // data plane. A script says `daemon` for an empty one and `daemon seeded` for
-// the one below; `stop` ends it.
+// the one below; `stop` ends it and `daemon again` starts it anew with what it
+// had. `kernel` does to the data plane what somebody else could do.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: *update,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SHUNT_SOCKET", filepath.Join(e.WorkDir, "run", "shuntd.sock"))
-			e.Values[stopKey{}] = new(func())
+			e.Setenv("TZ", "UTC")
+			e.Values[daemonKey{}] = &daemon{socket: e.Getenv("SHUNT_SOCKET"), config: filepath.Join(e.WorkDir, "shunt.yaml")}
+			e.Defer(func() { e.Values[daemonKey{}].(*daemon).stop() })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": startDaemon,
-			"stop": func(ts *testscript.TestScript, _ bool, _ []string) {
-				(*ts.Value(stopKey{}).(*func()))()
+			"daemon": func(ts *testscript.TestScript, _ bool, args []string) {
+				d := ts.Value(daemonKey{}).(*daemon)
+				switch {
+				case len(args) == 0:
+					d.empty()
+				case args[0] == "seeded":
+					d.seed()
+				}
+				ts.Check(d.start())
 			},
+			"stop":   func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value(daemonKey{}).(*daemon).stop() },
+			"kernel": meddle,
 		},
 	})
 }
 
-type stopKey struct{}
+type daemonKey struct{}
 
-func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
-	fake := directortest.NewFake(director.State{})
-	if len(args) > 0 {
-		fake = seeded()
-	}
+// daemon is a Director with its API over a fake data plane, in this process.
+type daemon struct {
+	socket, config string
+	tls            *api.TLSOptions // nil: the socket alone
+	fake           *directortest.Fake
+	store          *directortest.Store
+	findings       []api.Finding
+	director       *director.Director
+	initial        director.State
+	stop           func()
+	address        string // of TLS
+}
+
+func (d *daemon) empty() {
+	d.fake, d.store = directortest.NewFake(director.State{}), &directortest.Store{}
+}
+
+func (d *daemon) seed() {
+	d.fake, d.store = seeded(), &directortest.Store{}
+	d.initial, _ = d.fake.Found(context.Background()) // what is desired, so that nothing is foreign
+}
+
+// start runs it until stop.
+func (d *daemon) start() error {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := director.New(fake, &directortest.Store{}, director.Options{Log: slog.New(slog.DiscardHandler)})
-	initial, err := fake.Found(ctx) // what is desired, so that nothing is foreign
-	ts.Check(err)
-	ts.Check(d.Start(ctx, initial, director.Request{}))
-	l, err := api.Listen(ts.Getenv("SHUNT_SOCKET"), api.ListenOptions{})
-	ts.Check(err)
-	handler := api.NewHandler(d, api.Options{
+	log := slog.New(slog.DiscardHandler)
+	stream := event.NewStream(log, 0)
+	d.director = director.New(d.fake, d.store, director.Options{Log: log, Events: stream})
+	if err := d.director.Start(ctx, d.initial, director.Request{Who: "shuntd"}); err != nil {
+		cancel()
+		return err
+	}
+	listeners := []net.Listener{}
+	l, err := api.Listen(d.socket, api.ListenOptions{})
+	if err != nil {
+		cancel()
+		return err
+	}
+	listeners = append(listeners, l)
+	if d.tls != nil {
+		l, err := api.ListenTLS(*d.tls)
+		if err != nil {
+			cancel()
+			return err
+		}
+		d.address = l.Addr().String()
+		listeners = append(listeners, l)
+	}
+	handler := api.NewHandler(d.director, api.Options{
 		Version: "1.2.3", Dataplane: "fake", Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),
-		Detach: func(context.Context) error { return nil }, Detached: cancel, Log: slog.New(slog.DiscardHandler),
+		Detach: func(context.Context) error { return nil }, Detached: cancel, Log: log, Events: stream,
+		Doctor: func(context.Context) ([]api.Finding, error) { return d.findings, nil },
+		Reload: func(ctx context.Context, by director.Request) (director.Outcome, error) {
+			cfg, err := config.Load(d.config)
+			if err != nil {
+				return director.Outcome{}, err
+			}
+			return d.director.Apply(ctx, by, cfg.State)
+		},
 	})
-	done := make(chan error, 1) // one value, sent once
-	go func() { done <- handler.Run(ctx, l) }()
-	stop := func() { cancel(); <-done; done <- nil }
-	*ts.Value(stopKey{}).(*func()) = stop
-	ts.Defer(stop)
+	var running sync.WaitGroup
+	for _, l := range listeners {
+		running.Go(func() { _ = handler.Run(ctx, l) })
+	}
+	d.stop = func() { cancel(); running.Wait() }
+	return nil
+}
+
+// meddle does what the script says to the fake kernel: makes the operation of a
+// number fail, adds a service nobody told Shunt of, takes a server away, or finds
+// things on the host.
+func meddle(ts *testscript.TestScript, _ bool, args []string) {
+	d := ts.Value(daemonKey{}).(*daemon)
+	switch args[0] {
+	case "fails-at":
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		d.fake.FailAt(n)
+	case "always-fails":
+		d.fake.FailIf(func(director.Operation) error { return directortest.ErrInjected })
+	case "adds":
+		key, err := director.ParseServiceKey(args[1])
+		ts.Check(err)
+		d.fake.Meddle(func(s *director.State) {
+			s.Services = append(s.Services, director.Service{
+				Key: key, Scheduler: director.RoundRobin, VIP: director.VIPExternal,
+				Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.9.9.9:80"), Method: realserver.NAT, Weight: 1}},
+			})
+		})
+	case "loses-servers":
+		d.fake.Meddle(func(s *director.State) { s.Services[0].Servers = nil })
+	case "reconciles":
+		ts.Check(d.director.Reconcile(context.Background()))
+	case "has":
+		d.findings = findings(args[1:]...)
+	default:
+		ts.Fatalf("unknown: %v", args)
+	}
+}
+
+// findings are what the doctor says: one of each severity named.
+func findings(severities ...string) []api.Finding {
+	all := []api.Finding{{
+		Check: "jit", Title: "BPF JIT", Severity: "ok", Ok: true, What: "the JIT compiler is on",
+	}}
+	for _, severity := range severities {
+		all = append(all, api.Finding{
+			Check: "rp-filter", Subject: "eth0", Title: "Reverse path filter", Severity: api.FindingSeverity(severity),
+			What: "rp_filter is 1", Why: "replies of dr servers do not come this way", Fix: "sysctl -w net.ipv4.conf.eth0.rp_filter=0",
+		})
+	}
+	return all
 }
 
 func seeded() *directortest.Fake {

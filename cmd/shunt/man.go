@@ -214,7 +214,7 @@ func (r *roff) synopsis(name string, command *cli.Command) {
 // command writes what a command does, its flags and its examples.
 func (r *roff) command(command *cli.Command) {
 	text, lines := splitExamples(command.Description)
-	r.WriteString(escape(command.Usage) + ".\n")
+	r.WriteString(escape(strings.ToUpper(command.Usage[:1])+command.Usage[1:]) + ".\n")
 	if text != "" {
 		r.macro("PP")
 		r.text(text)

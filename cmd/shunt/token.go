@@ -1,18 +1,12 @@
 package main
 
 import (
-	"fmt"
-	"regexp"
-	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director/api"
 )
-
-// roles are what a token can be allowed, the least first.
-var roles = []string{"viewer", "operator", "admin"}
 
 func tokenCommand() *cli.Command {
 	return &cli.Command{
@@ -36,9 +30,6 @@ func tokenCommand() *cli.Command {
 	}
 }
 
-// tokenNames are the names that a tokens file can have.
-var tokenNames = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
-
 // newToken is what `token create` prints.
 type newToken struct {
 	Name    string     `json:"name"`
@@ -50,27 +41,26 @@ type newToken struct {
 
 func createToken(c *cli.Context) error {
 	t := newToken{Name: c.String("name"), Role: c.String("role")}
-	switch {
-	case t.Name == "":
+	if t.Name == "" {
 		return usage(c, "--name is required")
-	case !tokenNames.MatchString(t.Name):
-		return usage(c, "name %q: want up to 64 letters, digits and . _ @ -", t.Name)
-	case !slices.Contains(roles, t.Role):
-		return usage(c, "role %q: want %s", t.Role, alternatives(roles))
 	}
+	role, err := api.ParseRole(t.Role)
+	if err != nil {
+		return usage(c, "--role: %v", err)
+	}
+	var expires time.Time
 	if c.IsSet("expires") {
 		d, err := time.ParseDuration(c.String("expires"))
 		if err != nil || d <= 0 {
 			return usage(c, "--expires: %q is not a duration such as 720h", c.String("expires"))
 		}
-		expires := time.Now().Add(d).UTC().Truncate(time.Second)
+		expires = time.Now().Add(d).UTC().Truncate(time.Second)
 		t.Expires = &expires
 	}
-	token, hash := api.NewToken()
-	t.Token = token
-	t.Line = fmt.Sprintf("%s %s %s", t.Name, t.Role, hash)
-	if t.Expires != nil {
-		t.Line += " " + t.Expires.Format(time.RFC3339)
+	var hash string
+	t.Token, hash = api.NewToken()
+	if t.Line, err = api.TokenLine(t.Name, role, hash, expires); err != nil {
+		return usage(c, "%v", err)
 	}
 	return output(c, t, func(table *table) {
 		table.row("token", t.Token)

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// seededDaemon runs the seeded one for a Go test; SHUNT_SOCKET names it.
+func seededDaemon(t *testing.T) *daemon {
+	t.Helper()
+	d := &daemon{socket: filepath.Join(t.TempDir(), "run", "shuntd.sock")}
+	d.seed()
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.stop() })
+	t.Setenv("SHUNT_SOCKET", d.socket)
+	return d
+}
+
+// TestComplete: what can come next, in words without their help.
+func TestComplete(t *testing.T) {
+	seededDaemon(t)
+	for _, test := range []struct{ words, want string }{
+		{"service s", "show"},
+		{"servi a", "add adopt"},
+		{"serv ", ""}, // service or server?
+		{"help ", ""},
+		{"status --o", "--output"},
+		{"status --watch=", "--watch=1s --watch=2s --watch=10s"},
+		{"status -o ", "table json yaml"},
+		{"status --output=j", "--output=json"},
+		{"status --output ", "table json yaml"},
+		{"status --c", "--cacert --cert --color"},
+		{"--color ", "auto always never"},
+		{"--color never sta", "status stats"},
+		{"status -- --", ""},
+		{"nonsense ", ""},
+		{"service add ", ""},
+		{"service add tcp://192.0.2.1:1 --scheduler m", "mh"},
+		{"service add x --flags sh-port,sh", "sh-port,sh-fallback"},
+		{"service edit web --vip ", "managed external"},
+		{"service show ", "web udp://[2001:db8::10]:53"},
+		{"service show w", "web"},
+		{"service show tcp", "tcp://192.0.2.10:80"},
+		{"service show web ", ""},
+		{"server add web ", ""},
+		{"server add web 10.0.0.1 --method ", "nat dr local"},
+		{"server edit web ", "10.0.0.11:8080 10.0.0.12:80"},
+		{"server edit we 10.0.0.12", "10.0.0.12:80"},
+		{"server edit nobody ", ""},
+		{"conn list --server [", "[2001:db8:1::1]:53"},
+		{"conn list --service ", "web udp://[2001:db8::10]:53"},
+		{"completion ", "bash zsh fish"},
+		{"token create --role ", "viewer operator admin"},
+		{"events --name drop", "drops-started drops-ended"},
+		{"apply --file ", ":files"},
+		{"config check ", ":files"},
+		{"config check a ", ":files"},
+		{"--socket /nonexistent/s service show ", ""}, // silent where nobody answers
+	} {
+		t.Run(test.words, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			args := append([]string{"shunt", completeCommand}, strings.Split(test.words, " ")...)
+			if code := run(t.Context(), args, streams{nil, &stdout, &stderr}); code != exitOK || stderr.Len() > 0 {
+				t.Errorf("code %d, stderr %q", code, stderr.String())
+			}
+			var got []string
+			for line := range strings.Lines(stdout.String()) {
+				word, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+				got = append(got, word)
+			}
+			if diff := cmp.Diff(test.want, strings.Join(got, " ")); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// shellCases are lines typed before a tab, and the words they then have.
+var shellCases = []struct{ typed, want string }{
+	{"shunt vers", "<shunt><version>"},
+	{"shunt service list --out", "<shunt><service><list><--output>"},
+	{"shunt service list -o js", "<shunt><service><list><-o><json>"},
+	{"shunt service list --output=ya", "<shunt><service><list><--output=yaml>"},
+	{"shunt service show we", "<shunt><service><show><web>"},
+	{"shunt service show tcp://192.0.2.10:", "<shunt><service><show><tcp://192.0.2.10:80>"},
+	{"shunt server edit web 10.0.0.11", "<shunt><server><edit><web><10.0.0.11:8080>"},
+	{"shunt apply -f on", "<shunt><apply><-f><only-one.yaml>"},
+}
+
+// TestShells: the scripts do in the shells themselves what TestComplete says.
+func TestShells(t *testing.T) {
+	for _, shell := range []struct {
+		name string
+		args []string
+	}{
+		{"bash", []string{"--norc", "--noprofile", "-i"}},
+		{"zsh", []string{"-f", "-i"}},
+		{"fish", []string{"--no-config", "-i"}},
+	} {
+		t.Run(shell.name, func(t *testing.T) {
+			if _, err := exec.LookPath(shell.name); err != nil {
+				if os.Getenv("REQUIRE_PRIVILEGED") == "1" {
+					t.Fatalf("%v: scripts/setup.sh installs it", err)
+				}
+				t.Skipf("%v: scripts/setup.sh installs it", err)
+			}
+			seededDaemon(t)
+			folder := t.TempDir()
+			if err := os.WriteFile(filepath.Join(folder, "only-one.yaml"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Chdir(folder)
+			term := startTerminal(t, []string{"TERM=xterm", "PS1=> ", "HOME=" + folder, "LC_ALL=C.UTF-8", "fish_greeting="}, shell.name, shell.args...)
+			term.send(map[string]string{
+				"bash": "source <(shunt completion bash); bind 'set bell-style none'; echo rea''dy\r",
+				"zsh":  "autoload -U compinit; compinit -u -D; source <(shunt completion zsh); bindkey -e; echo rea''dy\r",
+				"fish": "shunt completion fish | source; echo rea''dy\r",
+			}[shell.name])
+			term.expect("ready")
+			for _, test := range shellCases {
+				// A tab, then to the line's beginning, to print the words it has.
+				term.send(test.typed + "\t\x01printf '<%s>' \x05\r")
+				term.expect(test.want)
+			}
+		})
+	}
+}
