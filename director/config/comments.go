@@ -122,6 +122,9 @@ func (s *scanner) comment(lines []string) {
 	before := string(line[:min(s.column-1, len(line))])
 	c := comment{line: s.line, column: s.column, depth: s.depth}
 	c.own = strings.Trim(before, "- \t\ufeff") == ""
+	if dash := strings.IndexByte(before, '-'); c.own && dash >= 0 {
+		c.column = dash + 1 // it is about the element
+	}
 	c.blank = c.own && isBlank(lines, s.line-1)
 	start := s.at
 	for s.at < len(s.runes) && !isBreak(s.runes[s.at]) {

@@ -33,3 +33,14 @@ func SettingKeys() []string {
 	}
 	return keys
 }
+
+// Meaning is what the text says by itself; its includes are not followed.
+func Meaning(data []byte) Config {
+	l := &loader{}
+	d := l.decode("meaning", "", part, data)
+	cfg, _ := l.finish()
+	for _, include := range d.includes {
+		cfg.Director.Interfaces = append(cfg.Director.Interfaces, "include "+include.pattern)
+	}
+	return cfg
+}

@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -40,7 +41,9 @@ func Fmt(name string, data []byte) ([]byte, error) {
 // gives a text that Load refuses.
 func Format(state director.State, header ...string) ([]byte, error) {
 	state = state.Normalize()
-	if err := state.Validate(); err != nil {
+	all := state
+	all.Timeouts = conntrack.DefaultTimeouts().Merge(state.Timeouts)
+	if err := all.Validate(); err != nil {
 		return nil, fmt.Errorf("write configuration: %w", err)
 	}
 	doc := &document{root: &value{kind: yaml.MappingNode}}

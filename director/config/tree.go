@@ -113,7 +113,7 @@ func (t *tree) attach(doc *document, comments []comment) {
 			in = in.parent
 		}
 		switch {
-		case in.parent != nil:
+		case in.parent != nil && (in.key != "" || next == len(t.all) || t.all[next].parent != in.parent):
 			in.foot = append(in.foot, c)
 		case next < len(t.all):
 			t.all[next].heads = append(t.all[next].heads, c)
