@@ -23,12 +23,45 @@ func (c ServiceConfig) service() (director.Service, error) {
 	if s.Flags, err = parseFlags(s.Scheduler, c.Flags); err != nil {
 		return director.Service{}, err
 	}
+	if c.Access != nil {
+		if s.Access.Allow, err = parsePrefixes("allow", c.Access.Allow); err != nil {
+			return director.Service{}, err
+		}
+		if s.Access.Deny, err = parsePrefixes("deny", c.Access.Deny); err != nil {
+			return director.Service{}, err
+		}
+	}
 	for i, server := range c.Servers {
 		parsed, err := server.server(key)
 		if err != nil {
-			return director.Service{}, invalid(fmt.Sprintf("servers[%d]: %v", i, err), problemOf(err).Hint)
+			p := *problemOf(err)
+			p.Detail = fmt.Sprintf("servers[%d]: %s", i, p.Detail)
+			return director.Service{}, &p
 		}
 		s.Servers = append(s.Servers, parsed)
+	}
+	return s.Normalize(), nil
+}
+
+// state turns the model into the director's value, each service normalized and
+// in the order of the model. Timeouts that are left out are zero.
+func (c Configuration) state() (director.State, error) {
+	var s director.State
+	if c.Timeouts != nil {
+		var err error
+		if s.Timeouts, err = c.Timeouts.timeouts(); err != nil {
+			return s, err
+		}
+	}
+	s.Services = make([]director.Service, 0, len(c.Services))
+	for i, config := range c.Services {
+		service, err := config.service()
+		if err != nil {
+			p := *problemOf(err)
+			p.Detail = fmt.Sprintf("services[%d]: %s", i, p.Detail)
+			return s, &p
+		}
+		s.Services = append(s.Services, service)
 	}
 	return s, nil
 }
@@ -74,6 +107,28 @@ func (e ServiceEdit) apply(s *director.Service) error {
 		}
 		s.Flags = flags
 	}
+	if e.Access != nil {
+		return e.Access.apply(&s.Access)
+	}
+	return nil
+}
+
+// apply replaces the lists that the edit names.
+func (e AccessEdit) apply(a *director.Access) error {
+	for _, f := range []struct {
+		name string
+		from *[]string
+		to   *[]netip.Prefix
+	}{{"allow", e.Allow, &a.Allow}, {"deny", e.Deny, &a.Deny}} {
+		if f.from == nil {
+			continue
+		}
+		prefixes, err := parsePrefixes(f.name, *f.from)
+		if err != nil {
+			return err
+		}
+		*f.to = prefixes
+	}
 	return nil
 }
 
@@ -112,31 +167,28 @@ func (e TimeoutsEdit) timeouts() (conntrack.Timeouts, error) {
 	return t, nil
 }
 
+func serviceConfigs(services []director.Service) []ServiceConfig {
+	configs := make([]ServiceConfig, 0, len(services))
+	for _, service := range services {
+		configs = append(configs, serviceConfig(service))
+	}
+	return configs
+}
+
 func serviceConfig(s director.Service) ServiceConfig {
 	c := ServiceConfig{
 		Listen: s.Key.String(), Name: s.Name, Scheduler: string(s.Scheduler),
-		Flags: flagWords(s.Scheduler, s.Flags), VIP: string(s.VIP), Servers: []ServerConfig{},
+		Flags: flagWords(s), VIP: string(s.VIP), Servers: make([]ServerConfig, 0, len(s.Servers)),
+	}
+	if !s.Access.IsZero() {
+		c.Access = &Access{Allow: prefixTexts(s.Access.Allow), Deny: prefixTexts(s.Access.Deny)}
 	}
 	for _, server := range s.Servers {
-		c.Servers = append(c.Servers, serverConfig(server))
+		c.Servers = append(c.Servers, ServerConfig{
+			Address: server.Address.String(), Method: server.Method.String(), Weight: new(server.Weight),
+		})
 	}
 	return c
-}
-
-func serverConfig(s realserver.Server) ServerConfig {
-	return ServerConfig{Address: s.Address.String(), Method: s.Method.String(), Weight: &s.Weight}
-}
-
-func timeoutsModel(t conntrack.Timeouts) Timeouts {
-	return Timeouts{TCP: Duration(t.TCP), TCPFin: Duration(t.TCPFin), UDP: Duration(t.UDP)}
-}
-
-func connectionModel(c conntrack.Connection) *Connection {
-	return &Connection{
-		Protocol: c.Protocol.String(), Client: c.Client.String(), Virtual: c.Virtual.String(),
-		Server: c.Server.String(), Method: c.Method, State: c.State.String(), Proven: c.Proven,
-		Expires: Duration(c.Expires.Truncate(time.Millisecond)),
-	}
 }
 
 // parseListen reads a service's URL.
@@ -178,6 +230,35 @@ func parseFlags(scheduler director.Scheduler, words []string) (director.Schedule
 }
 
 // flagWords is the reverse of parseFlags; never nil, so that JSON has [].
-func flagWords(scheduler director.Scheduler, flags director.SchedulerFlags) []string {
-	return append([]string{}, scheduler.FlagNames(flags)...)
+func flagWords(s director.Service) []string {
+	return append([]string{}, s.Scheduler.FlagNames(s.Flags)...)
+}
+
+// parsePrefixes reads a list of Access. An address is a prefix of full length.
+func parsePrefixes(list string, texts []string) ([]netip.Prefix, error) {
+	prefixes := make([]netip.Prefix, 0, len(texts))
+	for i, text := range texts {
+		prefix, ok := parsePrefix(text)
+		if !ok {
+			return nil, invalid(fmt.Sprintf("access: %s[%d]: %.80q is not an address or prefix", list, i, text), "write it as 192.0.2.7 or 192.0.2.0/24")
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}
+
+func parsePrefix(text string) (netip.Prefix, bool) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr, addr.BitLen()), true
+	}
+	prefix, err := netip.ParsePrefix(text)
+	return prefix.Masked(), err == nil
+}
+
+func prefixTexts(prefixes []netip.Prefix) []string {
+	var texts []string
+	for _, prefix := range prefixes {
+		texts = append(texts, prefix.String())
+	}
+	return texts
 }

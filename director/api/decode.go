@@ -9,31 +9,73 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 )
 
-// maxEdit is the largest body of a single edit.
-const maxEdit = 1 << 20
+// How large bodies may be: a single edit's, and a whole configuration's.
+const (
+	maxEdit          = 1 << 20
+	maxConfiguration = 16 << 20
+)
 
-// readBody decodes the request's body into v: one JSON object of at most
-// maxEdit bytes, no unknown fields, nothing after it.
-func readBody(w http.ResponseWriter, r *http.Request, v any) error {
-	if t := r.Header.Get("Content-Type"); t != "" {
-		media, _, err := mime.ParseMediaType(t)
-		// curl -d says application/x-www-form-urlencoded when told nothing.
-		if err != nil || (media != "application/json" && media != "application/x-www-form-urlencoded") {
-			return newProblem(http.StatusUnsupportedMediaType, "media-type",
-				fmt.Sprintf("request body: content type %q is not supported", t), "send application/json")
-		}
+// readBody decodes the request's body into v: one JSON object of at most max
+// bytes, no unknown fields, no field twice, nothing after it.
+func readBody(w http.ResponseWriter, r *http.Request, v any, max int64) error {
+	if err := checkMedia(r); err != nil {
+		return err
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEdit))
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // fails in tests without a connection
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, max))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return newProblem(http.StatusRequestEntityTooLarge, "too-large",
-			fmt.Sprintf("request body: larger than %d bytes", maxEdit), "")
+			fmt.Sprintf("request body: larger than %d bytes", max), "")
 	}
 	if err != nil {
 		return newProblem(http.StatusBadRequest, "bad-request", fmt.Sprintf("request body: %v", err), "")
 	}
+	_ = control.SetReadDeadline(time.Time{}) // or the request would end with it
 	return decode(text, v)
+}
+
+// readConfiguration decodes a body that is a whole configuration. Few are read
+// at once.
+func (e endpoints) readConfiguration(w http.ResponseWriter, r *http.Request) (Configuration, error) {
+	var body Configuration
+	select {
+	case e.configurations <- struct{}{}:
+		defer func() { <-e.configurations }()
+	case <-time.After(bodyTimeout):
+		return body, newProblem(http.StatusServiceUnavailable, "busy",
+			fmt.Sprintf("%d configurations are being read", maxConfigurations), "try again later")
+	case <-r.Context().Done():
+		return body, r.Context().Err()
+	}
+	err := readBody(w, r, &body, maxConfiguration)
+	if err == nil && body.Services == nil {
+		// A misread file must not become an empty configuration.
+		err = invalid("configuration: services is required", `to remove all, say so: "services": []`)
+	}
+	return body, err
+}
+
+// checkMedia wants JSON, and the body as it is.
+func checkMedia(r *http.Request) error {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return newProblem(http.StatusUnsupportedMediaType, "media-type",
+			fmt.Sprintf("request body: content encoding %q is not supported", coding), "send it as it is")
+	}
+	t := r.Header.Get("Content-Type")
+	if t == "" {
+		return nil
+	}
+	media, _, err := mime.ParseMediaType(t)
+	// curl -d says application/x-www-form-urlencoded when told nothing.
+	if err != nil || (media != "application/json" && media != "application/x-www-form-urlencoded") {
+		return newProblem(http.StatusUnsupportedMediaType, "media-type",
+			fmt.Sprintf("request body: content type %q is not supported", t), "send application/json")
+	}
+	return nil
 }
 
 // decode reads one JSON object strictly.
@@ -41,30 +83,27 @@ func decode(text []byte, v any) error {
 	if first := bytes.TrimLeft(text, " \t\r\n"); len(first) == 0 || first[0] != '{' {
 		return newProblem(http.StatusBadRequest, "bad-request", "request body: want a JSON object", "")
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return decodeProblem(err)
+	if err := inspect(text, v); err != nil {
+		return err
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return newProblem(http.StatusBadRequest, "bad-request",
-			fmt.Sprintf("request body: more after the object's end at byte %d", d.InputOffset()), "")
+	if err := json.Unmarshal(text, v); err != nil {
+		return decodeProblem(text, err)
 	}
 	return nil
 }
 
 // decodeProblem locates what encoding/json found wrong. JSON that cannot be read
 // is a bad request, JSON that does not fit the model is invalid.
-func decodeProblem(err error) *Problem {
+func decodeProblem(text []byte, err error) *Problem {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		if syntax.Offset >= int64(len(bytes.TrimRight(text, " \t\r\n"))) && strings.Contains(syntax.Error(), "unexpected end") {
+			return newProblem(http.StatusBadRequest, "bad-request", "request body: ends inside the object", "")
+		}
 		return newProblem(http.StatusBadRequest, "bad-request",
 			fmt.Sprintf("request body: byte %d: %v", syntax.Offset, err), "")
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return newProblem(http.StatusBadRequest, "bad-request", "request body: ends inside the object", "")
-	}
 	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		field := kind.Field
+		field := pathAt(text, kind.Offset)
 		if field == "" {
 			field = "the object"
 		}

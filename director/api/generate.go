@@ -119,9 +119,9 @@ func writeOperations(root *yaml.Node) error {
 	return os.WriteFile("operations.gen.go", text, 0o644)
 }
 
-// query returns the field of the query parameters, or nothing without any.
+// query returns the fields of the query parameters, or nothing without any.
 func query(root, op *yaml.Node) string {
-	var names []string
+	var names, lists []string
 	for _, parameter := range at(op, "parameters").Content {
 		if ref := at(parameter, "$ref").Value; ref != "" {
 			parameter = root
@@ -129,12 +129,21 @@ func query(root, op *yaml.Node) string {
 				parameter = at(parameter, key)
 			}
 		}
-		if at(parameter, "in").Value == "query" {
-			names = append(names, fmt.Sprintf("%q", at(parameter, "name").Value))
+		if at(parameter, "in").Value != "query" {
+			continue
+		}
+		name := fmt.Sprintf("%q", at(parameter, "name").Value)
+		names = append(names, name)
+		if at(at(parameter, "schema"), "type").Value == "array" {
+			lists = append(lists, name)
 		}
 	}
 	if len(names) == 0 {
 		return ""
 	}
-	return ", query: []string{" + strings.Join(names, ", ") + "}"
+	fields := ", query: []string{" + strings.Join(names, ", ") + "}"
+	if len(lists) > 0 {
+		fields += ", lists: []string{" + strings.Join(lists, ", ") + "}"
+	}
+	return fields
 }

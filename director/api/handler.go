@@ -2,11 +2,9 @@ package api
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +26,8 @@ type Options struct {
 	// Reload reads the configuration file again and applies it. Nil: POST
 	// /v1/reload is not supported.
 	Reload func(context.Context, director.Request) (director.Outcome, error)
-	// Doctor inspects the host. Nil: GET /v1/doctor is not supported.
+	// Doctor inspects the host. The findings' OK need not be set. Nil: GET
+	// /v1/doctor is not supported.
 	Doctor func(context.Context) ([]Finding, error)
 	// Ready returns why the daemon is not ready; nil if it is. Nil: it is ready
 	// as soon as the director is started.
@@ -36,7 +35,8 @@ type Options struct {
 	// Metrics answers GET /metrics. Nil: it is not supported.
 	Metrics http.Handler
 	// Events is the stream the director publishes to: the API shows it, wakes
-	// its streams by it and publishes refused callers. Nil: there are none.
+	// its streams by it and publishes refused callers. Nil: there are none, and
+	// streams look for news at each heartbeat only.
 	Events *event.Stream
 	Log    *slog.Logger // nil: slog.Default()
 }
@@ -48,82 +48,106 @@ func (o Options) withDefaults() Options {
 	if o.Detached == nil {
 		o.Detached = func() {}
 	}
+	if o.Events == nil {
+		o.Events = event.NewStream(slog.New(slog.DiscardHandler), 1)
+	}
 	return o
 }
-
-// Limits on a caller. The socket is root's, so these guard against accidents.
-const (
-	headerTimeout   = 10 * time.Second
-	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 5 * time.Second
-	// changeTimeout bounds a change, which runs to its end even when the caller
-	// has gone: half a change helps nobody.
-	changeTimeout = time.Minute
-)
 
 // Handler answers the control API. Safe for concurrent use.
 type Handler struct {
 	director *director.Director
 	opts     Options
 	mux      *http.ServeMux
+	byRoute  map[string]operation // by ServeMux pattern
+	refusals *refusals
+	limits   limits
 	detached atomic.Bool
+
+	configurations chan struct{} // a slot for each whole configuration being read; a full one makes the next wait
+	streams        chan struct{} // a slot for each open stream; a full one refuses the next
+	counts         sampler
+	examining      sync.Mutex // one inspection of the host at a time
+}
+
+// limits are the times that tests shorten.
+type limits struct {
+	heartbeat time.Duration // at most between two signs of life of a stream
+	write     time.Duration // for a reader to take what it is sent
 }
 
 // NewHandler returns a handler for the director.
 func NewHandler(d *director.Director, opts Options) *Handler {
-	h := &Handler{director: d, opts: opts.withDefaults(), mux: http.NewServeMux()}
-	for _, r := range h.routes() {
-		h.mux.Handle(r.pattern, h.handler(r.handle))
+	h := &Handler{
+		director: d, opts: opts.withDefaults(), mux: http.NewServeMux(), byRoute: make(map[string]operation),
+		limits:         limits{heartbeat: heartbeatEvery, write: writeTimeout},
+		configurations: make(chan struct{}, maxConfigurations),
+		streams:        make(chan struct{}, maxStreams),
 	}
+	h.refusals = newRefusals(h.opts.Events)
+	for _, op := range operations() {
+		h.byRoute[op.pattern()] = op
+	}
+	mount(h.mux, &ServerInterfaceWrapper{Handler: endpoints{h}, ErrorHandlerFunc: badParameter})
 	return h
 }
 
-// Run serves the listener until the context ends, then lets requests in flight
-// finish for a few seconds and closes the listener. It returns nil on cancel.
-func (h *Handler) Run(ctx context.Context, l net.Listener) error {
-	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(h.opts.Log.Handler(), slog.LevelWarn),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	setWriteDeadline(w, h.limits.write)
+	start := time.Now()
+	answer := &recorder{ResponseWriter: w}
+	who, err := h.serve(answer, r)
+	if err != nil {
+		writeProblem(answer, problemOf(err))
 	}
-	done := make(chan error, 1) // one value, sent once
-	go func() { done <- server.Serve(l) }()
-	select {
-	case err := <-done:
-		return fmt.Errorf("serve the control socket: %w", err)
-	case <-ctx.Done():
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(grace); err != nil {
-		_ = server.Close()
+	log := h.opts.Log.With("method", r.Method, "path", r.URL.Path, "who", who, "took", time.Since(start))
+	if answer.problem != nil {
+		log.Warn("request refused", "err", answer.problem.Detail)
+		return
 	}
-	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the control socket: %w", err)
-	}
-	return nil
+	log.Info("request answered", "status", answer.status)
 }
 
-// ServeHTTP answers one request. What no route takes is answered as a problem
-// too, not as the mux's plain text.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// serve lets the request in and passes it to its operation, which answers errors
+// of its own. It returns why the request got no further.
+func (h *Handler) serve(w *recorder, r *http.Request) (who string, err error) {
 	if h.detached.Load() {
-		writeProblem(w, newProblem(http.StatusServiceUnavailable, "detached", "shuntd is detached and ending", ""))
-		return
+		return "", newProblem(http.StatusServiceUnavailable, "detached", "shuntd is detached and ending", "")
 	}
 	refused, pattern := h.mux.Handler(r)
-	if h.routed(pattern) {
-		h.mux.ServeHTTP(w, r)
-		return
+	op, found := h.byRoute[pattern]
+	if !found || op.role != public {
+		c, err := identify(r)
+		if err != nil {
+			h.refusals.publish(r, err)
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			w.Header().Set("Connection", "close")
+			return "", err
+		}
+		who = c.who
+		if found && c.role < op.role {
+			err := forbidden(c, op)
+			h.refusals.publish(r, err)
+			return who, err
+		}
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
 	}
-	var refusal refusal
-	refused.ServeHTTP(&refusal, r)
-	writeProblem(w, refusal.problem(w, r))
-}
-
-// change returns the context a change runs in: it outlives the caller.
-func change(r *http.Request) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	if !found {
+		return who, noRoute(w, r, refused)
+	}
+	// A page of another site may have made a browser send this, with the
+	// client certificate that the browser holds.
+	if err := http.NewCrossOriginProtection().Check(r); err != nil {
+		h.refusals.publish(r, err)
+		return who, newProblem(http.StatusForbidden, "cross-origin", err.Error(), "")
+	}
+	if err := op.checkQuery(r); err != nil {
+		return who, err
+	}
+	h.mux.ServeHTTP(w, r)
+	return who, nil
 }

@@ -1,24 +1,36 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"os"
 
 	"github.com/shunt-lb/shunt/director"
 )
 
-func (h *Handler) getStatus(w http.ResponseWriter, r *http.Request) error {
-	stats, err := h.director.Stats(r.Context())
+// GetStatus answers getStatus.
+func (e endpoints) GetStatus(w http.ResponseWriter, r *http.Request) {
+	e.read(w, func() (any, error) { return e.status(r.Context()) })
+}
+
+func (e endpoints) status(ctx context.Context) (Status, error) {
+	stats, err := e.director.Stats(ctx)
 	if err != nil {
-		return err
+		return Status{}, err
 	}
-	state := h.director.State()
+	head, drift := e.director.Head(), e.director.Drift()
 	status := Status{
-		Version: h.opts.Version, PID: os.Getpid(), Started: h.opts.Started.UTC(), Dataplane: h.opts.Dataplane,
-		Interfaces: interfaceModels(stats.Interfaces), Tables: tableModels(stats.Table),
-		Timeouts: timeoutsModel(state.Timeouts), Services: len(state.Services),
+		Version: e.opts.Version, PID: os.Getpid(), Started: e.opts.Started.UTC(), Dataplane: e.opts.Dataplane,
+		Revision: head.Number, Interfaces: interfaceModels(stats.Interfaces), Tables: tableModels(stats.Table),
+		Timeouts: timeoutsModel(head.State.Timeouts), Services: len(head.State.Services),
+		Foreign: len(drift.Foreign), Drift: driftSummary(drift),
 	}
-	for _, service := range state.Services {
+	if err := e.ready(); err != nil {
+		status.NotReady = err.Error()
+	}
+	status.Ready = status.NotReady == ""
+	for _, service := range head.State.Services {
 		status.Servers += len(service.Servers)
 	}
 	for _, service := range stats.Services {
@@ -33,18 +45,53 @@ func (h *Handler) getStatus(w http.ResponseWriter, r *http.Request) error {
 			status.Faults += event.Count
 		}
 	}
-	return writeJSON(w, http.StatusOK, status)
+	return status, nil
 }
 
-func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) error {
-	stats, err := h.director.Stats(r.Context())
+// ready says why the daemon is not ready; nil if it is.
+func (e endpoints) ready() error {
+	if e.opts.Ready != nil {
+		return e.opts.Ready()
+	}
+	if e.director.Head().Number == 0 {
+		return errors.New("the director is not started")
+	}
+	return nil
+}
+
+// GetDrift answers getDrift.
+func (e endpoints) GetDrift(w http.ResponseWriter, _ *http.Request) {
+	drift := e.director.Drift()
+	summary := driftSummary(drift)
+	model := Drift{
+		Checked: summary.Checked, Found: summary.Found, Repaired: summary.Repaired, Failed: summary.Failed,
+		Pending: summary.Pending, Foreign: serviceConfigs(drift.Foreign),
+	}
+	writeJSON(w, http.StatusOK, model)
+}
+
+func driftSummary(d director.Drift) DriftSummary {
+	s := DriftSummary{Found: d.Found, Repaired: d.Repaired, Failed: d.Failed, Pending: []PendingRepair{}}
+	if !d.Checked.IsZero() {
+		s.Checked = new(d.Checked.UTC())
+	}
+	for _, failure := range d.Pending {
+		s.Pending = append(s.Pending, PendingRepair{Step: stepModel(failure.Step), Cause: failure.Cause})
+	}
+	return s
+}
+
+// GetStats answers getStats.
+func (e endpoints) GetStats(w http.ResponseWriter, r *http.Request) {
+	e.read(w, func() (any, error) { return e.stats(r.Context()) })
+}
+
+func (e endpoints) stats(ctx context.Context) (Stats, error) {
+	stats, err := e.director.Stats(ctx)
 	if err != nil {
-		return err
+		return Stats{}, err
 	}
-	names := map[director.ServiceKey]string{}
-	for _, service := range h.director.State().Services {
-		names[service.Key] = service.Name
-	}
+	names := e.names()
 	model := Stats{
 		Services: []ServiceStats{}, PacketEvents: []PacketEvent{},
 		Tables: tableModels(stats.Table), Interfaces: interfaceModels(stats.Interfaces),
@@ -66,7 +113,17 @@ func (h *Handler) getStats(w http.ResponseWriter, r *http.Request) error {
 			Name: event.Name, Kind: string(event.Kind), Count: event.Count, Help: event.Help,
 		})
 	}
-	return writeJSON(w, http.StatusOK, model)
+	return model, nil
+}
+
+// names returns the services' names; the data plane may not know them.
+func (h *Handler) names() map[director.ServiceKey]string {
+	services := h.director.State().Services
+	names := make(map[director.ServiceKey]string, len(services))
+	for _, service := range services {
+		names[service.Key] = service.Name
+	}
+	return names
 }
 
 func countersModel(c director.Counters) Counters {

@@ -14,9 +14,10 @@ var document []byte
 type operation struct {
 	id     string // operationId
 	method string
-	path   string // also the ServeMux pattern's path
-	role   Role   // the least a caller needs
-	query  []string
+	path   string   // also the ServeMux pattern's path
+	role   Role     // the least a caller needs
+	query  []string // the query parameters it takes
+	lists  []string // those of them that may be given more than once
 }
 
 // pattern returns the ServeMux pattern of the operation.

@@ -31,7 +31,7 @@ func operations() []operation {
 		{id: "diffRevisions", method: "GET", path: "/v1/revisions/{number}/diff", role: Viewer, query: []string{"to"}},
 		{id: "rollback", method: "POST", path: "/v1/revisions/{number}/rollback", role: Operator, query: []string{"force"}},
 		{id: "streamState", method: "GET", path: "/v1/state/stream", role: Viewer},
-		{id: "listEvents", method: "GET", path: "/v1/events", role: Viewer, query: []string{"after", "limit", "name", "service"}},
+		{id: "listEvents", method: "GET", path: "/v1/events", role: Viewer, query: []string{"after", "limit", "name", "service"}, lists: []string{"name"}},
 		{id: "getDoctor", method: "GET", path: "/v1/doctor", role: Viewer},
 		{id: "reload", method: "POST", path: "/v1/reload", role: Operator, query: []string{"force"}},
 		{id: "detach", method: "POST", path: "/v1/detach", role: Admin},

@@ -27,13 +27,20 @@ func invalid(detail, hint string) *Problem {
 	return newProblem(http.StatusUnprocessableEntity, "invalid", detail, hint)
 }
 
-// problemOf turns any error into the problem the client is told.
+// problemOf turns any error into the problem the client is told; nil stays nil.
 func problemOf(err error) *Problem {
+	if err == nil {
+		return nil
+	}
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
 	detail := err.Error()
 	switch {
+	case isA[*director.GuardError](err):
+		return newProblem(http.StatusConflict, "guard", detail, "if that is meant, say so: --force (?force=true)")
+	case isA[*director.ConflictError](err):
+		return newProblem(http.StatusPreconditionFailed, "conflict", detail, "see what changed with `shunt history` and `shunt diff`, and try again")
 	case errors.Is(err, director.ErrInvalid):
 		return invalid(detail, "")
 	case errors.Is(err, director.ErrExists):
@@ -53,8 +60,16 @@ func problemOf(err error) *Problem {
 	}
 }
 
+func isA[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
 // writeProblem sends the problem as the answer.
 func writeProblem(w http.ResponseWriter, p *Problem) {
+	if r, ok := w.(*recorder); ok {
+		r.problem = p
+	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client has gone: nobody to tell

@@ -1,201 +1,194 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-func (h *Handler) listServices(w http.ResponseWriter, r *http.Request) error {
-	services, err := h.observe(r.Context())
-	if err != nil {
-		return err
+// defaultPage is how long a page of a list is unless told otherwise.
+const defaultPage = 100
+
+// pageSize reads the limit of a list in pages.
+func pageSize(limit *int) (int, error) {
+	switch {
+	case limit == nil:
+		return defaultPage, nil
+	case *limit < 1 || *limit > maxPage:
+		return 0, invalid(fmt.Sprintf("limit %d is out of range: want 1 to %d", *limit, maxPage), "")
+	default:
+		return *limit, nil
 	}
-	return writeJSON(w, http.StatusOK, ServiceList{Services: services})
 }
 
-func (h *Handler) getService(w http.ResponseWriter, r *http.Request) error {
-	key, err := h.director.Resolve(r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	services, err := h.observe(r.Context())
-	if err != nil {
-		return err
-	}
-	for _, service := range services {
-		if service.Listen == key.String() {
-			return writeJSON(w, http.StatusOK, service)
+// ListServices answers listServices.
+func (e endpoints) ListServices(w http.ResponseWriter, r *http.Request, p ListServicesParams) {
+	e.read(w, func() (any, error) {
+		size, err := pageSize(p.Limit)
+		if err != nil {
+			return nil, err
 		}
-	}
-	return fmt.Errorf("service %s: %w", key, director.ErrNotFound)
-}
-
-func (h *Handler) addService(w http.ResponseWriter, r *http.Request) error {
-	var body ServiceConfig
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	service, err := body.service()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := change(r)
-	defer cancel()
-	if _, err := h.director.AddService(ctx, director.Request{}, service); err != nil {
-		return err
-	}
-	w.Header().Set("Location", "/v1/services/"+url.PathEscape(service.Key.String()))
-	return writeJSON(w, http.StatusCreated, serviceConfig(service.Normalize()))
-}
-
-func (h *Handler) editService(w http.ResponseWriter, r *http.Request) error {
-	key, err := h.director.Resolve(r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	var body ServiceEdit
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	ctx, cancel := change(r)
-	defer cancel()
-	var edited director.Service
-	_, err = h.director.EditService(ctx, director.Request{}, key, func(service *director.Service) error {
-		err := body.apply(service)
-		edited = service.Clone()
-		return err
+		o, err := e.observe(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		all := o.all(p.Foreign == nil || *p.Foreign)
+		begin := 0
+		if p.After != nil {
+			after, err := director.ParseServiceKey(*p.After)
+			if err != nil {
+				return nil, invalid(fmt.Sprintf("after: %v", err), "give the next of the page before")
+			}
+			begin, _ = slices.BinarySearchFunc(all, after, func(s seen, key director.ServiceKey) int {
+				return cmp.Or(s.service.Key.Compare(key), -1) // the first one behind the key
+			})
+		}
+		end := min(begin+size, len(all))
+		list := ServiceList{Services: []Service{}, Revision: o.revision}
+		for _, s := range all[begin:end] {
+			list.Services = append(list.Services, o.model(s))
+		}
+		if end < len(all) {
+			list.Next = all[end-1].service.Key.String()
+		}
+		return list, nil
 	})
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, serviceConfig(edited.Normalize()))
 }
 
-func (h *Handler) removeService(w http.ResponseWriter, r *http.Request) error {
-	key, err := h.director.Resolve(r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	ctx, cancel := change(r)
-	defer cancel()
-	if _, err := h.director.RemoveService(ctx, director.Request{}, key); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-func (h *Handler) addServer(w http.ResponseWriter, r *http.Request) error {
-	key, err := h.director.Resolve(r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	var body ServerConfig
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	server, err := body.server(key)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := change(r)
-	defer cancel()
-	if _, err := h.director.AddServer(ctx, director.Request{}, key, server); err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusCreated, serverConfig(server))
-}
-
-func (h *Handler) editServer(w http.ResponseWriter, r *http.Request) error {
-	key, address, err := h.serverPath(r)
-	if err != nil {
-		return err
-	}
-	var body ServerEdit
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	ctx, cancel := change(r)
-	defer cancel()
-	var edited realserver.Server
-	_, err = h.director.EditServer(ctx, director.Request{}, key, address, func(server *realserver.Server) error {
-		err := body.apply(server)
-		edited = *server
-		return err
+// GetService answers getService.
+func (e endpoints) GetService(w http.ResponseWriter, r *http.Request, ref Ref) {
+	e.read(w, func() (any, error) {
+		o, err := e.observe(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		key, err := e.director.Resolve(ref)
+		if err != nil && strings.Contains(ref, "://") { // a foreign one has no name
+			if foreign, parseErr := director.ParseServiceKey(ref); parseErr == nil {
+				key = foreign
+			}
+		}
+		for _, s := range o.all(true) {
+			if s.service.Key == key {
+				return o.model(s), nil
+			}
+		}
+		return nil, cmp.Or(err, fmt.Errorf("service %s: %w", key, director.ErrNotFound))
 	})
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, serverConfig(edited))
 }
 
-func (h *Handler) removeServer(w http.ResponseWriter, r *http.Request) error {
-	key, address, err := h.serverPath(r)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := change(r)
-	defer cancel()
-	if _, err := h.director.RemoveServer(ctx, director.Request{}, key, address); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// serverPath reads the service and the server a path names.
-func (h *Handler) serverPath(r *http.Request) (director.ServiceKey, netip.AddrPort, error) {
-	key, err := h.director.Resolve(r.PathValue("ref"))
-	if err != nil {
-		return key, netip.AddrPort{}, err
-	}
-	address, err := parseServerAddress(r.PathValue("address"), key)
-	return key, address, err
-}
-
-// observe joins the services with what the data plane sees of them. A server
-// the data plane says nothing about is unreachable, and says so.
-func (h *Handler) observe(ctx context.Context) ([]Service, error) {
-	stats, err := h.director.Stats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	seen := make(map[director.ServiceKey][]director.ServerStats, len(stats.Services))
-	for _, service := range stats.Services {
-		seen[service.Key] = service.Servers
-	}
-	services := []Service{}
-	for _, service := range h.director.State().Services {
-		config := serviceConfig(service)
-		model := Service{
-			Listen: config.Listen, Name: config.Name, Scheduler: config.Scheduler,
-			Flags: config.Flags, VIP: config.VIP, Servers: []Server{},
+// AddService answers addService.
+func (e endpoints) AddService(w http.ResponseWriter, r *http.Request, p AddServiceParams) {
+	e.change(w, r, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request) (director.Outcome, string, error) {
+		var body ServiceConfig
+		if err := readBody(w, r, &body, maxEdit); err != nil {
+			return director.Outcome{}, "", err
 		}
-		for _, server := range service.Servers {
-			model.Servers = append(model.Servers, serverModel(server, seen[service.Key]))
+		service, err := body.service()
+		if err != nil {
+			return director.Outcome{}, "", err
 		}
-		services = append(services, model)
-	}
-	return services, nil
+		outcome, err := e.director.AddService(ctx, by, service)
+		return outcome, servicePath(service.Key), err
+	})
 }
 
-func serverModel(server realserver.Server, seen []director.ServerStats) Server {
-	model := Server{
-		Address: server.Address.String(), Method: server.Method.String(), Weight: server.Weight,
-		Reason: "not in the data plane",
-	}
-	i := slices.IndexFunc(seen, func(o director.ServerStats) bool { return o.Server.Address == server.Address })
-	if i < 0 {
-		return model
-	}
-	model.Active, model.Inactive = seen[i].Active, seen[i].Inactive
-	model.Reachable, model.Reason = seen[i].Reachable, seen[i].Reason
-	return model
+// servicePath returns the path of a service.
+func servicePath(key director.ServiceKey) string {
+	return "/v1/services/" + url.PathEscape(key.String())
+}
+
+// EditService answers editService.
+func (e endpoints) EditService(w http.ResponseWriter, r *http.Request, ref Ref, p EditServiceParams) {
+	e.changeService(w, r, ref, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {
+		var body ServiceEdit
+		if err := readBody(w, r, &body, maxEdit); err != nil {
+			return director.Outcome{}, "", err
+		}
+		outcome, err := e.director.EditService(ctx, by, key, body.apply)
+		return outcome, "", err
+	})
+}
+
+// RemoveService answers removeService.
+func (e endpoints) RemoveService(w http.ResponseWriter, r *http.Request, ref Ref, p RemoveServiceParams) {
+	e.changeService(w, r, ref, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {
+		outcome, err := e.director.RemoveService(ctx, by, key)
+		return outcome, "", err
+	})
+}
+
+// AdoptService answers adoptService.
+func (e endpoints) AdoptService(w http.ResponseWriter, r *http.Request, ref Ref, p AdoptServiceParams) {
+	e.change(w, r, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request) (director.Outcome, string, error) {
+		key, err := director.ParseServiceKey(ref)
+		if err != nil {
+			return director.Outcome{}, "", err
+		}
+		outcome, err := e.director.Adopt(ctx, by, key)
+		return outcome, "", err
+	})
+}
+
+// AddServer answers addServer.
+func (e endpoints) AddServer(w http.ResponseWriter, r *http.Request, ref Ref, p AddServerParams) {
+	e.changeService(w, r, ref, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {
+		var body ServerConfig
+		if err := readBody(w, r, &body, maxEdit); err != nil {
+			return director.Outcome{}, "", err
+		}
+		server, err := body.server(key)
+		if err != nil {
+			return director.Outcome{}, "", err
+		}
+		outcome, err := e.director.AddServer(ctx, by, key, server)
+		return outcome, servicePath(key) + "/servers/" + url.PathEscape(server.Address.String()), err
+	})
+}
+
+// EditServer answers editServer.
+func (e endpoints) EditServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, p EditServerParams) {
+	e.changeServer(w, r, ref, address, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey, addr netip.AddrPort) (director.Outcome, error) {
+		var body ServerEdit
+		if err := readBody(w, r, &body, maxEdit); err != nil {
+			return director.Outcome{}, err
+		}
+		return e.director.EditServer(ctx, by, key, addr, func(server *realserver.Server) error { return body.apply(server) })
+	})
+}
+
+// RemoveServer answers removeServer.
+func (e endpoints) RemoveServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, p RemoveServerParams) {
+	e.changeServer(w, r, ref, address, terms{p.IfMatch, p.ShuntWhy, nil}, e.director.RemoveServer)
+}
+
+// changeService runs a change of the service that a path names.
+func (e endpoints) changeService(w http.ResponseWriter, r *http.Request, ref Ref, t terms, run func(context.Context, director.Request, director.ServiceKey) (director.Outcome, string, error)) {
+	e.change(w, r, t, func(ctx context.Context, by director.Request) (director.Outcome, string, error) {
+		key, err := e.director.Resolve(ref)
+		if err != nil {
+			return director.Outcome{}, "", err
+		}
+		return run(ctx, by, key)
+	})
+}
+
+// changeServer runs a change of the server that a path names.
+func (e endpoints) changeServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, t terms, run func(context.Context, director.Request, director.ServiceKey, netip.AddrPort) (director.Outcome, error)) {
+	e.changeService(w, r, ref, t, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {
+		addr, err := parseServerAddress(address, key)
+		if err != nil {
+			return director.Outcome{}, "", err
+		}
+		outcome, err := run(ctx, by, key, addr)
+		return outcome, "", err
+	})
 }

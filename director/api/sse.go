@@ -1,7 +1,18 @@
 package api
 
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
 // The media type of Server-Sent Events, and the names of those that are not
-// events of the event stream.
+// named after an event of the event stream.
 const (
 	eventStream       = "text/event-stream"
 	countsName        = "counts"
@@ -9,3 +20,88 @@ const (
 	revisionName      = "revision"
 	missedName        = "missed"
 )
+
+// sender writes Server-Sent Events to one client.
+type sender struct {
+	w     http.ResponseWriter
+	flush *http.ResponseController
+	limit time.Duration // for the client to take an event
+}
+
+// stream opens a stream and runs it; send is called until it returns an error,
+// which only says that it is over. The answer's status has gone out by then.
+func (h *Handler) stream(w http.ResponseWriter, r *http.Request, send func(context.Context, *sender) error) {
+	select {
+	case h.streams <- struct{}{}:
+		defer func() { <-h.streams }()
+	default:
+		writeProblem(w, newProblem(http.StatusServiceUnavailable, "busy",
+			fmt.Sprintf("%d streams are open", cap(h.streams)), "end one, or try again later"))
+		return
+	}
+	w.Header().Set("Content-Type", eventStream)
+	w.Header().Set("Cache-Control", "no-store")
+	// A stream takes its connection with it: what is left of it is not known.
+	w.Header().Set("Connection", "close")
+	if r.Method == http.MethodHead {
+		return
+	}
+	s := &sender{w: w, flush: http.NewResponseController(w), limit: h.limits.write}
+	if err := s.heartbeat(); err != nil {
+		return
+	}
+	_ = send(r.Context(), s)
+}
+
+// event sends one event; id 0 leaves the client's last id as it is.
+func (s *sender) event(id uint64, name string, data any) error {
+	text, err := json.Marshal(data) // has no line breaks
+	if err != nil {
+		return err
+	}
+	var frame bytes.Buffer
+	if id != 0 {
+		fmt.Fprintf(&frame, "id: %d\n", id)
+	}
+	fmt.Fprintf(&frame, "event: %s\ndata: %s\n\n", name, text)
+	return s.write(frame.Bytes())
+}
+
+// heartbeat sends a comment.
+func (s *sender) heartbeat() error { return s.write([]byte(":\n\n")) }
+
+// write gives a client that reads too slowly up: it can resume.
+func (s *sender) write(text []byte) error {
+	setWriteDeadline(s.w, s.limit)
+	if _, err := s.w.Write(text); err != nil {
+		return err
+	}
+	return s.flush.Flush()
+}
+
+// lastEventID reads the id that a client resumes from; ok is whether it does.
+func lastEventID(text *string) (id uint64, ok bool, err error) {
+	if text == nil || *text == "" {
+		return 0, false, nil
+	}
+	if id, err = strconv.ParseUint(*text, 10, 64); err != nil {
+		return 0, false, newProblem(http.StatusBadRequest, "bad-request", fmt.Sprintf("Last-Event-ID: %.40q is not a number", *text), "")
+	}
+	return id, true, nil
+}
+
+// wantsStream reports whether the client prefers events to a page.
+func wantsStream(r *http.Request) bool {
+	for _, accept := range r.Header.Values("Accept") {
+		for _, media := range strings.Split(accept, ",") {
+			name, _, _ := strings.Cut(media, ";")
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case eventStream:
+				return true
+			case "application/json":
+				return false
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+)
+
+// fixed is an authenticator that lets everybody in as one caller.
+type fixed struct{ caller caller }
+
+func (f fixed) connected(ctx context.Context, _ net.Conn) context.Context { return ctx }
+
+func (f fixed) authenticate(*http.Request) (caller, error) { return f.caller, nil }
+
+// AsAdmin gives a request that comes by no listener the caller "tester".
+func AsAdmin(r *http.Request) *http.Request {
+	who := authenticator(fixed{caller{who: "tester", role: Admin}})
+	return r.WithContext(context.WithValue(r.Context(), authenticatorKey{}, who))
+}
+
+// SetHeartbeat makes streams show life more often.
+func (h *Handler) SetHeartbeat(d time.Duration) { h.limits.heartbeat = d }
+
+// SetWriteLimit gives readers less time.
+func (h *Handler) SetWriteLimit(d time.Duration) { h.limits.write = d }
+
+// SetCheck makes the listener look at its files more often.
+func (l *TLSListener) SetCheck(d time.Duration) { l.check = d }
+
+// Document is what GET /v1/openapi.yaml answers.
+func Document() []byte { return document }
+
+// Op is an operation, for tests outside the package.
+type Op struct {
+	ID, Method, Path string
+	Role             Role
+}
+
+// Operations are those of the generated table.
+func Operations() []Op {
+	var all []Op
+	for _, o := range operations() {
+		all = append(all, Op{o.id, o.method, o.path, o.role})
+	}
+	return all
+}
+
+// MaxStreams is how many streams can be open.
+const MaxStreams = maxStreams

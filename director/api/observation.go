@@ -1,0 +1,91 @@
+package api
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// observation is what is desired, with what the data plane sees of it.
+type observation struct {
+	revision uint64
+	desired  []director.Service // sorted by key
+	foreign  []director.Service
+	stats    map[director.ServiceKey][]director.ServerStats
+}
+
+// seen is one service of an observation.
+type seen struct {
+	service director.Service
+	foreign bool
+}
+
+func (h *Handler) observe(ctx context.Context) (observation, error) {
+	stats, err := h.director.Stats(ctx)
+	if err != nil {
+		return observation{}, err
+	}
+	head := h.director.Head()
+	o := observation{
+		revision: head.Number, desired: head.State.Services, foreign: h.director.Drift().Foreign,
+		stats: make(map[director.ServiceKey][]director.ServerStats, len(stats.Services)),
+	}
+	for _, service := range stats.Services {
+		o.stats[service.Key] = service.Servers
+	}
+	return o, nil
+}
+
+// all returns the services sorted by key. A foreign one that was adopted since
+// it was seen is Shunt's.
+func (o observation) all(foreign bool) []seen {
+	all := make([]seen, 0, len(o.desired)+len(o.foreign))
+	ours := make(map[director.ServiceKey]bool, len(o.desired))
+	for _, service := range o.desired {
+		all = append(all, seen{service: service})
+		ours[service.Key] = true
+	}
+	if !foreign {
+		return all
+	}
+	for _, service := range o.foreign {
+		if !ours[service.Key] {
+			all = append(all, seen{service: service.Normalize(), foreign: true})
+		}
+	}
+	slices.SortFunc(all, func(a, b seen) int { return a.service.Key.Compare(b.service.Key) })
+	return all
+}
+
+// model joins a service with what the data plane sees of it. A server the data
+// plane says nothing about is unreachable, and says so.
+func (o observation) model(s seen) Service {
+	config := serviceConfig(s.service)
+	model := Service{
+		Listen: config.Listen, Name: config.Name, Scheduler: config.Scheduler, Flags: flagWords(s.service),
+		VIP: config.VIP, Access: config.Access, Foreign: s.foreign, Servers: []Server{},
+	}
+	stats := make(map[netip.AddrPort]director.ServerStats)
+	for _, server := range o.stats[s.service.Key] {
+		stats[server.Server.Address] = server
+	}
+	for _, server := range s.service.Servers {
+		model.Servers = append(model.Servers, serverModel(server, stats))
+	}
+	return model
+}
+
+func serverModel(server realserver.Server, stats map[netip.AddrPort]director.ServerStats) Server {
+	model := Server{
+		Address: server.Address.String(), Method: server.Method.String(), Weight: server.Weight,
+		Reason: "not in the data plane",
+	}
+	if seen, ok := stats[server.Address]; ok {
+		model.Active, model.Inactive = seen.Active, seen.Inactive
+		model.Reachable, model.Reason = seen.Reachable, seen.Reason
+	}
+	return model
+}

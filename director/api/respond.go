@@ -1,0 +1,158 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// recorder remembers what was answered, for the log.
+type recorder struct {
+	http.ResponseWriter
+	status  int
+	problem *Problem
+}
+
+// WriteHeader notes the status.
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// endpoints implements the generated ServerInterface.
+type endpoints struct{ *Handler }
+
+var _ ServerInterface = endpoints{}
+
+// read answers with what find returns, as JSON.
+func (e endpoints) read(w http.ResponseWriter, find func() (any, error)) {
+	v, err := find()
+	if err != nil {
+		writeProblem(w, problemOf(err))
+		return
+	}
+	writeJSON(w, http.StatusOK, v)
+}
+
+// change runs a change on the caller's terms and answers with its outcome. A
+// location is that of what was made; empty: nothing was.
+func (e endpoints) change(w http.ResponseWriter, r *http.Request, t terms, run func(context.Context, director.Request) (director.Outcome, string, error)) {
+	outcome, location, err := func() (director.Outcome, string, error) {
+		by, err := t.request(callerOf(r.Context()))
+		if err != nil {
+			return director.Outcome{}, "", err
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+		defer cancel()
+		return run(ctx, by)
+	}()
+	if err != nil {
+		writeProblem(w, e.changeProblem(err))
+		return
+	}
+	// The change may have taken longer than an answer usually does.
+	setWriteDeadline(w, e.limits.write)
+	status := http.StatusOK
+	if location != "" {
+		status = http.StatusCreated
+		w.Header().Set("Location", location)
+	}
+	w.Header().Set("ETag", etag(outcome.Revision.Number))
+	writeJSON(w, status, outcomeModel(outcome))
+}
+
+// changeProblem says of a failure before the start that it will pass.
+func (e endpoints) changeProblem(err error) *Problem {
+	p := problemOf(err)
+	if p.Status == http.StatusInternalServerError && e.director.Head().Number == 0 {
+		return newProblem(http.StatusServiceUnavailable, "not-ready", p.Detail, "shuntd is starting: try again")
+	}
+	return p
+}
+
+// writeJSON sends v as the answer. What cannot be written as JSON is a fault of
+// ours, and no answer has gone out by then.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	var text bytes.Buffer
+	if err := json.NewEncoder(&text).Encode(v); err != nil {
+		writeProblem(w, problemOf(fmt.Errorf("write the answer: %w", err)))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(text.Bytes()) // the client has gone: nobody to tell
+}
+
+// checkQuery refuses what the operation does not take: a misspelt filter would
+// show everything.
+func (o operation) checkQuery(r *http.Request) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return newProblem(http.StatusBadRequest, "bad-request", fmt.Sprintf("query: %v", err), "")
+	}
+	for name, values := range query {
+		if !slices.Contains(o.query, name) {
+			return invalid(fmt.Sprintf("query: unknown parameter %q", name), "known: "+strings.Join(o.query, ", "))
+		}
+		if len(values) > 1 && !slices.Contains(o.lists, name) {
+			return invalid(fmt.Sprintf("query: parameter %q is given %d times", name, len(values)), "")
+		}
+	}
+	return nil
+}
+
+// badParameter answers what the generated code could not read.
+func badParameter(w http.ResponseWriter, _ *http.Request, err error) {
+	text := err.Error()
+	writeProblem(w, invalid(strings.ToLower(text[:1])+text[1:], ""))
+}
+
+// noRoute says what the mux refused, in our form and not as its plain text. It
+// sets Allow on the answer where there is one.
+func noRoute(w http.ResponseWriter, r *http.Request, refused http.Handler) *Problem {
+	var caught refusal
+	refused.ServeHTTP(&caught, r)
+	if caught.status == http.StatusMethodNotAllowed {
+		allow := caught.header.Get("Allow")
+		w.Header().Set("Allow", allow)
+		return newProblem(caught.status, "method", fmt.Sprintf("%s %s: method not allowed", r.Method, r.URL.Path), "allowed: "+allow)
+	}
+	return newProblem(http.StatusNotFound, "no-route", fmt.Sprintf("%s %s: no such resource", r.Method, r.URL.Path),
+		"a service's URL in a path is escaped as one segment: tcp:%2F%2F192.0.2.1:80")
+}
+
+// refusal catches what the mux answers to a request without a route.
+type refusal struct {
+	header http.Header
+	status int
+}
+
+// Header returns the caught header.
+func (r *refusal) Header() http.Header {
+	if r.header == nil {
+		r.header = http.Header{}
+	}
+	return r.header
+}
+
+// WriteHeader notes the status.
+func (r *refusal) WriteHeader(status int) { r.status = status }
+
+// Write drops the mux's text.
+func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
+
+// extend gives a long answer more time, now that some of it was taken.
+func (h *Handler) extend(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).Flush()
+	setWriteDeadline(w, h.limits.write)
+}
