@@ -142,8 +142,8 @@ func Guard(next, current State, limit int) error {
 
 // missing returns the servers of all that are not in kept, by address.
 func missing(all, kept []realserver.Server) []realserver.Server {
-	if slices.Equal(all, kept) {
-		return nil
+	if slices.EqualFunc(all, kept, func(a, b realserver.Server) bool { return a.Address == b.Address }) {
+		return nil // most often, and without a map
 	}
 	keep := indexServers(kept)
 	return slices.DeleteFunc(slices.Clone(all), func(s realserver.Server) bool {

@@ -145,12 +145,15 @@ func TestDriftIsRepairedAroundAFailure(t *testing.T) {
 		i := s.Service(web().Key)
 		s.Services[i].Servers = append(s.Services[i].Servers[2:], server("10.0.0.9:80", realserver.DR, 1))
 		s.Services[s.Service(dns().Key)].Name = "x"
+		s.Timeouts.UDP = time.Second
 	})
 	r.refusing("add service tcp://192.0.2.5:80", "remove server 10.0.0.9:80 from tcp://192.0.2.1:80")
 	r.fake.Operations()
 	r.news()
 	r.reconcile(t)
+	want(t, "operations that changed nothing", nil, texts(r.fake.Wasted()))
 	want(t, "operations", []string{
+		"set timeouts tcp 15m0s, tcp-fin 2m0s, udp 5m0s",
 		"edit service udp://[2001:db8::1]:53",
 		"add server 10.0.0.1:8080 to tcp://192.0.2.1:80",
 		"add server 10.0.0.2:80 to tcp://192.0.2.1:80",
@@ -166,13 +169,13 @@ func TestDriftIsRepairedAroundAFailure(t *testing.T) {
 		"add server 10.0.0.1:8080 to tcp://192.0.2.5:80 | " + noService,
 		"add server 10.0.0.2:80 to tcp://192.0.2.5:80 | " + noService,
 	}, pending)
-	if d := r.Drift(); d.Found != 7 || d.Repaired != 3 || d.Failed != 2 {
-		t.Errorf("drift %+v, want 7 found, 3 repaired, 2 failed", d)
+	if d := r.Drift(); d.Found != 8 || d.Repaired != 4 || d.Failed != 2 {
+		t.Errorf("drift %+v, want 8 found, 4 repaired, 2 failed", d)
 	}
 	r.refusing()
 	r.reconcile(t)
 	r.sameAsFound(t)
-	if d := r.Drift(); d.Found != 7 || d.Repaired != 7 || d.Failed != 2 || d.Pending != nil {
+	if d := r.Drift(); d.Found != 8 || d.Repaired != 8 || d.Failed != 2 || d.Pending != nil {
 		t.Errorf("drift %+v, want all repaired", d)
 	}
 }
