@@ -1,8 +1,12 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+
+	"github.com/cilium/ebpf"
 )
 
 // release is a kernel's version, such as 6.1.
@@ -73,6 +77,8 @@ func checkKernel(i *inspection, r *report) {
 func checkJIT(i *inspection, r *report) {
 	const enable = "proc/sys/net/core/bpf_jit_enable"
 	switch on, err := i.number(enable); {
+	case missing(err): // only the first network namespace has it
+		checkCompiled(r)
 	case err != nil:
 		r.unknown("", err)
 	case on == 0:
@@ -89,6 +95,34 @@ func checkJIT(i *inspection, r *report) {
 	case harden == 2:
 		r.add(Info, "", "the BPF JIT is hardened for root's programs too (net.core.bpf_jit_harden is 2)",
 			"constants are blinded, which adds instructions for each packet; 1 blinds those of unprivileged users alone", "sysctl -w net.core.bpf_jit_harden=1")
+	}
+}
+
+// checkCompiled looks at a program that the kernel has loaded: whether it was
+// compiled.
+func checkCompiled(r *report) {
+	id, err := ebpf.ProgramGetNextID(0)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.add(Unknown, "", "no BPF program is loaded, and net.core.bpf_jit_enable is not seen from this network namespace",
+			"without the BPF JIT each packet takes several times the CPU", "sysctl -w net.core.bpf_jit_enable=1 # in the host's network namespace")
+		return
+	}
+	if err != nil {
+		r.unknown("", fmt.Errorf("look for loaded BPF programs: %w", err))
+		return
+	}
+	program, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		r.unknown("", fmt.Errorf("look at BPF program %d: %w", id, err))
+		return
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		r.unknown("", fmt.Errorf("look at BPF program %d: %w", id, err))
+	} else if size, err := info.JitedSize(); err != nil || size == 0 {
+		r.add(Warning, "", fmt.Sprintf("the BPF JIT is off: program %d is not compiled", id),
+			"programs are interpreted, which takes several times the CPU for each packet", "sysctl -w net.core.bpf_jit_enable=1 # in the host's network namespace")
 	}
 }
 

@@ -37,7 +37,7 @@ func features(l netlink.Link) (xdpFeatures, error) {
 		return 0, fmt.Errorf("ask for the XDP features of %s: %w", name, err)
 	}
 	request := nl.NewNetlinkRequest(int(family.ID), 0)
-	request.AddData(&nl.Genlmsg{Command: commandGet, Version: 1})
+	request.AddData(genlHeader{commandGet, 1})
 	request.AddData(nl.NewRtAttr(attrIfindex, nl.Uint32Attr(uint32(l.Attrs().Index))))
 	answers, err := request.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil {
@@ -59,3 +59,10 @@ func features(l netlink.Link) (xdpFeatures, error) {
 	}
 	return 0, fmt.Errorf("ask for the XDP features of %s: not in the answer: %w", name, unix.EOPNOTSUPP)
 }
+
+// genlHeader is struct genlmsghdr. The library's reads two bytes past its own
+// end, which the kernel refuses unless they happen to be zero.
+type genlHeader struct{ command, version uint8 }
+
+func (h genlHeader) Len() int          { return nl.SizeofGenlmsg }
+func (h genlHeader) Serialize() []byte { return []byte{h.command, h.version, 0, 0} }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -22,18 +23,26 @@ func attached(l netlink.Link) uint32 {
 	return 0
 }
 
-// own returns the programs whose links are pinned in the pin directory: ours.
-func (i *inspection) own() (map[uint32]bool, error) {
-	programs := map[uint32]bool{}
+// pin is a pinned link of ours.
+type pin struct {
+	path    string
+	program uint32
+	index   int // the interface's
+}
+
+// pins returns the XDP links in the pin directory: ours.
+func (i *inspection) pins() ([]pin, error) {
 	entries, err := os.ReadDir(i.PinDir)
 	if missing(err) {
-		return programs, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the pins: %w", err)
 	}
+	var pins []pin
 	for _, entry := range entries {
-		pinned, err := link.LoadPinnedLink(filepath.Join(i.PinDir, entry.Name()), nil)
+		path := filepath.Join(i.PinDir, entry.Name())
+		pinned, err := link.LoadPinnedLink(path, nil)
 		if err != nil {
 			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 				return nil, fmt.Errorf("open the pins: %w", err)
@@ -41,11 +50,20 @@ func (i *inspection) own() (map[uint32]bool, error) {
 			continue // not a link, but a map or a program
 		}
 		if info, err := pinned.Info(); err == nil && info.XDP() != nil {
-			programs[uint32(info.Program)] = true
+			pins = append(pins, pin{path, uint32(info.Program), int(info.XDP().Ifindex)})
 		}
 		_ = pinned.Close() // only read
 	}
-	return programs, nil
+	return pins, nil
+}
+
+// ours returns the pin of the program on an interface; false if it is not ours.
+func ours(pins []pin, l netlink.Link) (pin, bool) {
+	n := slices.IndexFunc(pins, func(p pin) bool { return p.index == l.Attrs().Index && p.program == attached(l) })
+	if n < 0 {
+		return pin{}, false
+	}
+	return pins[n], true
 }
 
 // describe names a program as well as it can be named.
@@ -67,17 +85,18 @@ func describe(id uint32) string {
 
 // checkXDPMode looks at how the fast path is, or can be, attached.
 func checkXDPMode(i *inspection, r *report) {
-	own, err := i.own()
+	pins, err := i.pins()
 	if err != nil {
 		r.unknown("", err)
 	}
 	for _, l := range i.named() {
 		name := l.Attrs().Name
-		if own[attached(l)] {
+		if own, found := ours(pins, l); found {
 			if l.Attrs().Xdp.AttachMode == nl.XDP_ATTACHED_SKB {
 				r.add(Warning, name, "Shunt is attached to "+name+" in generic mode",
 					"packets take the slow way through the kernel first, and next hops' MTUs are not looked at: it is for trying things out",
-					fmt.Sprintf("set director.mode to native, then: systemctl stop shuntd; ip link set dev %s xdpgeneric off; systemctl start shuntd", quote(name)))
+					// A daemon leaves a pinned link the mode it has.
+					fmt.Sprintf("systemctl stop shuntd; rm %s; systemctl start shuntd # with director.mode native, without --generic", quote(own.path)))
 			}
 			continue
 		}
@@ -103,14 +122,14 @@ func checkXDPMode(i *inspection, r *report) {
 
 // checkOtherXDP looks for programs that are not ours where ours belongs.
 func checkOtherXDP(i *inspection, r *report) {
-	own, err := i.own()
+	pins, err := i.pins()
 	if err != nil {
 		r.unknown("", err)
 		return
 	}
 	for _, l := range i.named() {
 		id := attached(l)
-		if id == 0 || own[id] {
+		if _, found := ours(pins, l); id == 0 || found {
 			continue
 		}
 		name := l.Attrs().Name
@@ -135,10 +154,14 @@ func detachXDP(l netlink.Link, program uint32) string {
 			return fmt.Sprintf("bpftool link detach id %d", info.ID)
 		}
 	}
+	command := "ip link set dev " + name + " xdp off"
 	if l.Attrs().Xdp.AttachMode == nl.XDP_ATTACHED_SKB {
-		return "ip link set dev " + name + " xdpgeneric off"
+		command = "ip link set dev " + name + " xdpgeneric off"
 	}
-	return "ip link set dev " + name + " xdp off"
+	if all.Err() != nil { // links are shown to CAP_SYS_ADMIN alone
+		command += " # if it says busy: sudo shuntd doctor, which names the link that holds it"
+	}
+	return command
 }
 
 // checkTC looks for programs and filters that packets no longer come by.

@@ -82,9 +82,13 @@ func checkQueues(i *inspection, r *report) {
 			continue
 		}
 		if q.RX < cpus {
-			i.reportRX(r, name, q, cpus)
+			severity := Warning
+			if driver == "veth" {
+				severity = Info // it has as many CPUs' work as its peer has queues
+			}
+			reportRX(r, severity, name, q, cpus)
 		}
-		if q.TX < cpus && q.TX < q.MaxTX && q.Combined == 0 {
+		if driver != "veth" && q.TX < cpus && q.TX < q.MaxTX && q.Combined == 0 {
 			r.add(Info, name, fmt.Sprintf("%s sends by %d of its card's %d queues, for %d CPUs", name, q.TX, q.MaxTX, cpus),
 				"CPUs that share a queue to send by wait for each other, and some drivers refuse XDP then", fmt.Sprintf("ethtool -L %s tx %d", quote(name), min(cpus, q.MaxTX)))
 		}
@@ -97,7 +101,7 @@ func checkQueues(i *inspection, r *report) {
 }
 
 // reportRX says that an interface receives by fewer queues than there are CPUs.
-func (i *inspection) reportRX(r *report, name string, q Queues, cpus int) {
+func reportRX(r *report, severity Severity, name string, q Queues, cpus int) {
 	const why = "XDP runs on the CPU that a queue's interrupt goes to, and nowhere else: the other CPUs forward nothing"
 	what := fmt.Sprintf("%s receives by %d queues, for %d CPUs", name, q.RX, cpus)
 	if q.RX == 1 {
@@ -111,7 +115,7 @@ func (i *inspection) reportRX(r *report, name string, q Queues, cpus int) {
 	if q.MaxCombined > 0 {
 		kind, limit = "combined", q.MaxCombined
 	}
-	r.add(Warning, name, what, why, fmt.Sprintf("ethtool -L %s %s %d", quote(name), kind, min(cpus, limit)))
+	r.add(severity, name, what, why, fmt.Sprintf("ethtool -L %s %s %d", quote(name), kind, min(cpus, limit)))
 }
 
 // flowsOf returns the kinds of flows of services with a server for which use is

@@ -83,7 +83,8 @@ func (i *inspection) reportNeighbour(r *report, w way, state int) {
 	case state&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
 		r.add(Error, addr, fmt.Sprintf("%s does not answer on %s", whom, name),
 			"without its MAC address nothing can be sent to it: servers behind it are unreachable. Is it up, with this address, on this link?",
-			"ping -c 3 "+addr)
+			// Has the kernel ask anew, and keep asking, as the daemon does.
+			fmt.Sprintf("ip neigh replace %s dev %s managed", addr, quote(name)))
 	case state&unix.NUD_PERMANENT != 0:
 		r.add(Info, addr, fmt.Sprintf("the MAC address of %s is set by hand on %s", whom, name),
 			"it is kept whatever happens: a server that fails or gets another card goes unnoticed", fmt.Sprintf("ip neigh del %s dev %s", addr, quote(name)))

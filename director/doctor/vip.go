@@ -24,7 +24,7 @@ func checkVIP(i *inspection, r *report) {
 		r.unknown("", err)
 		return
 	}
-	own, err := i.own()
+	pins, err := i.pins()
 	if err != nil {
 		r.unknown("", err)
 	}
@@ -47,7 +47,7 @@ func checkVIP(i *inspection, r *report) {
 			i.checkExternal(r, s, found)
 			continue
 		}
-		i.checkManaged(r, s, found, len(own) > 0)
+		i.checkManaged(r, s, found, len(pins) > 0)
 	}
 }
 

@@ -1,0 +1,416 @@
+package doctor_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/director/doctor"
+)
+
+// program loads a program that returns a constant: XDP_PASS, or TC_ACT_OK of a
+// classifier.
+func program(t *testing.T, name string, kind ebpf.ProgramType, verdict int32) *ebpf.Program {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: name, Type: kind, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+const (
+	xdpPass = 2
+	tcOK    = 0
+)
+
+// index returns the number of one of the director's interfaces.
+func (b *bed) index(name string) int { return b.link(name).Attrs().Index }
+
+func (b *bed) link(name string) netlink.Link {
+	b.Helper()
+	l, err := b.Director.Netlink().LinkByName(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return l
+}
+
+func (b *bed) attach(name string, p *ebpf.Program, flags link.XDPAttachFlags) link.Link {
+	b.Helper()
+	var attached link.Link
+	err := b.Director.Do(func() (err error) {
+		attached, err = link.AttachXDP(link.XDPOptions{Program: p, Interface: b.index(name), Flags: flags})
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = attached.Close() })
+	return attached
+}
+
+func TestInterface(t *testing.T) {
+	t.Run("none", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.host.Interfaces = nil
+		b.wants("interface", "", doctor.Error, "no interface is named")
+	})
+	t.Run("missing", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.host.Interfaces = []string{"eth7"}
+		b.wants("interface", "eth7", doctor.Error, "there is no interface eth7")
+	})
+	t.Run("down", func(t *testing.T) {
+		b := newBed(t, directortest.TwoArmed)
+		shell(t, b.Director, "ip link set dev eth1 down")
+		b.cures("interface", "eth1", doctor.Error, "eth1 is down")
+	})
+	t.Run("no_carrier", func(t *testing.T) {
+		b := newBed(t, directortest.TwoArmed)
+		shell(t, b.Servers[0].Namespace, "ip link set dev eth0 down")
+		b.becomes("interface", "eth1", true)
+		b.wants("interface", "eth1", doctor.Warning, "eth1 has no carrier")
+		shell(t, b.Servers[0].Namespace, "ip link set dev eth0 up")
+		b.becomes("interface", "eth1", false)
+	})
+	t.Run("in_a_bridge", func(t *testing.T) {
+		b := newBed(t, directortest.TwoArmed)
+		if err := b.Director.AddBridge("br0", "eth1"); err != nil {
+			t.Fatal(err)
+		}
+		b.host.Interfaces = append(b.host.Interfaces, "br0")
+		b.wants("interface", "eth1", doctor.Error, "eth1 and its master br0 (bridge) are both named")
+		b.host.Interfaces = b.host.Interfaces[:2]
+		b.cures("interface", "eth1", doctor.Warning, "eth1 is part of br0 (bridge)")
+	})
+	t.Run("named_like_a_command", func(t *testing.T) {
+		b := newBed(t, directortest.TwoArmed)
+		shell(t, b.Director, "ip link set dev eth1 down && ip link set dev eth1 name '$(false)'")
+		b.host.Interfaces = []string{"eth0", "$(false)"}
+		b.cures("interface", "$(false)", doctor.Error, "is down")
+	})
+}
+
+func TestXDPMode(t *testing.T) {
+	t.Run("no_native", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		if err := b.Director.AddBridge("br0"); err != nil { // a bridge has no native XDP
+			t.Fatal(err)
+		}
+		b.host.Interfaces = []string{"br0"}
+		f := b.wants("xdp-mode", "br0", doctor.Error, "the driver of br0 has no native XDP bridge")
+		if !strings.HasPrefix(f.Fix, "shuntd --generic") {
+			t.Errorf("fix %q", f.Fix)
+		}
+		b.host.Generic = true
+		b.wantsNone("xdp-mode", "")
+	})
+	t.Run("needlessly_generic", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.host.Generic = true
+		b.wants("xdp-mode", "eth0", doctor.Warning, "could do native")
+		b.host.Generic = false
+		b.wantsNone("xdp-mode", "")
+	})
+	t.Run("attached_generic", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		ours := b.attach("eth0", program(t, "shunt_root", ebpf.XDP, xdpPass), link.XDPGenericMode)
+		if err := ours.Pin(filepath.Join(b.host.PinDir, "link-2")); err != nil {
+			t.Fatal(err)
+		}
+		if err := ours.Close(); err != nil { // what runs on is what is pinned
+			t.Fatal(err)
+		}
+		f := b.wants("xdp-mode", "eth0", doctor.Warning, "attached to eth0 in generic mode")
+		// No daemon runs here, and the machine's is not touched.
+		shell(t, b.Director, "systemctl() { :; }; "+f.Fix)
+		b.becomes("xdp-mode", "eth0", false)
+		if found := b.link("eth0").Attrs().Xdp; found != nil && found.Attached {
+			t.Error("the program is still attached")
+		}
+	})
+}
+
+func TestOtherXDP(t *testing.T) {
+	t.Run("ours", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		ours := b.attach("eth0", program(t, "shunt_root", ebpf.XDP, xdpPass), link.XDPDriverMode)
+		b.wants("xdp-other", "eth0", doctor.Error, "shunt_root (program ") // another daemon's
+		if err := ours.Pin(filepath.Join(b.host.PinDir, "link-2")); err != nil {
+			t.Fatal(err)
+		}
+		b.wantsNone("xdp-other", "")
+	})
+	t.Run("by_link", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.attach("eth0", program(t, "firewall", ebpf.XDP, xdpPass), link.XDPDriverMode)
+		b.cures("xdp-other", "eth0", doctor.Error, "another XDP program is attached to eth0: firewall (program ")
+	})
+	for mode, flags := range map[string]int{"driver": int(link.XDPDriverMode), "generic": int(link.XDPGenericMode)} {
+		t.Run("by_netlink_"+mode, func(t *testing.T) {
+			b := newBed(t, directortest.OneArmed)
+			p := program(t, "xdp_dispatcher", ebpf.XDP, xdpPass)
+			err := b.Director.Do(func() error { return netlink.LinkSetXdpFdWithFlags(b.link("eth0"), p.FD(), flags) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.cures("xdp-other", "eth0", doctor.Error, "libxdp's dispatcher")
+		})
+	}
+}
+
+func TestTrafficControl(t *testing.T) {
+	t.Run("filter", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		p := program(t, "shaper", ebpf.SchedCLS, tcOK)
+		shell(t, b.Director, "tc qdisc add dev eth0 clsact")
+		err := b.Director.Netlink().FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: b.index("eth0"), Parent: netlink.HANDLE_MIN_INGRESS, Protocol: 0x0003, Priority: 1}, // ETH_P_ALL
+			Fd:          p.FD(), Name: "shaper", DirectAction: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.cures("tc", "eth0", doctor.Info, "ingress filters on eth0: shaper (program ")
+	})
+	t.Run("tcx", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		p := program(t, "shaper", ebpf.SchedCLS, tcOK)
+		err := b.Director.Do(func() error {
+			attached, err := link.AttachTCX(link.TCXOptions{Interface: b.index("eth0"), Program: p, Attach: ebpf.AttachTCXEgress})
+			if err == nil {
+				t.Cleanup(func() { _ = attached.Close() })
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.cures("tc", "eth0", doctor.Info, "attached to eth0 by tcx: shaper")
+	})
+}
+
+func TestLRO(t *testing.T) {
+	t.Run("lro", func(t *testing.T) { // no driver of this machine can: a card stands in
+		b := newBed(t, directortest.OneArmed)
+		b.host.NIC = &card{features: map[string]bool{"rx-lro": true}}
+		if f := b.wants("lro", "eth0", doctor.Error, "large receive offload is on"); f.Fix != "ethtool -K eth0 lro off" {
+			t.Errorf("fix %q", f.Fix)
+		}
+		b.host.NIC = &card{features: map[string]bool{"rx-lro": false, "rx-gro": true}}
+		b.wantsNone("lro", "")
+	})
+	t.Run("gro_in_generic_mode", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		shell(t, b.Director, "ethtool -K eth0 gro on")
+		b.wantsNone("lro", "")
+		b.host.Generic = true
+		b.cures("lro", "eth0", doctor.Warning, "generic receive offload is on for eth0 in generic mode")
+	})
+}
+
+func TestVLANStripping(t *testing.T) {
+	t.Run("card", func(t *testing.T) { // veth strips nothing: a card on a tap stands in
+		b := newBed(t, directortest.OneArmed)
+		shell(t, b.Director, "ip tuntap add tap0 mode tap && ip link set tap0 up")
+		b.host.Interfaces = []string{"tap0"}
+		b.wantsNone("vlan-stripping", "")
+		b.host.NIC = &card{features: map[string]bool{"rx-vlan-hw-parse": true}}
+		if f := b.wants("vlan-stripping", "tap0", doctor.Warning, "takes VLAN tags off what tap0 receives"); f.Fix != "ethtool -K tap0 rxvlan off" {
+			t.Errorf("fix %q", f.Fix)
+		}
+	})
+	t.Run("veth", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.addLocalVeth()
+		b.cures("vlan-stripping", "veth1", doctor.Info, "sent beside the packet by veth1, the peer of veth0")
+	})
+}
+
+// addLocalVeth makes a pair with both ends in the director and names veth0.
+func (b *bed) addLocalVeth() {
+	b.Helper()
+	if err := b.Director.AddVeth("veth0", b.Director, "veth1", 0); err != nil {
+		b.Fatal(err)
+	}
+	b.host.Interfaces = []string{"veth0"}
+}
+
+func TestVeth(t *testing.T) {
+	t.Run("peer_without_xdp", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.addLocalVeth()
+		b.cures("veth", "veth0", doctor.Error, "veth0 is a veth, and its peer veth1 has neither an XDP program nor GRO")
+	})
+	t.Run("peer_elsewhere", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		if err := b.Director.AddVeth("veth0", b.Client, "end0", 0); err != nil {
+			t.Fatal(err)
+		}
+		b.host.Interfaces = []string{"veth0"}
+		f := b.wants("veth", "veth0", doctor.Error, "its peer has neither an XDP program nor GRO")
+		if !strings.Contains(f.Fix, "in the peer's network namespace") {
+			t.Errorf("fix %q does not say where", f.Fix)
+		}
+		shell(t, b.Client, strings.Replace(f.Fix, "eth0", "end0", 1))
+		b.wantsNone("veth", "veth0")
+	})
+	t.Run("checksums", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.addLocalVeth()
+		b.cures("veth", "veth1", doctor.Warning, "veth1, the peer of veth0, leaves checksums to a card")
+	})
+}
+
+func TestQueues(t *testing.T) {
+	fourCPUs := map[string]string{"sys/devices/system/cpu/online": "0-2,5"}
+	t.Run("veth", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		shell(t, b.Director, "ip link add veth0 numrxqueues 4 numtxqueues 4 type veth peer name veth1 && ethtool -L veth0 rx 1")
+		b.host.Interfaces, b.host.Root = []string{"veth0"}, string(newTree(t, fourCPUs))
+		b.cures("queues", "veth0", doctor.Info, "veth0 receives by 1 queue, for 4 CPUs")
+	})
+	// What other drivers say needs their cards: one stands in.
+	tests := []struct {
+		name, driver string
+		queues       doctor.Queues
+		severity     doctor.Severity
+		words, fix   string
+	}{
+		{"too_few", "ice", doctor.Queues{RX: 2, TX: 2, Combined: 2, MaxRX: 8, MaxTX: 8, MaxCombined: 8}, doctor.Warning, "receives by 2 queues, for 4 CPUs", "ethtool -L eth0 combined 4"},
+		{"no_more", "ice", doctor.Queues{RX: 2, TX: 4, MaxRX: 2, MaxTX: 4}, doctor.Info, "its card has no more", ""},
+		{"few_to_send_by", "mlx4_en", doctor.Queues{RX: 4, TX: 2, MaxRX: 4, MaxTX: 8}, doctor.Info, "sends by 2 of its card's 8 queues", "ethtool -L eth0 tx 4"},
+		{"ena", "ena", doctor.Queues{RX: 4, TX: 4, Combined: 4, MaxRX: 4, MaxTX: 4, MaxCombined: 4}, doctor.Error, "uses 4 of the 4 queues", "ethtool -L eth0 combined 2"},
+		{"virtio", "virtio_net", doctor.Queues{RX: 4, TX: 4, Combined: 4, MaxRX: 4, MaxTX: 4, MaxCombined: 4}, doctor.Info, "would be 8", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBed(t, directortest.OneArmed)
+			b.host.Root = string(newTree(t, fourCPUs))
+			b.host.NIC = &card{driver: tt.driver, queues: map[string]doctor.Queues{"eth0": tt.queues}}
+			if f := b.wants("queues", "eth0", tt.severity, tt.words); f.Fix != tt.fix {
+				t.Errorf("fix %q, want %q", f.Fix, tt.fix)
+			}
+			b.host.NIC = &card{driver: "ice", queues: map[string]doctor.Queues{"eth0": {RX: 4, TX: 4, Combined: 4, MaxRX: 8, MaxTX: 8, MaxCombined: 8}}}
+			b.wantsNone("queues", "")
+		})
+	}
+}
+
+// A veth has no hash to configure: a card stands in.
+func TestRSS(t *testing.T) {
+	symmetric := []byte{0x6d, 0x5a, 0x6d, 0x5a}
+	b := newBed(t, directortest.TwoArmed)
+	b.host.Services = b.host.Services[:1] // tcp4, nat
+	two := doctor.Queues{RX: 2, TX: 2, Combined: 2, MaxCombined: 2}
+	nic := &card{queues: map[string]doctor.Queues{"eth0": two, "eth1": two}}
+	b.host.NIC = nic
+	set := func(client, server doctor.Hashing) {
+		nic.hashing = map[string]doctor.Hashing{"eth0": client, "eth1": server}
+	}
+	hashing := func(fields string, key []byte, queues ...uint32) doctor.Hashing {
+		return doctor.Hashing{Fields: map[string]string{"tcp4": fields, "udp4": fields}, Key: key, Indirection: queues}
+	}
+
+	set(hashing("s", symmetric, 0, 1), hashing("d", symmetric, 0, 1))
+	b.wantsNone("rss", "")
+
+	set(hashing("sdfn", symmetric, 0, 1), hashing("sdfn", []byte{1, 2, 3, 4}, 0, 1))
+	f := b.wants("rss", "tcp4", doctor.Info, "eth0 hashes sdfn, eth1 hashes sdfn")
+	if want := "ethtool -N eth0 rx-flow-hash tcp4 s && ethtool -N eth1 rx-flow-hash tcp4 d && ethtool -X eth1 hkey 6d:5a:6d:5a"; f.Fix != want {
+		t.Errorf("fix %q, want %q", f.Fix, want)
+	}
+
+	set(hashing("s", symmetric, 0, 0, 0), hashing("d", symmetric, 0, 1))
+	if f := b.wants("rss", "eth0", doctor.Warning, "has 2 queues and spreads packets over 1"); f.Fix != "ethtool -X eth0 equal 2" {
+		t.Errorf("fix %q", f.Fix)
+	}
+
+	set(hashing("", symmetric, 0, 1), hashing("d", symmetric, 0, 1))
+	if f := b.wants("rss", "eth0", doctor.Warning, "eth0 hashes nothing of tcp4 packets"); f.Fix != "ethtool -N eth0 rx-flow-hash tcp4 sdfn" {
+		t.Errorf("fix %q", f.Fix)
+	}
+
+	b.host.Services[0].Key.Protocol = conntrack.UDP
+	set(hashing("sd", symmetric, 0, 1), doctor.Hashing{})
+	if f := b.wants("rss", "eth0", doctor.Info, "the addresses of udp4 packets and not their ports"); f.Fix != "ethtool -N eth0 rx-flow-hash udp4 sdfn" {
+		t.Errorf("fix %q", f.Fix)
+	}
+}
+
+// Interrupts are the machine's: a tree stands in.
+func TestInterrupts(t *testing.T) {
+	b := newBed(t, directortest.OneArmed)
+	mac := b.link("eth0").Attrs().HardwareAddr.String()
+	lines := map[string]string{
+		"driver's_names": "           CPU0       CPU1\n 40:  1 2 PCI-MSIX-0000:00:03.0 0-edge eth0-TxRx-0\n 41:  1 2 PCI-MSIX-0000:00:03.0 1-edge eth0-TxRx-1\n 42: 0 0 PCI-MSIX 2-edge eth0-async\nNMI: 0 0 Non-maskable interrupts",
+		"virtio":         "           CPU0       CPU1\n 39:  0 0 PCI-MSIX-0000:00:03.0 0-edge virtio2-config\n 40:  1 2 PCI-MSIX-0000:00:03.0 1-edge virtio2-input.0\n 41:  1 2 PCI-MSIX-0000:00:03.0 2-edge virtio2-input.1\n 42: 5 5 PCI-MSIX-0000:00:03.0 3-edge virtio2-output.0\n 43: 5 5 PCI-MSIX-0000:00:04.0 3-edge virtio3-input.0",
+	}
+	for name, text := range lines {
+		t.Run(name, func(t *testing.T) {
+			root := newTree(t, map[string]string{
+				"proc/interrupts": text, "sys/devices/system/cpu/online": "0-3",
+				"proc/irq/40/effective_affinity_list": "2", "proc/irq/40/smp_affinity_list": "2",
+				"proc/irq/41/effective_affinity_list": "2", "proc/irq/41/smp_affinity_list": "2",
+				"sys/class/net/eth0/address": mac, "sys/class/net/eth0/device/here": "",
+				"proc/77/comm": "irqbalance",
+			})
+			if name == "virtio" {
+				root = virtioTree(t, mac, text)
+			}
+			in := b.host
+			in.Root = string(root)
+			f := single(t, of(inspectIn(t, b.Director, in), "irq", "eth0"), "irq", doctor.Warning, "the 2 queues of eth0 interrupt 1 of 4 CPUs")
+			if name != "virtio" && !strings.Contains(f.Why, "irqbalance runs") {
+				t.Errorf("why %q: irqbalance runs", f.Why)
+			}
+			if want := "echo 0 > /proc/irq/40/smp_affinity_list; echo 1 > /proc/irq/41/smp_affinity_list"; f.Fix != want {
+				t.Errorf("fix %q, want %q", f.Fix, want)
+			}
+			root.run(t, f.Fix)
+			for _, irq := range []string{"40", "41"} { // the kernel follows where it can
+				root.write(t, "proc/irq/"+irq+"/effective_affinity_list", map[string]string{"40": "0", "41": "1"}[irq])
+			}
+			if found := of(inspectIn(t, b.Director, in), "irq", ""); len(found) > 0 {
+				t.Errorf("after %s: %+v", f.Fix, found)
+			}
+		})
+	}
+}
+
+// virtioTree is a tree in which the interface is a virtio device, whose
+// interrupts are those of its parent in sysfs.
+func virtioTree(t *testing.T, mac, interrupts string) tree {
+	t.Helper()
+	const device = "sys/devices/pci0000:00/0000:00:03.0/virtio2"
+	files := map[string]string{
+		"proc/interrupts": interrupts, "sys/devices/system/cpu/online": "0-3",
+		device + "/vendor": "0x1af4", "sys/class/net/eth0/address": mac,
+	}
+	for _, irq := range []int{39, 40, 41, 42} {
+		files[fmt.Sprintf("sys/devices/pci0000:00/0000:00:03.0/msi_irqs/%d", irq)] = "msix"
+		files[fmt.Sprintf("proc/irq/%d/effective_affinity_list", irq)] = "2"
+		files[fmt.Sprintf("proc/irq/%d/smp_affinity_list", irq)] = "2"
+	}
+	root := newTree(t, files)
+	symlink(t, filepath.Join(string(root), device), filepath.Join(string(root), "sys/class/net/eth0/device"))
+	return root
+}
+
+func (b *bed) attachPassing(name string) link.Link {
+	b.Helper()
+	return b.attach(name, program(b.T, "shunt_root", ebpf.XDP, xdpPass), link.XDPDriverMode)
+}
