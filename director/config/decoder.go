@@ -15,6 +15,9 @@ import (
 // number is.
 const maxErrors = 100
 
+// maxText is the length of the longest value: that of a path in Linux.
+const maxText = 4096
+
 // decoder walks the node tree of one file. Paths such as
 // services[1].servers[0].weight name places in it.
 type decoder struct {
@@ -55,6 +58,10 @@ type field struct {
 }
 
 func (d *decoder) errorAt(n *yaml.Node, format string, args ...any) {
+	if len(d.errs) == maxErrors {
+		d.unkept++
+		return
+	}
 	d.fail(n, director.ErrInvalid, fmt.Sprintf(format, args...))
 }
 
@@ -73,7 +80,7 @@ func (d *decoder) fail(n *yaml.Node, kind error, text string) {
 // refuse notes what is wrong with a path's value, once.
 func (d *decoder) refuse(n *yaml.Node, path, format string, args ...any) {
 	d.broken[path] = true
-	d.errorAt(n, "%s: %s", path, fmt.Sprintf(format, args...))
+	d.errorAt(n, "%s: "+format, append([]any{path}, args...)...)
 }
 
 // place returns the node of the path or, where nothing stands for it, of what
@@ -115,9 +122,13 @@ func (d *decoder) mapping(n *yaml.Node, path string, known fields) {
 		}
 		sub := strings.TrimPrefix(path+"."+key.Value, ".")
 		j := slices.IndexFunc(known, func(f field) bool { return f.key == key.Value })
+		if j < 0 && len(d.errs) == maxErrors {
+			d.unkept++
+			continue
+		}
 		if j < 0 {
 			names := slices.Sorted(slices.Values(known.names()))
-			d.errorAt(key, "%s: unknown key %q: want %s%s", where, key.Value, strings.Join(names, ", "), didYouMean(key.Value, names))
+			d.errorAt(key, "%s: unknown key %q: want %s%s", where, shortened(key.Value), strings.Join(names, ", "), didYouMean(key.Value, names))
 			continue
 		}
 		if line, again := seen[key.Value]; again {
@@ -132,6 +143,14 @@ func (d *decoder) mapping(n *yaml.Node, path string, known fields) {
 		}
 		known[j].read(value, sub)
 	}
+}
+
+// shortened cuts what is too long for a message.
+func shortened(s string) string {
+	if len(s) <= 64 {
+		return s
+	}
+	return strings.ToValidUTF8(s[:64], "") + "…"
 }
 
 func (f fields) names() []string {
@@ -176,6 +195,8 @@ func (d *decoder) text(n *yaml.Node, path string) (string, bool) {
 		d.errorAt(n, "%s: the value is missing", path)
 	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
 		d.errorAt(n, "%s: write the value on the line of its key", path)
+	case len(n.Value) > maxText:
+		d.errorAt(n, "%s: the value has %d bytes: want %d at most", path, len(n.Value), maxText)
 	default:
 		return n.Value, true
 	}

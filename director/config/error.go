@@ -93,7 +93,7 @@ func joined(files []*decoder) error {
 				more++
 				continue
 			}
-			if lines == nil {
+			if lines == nil && e.Line > 0 {
 				lines = splitLines(string(d.data))
 			}
 			e.excerpt = excerpt(lines, e.Line, e.Column)

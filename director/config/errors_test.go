@@ -1,7 +1,6 @@
 package config_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -209,27 +208,5 @@ services:
 				t.Errorf("half a configuration came with the error: %+v", got)
 			}
 		})
-	}
-}
-
-// A text that would expand to 10^9 values is refused for its first alias.
-func TestAliasBomb(t *testing.T) {
-	var bomb strings.Builder
-	bomb.WriteString("a0: &a0 [x]\n")
-	for i := 1; i < 10; i++ {
-		fmt.Fprintf(&bomb, "a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), 10), ","))
-	}
-	bomb.WriteString("services: *a9\n")
-	_, err := config.Parse("f", []byte(bomb.String()))
-	if err == nil || !strings.Contains(err.Error(), "f:11:11: services: aliases are not supported") {
-		t.Errorf("error %v", err)
-	}
-}
-
-func TestDeepNesting(t *testing.T) {
-	for _, text := range []string{strings.Repeat("[", 200000), strings.Repeat("{a: ", 200000), "services: " + strings.Repeat("- ", 200000)} {
-		if _, err := config.Parse("f", []byte(text)); err == nil {
-			t.Errorf("%.20q…: no error", text)
-		}
 	}
 }

@@ -23,6 +23,9 @@ func (o origin) path() string { return fmt.Sprintf("services[%d]", o.index) }
 func (l *loader) validate(cfg Config) {
 	var origins []origin
 	for _, d := range l.files {
+		if d.unkept > 0 {
+			return // there is more to correct than is told already
+		}
 		for i := range d.cfg.State.Services {
 			origins = append(origins, origin{d, i})
 		}
