@@ -81,6 +81,34 @@ func attachedMode(iface *net.Interface, l link.Link) (Mode, error) {
 	return Native, nil
 }
 
+// IsAttached reports whether the interface, of which the kernel says xdp (nil for
+// none), runs the fast path by our pinned link and may be redirected to. It is
+// for the network namespace of the calling thread.
+func (p *Plane) IsAttached(index int, xdp *netlink.LinkXdp) (bool, error) {
+	var port uint32
+	err := p.Ports.Lookup(uint32(index), &port)
+	if errors.Is(err, ebpf.ErrKeyNotExist) || err == nil && port != uint32(index) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the ports for redirects: %w", err)
+	}
+	path := p.linkPath(index)
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open pinned link %s: %w", path, err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return false, fmt.Errorf("look at pinned link %s: %w", path, err)
+	}
+	return linkIndex(l) == index && xdp != nil && xdp.ProgId == uint32(info.Program), nil
+}
+
 func (m Mode) flags() link.XDPAttachFlags {
 	if m == Generic {
 		return link.XDPGenericMode

@@ -35,6 +35,9 @@ type Plane struct {
 	// control serialises the control programs: they are not written to run
 	// beside one another.
 	control sync.Mutex
+	// kept are the settings that are ours alone, slots what we put there.
+	kept  KernelSettings
+	slots map[uint32]*ebpf.Program
 }
 
 // Names of the pinned data sections; a bpffs name must not have a dot.
@@ -132,10 +135,15 @@ func (p *Plane) load(limits Limits) error {
 	if err := coll.Assign(&p.KernelPrograms); err != nil {
 		return err
 	}
-	for slot, prog := range map[KernelSlot]*ebpf.Program{
-		KernelSlotSLOT_SLOW: p.ShuntSlow, KernelSlotSLOT_ODD: p.ShuntOdd,
-	} {
-		if err := p.Slots.Put(set+uint32(slot), prog); err != nil {
+	p.slots = map[uint32]*ebpf.Program{
+		set + uint32(KernelSlotSLOT_SLOW): p.ShuntSlow, set + uint32(KernelSlotSLOT_ODD): p.ShuntOdd,
+		uint32(KernelSlotSLOT_MAIN): p.ShuntMain,
+	}
+	for slot, prog := range p.slots {
+		if slot == uint32(KernelSlotSLOT_MAIN) {
+			continue
+		}
+		if err := p.Slots.Put(slot, prog); err != nil {
 			return fmt.Errorf("put program %s in place: %w", prog, err)
 		}
 	}
@@ -143,7 +151,41 @@ func (p *Plane) load(limits Limits) error {
 	if err := p.Slots.Put(uint32(KernelSlotSLOT_MAIN), p.ShuntMain); err != nil {
 		return fmt.Errorf("put the fast path in place: %w", err)
 	}
-	return p.recordSlots(set)
+	if err := p.recordSlots(set); err != nil {
+		return err
+	}
+	p.kept, err = p.Settings()
+	return err
+}
+
+// KeepSettings gives s the values of the settings that nobody but Open may
+// change: what the maps are made with, and where the programs are.
+func (p *Plane) KeepSettings(s *KernelSettings) {
+	s.AbiVersion, s.Seed, s.Hz, s.SlotSet, s.MainId = p.kept.AbiVersion, p.kept.Seed, p.kept.Hz, p.kept.SlotSet, p.kept.MainId
+}
+
+// RepairSlots puts the programs back that somebody else has taken out of their
+// slots, and says whether there were any.
+func (p *Plane) RepairSlots() (repaired bool, err error) {
+	for slot, prog := range p.slots {
+		want, err := programID(prog)
+		if err != nil {
+			return repaired, err
+		}
+		var id uint32 // a program array gives its programs' numbers to user space
+		err = p.Slots.Lookup(slot, &id)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return repaired, fmt.Errorf("read program slots: %w", err)
+		}
+		if err == nil && id == want {
+			continue
+		}
+		if err := p.Slots.Put(slot, prog); err != nil {
+			return repaired, fmt.Errorf("put program %s in place: %w", prog, err)
+		}
+		repaired = true
+	}
+	return repaired, nil
 }
 
 // clock returns the clock the pinned tables' ticks are of, or measures the kernel's.

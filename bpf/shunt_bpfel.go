@@ -522,6 +522,8 @@ type KernelSwitchArgs struct {
 	Service    uint32
 	Positions  uint32
 	OldServers uint32
+	Steps      uint32
+	StepCount  uint32
 	Result     int32
 	Scheduler  uint8
 	Flags      uint8

@@ -66,9 +66,11 @@ func (f *Fixture) Apply(s *Service) *Service {
 	for _, server := range s.Servers {
 		f.applyServer(s, server)
 	}
+	schedule := f.schedule(s)
 	f.must(f.Plane.Switch(&bpf.KernelSwitchArgs{
 		Key: serviceKey(s), Access: s.Access,
-		Service: s.Index, Schedule: f.schedule(s),
+		Service: s.Index, Schedule: schedule,
+		Steps: f.putWords([]uint32{schedule.MaxWeight, schedule.Gcd}), StepCount: 1,
 		Positions: f.positions(s), OldServers: uint32(len(s.applied)),
 		Scheduler: uint8(s.Scheduler), Flags: uint8(s.Flags), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
 		Restart: flag(s.Scheduler != s.was),

@@ -195,30 +195,44 @@ int shunt_sweep6(struct xdp_md *ctx)
 
 /* --- services and servers ---------------------------------------------------- */
 
+/* wrr's current weight on its way through the schedules of several changes. */
+struct cut {
+	__u32 weight;
+	__u32 steps;
+};
+
+static long cut_weight(__u32 i, struct cut *cut)
+{
+	__u32 max_weight = load_word(cut->steps + 2 * i), gcd = load_word(cut->steps + 2 * i + 1);
+
+	if (cut->weight > max_weight || !cut->weight)
+		cut->weight = max_weight;
+	else if (gcd > 1)
+		cut->weight = cut->weight / gcd * gcd + 1;
+	return 0;
+}
+
 /*
  * The cursor for the new schedule. rr: its position follows its server (Go says
  * where each went, a removed one's to its predecessor). wrr: back to the head,
- * the weight cut to the new maximum (kernel: ip_vs_wrr_dest_changed).
+ * the weight cut to the new maximum as often as servers changed (kernel:
+ * ip_vs_wrr_dest_changed).
  */
 static __always_inline __u64 moved_cursor(__u64 cursor, const struct switch_args *args)
 {
 	__u32 position = cursor >> CURSOR_POSITION & 0xffff;
-	__u32 weight = args->restart ? 0 : cursor;
+	struct cut cut = { .steps = args->steps };
 
 	if (args->scheduler == SCHEDULER_WRR) {
-		if (weight > args->schedule.max_weight || !weight)
-			weight = args->schedule.max_weight;
-		else if (args->schedule.gcd > 1)
-			weight = weight / args->schedule.gcd * args->schedule.gcd + 1;
+		cut.weight = args->restart ? 0 : cursor;
+		bpf_loop(args->step_count, cut_weight, &cut, 0);
+		position = 0;
+	} else if (args->restart || !position || position > args->old_servers) {
 		position = 0;
 	} else {
-		if (args->restart || !position || position > args->old_servers)
-			position = 0;
-		else
-			position = load_word(args->positions + position - 1);
-		weight = 0;
+		position = load_word(args->positions + position - 1);
 	}
-	return (~cursor & BIT(CURSOR_HALF)) | (__u64)position << CURSOR_POSITION | weight;
+	return (~cursor & BIT(CURSOR_HALF)) | (__u64)position << CURSOR_POSITION | cut.weight;
 }
 
 /* Tries are for picks in between; user space changes one service at a time. */

@@ -1,35 +1,35 @@
 package xdp
 
 import (
-	"bytes"
-	"context"
+	"errors"
 	"fmt"
-	"net/netip"
-	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/shunt-lb/shunt/bpf"
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/realserver"
+	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
 // adoptState builds the model from the maps and sees to it that what an
-// interrupted change left is put right: schedules are written anew, indices of
-// half-made services freed, next hops followed.
+// interrupted change left is put right: schedules that are not what their
+// servers ask for are written anew, a live service is indexed, keys that no
+// service has are deleted, next hops followed.
 func (d *Dataplane) adoptState() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.words = newArena(d.plane.Limits.Words)
-	d.hops = newHopTable()
-	m, err := readModel(d.plane, d.words)
+	r, err := read(d.plane)
 	if err != nil {
 		return err
 	}
-	d.model = m
-	if err := d.hops.adopt(d.plane, m); err != nil {
+	d.words = newArena(d.plane.Limits.Words)
+	d.hops = newHopTable()
+	d.access = newAccessSets(d.plane)
+	d.model = r.model(d.words)
+	if err := d.hops.adopt(d.plane, d.model); err != nil {
 		return err
 	}
-	for _, s := range m.servers {
+	for _, s := range d.model.servers {
 		if !s.removed && !s.service.removed {
 			d.watch(s)
 		}
@@ -37,167 +37,118 @@ func (d *Dataplane) adoptState() error {
 			return err
 		}
 	}
-	for _, svc := range m.sorted() {
+	for _, svc := range d.model.sorted() {
 		if svc.removed {
 			continue
 		}
-		if isStale(svc) {
-			if err := d.reschedule(svc, svc.list, false); err != nil {
-				return fmt.Errorf("adopt service %s: %w", svc.key, err)
-			}
-		}
-		index := svc.index
-		if err := d.plane.ServiceIndex.Put(serviceKey(svc.key), index); err != nil {
+		if err := d.adoptService(r, svc); err != nil {
 			return fmt.Errorf("adopt service %s: %w", svc.key, err)
 		}
+	}
+	if err := d.adoptIndex(r); err != nil {
+		return err
+	}
+	if err := d.access.purge(d.model.setsInUse()); err != nil {
+		return err
 	}
 	return d.writeFilter()
 }
 
-// readModel reads services, servers and schedules from the maps.
-func readModel(plane *bpf.Plane, words *arena) (*model, error) {
-	m := newModel()
-	services, err := bpf.ReadArray[bpf.KernelService](plane.Services)
-	if err != nil {
-		return nil, err
+// adoptService takes over the schedule in force with its cursor, or writes it
+// anew if it is not what the servers ask for.
+func (d *Dataplane) adoptService(r *reading, svc *service) error {
+	next, table := buildSchedule(svc, svc.list)
+	content := make([]uint32, 0, 2*len(svc.list))
+	for _, s := range svc.list {
+		content = append(content, s.index, s.offered())
 	}
-	for i := range services {
-		if services[i].Life == uint8(bpf.KernelLifecycleLIFE_FREE) {
+	has := schedule(&r.services[svc.index])
+	next.List, next.Table = has.List, has.Table
+	svc.schedule, svc.sum = next, addWords(addWords(0, content), table)
+	if svc.words.count > 0 && r.holds(svc, &r.services[svc.index]) {
+		return nil
+	}
+	return d.reschedule(svc, svc.list, false)
+}
+
+// adoptIndex makes the index that of the live services.
+func (d *Dataplane) adoptIndex(r *reading) error {
+	for key := range r.index {
+		if _, err := d.model.live(parseServiceKey(key)); err == nil {
 			continue
 		}
-		svc := parseService(uint32(i), &services[i])
-		m.services[svc.index] = svc
-		m.byKey[svc.key] = svc
-	}
-	servers, err := bpf.ReadArray[bpf.KernelServer](plane.Servers)
-	if err != nil {
-		return nil, err
-	}
-	for i := range servers {
-		svc := m.services[servers[i].Service]
-		if servers[i].Life == uint8(bpf.KernelLifecycleLIFE_FREE) || svc == nil {
-			continue
-		}
-		m.servers[uint32(i)] = parseServer(uint32(i), &servers[i], svc)
-	}
-	for i, svc := range m.services {
-		k := &services[i]
-		if err := readList(plane, m, svc, k.Schedule[k.Cursor>>bpf.KernelCursorLayoutCURSOR_HALF&1], words); err != nil {
-			return nil, err
+		if err := d.plane.ServiceIndex.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("unindex %s: %w", parseServiceKey(key), err)
 		}
 	}
-	return m, nil
-}
-
-func parseService(index uint32, k *bpf.KernelService) *service {
-	svc := &service{
-		index:     index,
-		key:       parseServiceKey(k.Key),
-		name:      string(bytes.TrimRight(k.Name[:], "\x00")),
-		scheduler: schedulerName(k.Scheduler),
-		vip:       director.VIPExternal,
-		removed:   k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
-	}
-	has := func(flag bpf.KernelServiceFlags) bool { return k.Flags&uint8(flag) != 0 }
-	svc.flags.Port = has(bpf.KernelServiceFlagsSERVICE_HASH_PORT)
-	svc.flags.Fallback = has(bpf.KernelServiceFlagsSERVICE_FALLBACK)
-	if has(bpf.KernelServiceFlagsSERVICE_VIP_MANAGED) {
-		svc.vip = director.VIPManaged
-	}
-	return svc
-}
-
-func parseServer(index uint32, k *bpf.KernelServer, svc *service) *server {
-	return &server{
-		index:      index,
-		service:    svc,
-		address:    netip.AddrPortFrom(bpf.ParseAddress(k.Address, svc.key.Address.Addr().Is6()), bpf.Port(k.Port)),
-		method:     realserver.Method(k.Method),
-		weight:     k.Weight,
-		lastWeight: k.LastWeight,
-		removed:    k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
-		hop:        k.Hop,
-	}
-}
-
-// readList takes the service's list from its schedule. A live server that is not
-// in it was being added or removed when the daemon died: it counts as removed.
-func readList(plane *bpf.Plane, m *model, svc *service, schedule bpf.KernelSchedule, words *arena) error {
-	listed := map[*server]bool{}
-	for i := range schedule.Servers {
-		var index, weight uint32
-		if err := plane.Words.Lookup(schedule.List+2*i, &index); err != nil {
-			return fmt.Errorf("read the servers of %s: %w", svc.key, err)
-		}
-		if err := plane.Words.Lookup(schedule.List+2*i+1, &weight); err != nil {
-			return fmt.Errorf("read the servers of %s: %w", svc.key, err)
-		}
-		if s := m.servers[index]; s != nil && s.service == svc && !s.removed {
-			svc.list = append(svc.list, s)
-			svc.weights = append(svc.weights, weight)
-			listed[s] = true
-		}
-	}
-	for _, s := range m.servers {
-		if s.service == svc && !listed[s] {
-			s.removed = true
-		}
-	}
-	svc.words = region{first: schedule.List, count: roundUp(2*schedule.Servers + schedule.Slots)}
-	words.take(svc.words)
-	return nil
-}
-
-// isStale says whether the schedule in force is not what its servers ask for.
-// One that is stays as it is, its cursor with it.
-func isStale(svc *service) bool {
-	for i, s := range svc.list {
-		if svc.weights[i] != s.offered() {
-			return true
-		}
-	}
-	return false
-}
-
-// Found reads what the kernel holds.
-func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.check(ctx); err != nil {
-		return director.State{}, err
-	}
-	m, err := readModel(d.plane, newArena(d.plane.Limits.Words))
-	if err != nil {
-		return director.State{}, err
-	}
-	var state director.State
-	for _, svc := range m.sorted() {
+	for _, svc := range d.model.services {
 		if svc.removed {
 			continue
 		}
-		s := director.Service{Key: svc.key, Name: svc.name, Scheduler: svc.scheduler, Flags: svc.flags, VIP: svc.vip}
-		// The list is last added first; a Service has them as they were added.
-		for i := len(svc.list) - 1; i >= 0; i-- {
-			s.Servers = append(s.Servers, svc.list[i].value())
+		if err := d.plane.ServiceIndex.Put(serviceKey(svc.key), svc.index); err != nil {
+			return fmt.Errorf("index service %s: %w", svc.key, err)
 		}
-		state.Services = append(state.Services, s)
 	}
-	settings, err := d.plane.Settings()
-	if err != nil {
-		return director.State{}, err
-	}
-	state.Timeouts = readTimeouts(&settings)
-	return state, nil
+	return nil
 }
 
-func putTimeouts(s *bpf.KernelSettings, clock bpf.Clock, t conntrack.Timeouts) {
-	for _, state := range conntrack.States() {
-		s.Timeout[state] = clock.Ticks(t.Of(state))
+// model makes the model of what was read, and takes the regions of schedules
+// from words.
+func (r *reading) model(words *arena) *model {
+	m := newModel()
+	for i := range r.services {
+		k := &r.services[i]
+		if i == 0 || k.Life == uint8(bpf.KernelLifecycleLIFE_FREE) {
+			continue
+		}
+		svc := parseService(uint32(i), k)
+		// Two of one key: the index says which one packets find.
+		if other := m.byKey[svc.key]; other != nil && r.index[k.Key] == other.index {
+			continue
+		} else if other != nil {
+			m.dropService(other)
+		}
+		svc.access = accessList{k.Access, foundAccess(r.access, k.Access, svc.key.Address.Addr().Is6())}
+		m.addService(svc)
 	}
-	s.Seconds = [3]uint32{uint32(t.TCP / time.Second), uint32(t.TCPFin / time.Second), uint32(t.UDP / time.Second)}
+	for i := range r.servers {
+		svc := m.services[r.servers[i].Service]
+		if i == 0 || r.servers[i].Life == uint8(bpf.KernelLifecycleLIFE_FREE) || svc == nil {
+			continue
+		}
+		if s := parseServer(uint32(i), &r.servers[i], svc); svc.members[s.address] == nil {
+			m.addServer(s)
+		}
+	}
+	for _, svc := range m.services {
+		r.takeList(m, svc, words)
+	}
+	return m
 }
 
-func readTimeouts(s *bpf.KernelSettings) conntrack.Timeouts {
-	seconds := func(i int) time.Duration { return time.Duration(s.Seconds[i]) * time.Second }
-	return conntrack.Timeouts{TCP: seconds(0), TCPFin: seconds(1), UDP: seconds(2)}
+// takeList takes the service's list from its schedule. A live server that is not
+// in it was being added or removed when the daemon died: it counts as removed.
+func (r *reading) takeList(m *model, svc *service, words *arena) {
+	s := schedule(&r.services[svc.index])
+	listed := map[*server]bool{}
+	indices, weights := r.list(s)
+	for i, index := range indices {
+		if member := m.servers[index]; member != nil && member.service == svc && !member.removed && !listed[member] {
+			svc.list = append(svc.list, member)
+			svc.weights = append(svc.weights, weights[i])
+			listed[member] = true
+		}
+	}
+	for _, member := range svc.members {
+		if !listed[member] {
+			member.removed = true
+		}
+	}
+	if s.Servers > director.MaxServers || s.Slots > scheduler.MaglevSize {
+		return
+	}
+	taken := region{first: s.List, count: roundUp(2*s.Servers + s.Slots)}
+	if words.take(taken) {
+		svc.words = taken
+	}
 }

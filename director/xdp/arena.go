@@ -16,6 +16,7 @@ type region struct{ first, count uint32 }
 const quarantine = 100 * time.Millisecond
 
 // positionWords are the words at the start of the map for what shunt_switch reads
+// positionWords are the words at the start of the map for what shunt_switch reads
 // and nobody else: a place for each server of a service.
 const positionWords = director.MaxServers
 
@@ -109,8 +110,9 @@ func (a *arena) insert(r region) {
 	}
 }
 
-// take marks a region as used, when the maps are adopted.
-func (a *arena) take(r region) {
+// take marks a region as used, when the maps are adopted; false if it is empty or
+// not free as a whole.
+func (a *arena) take(r region) bool {
 	for i, f := range a.free {
 		if r.count == 0 || r.first < f.first || uint64(r.first)+uint64(r.count) > uint64(f.first)+uint64(f.count) {
 			continue
@@ -122,6 +124,7 @@ func (a *arena) take(r region) {
 		if before := (region{f.first, r.first - f.first}); before.count > 0 {
 			a.free = slices.Insert(a.free, i, before)
 		}
-		return
+		return true
 	}
+	return false
 }

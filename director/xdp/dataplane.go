@@ -18,11 +18,11 @@ import (
 
 // Dataplane is the XDP data plane.
 type Dataplane struct {
-	opts       Options
-	plane      *bpf.Plane
-	resolver   *nexthop.Resolver
-	vips       *vips
-	interfaces []attachment
+	opts      Options
+	plane     *bpf.Plane
+	resolver  *nexthop.Resolver
+	vips      *vips
+	namespace namespace
 	// background runs the resolver from Open to Close.
 	background *errgroup.Group
 	stop       context.CancelFunc
@@ -32,8 +32,11 @@ type Dataplane struct {
 	model  *model
 	words  *arena
 	hops   *hopTable
+	access *accessSets
 	sweeps sweepState
 	closed bool
+	// interfaces the fast path is to run on.
+	interfaces []attachment
 	// resolved is closed and replaced whenever a server's reachability changed.
 	resolved chan struct{}
 }
@@ -45,7 +48,9 @@ type attachment struct {
 	index int
 	name  string
 	mode  bpf.Mode
-	gone  bool // as far as the last sweep saw
+	// problem says why the fast path is not on it, as far as the last sweep saw;
+	// empty if it is.
+	problem string
 }
 
 // Open loads the fast path or adopts an earlier daemon's, and attaches it. It
@@ -74,6 +79,9 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 		}
 	}
 	if err := d.writeSettings(); err != nil {
+		return nil, err
+	}
+	if d.namespace, err = openNamespace(); err != nil {
 		return nil, err
 	}
 	if d.vips, err = newVIPs(); err != nil {
@@ -113,20 +121,23 @@ func findInterfaces(names []string) ([]net.Interface, error) {
 // writeSettings carries the options the fast path reads; the timeouts of new
 // maps are the defaults, adopted ones stay.
 func (d *Dataplane) writeSettings() error {
-	tick := d.plane.Clock.Tick().Seconds()
 	return d.plane.ChangeSettings(func(s *bpf.KernelSettings) {
-		s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_DROP)
-		if d.opts.MidstreamReset {
-			s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_RESET)
-		}
-		s.IcmpPerTick = 0
-		if d.opts.ICMPRate > 0 {
-			s.IcmpPerTick = max(1, uint32(float64(d.opts.ICMPRate)*tick))
-		}
+		d.setOptions(s)
 		if !d.plane.Adopted {
 			putTimeouts(s, d.plane.Clock, conntrack.DefaultTimeouts())
 		}
 	})
+}
+
+func (d *Dataplane) setOptions(s *bpf.KernelSettings) {
+	s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_DROP)
+	if d.opts.MidstreamReset {
+		s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_RESET)
+	}
+	s.IcmpPerTick = 0
+	if d.opts.ICMPRate > 0 {
+		s.IcmpPerTick = max(1, uint32(float64(d.opts.ICMPRate)*d.plane.Clock.Tick().Seconds()))
+	}
 }
 
 func (d *Dataplane) startResolver(interfaces []net.Interface) (err error) {
@@ -222,6 +233,7 @@ func (d *Dataplane) closeHelpers() error {
 	if d.vips != nil {
 		d.vips.close()
 	}
+	d.namespace.close()
 	return errors.Join(errs...)
 }
 

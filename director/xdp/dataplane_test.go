@@ -149,22 +149,31 @@ func TestSchedulesAsTheModels(t *testing.T) {
 			}
 			random := rand.New(rand.NewPCG(1, uint64(len(c.name))+2))
 			present := map[int]bool{}
+			var ops []director.Operation // not applied yet: several at once are as one after another
+			do := func(op director.Operation) {
+				if ops = append(ops, op); random.IntN(2) == 0 {
+					r.must(ops...)
+					ops = nil
+				}
+			}
 			for step := range 400 {
 				i, weight := 1+random.IntN(6), uint32(random.IntN(5))
 				addr := local(i, 0).Address
-				switch kind := random.IntN(10); {
+				switch kind := random.IntN(7); {
 				case kind == 0 && !present[i]:
-					r.must(director.AddServer{Key: service.Key, Server: local(i, weight)})
+					do(director.AddServer{Key: service.Key, Server: local(i, weight)})
 					model.Add(addr, weight)
 					present[i] = true
-				case kind == 1 && present[i]:
-					r.must(director.EditServer{Key: service.Key, Server: local(i, weight)})
+				case kind <= 1 && present[i]:
+					do(director.EditServer{Key: service.Key, Server: local(i, weight)})
 					model.Edit(addr, weight)
-				case kind == 2 && present[i] && random.IntN(3) == 0:
-					r.must(director.RemoveServer{Key: service.Key, Address: addr})
+				case kind == 2 && present[i] && random.IntN(2) == 0:
+					do(director.RemoveServer{Key: service.Key, Address: addr})
 					model.Remove(addr)
 					delete(present, i)
 				default:
+					r.must(ops...)
+					ops = nil
 					client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(random.IntN(256))}), uint16(1024+step))
 					want, wantOK := model.Pick(client, service.Key.Address)
 					got, ok := r.syn(client, service.Key.Address)

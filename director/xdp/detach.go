@@ -31,7 +31,7 @@ func Detach(_ context.Context, pinDir string, log *slog.Logger) error {
 		opts.Log.Info("nothing was attached", "pins", opts.PinDir)
 		return plane.Remove()
 	}
-	m, err := readModel(plane, newArena(plane.Limits.Words))
+	r, err := read(plane)
 	if err != nil {
 		return errors.Join(err, plane.Close())
 	}
@@ -41,7 +41,7 @@ func Detach(_ context.Context, pinDir string, log *slog.Logger) error {
 	}
 	defer v.close()
 	var errs []error
-	for _, a := range m.managedAddresses() {
+	for _, a := range r.model(newArena(plane.Limits.Words)).managedAddresses() {
 		errs = append(errs, v.remove(a))
 	}
 	return errors.Join(append(errs, plane.Remove())...)

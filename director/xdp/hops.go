@@ -54,6 +54,9 @@ func (t *hopTable) adopt(plane *bpf.Plane, m *model) error {
 // acquire returns the index of the hop, written to the map if it is new.
 func (t *hopTable) acquire(plane *bpf.Plane, h nexthop.Hop) (uint32, error) {
 	if i, ok := t.index[h]; ok {
+		if err := t.repair(plane, i); err != nil {
+			return 0, err
+		}
 		t.uses[i]++
 		delete(t.freed, i)
 		return i, nil
@@ -62,16 +65,41 @@ func (t *hopTable) acquire(plane *bpf.Plane, h nexthop.Hop) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	k := bpf.KernelHop{
-		Ifindex: uint32(h.Interface), SourceMac: h.Source, DestinationMac: h.Destination,
-		Mtu: uint16(min(h.MTU, 0xffff)),
-	}
+	k := kernelHop(h)
 	if err := plane.Hops.Put(i, &k); err != nil {
 		return 0, fmt.Errorf("write next hop %d: %w", i, err)
 	}
 	t.index[h], t.hop[i] = i, h
 	t.uses[i] = 1
 	return i, nil
+}
+
+// isIntact says whether the map holds the hop with the index as it was written.
+func (t *hopTable) isIntact(plane *bpf.Plane, i uint32) bool {
+	if i == 0 {
+		return true
+	}
+	var k [1]bpf.KernelHop
+	return bpf.ReadRange(plane.Hops, i, k[:]) == nil && k[0] == kernelHop(t.hop[i])
+}
+
+// repair writes the hop with the index again if it is another in the map.
+func (t *hopTable) repair(plane *bpf.Plane, i uint32) error {
+	if t.isIntact(plane, i) {
+		return nil
+	}
+	k := kernelHop(t.hop[i])
+	if err := plane.Hops.Put(i, &k); err != nil {
+		return fmt.Errorf("write next hop %d: %w", i, err)
+	}
+	return nil
+}
+
+func kernelHop(h nexthop.Hop) bpf.KernelHop {
+	return bpf.KernelHop{
+		Ifindex: uint32(h.Interface), SourceMac: h.Source, DestinationMac: h.Destination,
+		Mtu: uint16(min(h.MTU, 0xffff)),
+	}
 }
 
 // unused returns an index that no packet can be following any more.

@@ -7,17 +7,21 @@ import (
 	"slices"
 
 	"github.com/shunt-lb/shunt/bpf"
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// model is the index of what the maps hold: services and servers by number and
-// by name. It is built from the maps and changes with them.
+// model is the index of what we wrote into the maps: services and servers by
+// number and by name. It is built from the maps and changes with them; what the
+// maps hold now is read.go's to say.
 type model struct {
 	services map[uint32]*service
 	servers  map[uint32]*server
 	byKey    map[director.ServiceKey]*service // live and removed
+	byAddr   map[netip.Addr]map[*server]bool
+	filter   filter
+	// The lowest indices that may be free.
+	nextService, nextServer uint32
 }
 
 // service is a service that has an index: live, or removed with servers that
@@ -29,13 +33,18 @@ type service struct {
 	scheduler director.Scheduler
 	flags     director.SchedulerFlags
 	vip       director.VIPOwner
+	access    accessList
 	removed   bool
+	members   map[netip.AddrPort]*server // removed ones included
 	// list is the schedule's server list in kernel order: last added first.
 	list []*server
 	// weights are the list's in the schedule in force.
 	weights []uint32
 	// words is the region of the schedule in force; empty if there is none.
 	words region
+	// schedule is the one in force, sum that of the words it names.
+	schedule bpf.KernelSchedule
+	sum      uint64
 }
 
 // server is a server that has an index.
@@ -57,9 +66,12 @@ type server struct {
 
 func newModel() *model {
 	return &model{
-		services: map[uint32]*service{},
-		servers:  map[uint32]*server{},
-		byKey:    map[director.ServiceKey]*service{},
+		services:    map[uint32]*service{},
+		servers:     map[uint32]*server{},
+		byKey:       map[director.ServiceKey]*service{},
+		byAddr:      map[netip.Addr]map[*server]bool{},
+		filter:      newFilter(),
+		nextService: 1, nextServer: 1, // 0 means none
 	}
 }
 
@@ -73,16 +85,6 @@ func (s *server) offered() uint32 {
 
 func (s *server) value() realserver.Server {
 	return realserver.Server{Address: s.address, Method: s.method, Weight: s.weight}
-}
-
-// find returns the service's server with the address, removed ones included.
-func (m *model) find(svc *service, addr netip.AddrPort) *server {
-	for _, s := range m.servers {
-		if s.service == svc && s.address == addr {
-			return s
-		}
-	}
-	return nil
 }
 
 // live returns the live service with the key.
@@ -106,14 +108,67 @@ func (m *model) sorted() []*service {
 	return all
 }
 
-// freeIndex returns the lowest index from 1 below limit that is not in use.
-func freeIndex[T any](used map[uint32]T, limit uint32, what string) (uint32, error) {
-	for i := uint32(1); i < limit; i++ {
+func (m *model) addService(svc *service) {
+	svc.members = map[netip.AddrPort]*server{}
+	m.services[svc.index], m.byKey[svc.key] = svc, svc
+	m.filter.virtual.add(svc.key.Address.Addr())
+}
+
+func (m *model) dropService(svc *service) {
+	delete(m.services, svc.index)
+	if m.byKey[svc.key] == svc {
+		delete(m.byKey, svc.key)
+	}
+	m.filter.virtual.drop(svc.key.Address.Addr())
+	m.nextService = min(m.nextService, svc.index)
+}
+
+// addServer makes the server a member of its service. Its address is let through
+// whatever its method is now: it may have been nat, with connections left.
+func (m *model) addServer(s *server) {
+	addr := s.address.Addr()
+	m.servers[s.index] = s
+	s.service.members[s.address] = s
+	if m.byAddr[addr] == nil {
+		m.byAddr[addr] = map[*server]bool{}
+	}
+	m.byAddr[addr][s] = true
+	m.filter.server.add(addr)
+}
+
+func (m *model) dropServer(s *server) {
+	addr := s.address.Addr()
+	delete(m.servers, s.index)
+	if s.service.members[s.address] == s {
+		delete(s.service.members, s.address)
+	}
+	if delete(m.byAddr[addr], s); len(m.byAddr[addr]) == 0 {
+		delete(m.byAddr, addr)
+	}
+	m.filter.server.drop(addr)
+	m.nextServer = min(m.nextServer, s.index)
+}
+
+// freeIndex returns the lowest index from *next on and below limit that is not
+// in use, and notes it in *next.
+func freeIndex[T any](used map[uint32]T, next *uint32, limit uint32, what string) (uint32, error) {
+	for i := *next; i < limit; i++ {
 		if _, ok := used[i]; !ok {
+			*next = i
 			return i, nil
 		}
 	}
+	*next = limit
 	return 0, fmt.Errorf("%w: all %d places for %s are taken, removed ones included until their connections end: raise limits.%s", director.ErrFull, limit-1, what, what)
+}
+
+// usedServers is one more than the highest server index in use.
+func (m *model) usedServers() uint32 {
+	var highest uint32
+	for i := range m.servers {
+		highest = max(highest, i)
+	}
+	return highest + 1
 }
 
 // needsAddress says whether a live service but this one has its virtual address,
@@ -138,81 +193,4 @@ func (m *model) managedAddresses() []netip.Addr {
 		}
 	}
 	return addrs
-}
-
-// filter returns the address filter for all that has an index: removed services
-// and servers too, whose packets are dropped by name.
-func (m *model) filter() *bpf.KernelFilter {
-	f := new(bpf.KernelFilter)
-	set := func(words *[bpf.KernelFilterShapeFILTER_WORDS]uint32, a netip.Addr) {
-		bit := bpf.FilterBit(a)
-		words[bit>>5] |= 1 << (bit & 31)
-	}
-	for _, svc := range m.services {
-		set(&f.VirtualAddress, svc.key.Address.Addr())
-	}
-	for _, s := range m.servers {
-		// Whatever its method is now: it may have been nat, with connections left.
-		set(&f.ServerAddress, s.address.Addr())
-	}
-	return f
-}
-
-// schedulerNumber is the ABI's number of a scheduler, 0 if the fast path has none.
-func schedulerNumber(name director.Scheduler) uint8 {
-	switch name {
-	case director.RoundRobin:
-		return uint8(bpf.KernelSchedulerSCHEDULER_RR)
-	case director.WeightedRoundRobin:
-		return uint8(bpf.KernelSchedulerSCHEDULER_WRR)
-	case director.SourceHash:
-		return uint8(bpf.KernelSchedulerSCHEDULER_SH)
-	case director.Maglev:
-		return uint8(bpf.KernelSchedulerSCHEDULER_MH)
-	default:
-		return 0
-	}
-}
-
-func schedulerName(number uint8) director.Scheduler {
-	for _, name := range director.Schedulers() {
-		if schedulerNumber(name) == number {
-			return name
-		}
-	}
-	return ""
-}
-
-func serviceFlags(svc *service) uint8 {
-	var flags uint8
-	if svc.flags.Port {
-		flags |= uint8(bpf.KernelServiceFlagsSERVICE_HASH_PORT)
-	}
-	if svc.flags.Fallback {
-		flags |= uint8(bpf.KernelServiceFlagsSERVICE_FALLBACK)
-	}
-	if svc.vip == director.VIPManaged {
-		flags |= uint8(bpf.KernelServiceFlagsSERVICE_VIP_MANAGED)
-	}
-	return flags
-}
-
-func serviceKey(key director.ServiceKey) bpf.KernelServiceKey {
-	k := bpf.KernelServiceKey{
-		Address:  bpf.Address(key.Address.Addr()),
-		Port:     bpf.Port(key.Address.Port()),
-		Protocol: uint8(key.Protocol),
-		Family:   4,
-	}
-	if key.Address.Addr().Is6() {
-		k.Family = 6
-	}
-	return k
-}
-
-func parseServiceKey(k bpf.KernelServiceKey) director.ServiceKey {
-	return director.ServiceKey{
-		Protocol: conntrack.Protocol(k.Protocol),
-		Address:  netip.AddrPortFrom(bpf.ParseAddress(k.Address, k.Family == 6), bpf.Port(k.Port)),
-	}
 }

@@ -19,6 +19,7 @@ type Options struct {
 	MaxServices        uint32 // default 4096
 	MaxServers         uint32 // of all services; default 16384
 	SchedulerWords     uint32 // default 4 Mi
+	MaxAccessPrefixes  uint32 // of all access lists, and the longest once more; default 65536
 
 	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
 	ICMPRate       uint32 // ICMP errors and resets sent a second; 0: none
@@ -48,6 +49,7 @@ func (o Options) limits() bpf.Limits {
 		Services:     o.MaxServices,
 		Servers:      o.MaxServers,
 		Words:        o.SchedulerWords,
+		Prefixes:     o.MaxAccessPrefixes,
 	}
 }
 

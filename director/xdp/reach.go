@@ -3,7 +3,9 @@ package xdp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
@@ -65,8 +67,8 @@ func (d *Dataplane) resolutionChanged(addr netip.Addr, r nexthop.Resolution) {
 	if d.closed || d.model == nil {
 		return
 	}
-	for _, s := range d.model.servers {
-		if !s.watched || s.address.Addr() != addr {
+	for s := range d.model.byAddr[addr] {
+		if !s.watched {
 			continue
 		}
 		before := s.offered()
@@ -104,31 +106,41 @@ func (d *Dataplane) carryHop(s *server, before uint32) error {
 	return d.reschedule(s.service, s.service.list, false)
 }
 
-// writeServer writes what may change of a server. Called with mu held.
+// writeServer makes the server's entry what it is to be: as a whole if it is new
+// or was spoilt, else what may change of one that packets read. Called with mu held.
 func (d *Dataplane) writeServer(s *server) error {
+	want := kernelServer(s)
+	var has [1]bpf.KernelServer
+	if err := bpf.ReadRange(d.plane.Servers, s.index, has[:]); err != nil {
+		return err
+	}
+	if has[0] == want {
+		return nil
+	}
+	rest := has[0]
+	rest.Hop, rest.Weight, rest.LastWeight, rest.OfferedWeight = want.Hop, want.Weight, want.LastWeight, want.OfferedWeight
+	rest.Life, rest.Method = want.Life, want.Method
+	if rest != want {
+		if err := d.plane.Servers.Put(s.index, &want); err != nil {
+			return fmt.Errorf("write server %s: %w", s.address, err)
+		}
+		return nil
+	}
 	return d.plane.SetServer(&bpf.KernelServerArgs{
 		Server: s.index, Hop: s.hop, Weight: s.weight, LastWeight: s.lastWeight,
-		OfferedWeight: s.offered(), Life: uint8(s.life()), Method: uint8(s.method),
+		OfferedWeight: s.offered(), Life: want.Life, Method: uint8(s.method),
 	})
 }
 
-func (s *server) life() bpf.KernelLifecycle {
-	switch {
-	case s.service.removed:
-		return bpf.KernelLifecycleLIFE_SERVICE_REMOVED
-	case s.removed:
-		return bpf.KernelLifecycleLIFE_SERVER_REMOVED
-	default:
-		return bpf.KernelLifecycleLIFE_LIVE
+// awaitResolution waits a moment for servers that are new, while their neighbours
+// are being asked for. Called with mu held; gives it up meanwhile.
+func (d *Dataplane) awaitResolution(ctx context.Context, fresh []*server) {
+	if len(fresh) == 0 {
+		return
 	}
-}
-
-// awaitResolution waits a moment for servers whose neighbours are being asked
-// for. Called with mu held; gives it up meanwhile.
-func (d *Dataplane) awaitResolution(ctx context.Context) {
 	deadline := time.NewTimer(resolveWait)
 	defer deadline.Stop()
-	for d.isResolving() && !d.closed {
+	for slices.ContainsFunc(fresh, (*server).isResolving) && !d.closed {
 		changed := d.resolved
 		d.mu.Unlock()
 		select {
@@ -144,11 +156,4 @@ func (d *Dataplane) awaitResolution(ctx context.Context) {
 	}
 }
 
-func (d *Dataplane) isResolving() bool {
-	for _, s := range d.model.servers {
-		if s.watched && s.resolving && s.hop == 0 {
-			return true
-		}
-	}
-	return false
-}
+func (s *server) isResolving() bool { return s.watched && s.resolving && s.hop == 0 }

@@ -54,11 +54,12 @@ func (s suspect) next(diff int64, steady bool) (suspect, int64) {
 // least as large as the smallest of them.
 func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
 	doubts := map[uint32]doubt{}
+	loads := make([]bpf.KernelServerLoad, d.model.usedServers())
+	if err := bpf.ReadRange(d.plane.Loads, 0, loads); err != nil {
+		return err
+	}
 	for i, s := range d.model.servers {
-		var load bpf.KernelServerLoad
-		if err := d.plane.Loads.Lookup(i, &load); err != nil {
-			return fmt.Errorf("read connection counts of %s: %w", s.address, err)
-		}
+		load := loads[i]
 		active, inactive := int64(recounts[i].Active)-load.Active, int64(recounts[i].Inactive)-load.Inactive
 		if active == 0 && inactive == 0 {
 			continue

@@ -12,11 +12,20 @@ import (
 )
 
 // reschedule writes the service's schedule for a list of servers, in kernel
-// order, and puts it in force in one step together with the service's settings.
-// restart: the scheduler begins anew.
-func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error {
-	schedule, table := buildSchedule(svc, list)
+// order, and puts it in force in one step together with all else of the
+// service. restart: the scheduler begins anew. steps are what wrr would have
+// counted with on the way there; none: with the new schedule alone.
+func (d *Dataplane) reschedule(svc *service, list []*server, restart bool, steps ...step) error {
+	next, table := buildSchedule(svc, list)
 	positions := mapPositions(svc.list, list)
+	if svc.scheduler == director.WeightedRoundRobin {
+		if positions = nil; len(steps) == 0 {
+			steps = []step{weightStep(list)}
+		}
+		for _, s := range steps {
+			positions = append(positions, s.maxWeight, s.gcd)
+		}
+	}
 	words, err := d.words.alloc(uint32(2*len(list) + len(table)))
 	if err != nil {
 		return err
@@ -27,8 +36,9 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 		content = append(content, s.index, s.offered())
 		weights = append(weights, s.offered())
 	}
-	schedule.List = words.first
-	schedule.Table = words.first + uint32(len(content))
+	next.List = words.first
+	next.Table = words.first + uint32(len(content))
+	sum := addWords(addWords(0, content), table)
 	if err := d.putWords(words.first, append(content, table...)); err != nil {
 		d.words.release(words)
 		return err
@@ -38,13 +48,15 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 		return err
 	}
 	args := bpf.KernelSwitchArgs{
-		Schedule:   schedule,
+		Schedule:   next,
 		Key:        serviceKey(svc.key),
 		Service:    svc.index,
-		OldServers: uint32(len(positions)),
+		OldServers: uint32(len(svc.list)),
+		StepCount:  uint32(len(steps)),
 		Scheduler:  schedulerNumber(svc.scheduler),
 		Flags:      serviceFlags(svc),
 		Life:       uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Access:     svc.access.word,
 	}
 	if svc.removed {
 		args.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
@@ -59,22 +71,38 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool) error
 		return fmt.Errorf("put the schedule of %s in force: %w", svc.key, err)
 	}
 	d.words.release(svc.words)
-	svc.words = words
+	svc.words, svc.schedule, svc.sum = words, next, sum
 	svc.list, svc.weights = slices.Clone(list), weights
 	return nil
 }
 
-// buildSchedule computes what the fast path's scheduler looks at beside the list.
-func buildSchedule(svc *service, list []*server) (bpf.KernelSchedule, []uint32) {
+// step is what wrr counts with.
+type step struct{ maxWeight, gcd uint32 }
+
+// maxSteps is for how many there is room where the positions go.
+const maxSteps = positionWords / 2
+
+func weightStep(list []*server) step {
+	maxWeight, gcd := scheduler.WeightStep(entriesOf(list))
+	return step{maxWeight, gcd}
+}
+
+func entriesOf(list []*server) []scheduler.Entry {
 	entries := make([]scheduler.Entry, len(list))
 	for i, s := range list {
 		entries[i] = scheduler.Entry{Address: s.address, Weight: s.offered(), LastWeight: s.lastWeight}
 	}
-	schedule := bpf.KernelSchedule{Servers: uint32(len(list))}
+	return entries
+}
+
+// buildSchedule computes what the fast path's scheduler looks at beside the list.
+func buildSchedule(svc *service, list []*server) (bpf.KernelSchedule, []uint32) {
+	entries := entriesOf(list)
+	next := bpf.KernelSchedule{Servers: uint32(len(list))}
 	var slots []int
 	switch svc.scheduler {
 	case director.WeightedRoundRobin:
-		schedule.MaxWeight, schedule.Gcd = scheduler.WeightStep(entries)
+		next.MaxWeight, next.Gcd = scheduler.WeightStep(entries)
 	case director.SourceHash:
 		slots = scheduler.SourceHashTable(entries)
 	case director.Maglev:
@@ -86,8 +114,18 @@ func buildSchedule(svc *service, list []*server) (bpf.KernelSchedule, []uint32) 
 			table[i] = list[position].index
 		}
 	}
-	schedule.Slots = uint32(len(table))
-	return schedule, table
+	next.Slots = uint32(len(table))
+	return next, table
+}
+
+// isStale says whether the schedule in force is not what its servers ask for.
+func isStale(svc *service) bool {
+	for i, s := range svc.list {
+		if svc.weights[i] != s.offered() {
+			return true
+		}
+	}
+	return false
 }
 
 // mapPositions says for each position of the old list where rr's cursor goes

@@ -2,9 +2,9 @@ package xdp
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
@@ -21,15 +21,14 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	if err := d.check(ctx); err != nil {
 		return stats, err
 	}
+	c, err := d.readCounters()
+	if err != nil {
+		return stats, err
+	}
 	for _, svc := range d.model.sorted() {
-		if svc.removed {
-			continue
+		if !svc.removed {
+			stats.Services = append(stats.Services, c.service(svc))
 		}
-		s, err := d.serviceStats(svc)
-		if err != nil {
-			return stats, err
-		}
-		stats.Services = append(stats.Services, s)
 	}
 	counts, err := d.plane.EventCounts()
 	if err != nil {
@@ -43,7 +42,7 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	stats.Table = d.sweeps.tables(d.plane)
 	for _, a := range d.interfaces {
 		mode := string(a.mode)
-		if a.gone {
+		if a.problem != "" {
 			mode = "gone"
 		}
 		stats.Interfaces = append(stats.Interfaces, director.InterfaceStats{Name: a.name, Mode: mode})
@@ -51,48 +50,43 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	return stats, nil
 }
 
-func (d *Dataplane) serviceStats(svc *service) (director.ServiceStats, error) {
-	stats := director.ServiceStats{Key: svc.key}
-	var retired bpf.KernelTraffic
-	if err := d.plane.RetiredTraffic.Lookup(svc.index, &retired); err != nil {
-		return stats, fmt.Errorf("read counters of %s: %w", svc.key, err)
-	}
-	stats.Counters = counters(retired)
-	for _, s := range d.model.servers {
-		if s.service != svc {
-			continue
-		}
-		traffic, err := d.plane.Traffic(s.index)
-		if err != nil {
-			return stats, err
-		}
-		stats.Counters.Add(counters(traffic))
-	}
-	// Servers in the order they were added, as a Service has them.
-	for i := len(svc.list) - 1; i >= 0; i-- {
-		s, err := d.serverStats(svc.list[i])
-		if err != nil {
-			return stats, err
-		}
-		stats.Servers = append(stats.Servers, s)
-	}
-	return stats, nil
+// allCounters are the counters of all servers, and of services' removed ones, by
+// index.
+type allCounters struct {
+	traffic []bpf.KernelTraffic
+	loads   []bpf.KernelServerLoad
+	retired []bpf.KernelTraffic
 }
 
-func (d *Dataplane) serverStats(s *server) (director.ServerStats, error) {
-	stats := director.ServerStats{Server: s.value(), Reachable: s.method == realserver.Local || s.hop != 0, Reason: s.reason}
-	traffic, err := d.plane.Traffic(s.index)
-	if err != nil {
-		return stats, err
+func (d *Dataplane) readCounters() (c allCounters, err error) {
+	used := d.model.usedServers()
+	if c.traffic, err = d.plane.AllTraffic(used); err != nil {
+		return c, err
 	}
-	stats.Counters = counters(traffic)
-	var load bpf.KernelServerLoad
-	if err := d.plane.Loads.Lookup(s.index, &load); err != nil {
-		return stats, fmt.Errorf("read connection counts of %s: %w", s.address, err)
+	c.loads = make([]bpf.KernelServerLoad, used)
+	if err = bpf.ReadRange(d.plane.Loads, 0, c.loads); err != nil {
+		return c, err
 	}
-	// Below zero for the instant in which a connection is removed as it is made.
-	stats.Active, stats.Inactive = uint64(max(0, load.Active)), uint64(max(0, load.Inactive))
-	return stats, nil
+	c.retired, err = bpf.ReadArray[bpf.KernelTraffic](d.plane.RetiredTraffic)
+	return c, err
+}
+
+func (c *allCounters) service(svc *service) director.ServiceStats {
+	stats := director.ServiceStats{Key: svc.key, Counters: counters(c.retired[svc.index])}
+	for _, s := range svc.members {
+		stats.Counters.Add(counters(c.traffic[s.index]))
+	}
+	// Servers in the order they were added, as a Service has them.
+	for _, s := range slices.Backward(svc.list) {
+		load := &c.loads[s.index]
+		stats.Servers = append(stats.Servers, director.ServerStats{
+			Server: s.value(), Counters: counters(c.traffic[s.index]),
+			// Below zero for the instant in which a connection is removed as it is made.
+			Active: uint64(max(0, load.Active)), Inactive: uint64(max(0, load.Inactive)),
+			Reachable: s.method == realserver.Local || s.hop != 0, Reason: s.reason,
+		})
+	}
+	return stats
 }
 
 func counters(t bpf.KernelTraffic) director.Counters {

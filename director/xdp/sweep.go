@@ -139,24 +139,13 @@ func (d *Dataplane) finishSweep(number uint64) error {
 	if err := d.freeServers(number, recounts); err != nil {
 		return err
 	}
-	d.reviewInterfaces()
 	if err := d.repairSchedules(); err != nil {
 		return err
 	}
-	return d.reviewHops()
-}
-
-// reviewInterfaces tells when an interface we are attached to has vanished: one
-// of the same name that comes back is another, which a restart attaches to.
-func (d *Dataplane) reviewInterfaces() {
-	for i := range d.interfaces {
-		a := &d.interfaces[i]
-		if _, err := d.vips.handle.LinkByIndex(a.index); err == nil || a.gone {
-			continue
-		}
-		a.gone = true
-		d.opts.Log.Error("interface is gone, and the fast path with it: restart shuntd when it is back (traffic on the others flows on)", "interface", a.name)
+	if err := d.reviewHops(); err != nil {
+		return err
 	}
+	return d.reviewPlane()
 }
 
 // repairSchedules puts schedules in force that could not be when their servers'
@@ -189,34 +178,24 @@ func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount) err
 			return fmt.Errorf("free server %d: %w", i, err)
 		}
 		d.hops.release(s.hop)
-		delete(d.model.servers, i)
+		d.model.dropServer(s)
 		freed = true
 	}
 	for i, svc := range d.model.services {
-		if !svc.removed || d.model.hasServers(svc) {
+		if !svc.removed || len(svc.members) > 0 {
 			continue
 		}
 		if err := d.plane.Services.Put(i, &bpf.KernelService{}); err != nil {
 			return fmt.Errorf("free service %d: %w", i, err)
 		}
 		d.words.release(svc.words)
-		delete(d.model.services, i)
-		delete(d.model.byKey, svc.key)
+		d.model.dropService(svc)
 		freed = true
 	}
 	if freed {
 		return d.writeFilter()
 	}
 	return nil
-}
-
-func (m *model) hasServers(svc *service) bool {
-	for _, s := range m.servers {
-		if s.service == svc {
-			return true
-		}
-	}
-	return false
 }
 
 // retireTraffic adds a removed server's counters to its service's.

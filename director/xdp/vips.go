@@ -17,6 +17,8 @@ import (
 type vips struct {
 	handle *netlink.Handle
 	lo     netlink.Link
+	// hosts are the host's addresses while a run of changes lasts; nil: not read.
+	hosts map[netip.Addr][]netlink.Addr
 }
 
 // newVIPs works in the network namespace of the calling thread.
@@ -30,7 +32,7 @@ func newVIPs() (*vips, error) {
 		handle.Close()
 		return nil, fmt.Errorf("find the loopback interface: %w", err)
 	}
-	return &vips{handle, lo}, nil
+	return &vips{handle: handle, lo: lo}, nil
 }
 
 func (v *vips) close() { v.handle.Close() }
@@ -38,48 +40,87 @@ func (v *vips) close() { v.handle.Close() }
 // label marks our IPv4 addresses.
 const label = "lo:shunt"
 
-// add puts the address on the host; one that is there by our doing stays, one
-// that is there by somebody else's is refused.
-func (v *vips) add(a netip.Addr) error {
-	if owner, err := v.owner(a); err != nil {
-		return err
-	} else if owner != "" {
-		return fmt.Errorf("virtual address %s is on %s already: %w: remove it there or set vip: external", a, owner, director.ErrExists)
+// forget has the host's addresses read anew.
+func (v *vips) forget() { v.hosts = nil }
+
+// add puts the address on the host and says whether it did; one that is there by
+// our doing stays, one that is there by somebody else's is refused.
+func (v *vips) add(a netip.Addr) (bool, error) {
+	if v.hosts == nil {
+		if err := v.read(); err != nil {
+			return false, err
+		}
 	}
-	if err := v.handle.AddrAdd(v.lo, hostAddress(a)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add virtual address %s to lo: %w", a, err)
+	for i := range v.hosts[a] {
+		if !v.isOurs(&v.hosts[a][i]) {
+			return false, fmt.Errorf("virtual address %s is on %s already: %w: remove it there or set vip: external",
+				a, v.interfaceOf(&v.hosts[a][i]), director.ErrExists)
+		}
+		return false, nil
+	}
+	added := hostAddress(a)
+	if err := v.handle.AddrAdd(v.lo, added); err != nil && !errors.Is(err, unix.EEXIST) {
+		return false, fmt.Errorf("add virtual address %s to lo: %w", a, err)
+	}
+	added.LinkIndex = v.lo.Attrs().Index
+	v.hosts[a] = append(v.hosts[a], *added)
+	return true, nil
+}
+
+// list returns the addresses that are on the host by our doing.
+func (v *vips) list() (map[netip.Addr]bool, error) {
+	if err := v.read(); err != nil {
+		return nil, err
+	}
+	ours := map[netip.Addr]bool{}
+	for a, hosts := range v.hosts {
+		for i := range hosts {
+			if v.isOurs(&hosts[i]) {
+				ours[a] = true
+			}
+		}
+	}
+	return ours, nil
+}
+
+func (v *vips) read() error {
+	addrs, err := v.handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the host's addresses: %w", err)
+	}
+	v.hosts = make(map[netip.Addr][]netlink.Addr, len(addrs))
+	for _, have := range addrs {
+		if a, ok := netip.AddrFromSlice(have.IP); ok {
+			v.hosts[a.Unmap()] = append(v.hosts[a.Unmap()], have)
+		}
 	}
 	return nil
 }
 
-// owner names the interface that has the address by somebody else's doing; empty
-// if none has. On lo, ours are known by their label; IPv6 addresses have none, so
-// that a /128 on lo is taken for ours.
-func (v *vips) owner(a netip.Addr) (string, error) {
-	addrs, err := v.handle.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return "", fmt.Errorf("list the host's addresses: %w", err)
+// isOurs says whether an address is on the host by our doing. On lo, ours are
+// known by their label; IPv6 addresses have none, so that a /128 on lo is taken
+// for ours.
+func (v *vips) isOurs(have *netlink.Addr) bool {
+	a, ok := netip.AddrFromSlice(have.IP)
+	if !ok {
+		return false
 	}
-	for _, have := range addrs {
-		if !have.IP.Equal(a.AsSlice()) {
-			continue
-		}
-		ours := hostAddress(a)
-		if ones, _ := have.Mask.Size(); have.LinkIndex == v.lo.Attrs().Index && have.Label == ours.Label && ones == a.BitLen() {
-			continue
-		}
-		name := fmt.Sprintf("interface %d", have.LinkIndex)
-		if l, err := v.handle.LinkByIndex(have.LinkIndex); err == nil {
-			name = l.Attrs().Name
-		}
-		return name, nil
+	a = a.Unmap()
+	ones, _ := have.Mask.Size()
+	return have.LinkIndex == v.lo.Attrs().Index && have.Label == hostAddress(a).Label && ones == a.BitLen()
+}
+
+func (v *vips) interfaceOf(have *netlink.Addr) string {
+	if l, err := v.handle.LinkByIndex(have.LinkIndex); err == nil {
+		return l.Attrs().Name
 	}
-	return "", nil
+	return fmt.Sprintf("interface %d", have.LinkIndex)
 }
 
 // remove takes the address off the host; one that is not there is gone.
 func (v *vips) remove(a netip.Addr) error {
 	err := v.handle.AddrDel(v.lo, hostAddress(a))
+	delete(v.hosts, a)
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("remove virtual address %s from lo: %w", a, err)
 	}

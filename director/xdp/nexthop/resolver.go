@@ -80,6 +80,7 @@ type Resolver struct {
 	managed    bool // the kernel takes NTF_EXT_MANAGED
 	stale      bool // routes may have changed since they were asked for
 	recheck    bool // a hold waits for its neighbour to be asked for again
+	reread     bool // other interfaces: neighbours must be read anew
 }
 
 // watch is a watched address.
@@ -169,6 +170,24 @@ func (r *Resolver) Unwatch(addr netip.Addr) {
 		delete(r.watches, addr)
 		r.release(w)
 	}
+}
+
+// SetInterfaces replaces the interfaces that packets may leave by. Run finds out
+// what that changes and tells it.
+func (r *Resolver) SetInterfaces(indices []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attached = make(map[int]struct{}, len(indices))
+	for _, index := range indices {
+		r.attached[index] = struct{}{}
+	}
+	for key := range r.holds {
+		if !r.isAttached(key.iface) {
+			delete(r.holds, key)
+		}
+	}
+	r.reread = true
+	r.events.interrupt()
 }
 
 // Failed reports whether frames to a link-layer address on an interface are

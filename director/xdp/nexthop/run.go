@@ -50,13 +50,18 @@ func (r *Resolver) Run(ctx context.Context) error {
 	for {
 		// The context is looked at after the deadline is set: cancelled
 		// before, receive is not called; cancelled after, it returns.
+		// Likewise reread, which is set before receive is interrupted.
 		err := r.events.setDeadline(l.wake())
 		var messages []syscall.NetlinkMessage
-		if err == nil && ctx.Err() == nil {
+		reread := r.takeReread()
+		if err == nil && ctx.Err() == nil && !reread {
 			messages, err = r.events.receive()
 		}
 		if errors.Is(err, errOverrun) {
 			r.opts.Log.Warn("follow next hops: reading all neighbours and links anew", "err", err)
+			reread = true
+		}
+		if reread && (err == nil || errors.Is(err, errOverrun)) {
 			var changes []change
 			changes, err = r.resync()
 			r.tell(changes)
@@ -70,6 +75,15 @@ func (r *Resolver) Run(ctx context.Context) error {
 		r.tell(r.handle(messages))
 		l.work()
 	}
+}
+
+// takeReread reports once that everything is to be read anew.
+func (r *Resolver) takeReread() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	reread := r.reread
+	r.reread = false
+	return reread
 }
 
 // wake returns when there is something to do without an event.

@@ -1,0 +1,111 @@
+package xdp
+
+import (
+	"hash/maphash"
+	"unsafe"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/scheduler"
+)
+
+// reading is what the maps hold at one time.
+type reading struct {
+	plane    *bpf.Plane
+	services []bpf.KernelService
+	servers  []bpf.KernelServer
+	index    map[bpf.KernelServiceKey]uint32
+	filter   *bpf.KernelFilter
+	settings bpf.KernelSettings
+	access   map[uint32][]bpf.AccessEntry
+	buffer   []uint32
+}
+
+func read(plane *bpf.Plane) (*reading, error) {
+	r := &reading{plane: plane}
+	var err error
+	if r.services, err = bpf.ReadArray[bpf.KernelService](plane.Services); err != nil {
+		return nil, err
+	}
+	if r.servers, err = bpf.ReadArray[bpf.KernelServer](plane.Servers); err != nil {
+		return nil, err
+	}
+	if r.index, err = plane.ReadServiceIndex(); err != nil {
+		return nil, err
+	}
+	if r.filter, err = plane.Filter(); err != nil {
+		return nil, err
+	}
+	if r.settings, err = plane.Settings(); err != nil {
+		return nil, err
+	}
+	if r.access, err = readAccess(plane); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// schedule returns the one in force.
+func schedule(k *bpf.KernelService) *bpf.KernelSchedule {
+	return &k.Schedule[k.Cursor>>bpf.KernelCursorLayoutCURSOR_HALF&1]
+}
+
+// words reads a run of words, valid until the next call; false if the map has
+// no such run or a schedule would not name it.
+func (r *reading) words(first, count uint32) ([]uint32, bool) {
+	const longest = 2*director.MaxServers + scheduler.MaglevSize
+	if count > longest || uint64(first)+uint64(count) > uint64(r.plane.Words.MaxEntries()) {
+		return nil, false
+	}
+	if r.buffer == nil {
+		r.buffer = make([]uint32, longest)
+	}
+	words := r.buffer[:count]
+	return words, bpf.ReadRange(r.plane.Words, first, words) == nil
+}
+
+// list returns the server indices and weights of a schedule in force.
+func (r *reading) list(s *bpf.KernelSchedule) (indices, weights []uint32) {
+	if s.Servers > director.MaxServers {
+		return nil, nil
+	}
+	words, ok := r.words(s.List, 2*s.Servers)
+	if !ok {
+		return nil, nil
+	}
+	for i := 0; i < len(words); i += 2 {
+		indices = append(indices, words[i])
+		weights = append(weights, words[i+1])
+	}
+	return indices, weights
+}
+
+// holds says whether the service's entry has the schedule that was written, its
+// words included.
+func (r *reading) holds(svc *service, k *bpf.KernelService) bool {
+	if *schedule(k) != svc.schedule {
+		return false
+	}
+	if svc.scheduler == director.WeightedRoundRobin && uint32(k.Cursor) > svc.schedule.MaxWeight {
+		return false // a weight that no server has: it would never be reached
+	}
+	list, ok := r.words(svc.schedule.List, 2*svc.schedule.Servers)
+	if !ok {
+		return false
+	}
+	sum := addWords(0, list)
+	table, ok := r.words(svc.schedule.Table, svc.schedule.Slots)
+	return ok && addWords(sum, table) == svc.sum
+}
+
+// sumSeed makes sums comparable within the process.
+var sumSeed = maphash.MakeSeed()
+
+// addWords goes on with a sum of words.
+func addWords(sum uint64, words []uint32) uint64 {
+	if len(words) == 0 {
+		return sum
+	}
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), 4*len(words))
+	return sum*0x9e3779b97f4a7c15 + maphash.Bytes(sumSeed, bytes)
+}

@@ -1,0 +1,170 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+func checkServer(s realserver.Server) error {
+	switch s.Method {
+	case realserver.NAT, realserver.DR, realserver.Local:
+		return nil
+	default:
+		return fmt.Errorf("method %s: %w by the XDP data plane", s.Method, director.ErrUnsupported)
+	}
+}
+
+// addServer puts a server at the head of the list. One that was removed lately
+// comes back with its counters and connections, as in the kernel (ip_vs_ctl.c,
+// ip_vs_trash_get_dest); one that is there is written anew.
+func (a *application) addServer(op director.AddServer) error {
+	if err := checkServer(op.Server); err != nil {
+		return err
+	}
+	svc, err := a.model.live(op.Key)
+	if err != nil {
+		return err
+	}
+	s := svc.members[op.Server.Address]
+	if s != nil && !s.removed {
+		return a.setServer(a.begin(svc, op), s, op.Server)
+	}
+	if s != nil && slices.Contains(svc.list, s) {
+		// Removed a moment ago: rr's place must not follow it to the head.
+		if err := a.flush(); err != nil {
+			return err
+		}
+	}
+	if s == nil {
+		index, err := freeIndex(a.model.servers, &a.model.nextServer, a.plane.Limits.Servers, "servers")
+		if err != nil {
+			return err
+		}
+		s = &server{index: index, service: svc, address: op.Server.Address, removed: true}
+		return a.insertServer(a.begin(svc, op), s, op.Server, true)
+	}
+	return a.insertServer(a.begin(svc, op), s, op.Server, false)
+}
+
+func (a *application) insertServer(b *batch, s *server, v realserver.Server, isNew bool) error {
+	old := *s
+	if isNew {
+		a.model.addServer(s)
+	}
+	b.onFailure(func() error {
+		a.retire(s)
+		s.method, s.weight, s.lastWeight = old.method, old.weight, old.lastWeight
+		if !isNew {
+			return a.writeServer(s)
+		}
+		a.hops.release(s.hop)
+		a.model.dropServer(s)
+		return errors.Join(a.plane.Servers.Put(s.index, &bpf.KernelServer{}), a.writeFilter())
+	})
+	s.method, s.weight, s.lastWeight, s.removed = v.Method, v.Weight, v.Weight, false
+	a.follow(s)
+	if isNew {
+		if err := a.clearCounters(s.index); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(a.writeFilter(), a.writeServer(s)); err != nil {
+		return err
+	}
+	b.list = slices.Insert(slices.Clone(b.list), 0, s)
+	return nil
+}
+
+// follow begins to follow the server's next hop, or ends it for one that needs none.
+func (a *application) follow(s *server) {
+	if s.method == realserver.Local {
+		a.unwatch(s)
+		return
+	}
+	if !s.watched {
+		a.fresh = append(a.fresh, s)
+	}
+	a.watch(s)
+}
+
+func (d *Dataplane) clearCounters(index uint32) error {
+	perCPU := make([]bpf.KernelTraffic, ebpf.MustPossibleCPU())
+	if err := d.plane.ServerTraffic.Put(index, perCPU); err != nil {
+		return fmt.Errorf("clear counters: %w", err)
+	}
+	if err := d.plane.Loads.Put(index, &bpf.KernelServerLoad{}); err != nil {
+		return fmt.Errorf("clear counts: %w", err)
+	}
+	return nil
+}
+
+func (a *application) editServer(op director.EditServer) error {
+	if err := checkServer(op.Server); err != nil {
+		return err
+	}
+	svc, err := a.model.live(op.Key)
+	if err != nil {
+		return err
+	}
+	s := svc.members[op.Server.Address]
+	if s == nil || s.removed {
+		return director.ErrNotFound
+	}
+	return a.setServer(a.begin(svc, op), s, op.Server)
+}
+
+// setServer gives a live server its method and weight, and writes all of it that
+// packets need.
+func (a *application) setServer(b *batch, s *server, v realserver.Server) error {
+	old := *s
+	b.onFailure(func() error {
+		s.method, s.weight, s.lastWeight = old.method, old.weight, old.lastWeight
+		a.follow(s)
+		return a.writeServer(s)
+	})
+	s.method, s.weight = v.Method, v.Weight
+	if v.Weight != 0 {
+		s.lastWeight = v.Weight
+	}
+	a.follow(s)
+	return errors.Join(a.writeFilter(), a.hops.repair(a.plane, s.hop), a.writeServer(s))
+}
+
+func (a *application) removeServer(op director.RemoveServer) error {
+	svc, err := a.model.live(op.Key)
+	if err != nil {
+		return nil // what is not there is removed
+	}
+	s := svc.members[op.Address]
+	if s == nil || s.removed {
+		return nil
+	}
+	b := a.begin(svc, op)
+	b.list = slices.DeleteFunc(slices.Clone(b.list), func(m *server) bool { return m == s })
+	b.onFailure(func() error { s.removed = false; return nil })
+	s.removed = true
+	// No new connections first, then no packets.
+	b.then(func() error {
+		if !s.removed {
+			return nil // it was added again
+		}
+		a.retire(s)
+		return a.writeServer(s)
+	})
+	return nil
+}
+
+// retire begins the server's end: its index is free when a sweep that began
+// later found no key of it.
+func (d *Dataplane) retire(s *server) {
+	s.removed = true
+	s.removedBefore = d.sweeps.started + 1
+	d.unwatch(s)
+}

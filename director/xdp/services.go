@@ -1,0 +1,194 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+)
+
+// checkService refuses what the fast path does not have.
+func checkService(s director.Service) error {
+	if schedulerNumber(s.Scheduler) == 0 {
+		return fmt.Errorf("scheduler %s: %w by the XDP data plane", s.Scheduler, director.ErrUnsupported)
+	}
+	if p := s.Key.Protocol; p != conntrack.TCP && p != conntrack.UDP {
+		return fmt.Errorf("protocol %s: %w by the XDP data plane", p, director.ErrUnsupported)
+	}
+	return nil
+}
+
+// addService adds the service, takes one back whose connections have not all
+// ended, or writes one anew that we know and the kernel does not.
+func (a *application) addService(op director.AddService) error {
+	if err := checkService(op.Service); err != nil {
+		return err
+	}
+	svc := a.model.byKey[op.Service.Key]
+	if svc == nil {
+		index, err := freeIndex(a.model.services, &a.model.nextService, a.plane.Limits.Services, "services")
+		if err != nil {
+			return err
+		}
+		svc = &service{index: index, key: op.Service.Key, scheduler: op.Service.Scheduler}
+		b := a.begin(svc, op)
+		if err := a.makeService(b); err != nil {
+			return err
+		}
+		return a.setService(b, op.Service)
+	}
+	b := a.begin(svc, op)
+	if svc.removed {
+		a.takeBack(b)
+	}
+	return a.setService(b, op.Service)
+}
+
+// makeService gives a new service its place in the model and the maps. Packets do
+// not find it before the batch's end.
+func (a *application) makeService(b *batch) error {
+	svc := b.svc
+	a.model.addService(svc)
+	b.onFailure(func() error {
+		a.model.dropService(svc)
+		return errors.Join(a.plane.Services.Put(svc.index, &bpf.KernelService{}), a.writeFilter())
+	})
+	if err := a.plane.RetiredTraffic.Put(svc.index, &bpf.KernelTraffic{}); err != nil {
+		return fmt.Errorf("clear counters: %w", err)
+	}
+	if err := a.plane.Services.Put(svc.index, &bpf.KernelService{Key: serviceKey(svc.key)}); err != nil {
+		return fmt.Errorf("write service: %w", err)
+	}
+	return nil
+}
+
+// takeBack makes a removed service live; its servers come back as they are added.
+func (a *application) takeBack(b *batch) {
+	svc := b.svc
+	svc.removed = false
+	b.restart, b.list = true, nil
+	b.onFailure(func() error { svc.removed = true; return nil })
+	b.then(func() error { return a.writeMembers(svc) })
+}
+
+// writeMembers writes all servers of the service, removed ones included.
+func (d *Dataplane) writeMembers(svc *service) error {
+	var errs []error
+	for _, member := range svc.members {
+		errs = append(errs, d.writeServer(member))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *application) editService(op director.EditService) error {
+	if err := checkService(op.Service); err != nil {
+		return err
+	}
+	svc, err := a.model.live(op.Service.Key)
+	if err != nil {
+		return err
+	}
+	return a.setService(a.begin(svc, op), op.Service)
+}
+
+// setService gives the service its settings, and packets the way to it: whatever
+// the kernel holds of that, it is written.
+func (a *application) setService(b *batch, s director.Service) error {
+	svc, old := b.svc, *b.svc
+	if s.VIP == director.VIPManaged {
+		added, err := a.vips.add(s.Key.Address.Addr())
+		if err != nil {
+			return err
+		}
+		if added {
+			b.onFailure(func() error { return a.dropVIP(svc) })
+		}
+	}
+	if err := a.setAccess(b, s.Access); err != nil {
+		return err
+	}
+	svc.name, svc.scheduler, svc.flags, svc.vip = s.Name, s.Scheduler, s.Flags, s.VIP
+	if svc.scheduler != old.scheduler {
+		b.restart, b.steps = true, nil
+	}
+	b.onFailure(func() error {
+		svc.name, svc.scheduler, svc.flags, svc.vip = old.name, old.scheduler, old.flags, old.vip
+		return nil
+	})
+	if err := a.writeFilter(); err != nil {
+		return err
+	}
+	b.then(func() error {
+		if err := a.plane.ServiceIndex.Put(serviceKey(svc.key), svc.index); err != nil {
+			return fmt.Errorf("index service: %w", err)
+		}
+		return nil
+	})
+	if old.vip == director.VIPManaged && s.VIP != director.VIPManaged {
+		b.then(func() error { return a.dropVIP(&old) })
+	}
+	return nil
+}
+
+// setAccess builds the list aside unless the kernel has it.
+func (a *application) setAccess(b *batch, list director.Access) error {
+	svc, old := b.svc, b.svc.access
+	if list.IsZero() && old.word == 0 {
+		return nil
+	}
+	if old.word != 0 && old.prefixes.Equal(list) {
+		if intact, err := a.access.isIntact(old, svc.key.Address.Addr().Is6()); err != nil || intact {
+			return err
+		}
+	}
+	next, err := a.access.build(list)
+	if err != nil {
+		return err
+	}
+	svc.access = next
+	b.onFailure(func() error {
+		svc.access = old
+		return a.access.remove(next)
+	})
+	b.then(func() error { return a.access.remove(old) })
+	return nil
+}
+
+func (a *application) removeService(op director.RemoveService) error {
+	// Also if the model has none: somebody else's entry of that key.
+	if err := a.plane.ServiceIndex.Delete(serviceKey(op.Key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("unindex service: %w", err)
+	}
+	svc, err := a.model.live(op.Key)
+	if err != nil {
+		return nil // what is not there is removed
+	}
+	b, access := a.begin(svc, op), svc.access
+	b.onFailure(func() error {
+		svc.removed, svc.access = false, access
+		return a.plane.ServiceIndex.Put(serviceKey(svc.key), svc.index)
+	})
+	svc.removed, svc.access = true, accessList{}
+	b.list, b.restart = nil, true
+	// The service first: what dies in between is adopted as removed.
+	b.then(func() error {
+		for _, s := range svc.members {
+			a.retire(s)
+		}
+		return errors.Join(a.writeMembers(svc), a.access.remove(access), a.dropVIP(svc))
+	})
+	return nil
+}
+
+// dropVIP takes the service's address off the host if no other live service has
+// it, be it one whose address somebody else manages.
+func (d *Dataplane) dropVIP(svc *service) error {
+	if svc.vip != director.VIPManaged || d.model.needsAddress(svc) {
+		return nil
+	}
+	return d.vips.remove(svc.key.Address.Addr())
+}
