@@ -109,7 +109,11 @@ func carryOut(c *cli.Context, client *api.Client, plan api.Plan, do func(api.Ter
 		}
 		return nil
 	}
-	if err := confirm(c, client, plan.Steps); err != nil {
+	cut, err := cutting(c, client, plan.Steps)
+	if err != nil {
+		return err
+	}
+	if err := confirm(c, plan.Steps, cut); err != nil {
 		return err
 	}
 	t := terms(c)
@@ -120,7 +124,19 @@ func carryOut(c *cli.Context, client *api.Client, plan api.Plan, do func(api.Ter
 	if err != nil {
 		return err
 	}
+	if err := sayCut(c, cut); err != nil {
+		return err
+	}
 	return write(c.App.Writer, []byte(outcomeText(outcome)))
+}
+
+// cutting counts the connections that the steps would end.
+func cutting(c *cli.Context, client *api.Client, steps []api.Step) (uint64, error) {
+	if removalText(steps) == "" {
+		return 0, nil
+	}
+	services, err := client.Services(c.Context)
+	return cutBy(steps, services), err
 }
 
 // outcomeText is the last line of what a change prints.
@@ -132,18 +148,14 @@ func outcomeText(o api.Outcome) string {
 }
 
 // confirm asks before something is removed, if somebody can answer.
-func confirm(c *cli.Context, client *api.Client, steps []api.Step) error {
+func confirm(c *cli.Context, steps []api.Step, connections uint64) error {
 	removed, s := removalText(steps), streamsOf(c)
 	if removed == "" || c.Bool("yes") || !isTerminal(s.in) || !isTerminal(s.out) {
 		return nil
 	}
-	services, err := client.Services(c.Context)
-	if err != nil {
-		return err
-	}
 	cut := ""
-	if n := cutBy(steps, services); n > 0 {
-		cut = ", which cuts " + connectionsText(n)
+	if connections > 0 {
+		cut = ", which cuts " + connectionsText(connections)
 	}
 	if err := write(s.out, []byte(fmt.Sprintf("This removes %s%s. Go on? [y/N] ", removed, cut))); err != nil {
 		return err

@@ -52,11 +52,9 @@ func doctor(c *cli.Context, client *api.Client) error {
 	return nil
 }
 
-// rank orders findings by severity; one this version does not know comes last.
+// rank orders findings by severity; one this version does not know comes before
+// those that are well.
 func rank(f api.Finding) int {
-	if f.Ok {
-		return len(severities)
-	}
 	for i, s := range severities {
 		if s.name == f.Severity {
 			return i
@@ -70,22 +68,18 @@ func doctorText(p palette, findings []api.Finding, checks int) string {
 	var text strings.Builder
 	counts := map[api.FindingSeverity]int{}
 	for _, f := range findings {
-		severity := f.Severity
-		if f.Ok {
-			severity = "ok"
-		}
-		counts[severity]++
+		counts[f.Severity]++
 		about := f.Check
 		if f.Subject != "" {
 			about += " " + f.Subject
 		}
 		c := bold
 		for _, s := range severities {
-			if s.name == severity {
+			if s.name == f.Severity {
 				c = s.color
 			}
 		}
-		fmt.Fprintf(&text, "%s %s: %s\n", p.in(c, string(severity)), about, f.What)
+		fmt.Fprintf(&text, "%s %s: %s\n", p.in(c, string(f.Severity)), about, f.What)
 		if f.Why != "" && !f.Ok {
 			fmt.Fprintf(&text, "  why: %s\n", f.Why)
 		}

@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SHUNT_SOCKET", filepath.Join(e.WorkDir, "run", "shuntd.sock"))
 			e.Setenv("TZ", "UTC")
-			e.Values[daemonKey{}] = &daemon{socket: e.Getenv("SHUNT_SOCKET"), config: filepath.Join(e.WorkDir, "shunt.yaml")}
+			e.Values[daemonKey{}] = &daemon{stop: func() {}, socket: e.Getenv("SHUNT_SOCKET"), config: filepath.Join(e.WorkDir, "shunt.yaml")}
 			e.Defer(func() { e.Values[daemonKey{}].(*daemon).stop() })
 			return nil
 		},

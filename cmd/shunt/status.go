@@ -29,26 +29,38 @@ func showStatus(c *cli.Context, client *api.Client) error {
 func statusTable(t *table, s api.Status) {
 	t.row("daemon", fmt.Sprintf("shuntd %s, pid %d, started %s (%s ago)",
 		s.Version, s.PID, s.Started.Format(time.RFC3339), max(time.Since(s.Started), 0).Truncate(time.Second)))
+	if !s.Ready {
+		t.row("ready", t.in(red, "no: "+s.NotReady))
+	}
+	t.row("revision", s.Revision)
+	t.row("drift", driftText(t, s.Drift))
+	if s.Foreign > 0 {
+		t.row("foreign", t.in(yellow, fmt.Sprintf("%s in the kernel that Shunt does not manage (see `shunt drift`)", count(s.Foreign, "service"))))
+	}
 	t.row("data plane", s.Dataplane)
 	for i, iface := range s.Interfaces {
 		note := ""
 		if iface.Mode == "generic" {
 			note = ": slow, for tests only"
 		}
-		t.row(label(i, "interfaces"), fmt.Sprintf("%s (%s%s)", iface.Name, iface.Mode, note))
+		text := fmt.Sprintf("%s (%s%s)", iface.Name, iface.Mode, note)
+		if iface.Mode == "gone" {
+			text = t.in(red, text)
+		}
+		t.row(label(i, "interfaces"), text)
 	}
 	if len(s.Interfaces) == 0 {
-		t.row("interfaces", "none: no packet reaches Shunt")
+		t.row("interfaces", t.in(red, "none: no packet reaches Shunt"))
 	}
 	t.row("services", s.Services)
 	servers := fmt.Sprint(s.Servers)
 	if s.Unreachable > 0 {
-		servers += fmt.Sprintf(", %d unreachable (see `shunt server list`)", s.Unreachable)
+		servers += ", " + t.in(red, fmt.Sprintf("%d unreachable (see `shunt server list`)", s.Unreachable))
 	}
 	t.row("servers", servers)
 	t.row("timeouts", fmt.Sprintf("tcp %s, tcp-fin %s, udp %s", s.Timeouts.TCP, s.Timeouts.TCPFin, s.Timeouts.UDP))
 	if s.Faults > 0 {
-		t.row("faults", fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults))
+		t.row("faults", t.in(red, fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults)))
 	}
 	t.blank()
 	t.row("TABLE", "LIMIT", "KEYS", "SLOTS", "USED", "MEMORY", "EXPIRED", "CORRECTED")
@@ -61,93 +73,24 @@ func statusTable(t *table, s api.Status) {
 	}
 }
 
+// driftText says whether the kernel is as desired.
+func driftText(t *table, d api.DriftSummary) string {
+	text := "none"
+	if d.Found > 0 {
+		text = fmt.Sprintf("%d found, %d repaired", d.Found, d.Repaired)
+	}
+	if len(d.Pending) > 0 {
+		text += ", " + t.in(red, fmt.Sprintf("%d pending (see `shunt drift`)", len(d.Pending)))
+	}
+	return text
+}
+
 // label is the text for the first of several lines and nothing for the others.
 func label(i int, text string) string {
 	if i == 0 {
 		return text
 	}
 	return " "
-}
-
-func dropsCommand() *cli.Command {
-	return &cli.Command{
-		Name: "drops", Usage: "packets that were dropped, passed on or answered, by reason",
-		Description: examples("", "shunt drops", "shunt drops --all", "shunt drops --watch"),
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "reasons with no packet too"},
-			outputFlag(), watchFlag(),
-		},
-		Action: reading(asking(listDrops)),
-	}
-}
-
-func listDrops(c *cli.Context, client *api.Client) error {
-	stats, err := client.Stats(c.Context)
-	if err != nil {
-		return err
-	}
-	events := []api.PacketEvent{}
-	for _, e := range stats.PacketEvents {
-		if e.Count > 0 || c.Bool("all") {
-			events = append(events, e)
-		}
-	}
-	return output(c, events, func(t *table) {
-		if len(events) == 0 {
-			t.row("nothing counted yet; -a lists what can be")
-			return
-		}
-		t.row("NAME", "KIND", "COUNT", "MEANING")
-		for _, e := range events {
-			t.row(e.Name, e.Kind, e.Count, e.Help)
-		}
-	})
-}
-
-func timeoutsCommand() *cli.Command {
-	return &cli.Command{
-		Name: "timeouts", Usage: "show the connection timeouts, or set those named",
-		Description: examples("Whole seconds, with a unit: 90s, 15m, 1h30m.", "shunt timeouts", "shunt timeouts --tcp 1h --tcp-fin 30s"),
-		Flags: changeFlags(
-			&cli.StringFlag{Name: "tcp", Usage: "established TCP connections, `DURATION`"},
-			&cli.StringFlag{Name: "tcp-fin", Usage: "TCP connections after a FIN, `DURATION`"},
-			&cli.StringFlag{Name: "udp", Usage: "UDP, `DURATION`"},
-			outputFlag(), watchFlag(),
-		),
-		Action: reading(asking(timeouts)),
-	}
-}
-
-func timeouts(c *cli.Context, client *api.Client) error {
-	var edit api.TimeoutsEdit
-	for _, f := range []struct {
-		name string
-		to   **api.Duration
-	}{{"tcp", &edit.TCP}, {"tcp-fin", &edit.TCPFin}, {"udp", &edit.UDP}} {
-		if !c.IsSet(f.name) {
-			continue
-		}
-		d, err := time.ParseDuration(c.String(f.name))
-		if err != nil {
-			return usage(c, "--%s: %q is not a duration such as 90s or 15m", f.name, c.String(f.name))
-		}
-		*f.to = new(api.Duration(d))
-	}
-	if edit != (api.TimeoutsEdit{}) {
-		if c.IsSet("watch") {
-			return usage(c, "--watch shows timeouts; it sets none")
-		}
-		_, err := client.EditTimeouts(c.Context, edit, terms(c))
-		return err
-	}
-	timeouts, err := client.Timeouts(c.Context)
-	if err != nil {
-		return err
-	}
-	return output(c, timeouts, func(t *table) {
-		t.row("TCP", "TCP-FIN", "UDP")
-		t.row(timeouts.TCP, timeouts.TCPFin, timeouts.UDP)
-	})
 }
 
 func detachCommand() *cli.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -43,6 +44,9 @@ func createToken(c *cli.Context) error {
 	t := newToken{Name: c.String("name"), Role: c.String("role")}
 	if t.Name == "" {
 		return usage(c, "--name is required")
+	}
+	if strings.Join(strings.Fields(t.Name), "") != t.Name { // it would be several fields of the line
+		return usage(c, "name %q: want no blanks", t.Name)
 	}
 	role, err := api.ParseRole(t.Role)
 	if err != nil {
