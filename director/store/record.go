@@ -38,9 +38,9 @@ const (
 	// time: about that of ten services.
 	deflateFrom = 8 << 10
 
-	// maxState bounds what a record is inflated to: some hundred times the
-	// largest state that makes sense.
-	maxState = 1 << 30
+	// maxState bounds what a record is inflated to: some hundred times a state of
+	// 1 000 services with 10 servers each.
+	maxState = 256 << 20
 )
 
 // sum identifies a record and, by the chain, all those before it.
