@@ -35,27 +35,28 @@ func global(c *cli.Context, name string) string {
 }
 
 // newClient returns a client for the daemon that the flags name: the one of this
-// host unless --server is given. Empty variables of the environment are none.
+// host unless --server is given. What is given stands above the environment,
+// whose empty variables are none.
 func newClient(flag func(name string) string) (*api.Client, error) {
+	given := func(name string) bool { return flag(name) != "" && flag(name) != os.Getenv(environment(name)) }
 	server := flag("server")
+	if given("socket") {
+		if given("server") {
+			return nil, &usageError{"--socket and --server exclude each other", ""}
+		}
+		server = ""
+	}
 	if server == "" {
 		for _, name := range []string{"cacert", "cert", "key", "token-file"} {
-			if flag(name) != "" && os.Getenv(environment(name)) == "" {
+			if given(name) {
 				return nil, &usageError{"--" + name + " is for --server", "the socket asks for no certificate and no token"}
 			}
 		}
 		return api.NewSocketClient(cmp.Or(flag("socket"), api.DefaultSocket)), nil
 	}
-	if flag("socket") != "" && os.Getenv(environment("socket")) == "" && os.Getenv(environment("server")) == "" {
-		return nil, &usageError{"--socket and --server exclude each other", ""}
-	}
-	client, err := api.NewTLSClient(api.TLSClientOptions{
+	return api.NewTLSClient(api.TLSClientOptions{
 		Server: server, CA: flag("cacert"), Certificate: flag("cert"), Key: flag("key"), TokenFile: flag("token-file"),
 	})
-	if err != nil {
-		return nil, err
-	}
-	return client, nil
 }
 
 // environment is the variable that stands for a flag of the whole.
