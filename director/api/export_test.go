@@ -27,7 +27,7 @@ func (h *Handler) SetHeartbeat(d time.Duration) { h.limits.heartbeat = d }
 func (h *Handler) SetWriteLimit(d time.Duration) { h.limits.write = d }
 
 // SetCheck makes the listener look at its files more often.
-func (l *TLSListener) SetCheck(d time.Duration) { l.check = d }
+func (l *TLSListener) SetCheck(d time.Duration) { l.check.Store(int64(d)) }
 
 // Document is what GET /v1/openapi.yaml answers.
 func Document() []byte { return document }

@@ -30,6 +30,10 @@ func inspect(text []byte, v any) error {
 		if p, ok := errors.AsType[*Problem](err); ok {
 			return p
 		}
+		// Unmarshal knows better than Token where it is.
+		if better := json.Unmarshal(text, new(json.RawMessage)); better != nil {
+			err = better
+		}
 		return decodeProblem(text, err)
 	}
 	if _, err := in.decoder.Token(); !errors.Is(err, io.EOF) {

@@ -35,7 +35,7 @@ const checkEvery = time.Second
 type TLSListener struct {
 	net.Listener
 	opts  TLSOptions
-	check time.Duration
+	check atomic.Int64 // checkEvery, in nanoseconds; tests change it
 
 	current atomic.Pointer[credentials] // immutable, replaced as a whole
 	checked atomic.Int64                // when the files were last looked at, in Unix nanoseconds
@@ -70,7 +70,8 @@ func ListenTLS(opts TLSOptions) (*TLSListener, error) {
 	if err != nil {
 		return nil, err // it says "listen tcp ADDRESS" itself
 	}
-	l := &TLSListener{opts: opts, check: checkEvery}
+	l := &TLSListener{opts: opts}
+	l.check.Store(int64(checkEvery))
 	l.current.Store(first)
 	l.checked.Store(time.Now().UnixNano())
 	l.Listener = tls.NewListener(limitConns(tcp, maxConns), l.config())
@@ -111,7 +112,7 @@ func (l *TLSListener) Reload() error {
 func (l *TLSListener) credentials() *credentials {
 	now := time.Now().UnixNano()
 	last := l.checked.Load()
-	if now-last < int64(l.check) || !l.checked.CompareAndSwap(last, now) {
+	if now-last < l.check.Load() || !l.checked.CompareAndSwap(last, now) {
 		return l.current.Load()
 	}
 	have := l.current.Load()
