@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -45,7 +43,7 @@ func fileFlag() cli.Flag {
 func planFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "dry-run", Usage: "only print what would be done"},
-		&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+		yesFlag(),
 		&cli.BoolFlag{Name: "force", Usage: "remove a larger share of services or servers than the daemon's removal-limit"},
 	}
 }
@@ -113,7 +111,7 @@ func carryOut(c *cli.Context, client *api.Client, plan api.Plan, do func(api.Ter
 	if err != nil {
 		return err
 	}
-	if err := confirm(c, plan.Steps, cut); err != nil {
+	if err := confirm(c, removalText(plan.Steps), cut); err != nil {
 		return err
 	}
 	t := terms(c)
@@ -145,34 +143,4 @@ func outcomeText(o api.Outcome) string {
 		return fmt.Sprintf("nothing to change: this is revision %d\n", o.Revision.Number)
 	}
 	return fmt.Sprintf("revision %d: %s done\n", o.Revision.Number, count(len(o.Steps), "step"))
-}
-
-// confirm asks before something is removed, if somebody can answer.
-func confirm(c *cli.Context, steps []api.Step, connections uint64) error {
-	removed, s := removalText(steps), streamsOf(c)
-	if removed == "" || c.Bool("yes") || !isTerminal(s.in) || !isTerminal(s.out) {
-		return nil
-	}
-	cut := ""
-	if connections > 0 {
-		cut = ", which cuts " + connectionsText(connections)
-	}
-	if err := write(s.out, []byte(fmt.Sprintf("This removes %s%s. Go on? [y/N] ", removed, cut))); err != nil {
-		return err
-	}
-	answer := make(chan string, 1) // one answer, sent once
-	go func() {
-		line, _ := bufio.NewReader(s.in).ReadString('\n')
-		answer <- line
-	}()
-	select {
-	case <-c.Context.Done(): // ^C; the reader ends with the process
-		_ = write(s.out, []byte("\n"))
-		return fmt.Errorf("%s: interrupted; nothing was changed", commandName(c))
-	case line := <-answer:
-		if text := strings.ToLower(strings.TrimSpace(line)); text == "y" || text == "yes" {
-			return nil
-		}
-		return fmt.Errorf("%s: not confirmed; nothing was changed", commandName(c))
-	}
 }

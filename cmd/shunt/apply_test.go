@@ -61,3 +61,27 @@ func TestApply_asks_nobody(t *testing.T) {
 		}
 	}
 }
+
+// TestRemove_asks: a service or a server with connections is asked about, one
+// without is not.
+func TestRemove_asks(t *testing.T) {
+	d := seededDaemon(t)
+	term := startTerminal(t, []string{"TERM=dumb"}, "shunt", "service", "remove", "web")
+	term.expect("This removes service tcp://192.0.2.10:80, which cuts 8 connections. Go on? [y/N] ")
+	term.send("n\r")
+	if code, text := term.wait(); code != exitFailed || !strings.Contains(text, "service remove: not confirmed") {
+		t.Errorf("code %d, %q", code, text)
+	}
+	term = startTerminal(t, []string{"TERM=dumb"}, "shunt", "server", "remove", "web", "10.0.0.12")
+	term.expect("This removes server 10.0.0.12 of tcp://192.0.2.10:80, which cuts 1 connection. Go on? [y/N] ")
+	term.send("y\r")
+	if code, text := term.wait(); code != exitOK || !strings.Contains(text, "1 connection cut") {
+		t.Errorf("code %d, %q", code, text)
+	}
+	if code, text := startTerminal(t, nil, "shunt", "service", "remove", "web", "--yes").wait(); code != exitOK || strings.Contains(text, "Go on?") {
+		t.Errorf("code %d, %q", code, text)
+	}
+	if services := d.director.State().Services; len(services) != 1 {
+		t.Errorf("%d services, want 1", len(services))
+	}
+}

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -35,7 +39,10 @@ func serverCommand() *cli.Command {
 			},
 			{
 				Name: "remove", Usage: "remove a server; its connections end", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Description: examples("", "shunt server remove web 10.0.0.11:8080"), Flags: changeFlags(),
+				Description: examples("If it has connections, a terminal is asked first; afterwards it says how many were cut.\n"+
+					"`shunt server drain` lets them end by themselves.",
+					"shunt server remove web 10.0.0.11:8080"),
+				Flags:  changeFlags(yesFlag()),
 				Action: asking(removeServer),
 			},
 			{
@@ -114,12 +121,36 @@ func removeServer(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
-		outcome, err := client.RemoveServer(c.Context, ref, address, terms(c))
-		if err != nil {
+		cut := uint64(0)
+		if i := serverAt(service, address); i >= 0 {
+			cut = connectionsOf(service.Servers[i])
+		}
+		if err := confirmCut(c, "server "+address+" of "+service.Listen, cut); err != nil {
 			return err
 		}
-		return sayCut(c, cutBy(outcome.Steps, []api.Service{service}))
+		if _, err := client.RemoveServer(c.Context, ref, address, terms(c)); err != nil {
+			return err
+		}
+		return sayCut(c, cut)
 	})
+}
+
+// serverAt returns the index of the server with the address, whose port may be
+// left out where it is the service's; -1 if there is none.
+func serverAt(service api.Service, address string) int {
+	key, err := director.ParseServiceKey(service.Listen)
+	if err != nil {
+		return -1
+	}
+	want, err := netip.ParseAddrPort(address)
+	if err != nil {
+		bare, err := netip.ParseAddr(strings.Trim(address, "[]"))
+		if err != nil {
+			return -1
+		}
+		want = netip.AddrPortFrom(bare, key.Address.Port())
+	}
+	return slices.IndexFunc(service.Servers, func(s api.Server) bool { return s.Address == want.String() })
 }
 
 // serverOf is a server with the service it belongs to.

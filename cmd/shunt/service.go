@@ -32,8 +32,9 @@ func serviceCommand() *cli.Command {
 			},
 			{
 				Name: "remove", Usage: "remove a service with its servers; its connections end", ArgsUsage: "SERVICE",
-				Description: examples("", "shunt service remove web", "shunt service remove tcp://192.0.2.10:80 --why 'moved to host b'"),
-				Flags:       changeFlags(), Action: asking(removeService),
+				Description: examples("If it has connections, a terminal is asked first; afterwards it says how many were cut.",
+					"shunt service remove web", "shunt service remove tcp://192.0.2.10:80 --why 'moved to host b'"),
+				Flags: changeFlags(yesFlag()), Action: asking(removeService),
 			},
 			{
 				Name: "adopt", Usage: "manage a service that is in the kernel and not Shunt's, as it is", ArgsUsage: "[URL]",
@@ -143,10 +144,14 @@ func removeService(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
+		cut := connectionsOf(service.Servers...)
+		if err := confirmCut(c, "service "+service.Listen, cut); err != nil {
+			return err
+		}
 		if _, err := client.RemoveService(c.Context, ref, terms(c)); err != nil {
 			return err
 		}
-		return sayCut(c, connectionsOf(service.Servers...))
+		return sayCut(c, cut)
 	})
 }
 
