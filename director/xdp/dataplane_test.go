@@ -25,12 +25,15 @@ import (
 // rig is a data plane in a network namespace of its own, with one interface.
 type rig struct {
 	*Dataplane
-	t    *testing.T
-	ns   *directortest.Namespace
-	opts Options
+	t        testing.TB
+	ns, peer *directortest.Namespace
+	opts     Options
 }
 
-func newRig(t *testing.T, opts Options) *rig {
+// reachable is an address of the peer's: a server that has a next hop.
+var reachable = netip.MustParseAddr("10.0.0.200")
+
+func newRig(t testing.TB, opts Options) *rig {
 	t.Helper()
 	directortest.Privileged(t)
 	ns, err := directortest.NewNamespace("director")
@@ -48,20 +51,52 @@ func newRig(t *testing.T, opts Options) *rig {
 			}
 		}
 	})
-	if err := ns.AddVeth("eth0", peer, "eth0", 1500); err != nil {
-		t.Fatal(err)
-	}
 	opts.Interfaces = []string{"eth0"}
 	opts.PinDir = filepath.Join(directortest.Bpffs(t), "pins")
-	opts.MaxConnections, opts.MaxServers, opts.MaxServices, opts.SchedulerWords = 4096, 256, 32, 1<<16
-	r := &rig{t: t, ns: ns, opts: opts}
+	opts.MaxConnections = 4096
+	if opts.MaxServers == 0 {
+		opts.MaxServers, opts.MaxServices, opts.SchedulerWords = 256, 32, 1<<16
+	}
+	r := &rig{t: t, ns: ns, peer: peer, opts: opts}
+	r.connect()
 	r.open()
 	t.Cleanup(func() {
-		if err := r.Detach(t.Context()); err != nil && !r.isClosed() {
+		if err := r.Detach(context.Background()); err != nil && !r.isClosed() {
 			t.Error(err)
 		}
 	})
 	return r
+}
+
+// connect makes the interface, with a network that the peer is in.
+func (r *rig) connect() {
+	r.t.Helper()
+	if err := r.ns.AddVeth("eth0", r.peer, "eth0", 1500); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, err := range []error{
+		r.ns.AddAddress("eth0", netip.MustParsePrefix("10.0.0.254/24")),
+		r.peer.AddAddress("eth0", netip.PrefixFrom(reachable, 24)),
+	} {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// eventually waits for what happens by itself.
+func (r *rig) eventually(what string, happened func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !happened(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// natServer is a server at reachable.
+func natServer() realserver.Server {
+	return realserver.Server{Address: netip.AddrPortFrom(reachable, 8080), Method: realserver.NAT, Weight: 2}
 }
 
 // open opens the data plane, again after a Close.
@@ -99,12 +134,14 @@ func (r *rig) syn(client, vip netip.AddrPort) (server netip.AddrPort, ok bool) {
 	return server, false
 }
 
-func (r *rig) send(p bpftest.Packet) {
+func (r *rig) send(p bpftest.Packet) bpftest.Action {
 	r.t.Helper()
 	out := make([]byte, 2048)
-	if _, err := r.plane.ShuntRoot.Run(&ebpf.RunOptions{Data: p.Bytes(), DataOut: out}); err != nil {
-		r.t.Fatal(err)
+	action, err := r.plane.ShuntRoot.Run(&ebpf.RunOptions{Data: p.Bytes(), DataOut: out})
+	if err != nil {
+		r.t.Error(err)
 	}
+	return bpftest.Action(action)
 }
 
 func testService(name director.Scheduler, flags director.SchedulerFlags) director.Service {

@@ -1,0 +1,150 @@
+package xdp
+
+import (
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/cilium/ebpf/link"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// mode is what Stats says of the interface.
+func (r *rig) mode() string {
+	r.t.Helper()
+	stats, err := r.Stats(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return stats.Interfaces[0].Mode
+}
+
+// attached asks the kernel for the interface's program.
+func (r *rig) attached() bool {
+	r.t.Helper()
+	l, err := r.ns.Netlink().LinkByName("eth0")
+	return err == nil && l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached
+}
+
+// TestReattach takes the fast path off the interface in all ways there are: the
+// next sweep finds it, and attaches it again.
+func TestReattach(t *testing.T) {
+	r := newRig(t, Options{})
+	pin := func() string {
+		return filepath.Join(r.opts.PinDir, "link_"+strconv.Itoa(r.interfaces[0].index))
+	}
+	for _, damage := range []struct {
+		name string
+		do   func() error
+	}{
+		{"link detached", func() error {
+			l, err := link.LoadPinnedLink(pin(), nil)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			return l.(interface{ Detach() error }).Detach()
+		}},
+		{"link unpinned", func() error {
+			l, err := link.LoadPinnedLink(pin(), nil)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			return l.Unpin()
+		}},
+	} {
+		t.Run(damage.name, func(t *testing.T) {
+			r.t = t
+			if err := damage.do(); err != nil {
+				t.Fatal(err)
+			}
+			if r.attached() {
+				t.Fatal("it is attached still")
+			}
+			r.sweepNow()
+			if got := r.mode(); !r.attached() || got != "native" {
+				t.Errorf("after a sweep: attached %v, mode %s", r.attached(), got)
+			}
+		})
+	}
+}
+
+// TestReattachWaitsForAStranger: another program keeps ours off until it goes
+// away.
+func TestReattachWaitsForAStranger(t *testing.T) {
+	r := newRig(t, Options{})
+	l, err := link.LoadPinnedLink(filepath.Join(r.opts.PinDir, "link_"+strconv.Itoa(r.interfaces[0].index)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.(interface{ Detach() error }).Detach(); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	stranger, err := r.ns.AttachPass("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r.sweepNow()
+		if got := r.mode(); got != "gone" {
+			t.Errorf("while another program is there: mode %s", got)
+		}
+	}
+	if err := stranger.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.sweepNow()
+	if got := r.mode(); got != "native" || !r.attached() {
+		t.Errorf("when it is gone: mode %s, attached %v", got, r.attached())
+	}
+}
+
+// TestInterfaceComesBack removes the interface and makes another of its name: the
+// fast path and the servers' next hops move over to it.
+func TestInterfaceComesBack(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService(director.RoundRobin, director.SchedulerFlags{})
+	server := natServer()
+	r.must(director.AddService{Service: service}, director.AddServer{Key: service.Key, Server: server})
+	reachable := func() bool {
+		stats, err := r.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stats.Services[0].Servers[0].Reachable
+	}
+	if !reachable() {
+		t.Fatal("the server is not reachable")
+	}
+	eth0, err := r.ns.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ns.Netlink().LinkDel(eth0); err != nil {
+		t.Fatal(err)
+	}
+	r.sweepNow()
+	if got := r.mode(); got != "gone" {
+		t.Errorf("without the interface: mode %s", got)
+	}
+	r.connect()
+	r.sweepNow()
+	if got := r.mode(); got != "native" || !r.attached() {
+		t.Fatalf("with the interface: mode %s, attached %v", got, r.attached())
+	}
+	r.eventually("the server has a next hop again", reachable)
+	if links, err := r.plane.Attached(); err != nil || len(links) != 1 {
+		t.Errorf("pinned links of %v, %v: want one", links, err)
+	}
+	// And once more by a new daemon.
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.open()
+	if got := r.mode(); got != "native" || !reachable() {
+		t.Errorf("after a restart: mode %s, reachable %v", got, reachable())
+	}
+}
