@@ -49,7 +49,7 @@ type optional struct{ *cli.GenericFlag }
 func (optional) TakesValue() bool { return false }
 
 // String is the flag's line of help.
-func (o optional) String() string { return "--" + o.Name + "[=INTERVAL]\t" + o.Usage }
+func (o optional) String() string { return "--" + o.Name + "[=INTERVAL]\t" + plainUsage(o) }
 
 // watchFlag is on every command that reads.
 func watchFlag() cli.Flag {
