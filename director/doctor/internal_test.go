@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -19,10 +18,18 @@ func attrs(name string, index, parent int) netlink.LinkAttrs {
 	return a
 }
 
+func key(url string) director.ServiceKey {
+	k, err := director.ParseServiceKey(url)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
 // TestVLANs is about interfaces that the kernel of the tests may not be able to
 // make (CONFIG_VLAN_8021Q): the checks are given their description.
 func TestVLANs(t *testing.T) {
-	web := director.Service{Key: director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.10:80")}}
+	web := director.Service{Key: key("tcp://192.0.2.10:80")}
 	server := realserver.Server{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.DR}
 	i := &inspection{
 		Host: Host{Interfaces: []string{"eth0", "vlan5"}, Services: []director.Service{web}},
@@ -101,7 +108,7 @@ func TestQuote(t *testing.T) {
 // judged is what the firewall's checks need of a host.
 func judged() (*inspection, []director.Service) {
 	s := director.Service{
-		Name: "web", Key: director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.10:80")},
+		Name: "web", Key: key("tcp://192.0.2.10:80"),
 		Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.1:8080"), Method: realserver.NAT}},
 	}
 	i := &inspection{Host: Host{Interfaces: []string{"eth0"}, Services: []director.Service{s}}}

@@ -89,7 +89,8 @@ func checkJIT(i *inspection, r *report) {
 			"the kernel logs the code of every program it loads", "sysctl -w net.core.bpf_jit_enable=1")
 	}
 	switch harden, err := i.number("proc/sys/net/core/bpf_jit_harden"); {
-	case missing(err): // a kernel without a JIT
+	case missing(err): // another network namespace, or a kernel without a JIT
+	case errors.Is(err, fs.ErrPermission): // shown to root alone, and only worth a remark
 	case err != nil:
 		r.unknown("", err)
 	case harden == 2:

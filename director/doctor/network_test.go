@@ -203,6 +203,7 @@ func TestMTU(t *testing.T) {
 		b.wantsNone("mtu", "")
 	})
 	t.Run("one_buffer", func(t *testing.T) {
+		since(t, 6, 3, "the netdev family tells what a driver can do with XDP")
 		b := newBed(t, directortest.TwoArmed)
 		shell(t, b.Director, "ip tuntap add tap0 mode tap && ip link set dev tap0 mtu 9000 up")
 		b.host.Interfaces = []string{"tap0"} // tun's driver gives XDP one buffer

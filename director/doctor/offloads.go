@@ -1,12 +1,10 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 )
 
 // checkLRO looks for packets that the card merges before XDP sees them.
@@ -84,31 +82,41 @@ func checkVeth(i *inspection, r *report) {
 		if !ok {
 			continue
 		}
-		name := l.Attrs().Name
-		peer := i.peer(veth)
-		switch can, err := features(l); {
-		case err != nil && !errors.Is(err, unix.EOPNOTSUPP):
-			r.unknown(name, err)
-		case err == nil && can&featureTransmit == 0:
-			other, where := "its peer", " # in the peer's network namespace, by the name it has there"
-			end := "eth0"
-			if peer != nil {
-				end, where = peer.Attrs().Name, ""
-				other = "its peer " + end
-			}
-			r.add(Error, name, fmt.Sprintf("%s is a veth, and %s has neither an XDP program nor GRO", name, other),
-				"what the director sends or redirects out of "+name+" is lost without an error", "ethtool -K "+quote(end)+" gro on"+where)
-		}
-		if peer == nil {
+		if peer := i.peer(veth); peer != nil {
+			i.checkPeer(r, l, peer)
 			continue
 		}
-		p := peer.Attrs().Name
-		on, err := i.NIC.Features(p)
+		// The peer is in another network namespace: the kernel says of this end
+		// whether that one receives what XDP sends.
+		name := l.Attrs().Name
+		can, err := features(l)
 		if err != nil {
-			r.unknown(p, err)
-		} else if on["tx-checksum-ip-generic"] {
-			r.add(Warning, p, fmt.Sprintf("%s, the peer of %s, leaves checksums to a card that is not there", p, name),
-				"XDP sees packets before their checksums are filled in, and a redirected packet never gets one: whoever receives it drops it", "ethtool -K "+quote(p)+" tx off")
+			r.unknown(name, err)
+		} else if can&featureTransmit == 0 {
+			r.add(Error, name, name+" is a veth, and its peer has neither an XDP program nor GRO", lostWithout(name),
+				"ethtool -K eth0 gro on # in the peer's network namespace, by the name it has there")
 		}
+	}
+}
+
+func lostWithout(name string) string {
+	return "what the director sends or redirects out of " + name + " is lost without an error"
+}
+
+// checkPeer looks at a veth's other end.
+func (i *inspection) checkPeer(r *report, l, peer netlink.Link) {
+	name, other := l.Attrs().Name, peer.Attrs().Name
+	on, err := i.NIC.Features(other)
+	if err != nil {
+		r.unknown(other, err)
+		return
+	}
+	if attached(peer) == 0 && !on["rx-gro"] {
+		r.add(Error, name, fmt.Sprintf("%s is a veth, and its peer %s has neither an XDP program nor GRO", name, other), lostWithout(name),
+			"ethtool -K "+quote(other)+" gro on")
+	}
+	if on["tx-checksum-ip-generic"] {
+		r.add(Warning, other, fmt.Sprintf("%s, the peer of %s, leaves checksums to a card that is not there", other, name),
+			"XDP sees packets before their checksums are filled in, and a redirected packet never gets one: whoever receives it drops it", "ethtool -K "+quote(other)+" tx off")
 	}
 }

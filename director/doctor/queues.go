@@ -12,7 +12,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -23,11 +22,6 @@ func (i *inspection) cpus() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return countList(text)
-}
-
-// countList counts the numbers of a list such as 0-3,7.
-func countList(text string) (int, error) {
 	list, err := parseList(text)
 	return len(list), err
 }
@@ -132,15 +126,13 @@ func (i *inspection) flowsOf(use func(realserver.Server) bool) []string {
 	return slices.Compact(kinds)
 }
 
+// flowOf returns a service's kind of flow, such as tcp4.
 func flowOf(s director.Service) string {
 	family := "4"
 	if s.Key.Address.Addr().Is6() {
 		family = "6"
 	}
-	if s.Key.Protocol == conntrack.UDP {
-		return "udp" + family
-	}
-	return "tcp" + family
+	return s.Key.Protocol.String() + family
 }
 
 // checkRSS looks at how cards spread packets over their queues.

@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -123,4 +124,20 @@ func sendUDP(to netip.AddrPort) error {
 	}
 	defer unix.Close(fd)
 	return unix.Sendto(fd, []byte("knock"), 0, sockaddr)
+}
+
+// since skips a test that needs a newer kernel than this one.
+func since(t *testing.T, major, minor int, what string) {
+	t.Helper()
+	var system unix.Utsname
+	if err := unix.Uname(&system); err != nil {
+		t.Fatal(err)
+	}
+	var have [2]int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(system.Release[:]), "%d.%d", &have[0], &have[1]); err != nil {
+		t.Fatal(err)
+	}
+	if have[0] < major || have[0] == major && have[1] < minor {
+		t.Skipf("needs Linux %d.%d: %s", major, minor, what)
+	}
 }
