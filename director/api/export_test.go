@@ -49,3 +49,6 @@ func Operations() []Op {
 
 // MaxStreams is how many streams can be open.
 const MaxStreams = maxStreams
+
+// OpenStreams is how many streams are open.
+func (h *Handler) OpenStreams() int { return len(h.streams) }
