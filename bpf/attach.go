@@ -82,8 +82,7 @@ func attachedMode(iface *net.Interface, l link.Link) (Mode, error) {
 }
 
 // IsAttached reports whether the interface, of which the kernel says xdp (nil for
-// none), runs the fast path by our pinned link and may be redirected to. It is
-// for the network namespace of the calling thread.
+// none), runs the fast path by our pinned link and may be redirected to.
 func (p *Plane) IsAttached(index int, xdp *netlink.LinkXdp) (bool, error) {
 	var port uint32
 	err := p.Ports.Lookup(uint32(index), &port)

@@ -82,13 +82,19 @@ func (d *Dataplane) findLink(a *attachment) (netlink.Link, error) {
 	return nil, fmt.Errorf("interface %s is gone: %w", a.name, err)
 }
 
+// isAttached says whether the fast path is on the interface now.
+func (d *Dataplane) isAttached(a *attachment) bool {
+	l, err := d.findLink(a)
+	if err != nil || l.Attrs().Index != a.index {
+		return false
+	}
+	attached, err := d.plane.IsAttached(a.index, l.Attrs().Xdp)
+	return err == nil && attached
+}
+
 func (d *Dataplane) attachAgain(a *attachment, l netlink.Link) error {
 	attrs := l.Attrs()
-	var attached bool
-	err := d.namespace.do(func() (err error) {
-		attached, err = d.plane.IsAttached(attrs.Index, attrs.Xdp)
-		return err
-	})
+	attached, err := d.plane.IsAttached(attrs.Index, attrs.Xdp)
 	if err != nil || attached && attrs.Index == a.index {
 		return err
 	}

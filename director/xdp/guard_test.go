@@ -60,8 +60,8 @@ func TestReattach(t *testing.T) {
 			if err := damage.do(); err != nil {
 				t.Fatal(err)
 			}
-			if r.attached() {
-				t.Fatal("it is attached still")
+			if r.attached() || r.mode() != "gone" {
+				t.Fatalf("attached: %v, mode %s", r.attached(), r.mode())
 			}
 			r.sweepNow()
 			if got := r.mode(); !r.attached() || got != "native" {

@@ -40,9 +40,10 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 		})
 	}
 	stats.Table = d.sweeps.tables(d.plane)
-	for _, a := range d.interfaces {
+	for i := range d.interfaces {
+		a := &d.interfaces[i]
 		mode := string(a.mode)
-		if a.problem != "" {
+		if a.problem != "" || !d.isAttached(a) {
 			mode = "gone"
 		}
 		stats.Interfaces = append(stats.Interfaces, director.InterfaceStats{Name: a.name, Mode: mode})

@@ -56,6 +56,8 @@ func (v *vips) add(a netip.Addr) (bool, error) {
 			return false, fmt.Errorf("virtual address %s is on %s already: %w: remove it there or set vip: external",
 				a, v.interfaceOf(&v.hosts[a][i]), director.ErrExists)
 		}
+	}
+	if len(v.hosts[a]) > 0 {
 		return false, nil
 	}
 	added := hostAddress(a)
