@@ -61,7 +61,7 @@ type portRange struct{ first, last uint16 }
 
 // may reports whether packets of clients to the service, before or after the
 // server's address is written in, can match.
-func (i *inspection) may(m match, s director.Service) bool {
+func (i *inspection) may(m match, s subject) bool {
 	if m.inputs != nil && !slices.ContainsFunc(m.inputs, func(pattern string) bool {
 		return slices.ContainsFunc(i.Interfaces, func(name string) bool {
 			prefix, wild := strings.CutSuffix(pattern, "*")
@@ -76,8 +76,7 @@ func (i *inspection) may(m match, s director.Service) bool {
 	if m.protocols != nil && !slices.Contains(m.protocols, s.Key.Protocol.String()) {
 		return false
 	}
-	to := targets(s)
-	return slices.ContainsFunc(to, func(t netip.AddrPort) bool {
+	return slices.ContainsFunc(s.targets, func(t netip.AddrPort) bool {
 		return (m.destinations == nil || contains(m.destinations, t.Addr())) &&
 			(m.ports == nil || slices.ContainsFunc(m.ports, func(p portRange) bool { return p.first <= t.Port() && t.Port() <= p.last }))
 	}) && (m.sources == nil || slices.ContainsFunc(m.sources, func(p netip.Prefix) bool { return p.Addr().Is4() == s.Key.Address.Addr().Is4() }))
@@ -85,20 +84,15 @@ func (i *inspection) may(m match, s director.Service) bool {
 
 // isSpecific reports whether the rule is about the service by name, so to say: by
 // its addresses or ports.
-func (m match) isSpecific(s director.Service) bool {
+func (m match) isSpecific(s subject) bool {
 	return m.destinations != nil || m.ports != nil ||
-		slices.ContainsFunc(targets(s), func(t netip.AddrPort) bool { return contains(m.sources, t.Addr()) })
+		slices.ContainsFunc(s.targets, func(t netip.AddrPort) bool { return contains(m.sources, t.Addr()) })
 }
 
-// targets are the addresses that packets to a service have on their way.
-func targets(s director.Service) []netip.AddrPort {
-	all := []netip.AddrPort{s.Key.Address}
-	for _, server := range s.Servers {
-		if server.Method == realserver.NAT {
-			all = append(all, server.Address)
-		}
-	}
-	return all
+// subject is a service that rules may be about.
+type subject struct {
+	director.Service
+	targets []netip.AddrPort // the addresses that packets to it have on their way
 }
 
 func contains(prefixes []netip.Prefix, a netip.Addr) bool {
@@ -106,11 +100,19 @@ func contains(prefixes []netip.Prefix, a netip.Addr) bool {
 }
 
 // bypassing returns the services whose packets XDP takes past the stack.
-func (i *inspection) bypassing() []director.Service {
-	var services []director.Service
+func (i *inspection) bypassing() []subject {
+	var services []subject
 	for _, s := range i.Services {
-		if len(s.Servers) == 0 || slices.ContainsFunc(s.Servers, func(r realserver.Server) bool { return r.Method != realserver.Local }) {
-			services = append(services, s)
+		targets := []netip.AddrPort{s.Key.Address}
+		local := len(s.Servers) > 0
+		for _, server := range s.Servers {
+			if server.Method == realserver.NAT {
+				targets = append(targets, server.Address)
+			}
+			local = local && server.Method == realserver.Local
+		}
+		if !local {
+			services = append(services, subject{s, targets})
 		}
 	}
 	return services
@@ -118,7 +120,7 @@ func (i *inspection) bypassing() []director.Service {
 
 // walk calls visit for the rules of a chain and of the chains that packets to a
 // service can be sent on to, each chain once.
-func (i *inspection) walk(c *chain, chains map[string]*chain, services []director.Service, visit func(*chain, rule)) {
+func (i *inspection) walk(c *chain, chains map[string]*chain, services []subject, visit func(*chain, rule)) {
 	seen := map[*chain]bool{}
 	var enter func(*chain)
 	enter = func(c *chain) {
@@ -127,7 +129,7 @@ func (i *inspection) walk(c *chain, chains map[string]*chain, services []directo
 		}
 		seen[c] = true
 		for _, rule := range c.rules {
-			if !slices.ContainsFunc(services, func(s director.Service) bool { return i.may(rule.match, s) }) {
+			if !slices.ContainsFunc(services, func(s subject) bool { return i.may(rule.match, s) }) {
 				continue
 			}
 			visit(c, rule)
@@ -144,7 +146,7 @@ const maxRules = 20
 
 // judge reports the rules that the services' packets do not come by. The chains
 // are those of one table, by name.
-func (i *inspection) judge(r *report, chains map[string]*chain, services []director.Service) {
+func (i *inspection) judge(r *report, chains map[string]*chain, services []subject) {
 	var names []string
 	for name, c := range chains {
 		if c.hook != "" {
@@ -169,9 +171,9 @@ func (i *inspection) judge(r *report, chains map[string]*chain, services []direc
 }
 
 // judgeRule reports a rule if it is about the services or drops their packets.
-func (i *inspection) judgeRule(r *report, c *chain, rule rule, services []director.Service) {
+func (i *inspection) judgeRule(r *report, c *chain, rule rule, services []subject) {
 	const why = "XDP takes these packets before any firewall sees them"
-	var concerned []director.Service
+	var concerned []subject
 	specific := false
 	for _, s := range services {
 		if !i.may(rule.match, s) {
@@ -190,7 +192,7 @@ func (i *inspection) judgeRule(r *report, c *chain, rule rule, services []direct
 	sources := rule.match.sources
 	switch {
 	case rule.verdict == drops && sources != nil && !rule.match.other:
-		var open []director.Service // those that let in what the rule would drop
+		var open []subject // those that let in what the rule would drop
 		for _, s := range concerned {
 			if slices.ContainsFunc(sources, func(p netip.Prefix) bool { return letsIn(s, p) }) {
 				open = append(open, s)
@@ -210,13 +212,13 @@ func (i *inspection) judgeRule(r *report, c *chain, rule rule, services []direct
 
 // letsIn reports whether the service's access list allows clients of the prefix.
 // A part of the prefix is not looked at: a list that denies the whole is meant.
-func letsIn(s director.Service, p netip.Prefix) bool {
+func letsIn(s subject, p netip.Prefix) bool {
 	return p.Addr().Is4() == s.Key.Address.Addr().Is4() && s.Access.Allows(p.Masked().Addr())
 }
 
 // judgePolicy reports a chain that drops what no rule accepts, if that keeps
 // clients away from a service whose access list does not.
-func (i *inspection) judgePolicy(r *report, base *chain, chains map[string]*chain, services []director.Service) {
+func (i *inspection) judgePolicy(r *report, base *chain, chains map[string]*chain, services []subject) {
 	const why = "XDP takes these packets before any firewall sees them: whom no rule accepts is served all the same. A service's own list of clients holds for XDP"
 	for _, s := range services {
 		if len(s.Access.Allow) > 0 {
@@ -224,7 +226,7 @@ func (i *inspection) judgePolicy(r *report, base *chain, chains map[string]*chai
 		}
 		opened := false
 		var allowed []netip.Prefix
-		i.walk(base, chains, []director.Service{s}, func(_ *chain, rule rule) {
+		i.walk(base, chains, []subject{s}, func(_ *chain, rule rule) {
 			switch {
 			case rule.verdict != accepts || rule.match.other:
 			case rule.match.sources == nil:
@@ -236,26 +238,26 @@ func (i *inspection) judgePolicy(r *report, base *chain, chains map[string]*chai
 		if opened {
 			continue
 		}
-		what := fmt.Sprintf("the policy of %s is drop, which packets to %s do not come by", base.where, ref(s))
+		what := fmt.Sprintf("the policy of %s is drop, which packets to %s do not come by", base.where, ref(s.Service))
 		if len(allowed) == 0 {
-			r.add(Info, ref(s), what+"; no rule accepts them from anybody", why, "")
+			r.add(Info, ref(s.Service), what+"; no rule accepts them from anybody", why, "")
 			continue
 		}
-		command := "shunt service edit " + quote(ref(s))
+		command := "shunt service edit " + quote(ref(s.Service))
 		for _, p := range allowed {
 			command += " --allow " + p.String()
 		}
-		r.add(Warning, ref(s), fmt.Sprintf("%s; its rules accept them from %d prefixes alone", what, len(allowed)), why, command)
+		r.add(Warning, ref(s.Service), fmt.Sprintf("%s; its rules accept them from %d prefixes alone", what, len(allowed)), why, command)
 	}
 }
 
 // listed bounds how many services a finding names.
 const listed = 3
 
-func refs(services []director.Service) string {
+func refs(services []subject) string {
 	var names []string
 	for _, s := range services[:min(listed, len(services))] {
-		names = append(names, ref(s))
+		names = append(names, ref(s.Service))
 	}
 	if more := len(services) - listed; more > 0 {
 		return fmt.Sprintf("%s and %d more services", strings.Join(names, ", "), more)
@@ -265,10 +267,10 @@ func refs(services []director.Service) string {
 
 // denyCommands add the sources to the services' lists. An edit replaces a list,
 // so that what is denied already is named again.
-func denyCommands(services []director.Service, sources []netip.Prefix) string {
+func denyCommands(services []subject, sources []netip.Prefix) string {
 	var commands []string
 	for _, s := range services[:min(listed, len(services))] {
-		command := "shunt service edit " + quote(ref(s))
+		command := "shunt service edit " + quote(ref(s.Service))
 		deny := slices.Clone(s.Access.Deny)
 		for _, p := range sources {
 			if p.Addr().Is4() == s.Key.Address.Addr().Is4() {

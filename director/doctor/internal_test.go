@@ -106,7 +106,7 @@ func TestQuote(t *testing.T) {
 }
 
 // judged is what the firewall's checks need of a host.
-func judged() (*inspection, []director.Service) {
+func judged() (*inspection, []subject) {
 	s := director.Service{
 		Name: "web", Key: key("tcp://192.0.2.10:80"),
 		Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.1:8080"), Method: realserver.NAT}},

@@ -49,27 +49,32 @@ func checkNeighbours(i *inspection, r *report) {
 		link int
 		addr netip.Addr
 	}
+	type table struct{ link, family int }
 	seen := map[hop]bool{}
+	states := map[table]map[netip.Addr]int{}
 	for _, w := range i.paths() {
 		h := hop{w.route.LinkIndex, w.hop()}
 		if w.err != nil || w.route.Type == unix.RTN_LOCAL || seen[h] {
 			continue
 		}
 		seen[h] = true
-		family := netlink.FAMILY_V4
+		t := table{h.link, netlink.FAMILY_V4}
 		if h.addr.Is6() {
-			family = netlink.FAMILY_V6
+			t.family = netlink.FAMILY_V6
 		}
-		neighbours, err := i.route.NeighList(h.link, family)
-		if err != nil {
-			r.unknown(h.addr.String(), fmt.Errorf("list the neighbours of %s: %w", w.link(i), err))
-			continue
-		}
-		for _, n := range neighbours {
-			if addr, ok := netip.AddrFromSlice(n.IP); ok && addr.Unmap() == h.addr {
-				i.reportNeighbour(r, w, n.State)
+		if _, read := states[t]; !read {
+			states[t] = map[netip.Addr]int{}
+			neighbours, err := i.route.NeighList(t.link, t.family)
+			if err != nil {
+				r.unknown(w.link(i), fmt.Errorf("list the neighbours of %s: %w", w.link(i), err))
+			}
+			for _, n := range neighbours {
+				if addr, ok := netip.AddrFromSlice(n.IP); ok {
+					states[t][addr.Unmap()] = n.State
+				}
 			}
 		}
+		i.reportNeighbour(r, w, states[t][h.addr])
 	}
 }
 
