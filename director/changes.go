@@ -56,7 +56,7 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 		return PlanOf{}, fmt.Errorf("plan: %w", err)
 	}
 	plan := PlanOf{Base: head.Number, Steps: Explain(p.ops, p.has)}
-	if err := Guard(p.next, head.State, d.opts.MaxRemoval); err != nil {
+	if err := Guard(p.next, head.State, int(d.maxRemoval.Load())); err != nil {
 		plan.Guard, _ = err.(*GuardError)
 	}
 	return plan, nil

@@ -60,7 +60,7 @@ func report(stderr io.Writer, err error) int {
 	case isUsage:
 		code, hint = exitUsage, wrong.hint
 	case errors.Is(err, api.ErrInUse):
-		hint = "stop it first, or give this one its own --socket, --pin-dir and --interface"
+		hint = "stop it first, or give this one its own --socket, --pin-dir, --state and --interface"
 	case errors.Is(err, fs.ErrPermission):
 		hint = "run as root, or with the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON and write access to the pin and socket folders"
 	}
@@ -85,17 +85,18 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Version:     version,
 		Writer:      stdout,
 		ErrWriter:   stderr,
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "the configuration `FILE`; none: nothing is configured at the start"},
-			&cli.StringSliceFlag{Name: "interface", Aliases: []string{"i"}, Usage: "attach to `INTERFACE`; may be given several times"},
-			pinDirFlag(),
+		Flags: append(configFlags(),
 			&cli.StringFlag{Name: "socket", Value: api.DefaultSocket, EnvVars: []string{"SHUNT_SOCKET"}, Usage: "the control `SOCKET`"},
-			&cli.BoolFlag{Name: "generic", Usage: "attach in generic mode, which every driver has: slow, for tests only"},
-			&cli.StringFlag{Name: "max-connections", Usage: "size the IPv4 table for `N` connections (1048576, 1Mi), the IPv6 table for a quarter"},
+			&cli.StringFlag{Name: "state", Value: config.DefaultStateDir, Usage: "keep the revisions in `FOLDER`; one daemon each"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
-		},
+		),
 		Commands: []*cli.Command{
+			{
+				Name: "doctor", Usage: "say what is wrong with this host for Shunt, without a daemon",
+				Flags:  append(configFlags(), &cli.BoolFlag{Name: "all", Usage: "show what is right too"}),
+				Action: diagnose, OnUsageError: badFlag, HideHelpCommand: true,
+			},
 			{
 				Name: "detach", Usage: "remove what a daemon that is gone left in the kernel; all connections end",
 				Flags: []cli.Flag{pinDirFlag()}, Action: detach, OnUsageError: badFlag, HideHelpCommand: true,
@@ -113,6 +114,17 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	}
 }
 
+// configFlags say what the data plane is: the file, and what overrides it.
+func configFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "the configuration `FILE`; none: nothing is configured at the start"},
+		&cli.StringSliceFlag{Name: "interface", Aliases: []string{"i"}, Usage: "attach to `INTERFACE`; may be given several times"},
+		pinDirFlag(),
+		&cli.BoolFlag{Name: "generic", Usage: "attach in generic mode, which every driver has: slow, for tests only"},
+		&cli.StringFlag{Name: "max-connections", Usage: "size the IPv4 table for `N` connections (1048576, 1Mi), the IPv6 table for a quarter"},
+	}
+}
+
 func pinDirFlag() cli.Flag {
 	return &cli.StringFlag{Name: "pin-dir", Value: config.DefaultPinDir, Usage: "keep the data plane in `FOLDER`, on a bpffs; one daemon each"}
 }
@@ -122,22 +134,23 @@ func start(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	log, err := logger(c.App.ErrWriter, c.String("log-level"), c.String("log-format"))
+	load := func() (config.Config, error) { return readSettings(c) }
+	cfg, err := load()
 	if err != nil {
 		return err
 	}
-	s, err := readSettings(c)
+	log, level, err := logger(c.App.ErrWriter, cfg.Director.LogLevel, cfg.Director.LogFormat)
 	if err != nil {
 		return err
 	}
-	return serve(c.Context, s, openXDP, log)
+	return serve(c.Context, cfg, surroundings{open: openXDP, restrict: dropPrivileges, load: load, log: log, level: level})
 }
 
 func detach(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	log, err := logger(c.App.ErrWriter, "info", "text")
+	log, _, err := logger(c.App.ErrWriter, "info", "text")
 	if err != nil {
 		return err
 	}

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"os/signal"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +14,10 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
+	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/director/metrics"
+	"github.com/shunt-lb/shunt/director/store"
+	"github.com/shunt-lb/shunt/director/watch"
 )
 
 // dataplane is what the daemon needs of a data plane beyond what the Director
@@ -35,83 +36,185 @@ type dataplane interface {
 	MemoryBytes() uint64
 }
 
-// opener opens the data plane that the settings describe.
-type opener func(context.Context, config.Settings, *slog.Logger) (dataplane, error)
+// surroundings are what the daemon reaches the host by; tests have others.
+type surroundings struct {
+	// open opens the data plane that the settings describe.
+	open func(context.Context, config.Settings, *slog.Logger) (dataplane, error)
+	// restrict gives up the rights that only the start took.
+	restrict func() (string, error)
+	// load reads the configuration as at the start, for a reload.
+	load func() (config.Config, error)
+	log  *slog.Logger
+	// level is the least level that log shows.
+	level *slog.LevelVar
+}
+
+// instance is a daemon under construction: the parts and what they share.
+type instance struct {
+	surroundings
+	settings config.Settings
+	started  time.Time
+	notify   notifier
+	events   *event.Stream
+	director *director.Director
+	plane    dataplane
+	detached atomic.Bool
+	ready    atomic.Bool
+}
 
 // serve runs the daemon until the context ends or a part fails. The socket is
-// taken first: it keeps a second daemon from touching the kernel at all.
-func serve(ctx context.Context, cfg config.Config, open opener, log *slog.Logger) error {
-	s := cfg.Director
-	started := time.Now()
-	listener, err := api.Listen(s.Socket)
+// taken first: it keeps a second daemon from touching store and kernel.
+func serve(ctx context.Context, cfg config.Config, s surroundings) error {
+	settings := cfg.Director
+	d := &instance{
+		surroundings: s, settings: settings, started: time.Now(),
+		notify: notifier{s.log}, events: event.NewStream(s.log, 0),
+	}
+	listener, err := api.Listen(settings.Socket, api.ListenOptions{Group: settings.SocketGroup})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = listener.Close() }()
-	if s.Mode == "generic" {
-		log.Warn("GENERIC MODE: packets take the slow way through the kernel first; for tests only", "interfaces", s.Interfaces)
-	}
-	dp, err := open(ctx, s, log)
+	remote, err := d.listenRemote()
 	if err != nil {
-		return fmt.Errorf("open the data plane: %w", err)
-	}
-	v4, v6 := dp.MaxConnections()
-	log.Info(describeTables(v4, v6, dp.MemoryBytes()))
-	detached, err := control(ctx, cfg, dp, listener, started, log)
-	if err := errors.Join(err, closing(dp)); err != nil {
 		return err
 	}
-	if detached {
-		log.Info("detached: nothing of Shunt is left in the kernel")
+	if remote != nil {
+		defer func() { _ = remote.Close() }()
+	}
+	revisions, err := store.Open(ctx, settings.StateDir, store.Options{Log: s.log, Keep: settings.History, Repaired: func(message string) {
+		d.events.Publish(event.Event{Name: event.StoreRepaired, Message: message})
+	}})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = revisions.Close() }()
+	if settings.Mode == "generic" {
+		s.log.Warn("GENERIC MODE: packets take the slow way through the kernel first; for tests only", "interfaces", settings.Interfaces)
+	}
+	if d.plane, err = s.open(ctx, settings, s.log); err != nil {
+		return fmt.Errorf("open the data plane: %w", err)
+	}
+	v4, v6 := d.plane.MaxConnections()
+	s.log.Info(describeTables(v4, v6, d.plane.MemoryBytes()))
+	d.director = director.New(d.plane, revisions, director.Options{
+		Log: s.log, Events: d.events, Reconcile: settings.Reconcile,
+	})
+	d.director.SetMaxRemoval(settings.RemovalLimit)
+	err = d.control(ctx, cfg.State, listener, remote)
+	d.notify.stopping()
+	if err := errors.Join(err, closing(d.plane)); err != nil {
+		return err
+	}
+	if d.detached.Load() {
+		d.events.Publish(event.Event{Name: event.Detached, Message: "detached: nothing of Shunt is left in the kernel"})
 	} else {
-		log.Info("stopped: traffic flows on")
+		d.events.Publish(event.Event{Name: event.Stopping, Message: "stopped: traffic flows on"})
 	}
 	return nil
 }
 
-// control carries the configuration to the data plane and runs the parts. It
-// returns whether the data plane was detached.
-func control(ctx context.Context, cfg config.Config, dp dataplane, l net.Listener, started time.Time, log *slog.Logger) (bool, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	d := director.New(dp, log)
-	if err := d.Start(ctx, cfg.State); err != nil {
-		err = fmt.Errorf("carry the configuration to the data plane: %w", err)
-		if dp.IsNew() { // a first start that fails leaves nothing behind
-			err = errors.Join(err, dp.Detach(ctx))
-		}
-		return false, err
+// listenRemote opens the TLS listener; nil if none is configured.
+func (d *instance) listenRemote() (*api.TLSListener, error) {
+	s := d.settings.API
+	if s.Listen == "" {
+		return nil, nil
 	}
-	hangups := make(chan os.Signal, 1) // more at once say the same
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	var detached atomic.Bool
-	handler := api.NewHandler(d, api.Options{
-		Version: version, Dataplane: cfg.Director.Dataplane, Started: started, Log: log,
-		Detach:   dp.Detach,
-		Detached: func() { detached.Store(true); cancel() },
+	return api.ListenTLS(api.TLSOptions{
+		Address: s.Listen, Certificate: s.Certificate, Key: s.Key, ClientCA: s.ClientCA, Tokens: s.Tokens, Log: d.log,
 	})
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return dp.Run(ctx) })
-	parts.Go(func() error { return handler.Run(ctx, l) })
-	parts.Go(func() error { return watchHangup(ctx, hangups, log) })
-	state := d.State()
-	log.Info("ready", "socket", cfg.Director.Socket, "interfaces", cfg.Director.Interfaces, "services", len(state.Services), "timeouts", state.Timeouts.String())
-	err := parts.Wait()
-	return detached.Load(), err
 }
 
-// watchHangup says on SIGHUP that there is no reload, which by default would end
-// the daemon.
-func watchHangup(ctx context.Context, hangups <-chan os.Signal, log *slog.Logger) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hangups:
-			log.Warn("SIGHUP: reloading the configuration is not supported yet; change it with shunt, or restart (traffic flows on)")
+// control carries the state to the data plane and runs the parts.
+func (d *instance) control(ctx context.Context, initial director.State, local net.Listener, remote *api.TLSListener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := d.director.Start(ctx, initial, director.Request{Who: "shuntd", Why: "the configuration of the first start"}); err != nil {
+		err = fmt.Errorf("carry the configuration to the data plane: %w", err)
+		if d.plane.IsNew() { // a first start that fails leaves nothing behind
+			err = errors.Join(err, d.plane.Detach(ctx))
 		}
+		return err
 	}
+	rights, err := d.restrict()
+	if err != nil {
+		return fmt.Errorf("give up what only the start needs: %w", err)
+	}
+	d.log.Info("privileges dropped", "left", rights)
+
+	watcher := watch.New(d.director.Stats, d.events, watch.Options{})
+	hangups := listenHangup()
+	defer hangups.stop()
+	parts, ctx := errgroup.WithContext(ctx)
+	// Reconciling ends before the data plane is detached: it would put back
+	// what is being removed.
+	reconciling, stopReconciling := context.WithCancel(ctx)
+	defer stopReconciling()
+	handler := d.handler(remote, stopReconciling, cancel)
+	parts.Go(func() error { return d.plane.Run(ctx) })
+	parts.Go(func() error { return d.director.Run(reconciling) })
+	parts.Go(func() error { return watcher.Run(reconciling) })
+	parts.Go(func() error { return handler.Run(ctx, local) })
+	if remote != nil {
+		parts.Go(func() error { return handler.Run(ctx, remote) })
+	}
+	parts.Go(func() error { return d.watchHangup(ctx, hangups.signals, remote) })
+	parts.Go(func() error { return d.notify.watch(ctx, d.well) })
+	d.announce()
+	return parts.Wait()
+}
+
+// handler makes the API over the director and this daemon. detaching runs before
+// the data plane is taken away, detached after.
+func (d *instance) handler(remote *api.TLSListener, detaching, detached func()) *api.Handler {
+	return api.NewHandler(d.director, api.Options{
+		Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log, Events: d.events,
+		Metrics: metrics.New(metrics.Options{
+			Source: d.director, Events: d.events, Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log,
+		}).Handler(),
+		Ready: d.readiness,
+		Reload: func(ctx context.Context, by director.Request) (director.Outcome, error) {
+			return d.reload(ctx, by, remote)
+		},
+		Doctor: d.inspect,
+		Detach: func(ctx context.Context) error {
+			detaching()
+			return d.plane.Detach(ctx)
+		},
+		Detached: func() { d.detached.Store(true); detached() },
+	})
+}
+
+// announce tells that the daemon is ready.
+func (d *instance) announce() {
+	head := d.director.Head()
+	d.ready.Store(true)
+	message := fmt.Sprintf("ready: revision %d with %d services", head.Number, len(head.State.Services))
+	d.log.Info("ready", "socket", d.settings.Socket, "interfaces", d.settings.Interfaces,
+		"services", len(head.State.Services), "revision", head.Number, "timeouts", head.State.Timeouts.String())
+	d.events.Publish(event.Event{Name: event.Started, Revision: head.Number, Message: message})
+	d.notify.ready(message)
+}
+
+// readiness says why the daemon is not ready; nil if it is.
+func (d *instance) readiness() error {
+	if !d.ready.Load() {
+		return errors.New("starting")
+	}
+	return d.well()
+}
+
+// sickAfter is how long the kernel may not have been compared with what is
+// desired until the daemon counts as stuck. A change may take a minute.
+const sickAfter = 2 * time.Minute
+
+// well says why the daemon is stuck; nil if it is not.
+func (d *instance) well() error {
+	checked := d.director.Drift().Checked
+	if age := time.Since(checked); age > sickAfter {
+		return fmt.Errorf("the kernel was last compared with what is desired %s ago", age.Round(time.Second))
+	}
+	return nil
 }
 
 // closing releases the data plane's handles.

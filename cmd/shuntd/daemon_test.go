@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -47,30 +47,63 @@ func (p *fakePlane) IsNew() bool { return p.isNew }
 func (p *fakePlane) MaxConnections() (v4, v6 uint64) { return 1 << 20, 1 << 18 }
 func (p *fakePlane) MemoryBytes() uint64             { return 176 << 20 }
 
-// daemon is a serve under test.
-type daemon struct {
+// running is a serve under test.
+type running struct {
 	client *api.Client
 	plane  *fakePlane
 	cancel context.CancelFunc
 	done   chan error // one value, sent once
-	log    *bytes.Buffer
+	log    *lockedText
 }
 
-// startDaemon runs serve and returns once its socket is there.
-func startDaemon(t *testing.T, cfg config.Config, plane *fakePlane) *daemon {
+// around is what a test's daemon has of the host.
+func around(open func(context.Context, config.Settings, *slog.Logger) (dataplane, error), log *slog.Logger) surroundings {
+	return surroundings{
+		open: open, log: log, level: new(slog.LevelVar),
+		restrict: func() (string, error) { return "all of a test's", nil },
+		load:     func() (config.Config, error) { return config.Config{}, errors.New("no file") },
+	}
+}
+
+// lockedText is a log that can be read while it is written.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// startDaemon runs serve and returns once its data plane is open.
+func startDaemon(t *testing.T, cfg config.Config, plane *fakePlane) *running {
+	t.Helper()
+	return startWith(t, cfg, plane, around(nil, nil))
+}
+
+// startWith is startDaemon with other surroundings; open and log are its own.
+func startWith(t *testing.T, cfg config.Config, plane *fakePlane, s surroundings) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &daemon{
-		client: api.NewClient(cfg.Director.Socket), plane: plane, cancel: cancel,
-		done: make(chan error, 1), log: &bytes.Buffer{},
+	d := &running{
+		client: api.NewSocketClient(cfg.Director.Socket), plane: plane, cancel: cancel,
+		done: make(chan error, 1), log: &lockedText{},
 	}
-	log := slog.New(slog.NewTextHandler(d.log, nil))
+	s.log = slog.New(slog.NewTextHandler(d.log, nil))
 	opened := make(chan struct{})
-	open := func(context.Context, config.Settings, *slog.Logger) (dataplane, error) {
+	s.open = func(context.Context, config.Settings, *slog.Logger) (dataplane, error) {
 		close(opened)
 		return plane, nil
 	}
-	go func() { d.done <- serve(ctx, cfg, open, log) }()
+	go func() { d.done <- serve(ctx, cfg, s) }()
 	select {
 	case <-opened:
 	case err := <-d.done:
@@ -93,6 +126,7 @@ services:
 		t.Fatal(err)
 	}
 	cfg.Director.Socket = filepath.Join(t.TempDir(), "run", "s")
+	cfg.Director.StateDir = filepath.Join(t.TempDir(), "state")
 	return cfg
 }
 
@@ -137,19 +171,19 @@ func TestServe(t *testing.T) {
 	t.Run("a_second_daemon_does_not_touch_the_data_plane", func(t *testing.T) {
 		cfg := testConfig(t)
 		startDaemon(t, cfg, newPlane())
-		err := serve(t.Context(), cfg, func(context.Context, config.Settings, *slog.Logger) (dataplane, error) {
+		err := serve(t.Context(), cfg, around(func(context.Context, config.Settings, *slog.Logger) (dataplane, error) {
 			t.Error("opened")
 			return nil, errors.New("opened")
-		}, slog.New(slog.DiscardHandler))
+		}, slog.New(slog.DiscardHandler)))
 		if !errors.Is(err, api.ErrInUse) {
 			t.Errorf("error %v", err)
 		}
 	})
 	t.Run("a_data_plane_that_does_not_open_leaves_nothing", func(t *testing.T) {
 		cfg := testConfig(t)
-		err := serve(t.Context(), cfg, func(context.Context, config.Settings, *slog.Logger) (dataplane, error) {
+		err := serve(t.Context(), cfg, around(func(context.Context, config.Settings, *slog.Logger) (dataplane, error) {
 			return nil, syscall.EPERM
-		}, slog.New(slog.DiscardHandler))
+		}, slog.New(slog.DiscardHandler)))
 		if !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("error %v", err)
 		}
@@ -179,18 +213,37 @@ func TestServe(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a_restart_keeps_what_the_kernel_holds", func(t *testing.T) {
+	t.Run("what_the_kernel_holds_and_no_revision_names_is_left_alone", func(t *testing.T) {
 		plane := newPlane()
 		key := director.ServiceKey{Protocol: conntrack.UDP, Address: netip.MustParseAddrPort("192.0.2.11:53")}
 		plane.Fake = directortest.NewFake(director.State{Services: []director.Service{{Key: key, Scheduler: director.RoundRobin, VIP: director.VIPExternal}}})
 		d := startDaemon(t, testConfig(t), plane)
-		services, err := d.client.Services(t.Context())
-		if err != nil || len(services) != 2 {
-			t.Errorf("services %+v, error %v", services, err)
+		drift, err := d.client.Drift(t.Context())
+		if err != nil || len(drift.Foreign) != 1 || drift.Foreign[0].Listen != key.String() {
+			t.Errorf("drift %+v, error %v", drift, err)
 		}
 		d.cancel()
 		if err := <-d.done; err != nil {
 			t.Error(err)
+		}
+		if found, err := plane.Found(t.Context()); err != nil || found.Service(key) < 0 {
+			t.Errorf("the kernel holds %+v, error %v", found, err)
+		}
+	})
+	t.Run("the_file_counts_at_the_first_start_only", func(t *testing.T) {
+		cfg, plane := testConfig(t), newPlane()
+		d := startDaemon(t, cfg, plane)
+		if _, err := d.client.RemoveService(t.Context(), "tcp://192.0.2.10:80", api.Terms{Why: "gone"}); err != nil {
+			t.Fatal(err)
+		}
+		d.cancel()
+		if err := <-d.done; err != nil {
+			t.Fatal(err)
+		}
+		d = startDaemon(t, cfg, newPlane())
+		status, err := d.client.Status(t.Context())
+		if err != nil || status.Services != 0 || status.Revision != 2 {
+			t.Errorf("status %+v, error %v: want revision 2 without services", status, err)
 		}
 	})
 	t.Run("generic_mode_is_said_loudly", func(t *testing.T) {
@@ -203,17 +256,4 @@ func TestServe(t *testing.T) {
 			t.Errorf("log:\n%s", d.log)
 		}
 	})
-}
-
-func TestHangup(t *testing.T) {
-	var text bytes.Buffer
-	hangups := make(chan os.Signal) // unbuffered: a second is taken when the first was handled
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1) // one value, sent once
-	go func() { done <- watchHangup(ctx, hangups, slog.New(slog.NewTextHandler(&text, nil))) }()
-	hangups <- syscall.SIGHUP
-	cancel()
-	if err := <-done; err != nil || !strings.Contains(text.String(), "not supported") {
-		t.Errorf("error %v, log %q", err, text.String())
-	}
 }

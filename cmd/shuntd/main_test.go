@@ -42,7 +42,7 @@ func TestReport(t *testing.T) {
 		},
 		{
 			"another_daemon", fmt.Errorf("lock: %w", api.ErrInUse), 1,
-			"shuntd: lock: another shuntd is running\nhint: stop it first, or give this one its own --socket, --pin-dir and --interface\n",
+			"shuntd: lock: another shuntd is running\nhint: stop it first, or give this one its own --socket, --pin-dir, --state and --interface\n",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

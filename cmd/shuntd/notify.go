@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,14 +15,14 @@ import (
 type notifier struct{ log *slog.Logger }
 
 func (n notifier) send(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
+	if _, err := sd.SdNotify(false, state); err != nil {
 		n.log.Warn("service manager not notified", "state", state, "err", err)
 	}
 }
 
-func (n notifier) ready(status string) { n.send(daemon.SdNotifyReady + "\nSTATUS=" + status) }
+func (n notifier) ready(status string) { n.send(sd.SdNotifyReady + "\nSTATUS=" + status) }
 
-func (n notifier) stopping() { n.send(daemon.SdNotifyStopping) }
+func (n notifier) stopping() { n.send(sd.SdNotifyStopping) }
 
 // reloading must be followed by ready. systemd wants to know when it began, to
 // tell this reload's readiness from an older one.
@@ -32,14 +32,14 @@ func (n notifier) reloading() {
 		n.log.Warn("read the monotonic clock", "err", err)
 		return
 	}
-	n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+	n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
 }
 
 // watch feeds the manager's watchdog as long as the daemon is well, until the
 // context ends. A daemon that is not well is restarted by the manager, which
 // traffic does not notice.
 func (n notifier) watch(ctx context.Context, well func() error) error {
-	interval, err := daemon.SdWatchdogEnabled(false)
+	interval, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		return fmt.Errorf("read the service manager's watchdog settings: %w", err)
 	}
@@ -52,7 +52,7 @@ func (n notifier) watch(ctx context.Context, well func() error) error {
 		if err := well(); err != nil {
 			n.log.Error("the watchdog is not fed", "err", err)
 		} else {
-			n.send(daemon.SdNotifyWatchdog)
+			n.send(sd.SdNotifyWatchdog)
 		}
 		select {
 		case <-ctx.Done():

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/urfave/cli/v2"
 
@@ -29,6 +30,11 @@ func readSettings(c *cli.Context) (config.Config, error) {
 	if c.IsSet("pin-dir") {
 		s.PinDir = c.String("pin-dir")
 	}
+	for name, value := range map[string]*string{"state": &s.StateDir, "log-level": &s.LogLevel, "log-format": &s.LogFormat} {
+		if c.IsSet(name) {
+			*value = c.String(name)
+		}
+	}
 	if c.IsSet("interface") {
 		s.Interfaces = c.StringSlice("interface")
 	}
@@ -42,6 +48,9 @@ func readSettings(c *cli.Context) (config.Config, error) {
 		if err := setConnections(s, c.String("max-connections")); err != nil {
 			return cfg, usage("", "--max-connections: %v", err)
 		}
+	}
+	if _, _, err := logger(io.Discard, s.LogLevel, s.LogFormat); err != nil {
+		return cfg, err
 	}
 	if len(s.Interfaces) == 0 {
 		return cfg, usage("give --interface eth0, or interfaces under director in the configuration file", "no interface to attach to")

@@ -25,7 +25,11 @@ type daemon struct {
 	ns     *directortest.Namespace
 	socket string
 	pins   string
+	state  string
 	args   []string // of every start
+
+	credential *syscall.Credential // nil: root
+	ambient    []uintptr           // capabilities of a user
 
 	process *directortest.Cmd
 	ended   chan struct{} // closed when the process has ended
@@ -44,7 +48,8 @@ func newDaemon(t *testing.T, ns *directortest.Namespace, interfaces []string, fl
 	d := &daemon{
 		ns: ns, socket: filepath.Join(folder, "s"), pins: filepath.Join(directortest.Bpffs(t), "pins"),
 	}
-	d.args = []string{"--socket", d.socket, "--pin-dir", d.pins, "--max-connections", "16Ki"}
+	d.state = filepath.Join(folder, "state")
+	d.args = []string{"--socket", d.socket, "--pin-dir", d.pins, "--state", d.state, "--max-connections", "16Ki"}
 	for _, name := range interfaces {
 		d.args = append(d.args, "--interface", name)
 	}
@@ -72,7 +77,7 @@ func startDaemon(t *testing.T, lab *directortest.Lab, flags ...string) *daemon {
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
 	d.log, d.ended = newLogText(), make(chan struct{})
-	d.process = d.ns.Command(context.Background(), filepath.Join(binaries, "shuntd"), d.args...)
+	d.process = d.as(d.ns.Command(context.Background(), filepath.Join(binaries, "shuntd"), d.args...))
 	d.process.Stdout, d.process.Stderr = d.log, d.log
 	if err := d.process.Start(); err != nil {
 		t.Fatal(err)
@@ -82,6 +87,14 @@ func (d *daemon) start(t *testing.T) {
 		close(ended)
 	}(d.process, d.ended)
 	d.waitLog(t, "msg=ready")
+}
+
+// as gives a command the daemon's user.
+func (d *daemon) as(cmd *directortest.Cmd) *directortest.Cmd {
+	if d.credential != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: d.credential, AmbientCaps: d.ambient}
+	}
+	return cmd
 }
 
 // waitLog waits for a text in the log.
@@ -199,7 +212,7 @@ func (d *daemon) counters(t *testing.T, service string) (api.Counters, map[strin
 func (d *daemon) events(t *testing.T) map[string]uint64 {
 	t.Helper()
 	counts := map[string]uint64{}
-	for _, e := range read[[]api.Event](t, d, "drops", "--all") {
+	for _, e := range read[[]api.PacketEvent](t, d, "drops", "--all") {
 		counts[e.Name] = e.Count
 	}
 	return counts
@@ -209,7 +222,7 @@ func (d *daemon) events(t *testing.T) map[string]uint64 {
 // anything happened that cannot.
 func (d *daemon) noFaults(t *testing.T, expected ...string) {
 	t.Helper()
-	for _, e := range read[[]api.Event](t, d, "drops") {
+	for _, e := range read[[]api.PacketEvent](t, d, "drops") {
 		if e.Kind == "fault" || e.Kind == "drop" && !slices.Contains(expected, e.Name) {
 			t.Errorf("%d packets counted as %s (%s): %s", e.Count, e.Name, e.Kind, e.Help)
 		}

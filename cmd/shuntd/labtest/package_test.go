@@ -49,18 +49,18 @@ func TestPackages(t *testing.T) {
 	there := t.TempDir()
 	output(t, ".", "dpkg-deb", "--extract", deb, there)
 	for path, mode := range map[string]os.FileMode{
-		"usr/sbin/shuntd":                              0o755,
-		"usr/bin/shunt":                                0o755,
-		"usr/lib/systemd/system/shuntd.service":        0o644,
-		"usr/lib/tmpfiles.d/shunt.conf":                0o644,
-		"usr/lib/sysusers.d/shunt.conf":                0o644,
-		"etc/shunt/shunt.yaml":                         0o640,
-		"usr/share/doc/shunt/reference.yaml":           0o644,
-		"usr/share/shunt/shunt.schema.json":            0o644,
-		"usr/share/shunt/grafana.json":                 0o644,
-		"usr/share/man/man1/shunt.1.gz":                0o644,
-		"usr/share/bash-completion/completions/shunt":  0o644,
-		"usr/share/zsh/vendor-completions/_shunt":      0o644,
+		"usr/sbin/shuntd":                                0o755,
+		"usr/bin/shunt":                                  0o755,
+		"usr/lib/systemd/system/shuntd.service":          0o644,
+		"usr/lib/tmpfiles.d/shunt.conf":                  0o644,
+		"usr/lib/sysusers.d/shunt.conf":                  0o644,
+		"etc/shunt/shunt.yaml":                           0o640,
+		"usr/share/doc/shunt/reference.yaml":             0o644,
+		"usr/share/shunt/shunt.schema.json":              0o644,
+		"usr/share/shunt/grafana.json":                   0o644,
+		"usr/share/man/man1/shunt.1.gz":                  0o644,
+		"usr/share/bash-completion/completions/shunt":    0o644,
+		"usr/share/zsh/vendor-completions/_shunt":        0o644,
 		"usr/share/fish/vendor_completions.d/shunt.fish": 0o644,
 	} {
 		info, err := os.Stat(filepath.Join(there, path))

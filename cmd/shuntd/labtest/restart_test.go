@@ -225,7 +225,7 @@ func TestDetachRefusesWhileADaemonRuns(t *testing.T) {
 // offline runs a command of shuntd to its end.
 func (d *daemon) offline(t *testing.T, args ...string) result {
 	t.Helper()
-	return execute(t, d.ns.Command(t.Context(), filepath.Join(binaries, "shuntd"), args...))
+	return execute(t, d.as(d.ns.Command(t.Context(), filepath.Join(binaries, "shuntd"), args...)))
 }
 
 // An expired connection is dead to the fast path while no daemon sweeps, and

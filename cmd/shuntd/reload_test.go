@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/config"
+	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// parse is what a reload reads.
+func parse(t *testing.T, text string, from config.Settings) config.Config {
+	t.Helper()
+	cfg, err := config.Parse("test", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Director.Socket, cfg.Director.StateDir = from.Socket, from.StateDir
+	return cfg
+}
+
+// reloadable starts a daemon whose file can be changed.
+func reloadable(t *testing.T) (d *running, load *func() (config.Config, error), level *slog.LevelVar) {
+	t.Helper()
+	cfg, plane := testConfig(t), newPlane()
+	load, level = new(func() (config.Config, error)), new(slog.LevelVar)
+	*load = func() (config.Config, error) { return cfg, nil }
+	s := around(nil, nil)
+	s.level, s.load = level, func() (config.Config, error) { return (*load)() }
+	return startWith(t, cfg, plane, s), load, level
+}
+
+func TestReload(t *testing.T) {
+	d, load, level := reloadable(t)
+	from := testConfig(t).Director
+	*load = func() (config.Config, error) {
+		return parse(t, `
+director: {interfaces: [eth0, eth1], log: {level: debug}, removal-limit: 0%}
+services:
+  - {listen: tcp://192.0.2.10:80, method: nat, servers: [{address: 10.0.0.11, weight: 7}, {address: 10.0.0.12}]}
+`, from), nil
+	}
+	outcome, err := d.client.Reload(t.Context(), api.Terms{Why: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !outcome.Changed || outcome.Revision.Number != 2 || len(outcome.Steps) != 2 || outcome.Revision.Why != "test" {
+		t.Errorf("outcome %+v", outcome)
+	}
+	if level.Level() != slog.LevelDebug {
+		t.Errorf("log level %v", level.Level())
+	}
+	if !strings.Contains(d.log.String(), "director.interfaces") {
+		t.Errorf("the log does not say that other interfaces want a restart:\n%s", d.log)
+	}
+	// The new limit holds: nothing may be removed without force.
+	*load = func() (config.Config, error) {
+		return parse(t, "director: {interfaces: [eth0]}\nservices: []\n", from), nil
+	}
+	problem := (*api.Problem)(nil)
+	if _, err := d.client.Reload(t.Context(), api.Terms{}); !errors.As(err, &problem) || problem.Status != 409 {
+		t.Errorf("a reload that removes everything: %v", err)
+	}
+	if _, err := d.client.Reload(t.Context(), api.Terms{Force: true}); err != nil {
+		t.Errorf("the same by force: %v", err)
+	}
+	// What cannot be read changes nothing and is told.
+	*load = func() (config.Config, error) { return config.Config{}, errors.New("shunt.yaml:3:1: unknown key") }
+	if _, err := d.client.Reload(t.Context(), api.Terms{}); !errors.As(err, &problem) || problem.Status != 422 || !strings.Contains(problem.Detail, "shunt.yaml:3:1") {
+		t.Errorf("a file that cannot be read: %v", err)
+	}
+	if !strings.Contains(d.log.String(), "event="+string(event.ReloadFailed)) {
+		t.Errorf("the log has no event of it:\n%s", d.log)
+	}
+	if status, err := d.client.Status(t.Context()); err != nil || status.Revision != 3 {
+		t.Errorf("status %+v, error %v", status, err)
+	}
+}
+
+func TestHangup(t *testing.T) {
+	d, load, _ := reloadable(t)
+	from := testConfig(t).Director
+	*load = func() (config.Config, error) {
+		return parse(t, "director: {interfaces: [eth0]}\nservices:\n- {listen: tcp://192.0.2.10:80, method: dr, servers: [{address: 10.0.0.11}]}\n", from), nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := d.client.Status(ctx); err != nil { // it listens to signals before it answers
+		t.Fatal(err)
+	}
+	next := d.client.FollowState(ctx, 1)
+	done := make(chan uint64, 1) // one value, sent once
+	go func() {
+		for message, err := range next {
+			if err != nil {
+				break
+			}
+			if message.Change != nil {
+				done <- message.Change.Revision.Number
+				return
+			}
+		}
+		done <- 0
+	}()
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-done; got != 2 {
+		t.Errorf("after SIGHUP revision %d, want 2", got)
+	}
+	found, err := d.plane.Found(t.Context())
+	if err != nil || len(found.Services) != 1 || found.Services[0].Servers[0].Method != realserver.DR {
+		t.Errorf("the kernel holds %+v, error %v", found, err)
+	}
+}
