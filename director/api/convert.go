@@ -34,9 +34,7 @@ func (c ServiceConfig) service() (director.Service, error) {
 	for i, server := range c.Servers {
 		parsed, err := server.server(key)
 		if err != nil {
-			p := *problemOf(err)
-			p.Detail = fmt.Sprintf("servers[%d]: %s", i, p.Detail)
-			return director.Service{}, &p
+			return director.Service{}, located(err, "servers", i)
 		}
 		s.Servers = append(s.Servers, parsed)
 	}
@@ -57,13 +55,18 @@ func (c Configuration) state() (director.State, error) {
 	for i, config := range c.Services {
 		service, err := config.service()
 		if err != nil {
-			p := *problemOf(err)
-			p.Detail = fmt.Sprintf("services[%d]: %s", i, p.Detail)
-			return s, &p
+			return s, located(err, "services", i)
 		}
 		s.Services = append(s.Services, service)
 	}
 	return s, nil
+}
+
+// located says where in a list the problem is.
+func located(err error, list string, i int) *Problem {
+	p := *problemOf(err)
+	p.Detail = fmt.Sprintf("%s[%d]: %s", list, i, p.Detail)
+	return &p
 }
 
 // server turns the model into the director's value. A missing port is the

@@ -15,14 +15,14 @@ import (
 // Limits on the shape of a body: what is small as text can be large as values.
 const (
 	maxDepth  = 16
-	maxValues = 1 << 20
+	maxValues = 1 << 19 // of a hundred thousand servers
+	maxText   = 4096    // of a name or an address, in bytes
 )
 
 // inspect looks at the body's shape before it becomes a value: everything that
 // encoding/json would pass over or not locate. v is what it will be decoded to.
 func inspect(text []byte, v any) error {
-	in := inspector{decoder: json.NewDecoder(bytes.NewReader(text))}
-	in.decoder.UseNumber()
+	in := newInspector(text)
 	if err := in.value(reflect.TypeOf(v).Elem(), 0); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return newProblem(http.StatusBadRequest, "bad-request", "request body: ends inside the object", "")
@@ -45,8 +45,8 @@ func inspect(text []byte, v any) error {
 
 // pathAt returns the path of the value that ends at, or holds, the offset.
 func pathAt(text []byte, offset int64) string {
-	in := inspector{decoder: json.NewDecoder(bytes.NewReader(text)), stop: offset}
-	in.decoder.UseNumber()
+	in := newInspector(text)
+	in.stop = offset
 	_ = in.value(nil, 0) // errStop, or the error that is being located
 	return in.where()
 }
@@ -56,9 +56,16 @@ var errStop = errors.New("stop")
 // inspector walks over a JSON value.
 type inspector struct {
 	decoder *json.Decoder
-	path    []string // such as "services", "[3]", "name"
+	models  map[reflect.Type]map[string]reflect.Type // fieldTypes of those seen
+	path    []string                                 // such as "services", "[3]", "name"
 	values  int
 	stop    int64 // where to stop; 0: nowhere
+}
+
+func newInspector(text []byte) *inspector {
+	in := &inspector{decoder: json.NewDecoder(bytes.NewReader(text)), models: make(map[reflect.Type]map[string]reflect.Type)}
+	in.decoder.UseNumber()
+	return in
 }
 
 // where writes the path: services[3].name.
@@ -89,10 +96,15 @@ func (in *inspector) value(t reflect.Type, depth int) error {
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	switch token {
-	case json.Delim('{'):
-		return in.object(t, depth)
-	case json.Delim('['):
+	switch token := token.(type) {
+	case string:
+		if len(token) > maxText {
+			return invalid(fmt.Sprintf("request body: %s: longer than %d bytes", in.where(), maxText), "")
+		}
+	case json.Delim:
+		if token == '{' {
+			return in.object(t, depth)
+		}
 		return in.array(t, depth)
 	}
 	return nil
@@ -115,8 +127,12 @@ func (in *inspector) array(t reflect.Type, depth int) error {
 }
 
 func (in *inspector) object(t reflect.Type, depth int) error {
-	fields := fieldTypes(t)
-	seen := make(map[string]bool, len(fields))
+	fields, found := in.models[t]
+	if !found {
+		fields = fieldTypes(t)
+		in.models[t] = fields
+	}
+	seen := make(map[string]bool)
 	for in.decoder.More() {
 		token, err := in.token()
 		if err != nil {
@@ -131,7 +147,7 @@ func (in *inspector) object(t reflect.Type, depth int) error {
 		folded := fold(key)
 		field, known := fields[folded]
 		if fields != nil && !known {
-			return invalid(fmt.Sprintf("request body: unknown field %q%s", key, in.inside()), "")
+			return invalid(fmt.Sprintf("request body: unknown field %q%s", harmless(key), in.inside()), "")
 		}
 		if seen[folded] {
 			return invalid(fmt.Sprintf("request body: %s is given twice", in.where()), "")

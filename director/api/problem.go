@@ -1,9 +1,12 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/shunt-lb/shunt/director"
 )
@@ -18,8 +21,32 @@ const notFoundHint = "`shunt service list` and `shunt server list` show what the
 func newProblem(status int, kind, detail, hint string) *Problem {
 	return &Problem{
 		Type: problemType + kind, Title: http.StatusText(status), Status: status,
-		Detail: detail, Hint: hint,
+		Detail: shorten(detail), Hint: hint,
 	}
+}
+
+// How much a problem says at most: what is wrong with a large body can be large.
+const (
+	maxLines = 100
+	maxLine  = 2000
+)
+
+// shorten cuts lines that are too long, and too many lines.
+func shorten(detail string) string {
+	if len(detail) <= maxLine {
+		return detail
+	}
+	lines := strings.SplitN(detail, "\n", maxLines+1)
+	if len(lines) > maxLines {
+		lines[maxLines] = fmt.Sprintf("… and %d more", 1+strings.Count(lines[maxLines], "\n"))
+	}
+	for i, line := range lines {
+		if len(line) > maxLine {
+			// The middle goes: what is quoted is long, not what is said of it.
+			lines[i] = strings.ToValidUTF8(line[:maxLine/2]+" … "+line[len(line)-maxLine/2:], "")
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // invalid is a request that can be read but not carried out as it stands.
@@ -41,6 +68,8 @@ func problemOf(err error) *Problem {
 		return newProblem(http.StatusConflict, "guard", detail, "if that is meant, say so: --force (?force=true)")
 	case isA[*director.ConflictError](err):
 		return newProblem(http.StatusPreconditionFailed, "conflict", detail, "see what changed with `shunt history` and `shunt diff`, and try again")
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return newProblem(http.StatusServiceUnavailable, "unfinished", detail, "it took too long, or shuntd is ending: try again")
 	case errors.Is(err, director.ErrInvalid):
 		return invalid(detail, "")
 	case errors.Is(err, director.ErrExists):
