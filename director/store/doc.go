@@ -4,7 +4,8 @@
 // A revision is one immutable record: who, when, why, and either the whole state
 // or what differs from the revision before. Every record carries its own SHA-256
 // and that of the record before, so that none can be lost, changed or exchanged
-// unseen. The package knows nothing of what a state means.
+// unseen, and each file says which is the newest. The package knows nothing of
+// what a state means.
 //
 // Append writes and syncs state.db, then state.copy.db, and returns. So whenever
 // the process or the host ends, each file is what bbolt had committed, and only

@@ -170,8 +170,8 @@ func (m *image) node(data []byte, depth int, low, high []byte, visit visitor) er
 	for i := range count {
 		key, value, ok := element(data, flags, i)
 		switch {
-		case !ok:
-			return damaged("page %d: entry %d lies outside of it", id, i)
+		case !ok, len(key) == 0:
+			return damaged("page %d: entry %d lies outside of it, or has no key", id, i)
 		case i > 0 && bytes.Compare(before, key) >= 0, bytes.Compare(key, low) < 0, high != nil && bytes.Compare(key, high) >= 0:
 			return damaged("page %d: entry %d is out of order", id, i)
 		}

@@ -22,10 +22,14 @@ type position struct {
 	sum    sum
 }
 
+// encode returns the value of newestBucket.
+func (p position) encode() []byte { return append(numberKey(p.number), p.sum[:]...) }
+
 // history is what a file holds, without the states.
 type history struct {
-	first    uint64 // 0: no revision
-	sums     []sum  // of revision first and those after it
+	first    uint64   // 0: no revision
+	sums     []sum    // of revision first and those after it
+	newest   position // what the file says that its end is
 	intended []director.ServiceKey
 }
 
@@ -85,10 +89,15 @@ func readHistory(ctx context.Context, file io.ReaderAt, size int64) (history, er
 			return h.addRevision(key, value)
 		case intendedBucket:
 			return h.addIntended(key, value)
+		case newestBucket:
+			return h.setNewest(key, value)
 		default:
 			return damaged("an unknown bucket %q", bucket)
 		}
 	})
+	if err == nil && h.newest != h.end() {
+		err = damaged("revision %d is the newest found, %d was the newest written", h.last(), h.newest.number)
+	}
 	return h, err
 }
 
@@ -114,6 +123,14 @@ func (h *history) addRevision(key, value []byte) error {
 		return damaged("revision %d does not follow the one before", number)
 	}
 	h.sums = append(h.sums, r.sum)
+	return nil
+}
+
+func (h *history) setNewest(key, value []byte) error {
+	if string(key) != newestBucket || len(value) != 8+len(sum{}) {
+		return damaged("%q of %d bytes does not say what is the newest revision", key, len(value))
+	}
+	h.newest = position{number: keyNumber(value[:8]), sum: sum(value[8:])}
 	return nil
 }
 

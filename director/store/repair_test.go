@@ -265,6 +265,7 @@ func TestWrongRecordsAreDamage(t *testing.T) {
 	}{
 		{"revision 2 is the first, and only a difference", func(_ history, tx *bbolt.Tx) error { return bucket(tx).Delete(numberKey(1)) }},
 		{"revisions 2 to 2 are missing", func(_ history, tx *bbolt.Tx) error { return bucket(tx).Delete(numberKey(2)) }},
+		{"revision 2 is the newest found, 3 was", func(_ history, tx *bbolt.Tx) error { return bucket(tx).Delete(numberKey(3)) }},
 		{"revision 4 does not follow", func(_ history, tx *bbolt.Tx) error { return putRecord(4, record(4, difference, sum{1}))(tx) }},
 		{"there is a revision 0", func(_ history, tx *bbolt.Tx) error { return putRecord(0, record(0, wholeState, sum{}))(tx) }},
 		{"revision 4: 3 bytes are no record", func(_ history, tx *bbolt.Tx) error { return putRecord(4, []byte("abc"))(tx) }},

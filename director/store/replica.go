@@ -10,12 +10,16 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // The buckets of a file.
 const (
 	revisionsBucket = "revisions" // number, 8 bytes big endian: a record
 	intendedBucket  = "intended"  // a service's URL: its checksum
+	// newestBucket has one key, its own name: number and sum of the newest
+	// revision. It tells a tail that was lost from one that was never written.
+	newestBucket = "newest"
 )
 
 // lockTimeout is how long bbolt waits for its own lock. Nobody of ours holds it:
@@ -72,21 +76,27 @@ func (r *replica) update(fn func(*bbolt.Tx) error) error {
 
 // guard turns faults into errors. bbolt reads through a memory map: where the
 // file was cut or cannot be read, the kernel sends SIGBUS; and it panics where
-// pages make no sense. What it holds then is left to itself, locks included: only
-// the file is closed.
+// pages make no sense. What it holds then is left to itself, its mutexes locked.
 func (r *replica) guard(fn func() error) (err error) {
 	before := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(before)
 	defer func() {
 		if cause := recover(); cause != nil {
-			if r.file != nil {
-				r.file.Close()
-			}
-			r.db, r.sound = nil, false
+			r.abandon()
 			err = fmt.Errorf("%s: %w", r.path, damaged("%v", cause))
 		}
 	}()
 	return fn()
+}
+
+// abandon gives up what bbolt may not be able to close any more. Its memory map
+// stays, and would keep the lock on the file.
+func (r *replica) abandon() {
+	if r.file != nil {
+		unix.Flock(int(r.file.Fd()), unix.LOCK_UN)
+		r.file.Close()
+	}
+	r.db, r.file, r.sound = nil, nil, false
 }
 
 // create makes an empty file. It is nothing under its name until it is whole.
@@ -106,12 +116,12 @@ func create(path string) error {
 		return err
 	}
 	err = r.update(func(tx *bbolt.Tx) error {
-		for _, name := range []string{revisionsBucket, intendedBucket} {
+		for _, name := range []string{revisionsBucket, intendedBucket, newestBucket} {
 			if _, err := tx.CreateBucket([]byte(name)); err != nil {
 				return err
 			}
 		}
-		return nil
+		return putNewest(tx, position{})
 	})
 	if err := errors.Join(err, r.close()); err != nil {
 		return err

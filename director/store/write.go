@@ -91,7 +91,7 @@ func (s *Store) append(revision director.Revision) error {
 		if err := revisions.Put(numberKey(revision.Number), data); err != nil {
 			return err
 		}
-		return putIntended(tx, nil)
+		return errors.Join(putNewest(tx, position{revision.Number, r.sum}), putIntended(tx, nil))
 	})
 	if err != nil {
 		return err
@@ -102,6 +102,10 @@ func (s *Store) append(revision director.Revision) error {
 		s.whole, s.size = revision.Number, len(data)
 	}
 	return nil
+}
+
+func putNewest(tx *bbolt.Tx, p position) error {
+	return tx.Bucket([]byte(newestBucket)).Put([]byte(newestBucket), p.encode())
 }
 
 // putIntended makes the keys the intended ones.
@@ -235,7 +239,7 @@ func (s *Store) withdraw(tx *bbolt.Tx) error {
 	if err := revisions.Delete(extra); err != nil {
 		return err
 	}
-	return putIntended(tx, s.intended)
+	return errors.Join(putNewest(tx, position{s.head.Number, s.headSum}), putIntended(tx, s.intended))
 }
 
 // current reports whether the file that is open is the one under the name.

@@ -72,7 +72,7 @@ func TestFailedWithdrawal(t *testing.T) {
 		if calls++; calls == copies {
 			return errors.Join(errors.New("no more"), os.Rename(dir, dir+"-away"))
 		}
-		return tx.Bucket([]byte(revisionsBucket)).Put(numberKey(6), []byte("anything"))
+		return putRecord(6, []byte("anything"))(tx)
 	})
 	s.mu.Unlock()
 	wantError(t, err, fileNames[1], "no more", "withdraw it, else it may be there after a restart", wayOut)
