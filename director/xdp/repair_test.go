@@ -24,6 +24,7 @@ var plain = cmp.Options{
 // repairRig is a rig whose services use all there is to spoil.
 type repairRig struct {
 	*rig
+	store    *directortest.Store
 	director *director.Director
 	want     director.State
 	clients  int
@@ -39,7 +40,7 @@ const (
 
 func newRepairRig(t *testing.T) *repairRig {
 	t.Helper()
-	r := &repairRig{rig: newRig(t, Options{})}
+	r := &repairRig{rig: newRig(t, Options{}), store: new(directortest.Store)}
 	service := func(listen string, name director.Scheduler, servers ...realserver.Server) director.Service {
 		return director.Service{
 			Key: director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort(listen)}, Name: string(name),
@@ -57,7 +58,7 @@ func newRepairRig(t *testing.T) *repairRig {
 	mh := service("[2001:db8::1]:80", director.Maglev,
 		realserver.Server{Address: netip.MustParseAddrPort("[fd00::1]:80"), Method: realserver.Local, Weight: 1},
 		realserver.Server{Address: netip.MustParseAddrPort("[fd00::2]:80"), Method: realserver.Local, Weight: 2})
-	r.director = director.New(r.Dataplane, new(directortest.Store), director.Options{})
+	r.director = director.New(r.Dataplane, r.store, director.Options{})
 	if err := r.director.Start(t.Context(), director.State{Services: []director.Service{web, hash, turn, mh}}, director.Request{}); err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/scheduler"
@@ -39,11 +37,11 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool, steps
 	next.List = words.first
 	next.Table = words.first + uint32(len(content))
 	sum := addWords(addWords(0, content), table)
-	if err := d.putWords(words.first, append(content, table...)); err != nil {
+	if err := bpf.WriteRange(d.plane.Words, words.first, append(content, table...)); err != nil {
 		d.words.release(words)
 		return err
 	}
-	if err := d.putWords(0, positions); err != nil {
+	if err := bpf.WriteRange(d.plane.Words, 0, positions); err != nil {
 		d.words.release(words)
 		return err
 	}
@@ -145,18 +143,4 @@ func mapPositions(old, list []*server) []uint32 {
 		positions[i] = last
 	}
 	return positions
-}
-
-func (d *Dataplane) putWords(first uint32, words []uint32) error {
-	if len(words) == 0 {
-		return nil
-	}
-	keys := make([]uint32, len(words))
-	for i := range keys {
-		keys[i] = first + uint32(i)
-	}
-	if _, err := d.plane.Words.BatchUpdate(keys, words, &ebpf.BatchOptions{}); err != nil {
-		return fmt.Errorf("write schedule words: %w", err)
-	}
-	return nil
 }

@@ -76,6 +76,30 @@ func wrapRead(m *ebpf.Map, err error) error {
 	return nil
 }
 
+// WriteRange writes elements of a shared array map, from first on. It is for
+// elements that nobody reads meanwhile: they are not written at once.
+func WriteRange[T any](m *ebpf.Map, first uint32, elements []T) error {
+	if uint64(first)+uint64(len(elements)) > uint64(m.MaxEntries()) {
+		return fmt.Errorf("write %d elements of map %s from %d on: it has %d", len(elements), m, first, m.MaxEntries())
+	}
+	memory, err := m.Memory()
+	if err != nil {
+		return fmt.Errorf("share the memory of map %s: %w", m, err)
+	}
+	step, size := int(stride[T]()), int(unsafe.Sizeof(*new(T)))
+	if len(elements) == 0 {
+		return nil
+	}
+	spaced := make([]byte, step*len(elements))
+	for i := range elements {
+		copy(spaced[i*step:], unsafe.Slice((*byte)(unsafe.Pointer(&elements[i])), size))
+	}
+	if _, err := memory.WriteAt(spaced, int64(first)*int64(step)); err != nil {
+		return fmt.Errorf("write the memory of map %s: %w", m, err)
+	}
+	return nil
+}
+
 // ClearArray writes zeros over all elements of a shared array map.
 func ClearArray[T any](m *ebpf.Map) error {
 	memory, err := m.Memory()
