@@ -296,10 +296,3 @@ func TestBeforeTheStart(t *testing.T) {
 		}
 	}
 }
-
-// contextEnded returns a context that is over.
-func contextEnded(t *testing.T) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	return ctx, cancel
-}

@@ -33,7 +33,7 @@ func (e endpoints) EditTimeouts(w http.ResponseWriter, r *http.Request, p EditTi
 func (e endpoints) changeTimeouts(w http.ResponseWriter, r *http.Request, t terms, check func(TimeoutsEdit) error) {
 	e.change(w, r, t, func(ctx context.Context, by director.Request) (director.Outcome, string, error) {
 		var body TimeoutsEdit
-		if err := readBody(w, r, &body, maxEdit); err != nil {
+		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return director.Outcome{}, "", err
 		}
 		if err := check(body); err != nil {

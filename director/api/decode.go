@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 )
@@ -20,21 +21,23 @@ const (
 
 // readBody decodes the request's body into v: one JSON object of at most max
 // bytes, no unknown fields, no field twice, nothing after it.
-func readBody(w http.ResponseWriter, r *http.Request, v any, max int64) error {
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, v any, max int64) error {
 	if err := checkMedia(r); err != nil {
 		return err
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // fails in tests without a connection
+	setReadDeadline(w, time.Now().Add(h.limits.body)) // anew: it may have waited for its turn
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, max))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return newProblem(http.StatusRequestEntityTooLarge, "too-large",
 			fmt.Sprintf("request body: larger than %d bytes", max), "")
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return newProblem(http.StatusRequestTimeout, "timeout", "request body: took too long to come", "")
+	}
 	if err != nil {
 		return newProblem(http.StatusBadRequest, "bad-request", fmt.Sprintf("request body: %v", err), "")
 	}
-	_ = control.SetReadDeadline(time.Time{}) // or the request would end with it
+	setReadDeadline(w, time.Time{}) // or the change would end with it
 	return decode(text, v)
 }
 
@@ -45,13 +48,13 @@ func (e endpoints) readConfiguration(w http.ResponseWriter, r *http.Request) (Co
 	select {
 	case e.configurations <- struct{}{}:
 		defer func() { <-e.configurations }()
-	case <-time.After(bodyTimeout):
+	case <-time.After(e.limits.body):
 		return body, newProblem(http.StatusServiceUnavailable, "busy",
 			fmt.Sprintf("%d configurations are being read", maxConfigurations), "try again later")
 	case <-r.Context().Done():
 		return body, r.Context().Err()
 	}
-	err := readBody(w, r, &body, maxConfiguration)
+	err := e.readBody(w, r, &body, maxConfiguration)
 	if err == nil && body.Services == nil {
 		// A misread file must not become an empty configuration.
 		err = invalid("configuration: services is required", `to remove all, say so: "services": []`)

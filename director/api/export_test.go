@@ -26,6 +26,11 @@ func (h *Handler) SetHeartbeat(d time.Duration) { h.limits.heartbeat = d }
 // SetWriteLimit gives readers less time.
 func (h *Handler) SetWriteLimit(d time.Duration) { h.limits.write = d }
 
+// SetReadLimits gives senders less time.
+func (h *Handler) SetReadLimits(header, body time.Duration) {
+	h.limits.header, h.limits.body = header, body
+}
+
 // SetCheck makes the listener look at its files more often.
 func (l *TLSListener) SetCheck(d time.Duration) { l.check.Store(int64(d)) }
 

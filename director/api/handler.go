@@ -72,15 +72,17 @@ type Handler struct {
 
 // limits are the times that tests shorten.
 type limits struct {
-	heartbeat time.Duration // at most between two signs of life of a stream
+	header    time.Duration // for a request's header to come
+	body      time.Duration // for a body to come
 	write     time.Duration // for a reader to take what it is sent
+	heartbeat time.Duration // at most between two signs of life of a stream
 }
 
 // NewHandler returns a handler for the director.
 func NewHandler(d *director.Director, opts Options) *Handler {
 	h := &Handler{
 		director: d, opts: opts.withDefaults(), mux: http.NewServeMux(), byRoute: make(map[string]operation),
-		limits:         limits{heartbeat: heartbeatEvery, write: writeTimeout},
+		limits:         limits{header: headerTimeout, body: bodyTimeout, write: writeTimeout, heartbeat: heartbeatEvery},
 		configurations: make(chan struct{}, maxConfigurations),
 		streams:        make(chan struct{}, maxStreams),
 	}
@@ -95,6 +97,10 @@ func NewHandler(d *director.Director, opts Options) *Handler {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setWriteDeadline(w, h.limits.write)
+	if r.ContentLength != 0 {
+		// Also for a body that nobody reads: the server drains it.
+		setReadDeadline(w, time.Now().Add(h.limits.body))
+	}
 	start := time.Now()
 	answer := &recorder{ResponseWriter: w}
 	who, err := h.serve(answer, r)

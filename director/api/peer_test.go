@@ -99,17 +99,20 @@ func TestSocketPeers(t *testing.T) {
 	}{
 		{"root", api.ListenOptions{}, syscall.Credential{}, map[string]string{"viewer": "ok", "operator": "ok", "admin": "ok", "who": "root (uid 0)"}},
 		{
-			"another_user", api.ListenOptions{},
+			"another_user",
+			api.ListenOptions{},
 			syscall.Credential{Uid: nobody, Gid: nobody},
 			map[string]string{"viewer": "permission", "operator": "permission", "admin": "permission", "who": ""},
 		},
 		{
-			"a_member_of_the_group", api.ListenOptions{Group: "users"},
+			"a_member_of_the_group",
+			api.ListenOptions{Group: "users"},
 			syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{users}},
 			map[string]string{"viewer": "ok", "operator": "ok", "admin": "forbidden", "who": "nobody (uid 65534)"},
 		},
 		{
-			"no_member_of_the_group", api.ListenOptions{Group: "100"},
+			"no_member_of_the_group",
+			api.ListenOptions{Group: "100"},
 			syscall.Credential{Uid: nobody, Gid: nobody},
 			map[string]string{"viewer": "permission", "operator": "permission", "admin": "permission", "who": ""},
 		},

@@ -43,7 +43,7 @@ func (h *Handler) Run(ctx context.Context, l net.Listener) error {
 	}
 	server := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
+		ReadHeaderTimeout: h.limits.header,
 		MaxHeaderBytes:    headerBytes,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(h.opts.Log.Handler(), slog.LevelDebug),
@@ -72,4 +72,10 @@ func (h *Handler) Run(ctx context.Context, l net.Listener) error {
 // without deadlines is a test's.
 func setWriteDeadline(w http.ResponseWriter, d time.Duration) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
+}
+
+// setReadDeadline sets when the rest of the request has to be there; zero: at
+// any time.
+func setReadDeadline(w http.ResponseWriter, at time.Time) {
+	_ = http.NewResponseController(w).SetReadDeadline(at)
 }

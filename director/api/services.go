@@ -89,7 +89,7 @@ func (e endpoints) GetService(w http.ResponseWriter, r *http.Request, ref Ref) {
 func (e endpoints) AddService(w http.ResponseWriter, r *http.Request, p AddServiceParams) {
 	e.change(w, r, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request) (director.Outcome, string, error) {
 		var body ServiceConfig
-		if err := readBody(w, r, &body, maxEdit); err != nil {
+		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return director.Outcome{}, "", err
 		}
 		service, err := body.service()
@@ -110,7 +110,7 @@ func servicePath(key director.ServiceKey) string {
 func (e endpoints) EditService(w http.ResponseWriter, r *http.Request, ref Ref, p EditServiceParams) {
 	e.changeService(w, r, ref, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {
 		var body ServiceEdit
-		if err := readBody(w, r, &body, maxEdit); err != nil {
+		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return director.Outcome{}, "", err
 		}
 		outcome, err := e.director.EditService(ctx, by, key, body.apply)
@@ -142,7 +142,7 @@ func (e endpoints) AdoptService(w http.ResponseWriter, r *http.Request, ref Ref,
 func (e endpoints) AddServer(w http.ResponseWriter, r *http.Request, ref Ref, p AddServerParams) {
 	e.changeService(w, r, ref, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {
 		var body ServerConfig
-		if err := readBody(w, r, &body, maxEdit); err != nil {
+		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return director.Outcome{}, "", err
 		}
 		server, err := body.server(key)
@@ -158,7 +158,7 @@ func (e endpoints) AddServer(w http.ResponseWriter, r *http.Request, ref Ref, p 
 func (e endpoints) EditServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, p EditServerParams) {
 	e.changeServer(w, r, ref, address, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey, addr netip.AddrPort) (director.Outcome, error) {
 		var body ServerEdit
-		if err := readBody(w, r, &body, maxEdit); err != nil {
+		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return director.Outcome{}, err
 		}
 		return e.director.EditServer(ctx, by, key, addr, func(server *realserver.Server) error { return body.apply(server) })
