@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"director/store":        {"director", "realserver", "conntrack"},
 	"director/watch":        {"director", "director/event"},
 	"director/metrics":      {"director", "director/event", "director/watch", "conntrack"},
-	"director/doctor":       {"director", "realserver"},
+	"director/doctor":       {"director", "realserver", "conntrack"},
 	"director/scheduler":    {"director", "realserver"},
 	"director/xdp":          {"director", "director/scheduler", "director/xdp/nexthop", "realserver", "conntrack", "bpf"},
 	"director/xdp/nexthop":  {},
@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
 		"director/event", "director/metrics", "director/store", "director/watch", "director/xdp",
 	},
-	"cmd/shuntd/labtest": {"bpf", "director", "director/api", "director/store"}, // tests only: of the binaries, from outside
+	"cmd/shuntd/labtest": {"bpf", "director", "director/api", "director/config"}, // tests only: of the binaries, from outside
 }
 
 // domain packages do no I/O. They may print into strings and to the slog.Logger
@@ -54,7 +54,7 @@ var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directorte
 // mayNotContain names what must not be linked into a program at all.
 var mayNotContain = map[string][]string{
 	"cmd/shunt": {
-		"github.com/cilium/ebpf", "github.com/vishvananda/netlink",
+		"github.com/cilium/ebpf", "github.com/vishvananda/netlink", "go.etcd.io/bbolt",
 		module + "/bpf", module + "/director/xdp", module + "/director/scheduler",
 	},
 }

@@ -73,8 +73,8 @@ func TestPackages(t *testing.T) {
 	if got := output(t, ".", filepath.Join(there, "usr/sbin/shuntd"), "version"); !strings.HasPrefix(got, "shuntd v1.2.3 ") {
 		t.Errorf("the packaged daemon says %q", got)
 	}
-	if got := output(t, ".", filepath.Join(there, "usr/bin/shunt"), "config", "check", filepath.Join(there, "usr/share/doc/shunt/reference.yaml")); strings.Contains(got, "error") {
-		t.Errorf("the packaged reference is refused: %s", got)
+	if got := output(t, ".", filepath.Join(there, "usr/bin/shunt"), "config", "check", filepath.Join(there, "etc/shunt/shunt.yaml")); strings.Contains(got, "error") {
+		t.Errorf("the packaged configuration is refused: %s", got)
 	}
 	// An RPM begins with its lead (magic ed ab ee db).
 	lead := make([]byte, 4)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/directortest"
 )
 
@@ -25,8 +26,9 @@ const readme = "../../../README.md"
 // notRun are the shell blocks of the README that TestReadme does not run, by
 // their first line, and why. All others say where they run: ```sh client.
 var notRun = map[string]string{
-	"make demo":            "make test runs the demo, and would run itself",
-	"make && make install": "installs into /usr/local; the test's binaries are built like them",
+	"make demo":                     "make test runs the demo, and would run itself",
+	"make && make install":          "installs into /usr/local; the test's binaries are built like them",
+	"systemctl enable --now shuntd": "no systemd runs here; TestPackages has it check the unit",
 }
 
 // block is a fenced block of a Markdown file.
@@ -86,6 +88,8 @@ func TestReadme(t *testing.T) {
 		command, _, _ := strings.Cut(first, " #")
 		reason, skipped := notRun[strings.TrimSpace(command)]
 		switch {
+		case b.kind == "yaml" && b.where == "fragment":
+			fragment(t, b)
 		case b.kind == "yaml":
 			if err := os.WriteFile(filepath.Join(director.folder, "shunt.yaml"), []byte(b.text), 0o600); err != nil {
 				t.Fatal(err)
@@ -113,9 +117,17 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// fragment checks a piece of configuration that is shown and not run.
+func fragment(t *testing.T, b block) {
+	t.Helper()
+	if _, err := config.Parse("README.md", []byte(b.text)); err != nil {
+		t.Errorf("README.md:%d: %v", b.line, err)
+	}
+}
+
 // shell is a shell in a namespace of the lab that runs block after block, as
-// whoever follows the README does. It has its own /run, /sys/fs/bpf and
-// processes: nothing of the host's is touched, and all ends with it.
+// whoever follows the README does. It has its own /run, /var/lib,
+// /sys/fs/bpf and processes: nothing of the host's is touched, and all ends with it.
 type shell struct {
 	folder string
 	input  io.Writer
@@ -145,7 +157,7 @@ func newShell(t *testing.T, ns *directortest.Namespace) *shell {
 		close(s.ended)
 	}()
 	t.Cleanup(func() { cancel(); <-s.ended })
-	s.run(t, block{text: "mount -t tmpfs tmpfs /run\nmount -t bpf bpf /sys/fs/bpf\n"})
+	s.run(t, block{text: "mount -t tmpfs tmpfs /run\nmount -t tmpfs tmpfs /var/lib\nmount -t bpf bpf /sys/fs/bpf\n"})
 	return s
 }
 
