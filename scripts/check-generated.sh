@@ -8,14 +8,16 @@ copy=$(mktemp -d "${TMPDIR:-/tmp}/shunt-generate.XXXXXX")
 trap 'rm -rf "$copy"' EXIT
 mkdir "$copy/scripts"
 cp -r bpf go.mod go.sum "$copy"
+mkdir "$copy/director"
+cp -r director/api "$copy/director"
 cp -r scripts/tools scripts/generate.sh "$copy/scripts"
 
-generated() { (cd "$1" && find bpf -name '*_bpfel.go' -o -name '*_bpfel.o' | sort); }
+generated() { (cd "$1" && find bpf director/api -name '*_bpfel.go' -o -name '*_bpfel.o' -o -name '*.gen.go' | sort); }
 if [ -z "$(generated .)" ]; then
 	echo "check-generated.sh: there are no generated files below bpf" >&2
 	exit 1
 fi
-(cd "$copy" && find bpf \( -name '*_bpfel.go' -o -name '*_bpfel.o' \) -delete)
+(cd "$copy" && find bpf director/api \( -name '*_bpfel.go' -o -name '*_bpfel.o' -o -name '*.gen.go' \) -delete)
 "$copy/scripts/generate.sh"
 
 status=0
