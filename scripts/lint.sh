@@ -13,9 +13,9 @@ mapfile -t shell < <(tracked 'scripts/*.sh' 'scripts/**/*.sh' .ci/run | sort -u)
 shellcheck "${shell[@]}" || status=1
 
 # A word that could mean a server or a data plane (design.md §2), and notes of
-# work left undone. Not this file, which names them.
+# work left undone. Not this file, which names them, nor procfs's function.
 mapfile -t ours < <(tracked '*.go' '*.c' '*.h' '*.sh' '*.md' Makefile | grep -vE '_bpfel\.go$|\.gen\.go$|^bpf/headers/|^scripts/lint\.sh$|(^|/)testdata/')
-if grep -niE 'backend' "${ours[@]}"; then
+if grep -niE 'backend' "${ours[@]}" | grep -v 'IPVSBackendStatus'; then
 	echo "lint.sh: say server or data plane" >&2
 	status=1
 fi
