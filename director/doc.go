@@ -12,8 +12,13 @@
 //   - connection: one client-server pairing in the connection table
 //   - drain: to take a server out of service while its connections finish
 //   - desired and found: what was asked for, and what the kernel holds
+//   - revision: one numbered, immutable desired state
+//   - drift: a difference between desired and found that Shunt did not make
+//   - foreign: in the kernel, and not Shunt's
+//   - event: an entry of the stream of what happened (package event)
+//   - packet event: a named count of packets, such as the drops for one reason
 //
 // The package does no I/O. It does not know maps, netlink or HTTP; adapters
-// (director/xdp, director/config, director/api) depend on it and never the
+// (director/xdp, director/config, director/store, director/api) depend on it and never the
 // other way round. Start reading at Dataplane, then Director.
 package director

@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"director/event":        {},
 	"director/store":        {"director", "realserver", "conntrack"},
 	"director/watch":        {"director", "director/event"},
-	"director/metrics":      {"director", "director/event", "director/watch", "conntrack"},
+	"director/metrics":      {"director", "director/event", "conntrack"},
 	"director/doctor":       {"director", "realserver", "conntrack"},
 	"director/scheduler":    {"director", "realserver"},
 	"director/xdp":          {"director", "director/scheduler", "director/xdp/nexthop", "realserver", "conntrack", "bpf"},

@@ -3,7 +3,6 @@ package watch
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
@@ -56,24 +55,19 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Watcher publishes what changes between two readings of a data plane. Latest is
-// safe for concurrent use; Run runs once.
+// Watcher publishes what changes between two readings of a data plane. Run runs
+// once.
 type Watcher struct {
 	read   Read
 	events *event.Stream
 	opts   Options
 
-	// Of Run's goroutine alone.
 	begun      bool // there was a first reading
 	failing    bool // the last reading failed
 	servers    map[serverID]*serverState
 	interfaces map[string]string // modes by name
 	levels     map[string]int    // of pressure, by table
 	bursts     map[string]*burst // of drops and faults, by packet event
-
-	mu     sync.Mutex
-	latest director.Stats
-	taken  time.Time
 }
 
 // New returns a Watcher that publishes to the stream what it learns by read.
@@ -107,16 +101,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// Latest returns the last reading that succeeded and when it was taken; a zero
-// time says that there was none. What it returns is shared and must not be
-// changed.
-func (w *Watcher) Latest() (director.Stats, time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.latest, w.taken
-}
-
-// take compares a reading with what was known, and keeps it.
+// take compares a reading with what was known, and keeps what matters of it.
 func (w *Watcher) take(stats director.Stats, err error) {
 	if err != nil {
 		if !w.failing {
@@ -127,9 +112,6 @@ func (w *Watcher) take(stats director.Stats, err error) {
 	}
 	w.failing = false
 	now := time.Now()
-	w.mu.Lock()
-	w.latest, w.taken = stats, now
-	w.mu.Unlock()
 	w.takeInterfaces(stats.Interfaces)
 	w.takeServers(stats.Services, now)
 	w.takeTables(stats.Table)

@@ -109,30 +109,6 @@ func TestReadings(t *testing.T) {
 	})
 }
 
-func TestLatest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		w := watch.New(func(context.Context) (director.Stats, error) {
-			if time.Since(begin) > time.Second {
-				return director.Stats{}, errors.New("gone")
-			}
-			return director.Stats{Table: []director.TableStats{{Family: "ipv4"}}}, nil
-		}, nil, watch.Options{})
-		if stats, taken := w.Latest(); len(stats.Table) > 0 || !taken.IsZero() {
-			t.Errorf("before Run: %v of %v, want nothing", stats, taken)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5500*time.Millisecond)
-		defer cancel()
-		if err := w.Run(ctx); err != nil {
-			t.Error(err)
-		}
-		stats, taken := w.Latest()
-		if len(stats.Table) != 1 || !taken.Equal(begin.Add(time.Second)) {
-			t.Errorf("Latest: %v, taken after %v: want the last that succeeded, of second 1", stats, taken.Sub(begin))
-		}
-	})
-}
-
 func TestInterfaces(t *testing.T) {
 	modes := []map[string]string{
 		{"eth0": "native", "eth1": "gone"},
