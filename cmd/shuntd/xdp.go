@@ -23,6 +23,7 @@ func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplan
 		MaxServices:        s.Limits.Services,
 		MaxServers:         s.Limits.Servers,
 		SchedulerWords:     s.Limits.SchedulerWords,
+		MaxAccessPrefixes:  s.Limits.AccessPrefixes,
 		Log:                log,
 	})
 	if err != nil {

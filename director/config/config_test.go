@@ -27,7 +27,7 @@ func defaults() config.Settings {
 	return config.Settings{
 		Dataplane: "xdp", Mode: "native", MaxConnections: 1 << 20, MaxConnections6: 1 << 18,
 		Midstream: "drop", ICMPRate: 1000,
-		Limits:       config.Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20},
+		Limits:       config.Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20, AccessPrefixes: 64 << 10},
 		RemovalLimit: 50, Reconcile: 2 * time.Second, StateDir: config.DefaultStateDir, History: 10000,
 		Socket: config.DefaultSocket, PinDir: config.DefaultPinDir, LogLevel: "info", LogFormat: "text",
 	}
@@ -168,7 +168,7 @@ director:
 	settings := defaults()
 	settings.Mode, settings.MaxConnections, settings.MaxConnections6 = "generic", 65536, 16384
 	settings.Midstream, settings.ICMPRate, settings.Socket = "reset", 0, "/tmp/s"
-	settings.Limits = config.Limits{Services: 16, Servers: 1024, SchedulerWords: 1 << 20}
+	settings.Limits = config.Limits{Services: 16, Servers: 1024, SchedulerWords: 1 << 20, AccessPrefixes: 64 << 10}
 	settings.RemovalLimit, settings.Reconcile, settings.StateDir, settings.History = 0, 100*time.Millisecond, "/srv/shunt", 1024
 	settings.SocketGroup, settings.LogLevel, settings.LogFormat = "1000", "debug", "json"
 	settings.API = config.APISettings{Listen: "[2001:db8::1]:9443", Certificate: "/c", Key: "/k", Tokens: "/u"}

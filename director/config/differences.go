@@ -44,6 +44,7 @@ var settings = []setting{
 	{key: "icmp-rate", text: func(s Settings) string { return fmt.Sprint(s.ICMPRate) }},
 	{key: "limits.services", text: func(s Settings) string { return fmt.Sprint(s.Limits.Services) }},
 	{key: "limits.servers", text: func(s Settings) string { return fmt.Sprint(s.Limits.Servers) }},
+	{key: "limits.access-prefixes", text: func(s Settings) string { return FormatSize(uint64(s.Limits.AccessPrefixes)) }},
 	{key: "limits.scheduler-words", text: func(s Settings) string { return FormatSize(uint64(s.Limits.SchedulerWords)) }},
 	{key: "removal-limit", text: func(s Settings) string { return fmt.Sprintf("%d%%", s.RemovalLimit) }, running: true},
 	{key: "reconcile", text: func(s Settings) string { return formatDuration(s.Reconcile) }},

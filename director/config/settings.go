@@ -45,6 +45,9 @@ type Limits struct {
 	Services       uint32 // default 4096
 	Servers        uint32 // of all services together; default 16384
 	SchedulerWords uint32 // 32-bit words for server lists and hash tables; default 4Mi
+	// AccessPrefixes is the room for the access lists of all services, and for
+	// the old copy of one that is being replaced; default 64Ki.
+	AccessPrefixes uint32
 }
 
 // APISettings are those of the API over TCP. The zero value is no such API;
@@ -72,6 +75,7 @@ const (
 	maxServers     = 1 << 20 // the recipe's server index has 20 bits
 	minWords       = 1 << 13 // two halves of the largest table
 	maxWords       = 1 << 28
+	maxPrefixes    = 1 << 24
 	minReconcile   = 100 * time.Millisecond
 	maxReconcile   = 5 * time.Second // drift is repaired within that time
 	minHistory     = 100
@@ -89,6 +93,7 @@ func (s Settings) withDefaults() Settings {
 	setDefault(&s.Limits.Services, 4096)
 	setDefault(&s.Limits.Servers, 16384)
 	setDefault(&s.Limits.SchedulerWords, 4<<20)
+	setDefault(&s.Limits.AccessPrefixes, 64<<10)
 	setDefault(&s.RemovalLimit, director.DefaultMaxRemoval)
 	setDefault(&s.Reconcile, director.DefaultReconcile)
 	setDefault(&s.StateDir, DefaultStateDir)
@@ -129,6 +134,7 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 				{"services", word(d, &s.Limits.Services, size32(1, maxServices))},
 				{"servers", word(d, &s.Limits.Servers, size32(1, maxServers))},
 				{"scheduler-words", word(d, &s.Limits.SchedulerWords, size32(minWords, maxWords))},
+				{"access-prefixes", word(d, &s.Limits.AccessPrefixes, size32(1, maxPrefixes))},
 			})
 		}},
 		{"removal-limit", word(d, &s.RemovalLimit, parsePercent)},

@@ -86,11 +86,12 @@ func (d *Dataplane) resolutionChanged(addr netip.Addr, r nexthop.Resolution) {
 // carryHop writes the server's hop to the maps and, if that made it reachable or
 // not, its service's schedule. Called with mu held.
 func (d *Dataplane) carryHop(s *server, before uint32) error {
+	// For operators, package watch tells it by an event.
 	log := d.opts.Log.With("server", s.address, "service", s.service.key)
 	if s.reason == "" {
-		log.Info("server is reachable")
+		log.Debug("server is reachable")
 	} else if before != 0 || !s.resolving {
-		log.Warn("server is not reachable: it gets no new connections", "reason", s.reason)
+		log.Debug("server is not reachable: it gets no new connections", "reason", s.reason)
 	}
 	if before == s.offered() || s.removed || s.service.removed {
 		return d.writeServer(s)

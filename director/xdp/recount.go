@@ -81,7 +81,11 @@ func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
 		if err := d.plane.Correct(i, byActive, byInactive); err != nil {
 			return fmt.Errorf("correct connection counts of %s: %w", s.address, err)
 		}
-		d.sweeps.corrected++
+		family := 0
+		if s.address.Addr().Is6() {
+			family = 1
+		}
+		d.sweeps.corrected[family]++
 		d.opts.Log.Warn("connection counts corrected", "server", s.address, "service", s.service.key, "active", byActive, "inactive", byInactive)
 	}
 	d.sweeps.doubts = doubts

@@ -21,7 +21,7 @@ type sweepState struct {
 	started   uint64 // sweeps begun
 	keys      [2]uint64
 	expired   [2]uint64
-	corrected uint64
+	corrected [2]uint64
 	orphans   uint64
 	doubts    map[uint32]doubt // servers whose counts differed in the last sweep
 	unused    map[uint32]bool  // learned hops without a use in the last sweep
@@ -263,11 +263,11 @@ func (s *sweepState) tables(plane *bpf.Plane) []director.TableStats {
 	return []director.TableStats{
 		{
 			Family: families[0].name, Limit: plane.Limits.Connections4, Keys: s.keys[0], Slots: groups4 * slots,
-			Bytes: groups4 * uint64(unsafe.Sizeof(bpf.KernelGroup4{})), Expired: s.expired[0], Corrected: s.corrected,
+			Bytes: groups4 * uint64(unsafe.Sizeof(bpf.KernelGroup4{})), Expired: s.expired[0], Corrected: s.corrected[0],
 		},
 		{
 			Family: families[1].name, Limit: plane.Limits.Connections6, Keys: s.keys[1], Slots: groups6 * slots,
-			Bytes: groups6 * uint64(unsafe.Sizeof(bpf.KernelGroup6{})), Expired: s.expired[1], Corrected: s.corrected,
+			Bytes: groups6 * uint64(unsafe.Sizeof(bpf.KernelGroup6{})), Expired: s.expired[1], Corrected: s.corrected[1],
 		},
 	}
 }
