@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// rows returns the view's rows of the snapshot, neither filtered nor sorted.
+func (v *topView) rows(s topSnapshot) []topRow {
+	switch v.kind {
+	case viewServices:
+		rows := make([]topRow, 0, len(s.services))
+		for _, service := range s.services {
+			rows = append(rows, topServiceRow(service, s))
+		}
+		return rows
+	case viewServers:
+		var rows []topRow
+		if service, ok := s.service(v.service); ok {
+			for _, server := range service.Servers {
+				rows = append(rows, topServerRow(service, server, s))
+			}
+		}
+		return rows
+	case viewConnections:
+		var rows []topRow
+		if s.list.isOf(v) {
+			for _, c := range s.list.connections {
+				rows = append(rows, topConnectionRow(c))
+			}
+		}
+		return rows
+	case viewDrops:
+		var rows []topRow
+		for _, e := range s.stats.PacketEvents {
+			if e.Count > 0 {
+				rows = append(rows, topEventRow(e, s))
+			}
+		}
+		return rows
+	default:
+		return helpRows(v.help)
+	}
+}
+
+// isOf reports whether the list is what the view shows. It may be of another
+// client: the filter sees to that, and the next list will be the right one.
+func (l *topList) isOf(v *topView) bool {
+	return l != nil && v.kind == viewConnections && l.query.Service == v.service && l.query.Server == v.server
+}
+
+// service finds a service by its URL.
+func (s topSnapshot) service(listen string) (api.Service, bool) {
+	for _, service := range s.services {
+		if service.Listen == listen {
+			return service, true
+		}
+	}
+	return api.Service{}, false
+}
+
+func topServiceRow(service api.Service, s topSnapshot) topRow {
+	name := service.Name
+	if name == "" {
+		name = service.Listen
+	}
+	if service.Foreign {
+		name += " foreign"
+	}
+	row := topRow{key: service.Listen, match: service.Listen + " " + service.Name + " " + service.Scheduler}
+	var active, inactive uint64
+	taking, down, drained := 0, 0, 0
+	for _, server := range service.Servers {
+		active += server.Active
+		inactive += server.Inactive
+		row.match += " " + server.Address
+		switch topServerState(server) {
+		case "up":
+			taking++
+		case "drain":
+			drained++
+		default:
+			down++
+		}
+	}
+	switch {
+	case service.Foreign:
+		row.mark = markFaint
+	case taking == 0:
+		row.mark = markBad
+	case down > 0:
+		row.mark = markWarn
+	}
+	row.detail = serviceDetail(service, down, drained)
+	row.cells = append([]topCell{
+		textCell(name), textCell(service.Listen), textCell(service.Scheduler),
+		{fmt.Sprintf("%d/%d", taking, len(service.Servers)), float64(taking)},
+	}, rateCells(active, inactive, s.of(topKey{service: service.Listen}))...)
+	return row
+}
+
+// serviceDetail is a service in a line.
+func serviceDetail(service api.Service, down, drained int) string {
+	parts := []string{
+		service.Name, service.Listen, strings.Join(append([]string{service.Scheduler}, service.Flags...), " "),
+		plural(len(service.Servers), "server"),
+	}
+	if down > 0 {
+		parts = append(parts, fmt.Sprintf("%d unreachable", down))
+	}
+	if drained > 0 {
+		parts = append(parts, fmt.Sprintf("%d drained", drained))
+	}
+	if service.Foreign {
+		parts = append(parts, "in the kernel, but not Shunt's")
+	}
+	return join(parts)
+}
+
+// topServerState is the state of a server in a word.
+func topServerState(server api.Server) string {
+	switch {
+	case !server.Reachable:
+		return "down"
+	case server.Weight == 0:
+		return "drain"
+	default:
+		return "up"
+	}
+}
+
+func topServerRow(service api.Service, server api.Server, s topSnapshot) topRow {
+	state := topServerState(server)
+	row := topRow{key: server.Address, match: join([]string{server.Address, server.Method, state, server.Reason})}
+	parts := []string{server.Address}
+	switch state {
+	case "down":
+		row.mark = markBad
+		parts = append(parts, "unreachable: "+server.Reason)
+	case "drain":
+		row.mark = markWarn
+		parts = append(parts, "takes no new connections: weight 0")
+	}
+	row.detail = join(parts)
+	row.cells = append([]topCell{
+		textCell(server.Address),
+		{fmt.Sprint(server.Weight), float64(server.Weight)},
+		textCell(server.Method), textCell(state),
+	}, rateCells(server.Active, server.Inactive, s.of(topKey{service.Listen, server.Address}))...)
+	return row
+}
+
+func rateCells(active, inactive uint64, r topRates) []topCell {
+	return []topCell{
+		numberCell(float64(active)), numberCell(float64(inactive)), numberCell(r.connections),
+		numberCell(r.packetsIn), numberCell(r.bitsIn), numberCell(r.packetsOut), numberCell(r.bitsOut),
+	}
+}
+
+func topConnectionRow(c api.Connection) topRow {
+	cells := connectionCells(c) // protocol, expires, state, client, virtual, server, method
+	row := topRow{
+		key:    c.Protocol + " " + c.Client + " " + c.Virtual,
+		match:  strings.Join(cells, " "),
+		detail: c.Protocol + " " + c.Client + " > " + c.Server + " by " + c.Virtual,
+		cells: []topCell{
+			textCell(c.Client), textCell(c.Server), textCell(cells[2]),
+			{cells[1], time.Duration(c.Expires).Seconds()},
+			textCell(c.Method), textCell(c.Virtual),
+		},
+	}
+	if client, err := netip.ParseAddrPort(c.Client); err == nil {
+		row.client = client.Addr()
+	}
+	if !c.Proven {
+		row.mark = markFaint
+	}
+	return row
+}
+
+func topEventRow(e api.PacketEvent, s topSnapshot) topRow {
+	rate := s.event(e.Name)
+	row := topRow{
+		key: e.Name, match: e.Name + " " + e.Kind + " " + e.Help, detail: fmt.Sprintf("%s %d: %s", e.Name, e.Count, e.Help),
+		cells: []topCell{
+			textCell(e.Name), textCell(e.Kind), numberCell(float64(e.Count)), numberCell(rate), textCell(e.Help),
+		},
+	}
+	switch {
+	case e.Kind == "fault":
+		row.mark = markBad
+	case e.Kind == "drop" && rate > 0:
+		row.mark = markWarn
+	}
+	return row
+}
+
+// join puts those parts together that are not empty.
+func join(parts []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return p == "" }), "  ")
+}
