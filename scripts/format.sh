@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 gofumpt() { go tool -modfile=scripts/tools/go.mod gofumpt "$@"; }
 # Committed and new files, without what is generated or not ours.
-sources() { git ls-files --cached --others --exclude-standard -- "$@" | grep -vE '_bpfel\.go$|^bpf/headers/' || true; }
+sources() { git ls-files --cached --others --exclude-standard -- "$@" | grep -vE '_bpfel\.go$|\.gen\.go$|^bpf/headers/' || true; }
 
 mapfile -t go_files < <(sources '*.go')
 mapfile -t c_files < <(sources '*.c' '*.h')

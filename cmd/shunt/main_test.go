@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ type daemon struct {
 	tls            *api.TLSOptions // nil: the socket alone
 	fake           *directortest.Fake
 	store          *directortest.Store
-	findings       []api.Finding
+	findings       atomic.Pointer[[]api.Finding] // nil: none
 	director       *director.Director
 	initial        director.State
 	stop           func()
@@ -114,7 +115,12 @@ func (d *daemon) start() error {
 	handler := api.NewHandler(d.director, api.Options{
 		Version: "1.2.3", Dataplane: "fake", Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),
 		Detach: func(context.Context) error { return nil }, Detached: cancel, Log: log, Events: stream,
-		Doctor: func(context.Context) ([]api.Finding, error) { return d.findings, nil },
+		Doctor: func(context.Context) ([]api.Finding, error) {
+			if found := d.findings.Load(); found != nil {
+				return *found, nil
+			}
+			return nil, nil
+		},
 		Reload: func(ctx context.Context, by director.Request) (director.Outcome, error) {
 			cfg, err := config.Load(d.config)
 			if err != nil {
@@ -157,7 +163,8 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	case "reconciles":
 		ts.Check(d.director.Reconcile(context.Background()))
 	case "has":
-		d.findings = findings(args[1:]...)
+		found := findings(args[1:]...)
+		d.findings.Store(&found)
 	default:
 		ts.Fatalf("unknown: %v", args)
 	}
