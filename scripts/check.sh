@@ -31,7 +31,7 @@ run() {
 	guest)
 		# The oldest supported kernel.
 		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh \
-			-exec "$PWD/scripts/guest/run.sh" ./scripts/guest ./bpf/...
+			-exec "$PWD/scripts/guest/run.sh" ./scripts/guest ./bpf/... ./director/xdp
 		;;
 	instructions)
 		# The fast path against the committed baseline, counted by the
