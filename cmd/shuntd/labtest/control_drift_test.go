@@ -48,6 +48,20 @@ func spoil[K, V any](t *testing.T, m *ebpf.Map, key K, edit func(*V)) {
 	}
 }
 
+// readPinnedHash reads a map that has keys.
+func readPinnedHash[K comparable, V any](t *testing.T, m *ebpf.Map) map[K]V {
+	t.Helper()
+	all := map[K]V{}
+	var k K
+	var v V
+	entries := m.Iterate()
+	for entries.Next(&k, &v) {
+		all[k] = v
+	}
+	ok(t, entries.Err())
+	return all
+}
+
 // indexed returns the service's key in the kernel and its place.
 func (d *daemon) indexed(t *testing.T, vip netip.AddrPort) (bpf.KernelServiceKey, uint32) {
 	t.Helper()
