@@ -15,6 +15,7 @@ import (
 
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
+	"github.com/shunt-lb/shunt/director/xdp"
 )
 
 // The exit codes.
@@ -86,7 +87,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer:      stdout,
 		ErrWriter:   stderr,
 		Flags: append(configFlags(),
-			&cli.StringFlag{Name: "socket", Value: api.DefaultSocket, EnvVars: []string{"SHUNT_SOCKET"}, Usage: "the control `SOCKET`"},
+			&cli.StringFlag{Name: "socket", Value: config.DefaultSocket, EnvVars: []string{"SHUNT_SOCKET"}, Usage: "the control `SOCKET`"},
 			&cli.StringFlag{Name: "state", Value: config.DefaultStateDir, Usage: "keep the revisions in `FOLDER`; one daemon each"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
@@ -154,7 +155,7 @@ func detach(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return detachXDP(c.Context, pinDir(c), log)
+	return xdp.Detach(pinDir(c), log)
 }
 
 // pinDir returns --pin-dir wherever on the command line it stands.

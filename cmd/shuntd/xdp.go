@@ -31,8 +31,3 @@ func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplan
 	}
 	return dp, nil
 }
-
-// detachXDP removes what a daemon that is gone left behind.
-func detachXDP(ctx context.Context, pinDir string, log *slog.Logger) error {
-	return xdp.Detach(ctx, pinDir, log)
-}

@@ -16,7 +16,6 @@ type region struct{ first, count uint32 }
 const quarantine = 100 * time.Millisecond
 
 // positionWords are the words at the start of the map for what shunt_switch reads
-// positionWords are the words at the start of the map for what shunt_switch reads
 // and nobody else: a place for each server of a service.
 const positionWords = director.MaxServers
 

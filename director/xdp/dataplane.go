@@ -58,6 +58,9 @@ type attachment struct {
 // happens in that one. The caller runs Run and Close.
 func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	opts = opts.withDefaults()
+	if opts.PinDir == "" {
+		return nil, errNoPinDir
+	}
 	interfaces, err := findInterfaces(opts.Interfaces)
 	if err != nil {
 		return nil, err
@@ -98,6 +101,9 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	}
 	return d, nil
 }
+
+// errNoPinDir: whose data plane is meant must be said.
+var errNoPinDir = fmt.Errorf("no directory for the pins is given: %w", director.ErrInvalid)
 
 // sameSize says whether a table of has connections is what want asks for: sizes
 // are rounded up to whole groups.

@@ -1,7 +1,6 @@
 package xdp
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -13,22 +12,24 @@ import (
 // Detach removes what a daemon that is not running left in the kernel: programs,
 // maps with all connections, virtual addresses. Errors wrap bpf.ErrInUse if one
 // is running.
-func Detach(_ context.Context, pinDir string, log *slog.Logger) error {
-	opts := Options{PinDir: pinDir, Log: log}.withDefaults()
-	if _, err := os.Stat(opts.PinDir); errors.Is(err, fs.ErrNotExist) {
-		opts.Log.Info("nothing to detach: no pins", "pins", opts.PinDir)
+func Detach(pinDir string, log *slog.Logger) error {
+	if pinDir == "" {
+		return errNoPinDir
+	}
+	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
+		log.Info("nothing to detach: no pins", "pins", pinDir)
 		return nil
 	}
-	plane, err := bpf.Open(opts.PinDir, bpf.Limits{})
+	plane, err := bpf.Open(pinDir, bpf.Limits{})
 	if errors.Is(err, bpf.ErrLayout) || errors.Is(err, bpf.ErrKernel) || errors.Is(err, bpf.ErrForeign) {
-		opts.Log.Warn("the pinned maps cannot be read: virtual addresses stay on lo", "err", err)
-		return bpf.Remove(opts.PinDir)
+		log.Warn("the pinned maps cannot be read: virtual addresses stay on lo", "err", err)
+		return bpf.Remove(pinDir)
 	}
 	if err != nil {
 		return err
 	}
 	if !plane.Adopted {
-		opts.Log.Info("nothing was attached", "pins", opts.PinDir)
+		log.Info("nothing was attached", "pins", pinDir)
 		return plane.Remove()
 	}
 	r, err := read(plane)

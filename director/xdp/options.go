@@ -2,7 +2,6 @@ package xdp
 
 import (
 	"log/slog"
-	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
 )
@@ -12,7 +11,7 @@ import (
 type Options struct {
 	Interfaces []string // names of the interfaces to attach to; at least one
 	Generic    bool     // attach in the stack instead of the driver: slow, for trials
-	PinDir     string   // on a BPF file system; default /sys/fs/bpf/shunt
+	PinDir     string   // required; on a BPF file system
 
 	MaxConnections     uint64 // IPv4 connections; default 1 Mi
 	MaxConnectionsIPv6 uint64 // IPv6 connections; default a quarter of MaxConnections
@@ -24,18 +23,10 @@ type Options struct {
 	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
 	ICMPRate       uint32 // ICMP errors and resets sent a second; 0: none
 
-	SweepInterval time.Duration // from one complete sweep to the next; default 2 s
-
 	Log *slog.Logger // default: nothing is logged
 }
 
 func (o Options) withDefaults() Options {
-	if o.PinDir == "" {
-		o.PinDir = "/sys/fs/bpf/shunt"
-	}
-	if o.SweepInterval == 0 {
-		o.SweepInterval = 2 * time.Second
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

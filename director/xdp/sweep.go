@@ -16,6 +16,9 @@ import (
 // wait for it on its CPU: some 100 microseconds.
 const sliceGroups = 64
 
+// sweepInterval is the time from the begin of one sweep to that of the next.
+const sweepInterval = 2 * time.Second
+
 // sweepState is what sweeps have found. Guarded by Dataplane.mu.
 type sweepState struct {
 	started   uint64 // sweeps begun
@@ -38,7 +41,7 @@ var families = [2]struct {
 func (d *Dataplane) Run(ctx context.Context) error {
 	lost := make(chan error, 1) // one message, from the one waiter
 	go func() { lost <- d.background.Wait() }()
-	ticker := time.NewTicker(d.opts.SweepInterval)
+	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
 		select {
