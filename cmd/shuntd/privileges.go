@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -58,7 +59,7 @@ func dropBounding(have *cap.Set) error {
 		return err
 	}
 	for value := cap.Value(0); value < cap.MaxBits(); value++ {
-		if value == cap.NET_ADMIN || value == cap.BPF || value == cap.PERFMON {
+		if slices.Contains(needed, value) {
 			continue
 		}
 		if err := cap.DropBound(value); err != nil {
