@@ -6,10 +6,6 @@ import (
 	"strings"
 )
 
-// MaxWeight is the largest weight a server can have; ipvsadm accepts the same
-// range (0 to 65535).
-const MaxWeight = 65535
-
 // Method is how packets are handed to a server: the forwarding method. The
 // numbers are the kernel's (kernel: include/uapi/linux/ip_vs.h).
 type Method uint8

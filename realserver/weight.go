@@ -1,0 +1,22 @@
+package realserver
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// MaxWeight is the largest weight a server can have; ipvsadm accepts the same
+// range (0 to 65535).
+const MaxWeight = 65535
+
+// DefaultWeight is a server's weight where none is given, as ipvsadm's.
+const DefaultWeight = 1
+
+// ParseWeight reads a weight as it is configured.
+func ParseWeight(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n > MaxWeight {
+		return 0, fmt.Errorf("%.80q is not a weight: want 0 to %d", s, MaxWeight)
+	}
+	return uint32(n), nil
+}
