@@ -45,7 +45,7 @@ type PlanOf struct {
 // Plan returns what Apply of the state would do now, and changes nothing. The
 // steps that repair drift of services that next leaves alone are not in it.
 func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
-	d.mu.Lock()
+	d.mu.Lock() // in the middle of a change, half of it would be found
 	defer d.mu.Unlock()
 	head := d.head.Load()
 	if head == nil {
@@ -55,11 +55,11 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	if err != nil {
 		return PlanOf{}, fmt.Errorf("plan: %w", err)
 	}
-	plan := PlanOf{Base: head.Number, Steps: Explain(p.ops, p.has)}
-	if err := Guard(p.next, head.State, int(d.maxRemoval.Load())); err != nil {
-		plan.Guard, _ = err.(*GuardError)
-	}
-	return plan, nil
+	return PlanOf{
+		Base:  head.Number,
+		Steps: Explain(p.ops, p.has),
+		Guard: Guard(p.next, head.State, int(d.maxRemoval.Load())),
+	}, nil
 }
 
 // completed returns next normalized and with the timeouts it does not give.

@@ -7,10 +7,6 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// Same reports whether the states are equal but for the order of servers, which
-// no data plane can change. Both must be normalized.
-func Same(a, b State) bool { return differing(a, b).empty() }
-
 // touched is what differs between two states.
 type touched struct {
 	services map[ServiceKey]bool
@@ -46,6 +42,8 @@ func (t touched) of(s State) State {
 	return part
 }
 
+// differing returns what is not equal in two normalized states. The order of
+// servers, which no data plane can change, is not looked at.
 func differing(a, b State) touched {
 	t := touched{services: make(map[ServiceKey]bool), timeouts: a.Timeouts != b.Timeouts}
 	for one, other := range pairs(a, b) {
@@ -114,10 +112,9 @@ func sortedServices(s State) []Service {
 
 func compareServices(a, b Service) int { return a.Key.Compare(b.Key) }
 
-// Guard returns a *GuardError if going from current to next removes more than
-// limit per cent of the services or of the servers. A negative limit is 0.
-func Guard(next, current State, limit int) error {
-	limit = max(limit, 0)
+// Guard returns why going from current to next wants force: it removes more than
+// limit per cent of the services or of the servers. Nil if it does not.
+func Guard(next, current State, limit int) *GuardError {
 	services, servers, allServers := 0, 0, 0
 	for want, old := range pairs(next, current) {
 		if old == nil {

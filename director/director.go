@@ -29,7 +29,7 @@ type Director struct {
 	head atomic.Pointer[Revision]
 	// drift is what the last reconciliation saw; replaced as a whole.
 	drift atomic.Pointer[Drift]
-	// maxRemoval is Options.MaxRemoval, or what it was changed to: 0 to 100.
+	// maxRemoval is what SetMaxRemoval set: 0 to 100.
 	maxRemoval atomic.Int64
 
 	mu sync.Mutex // held for the whole of a change or a reconciliation
@@ -42,27 +42,20 @@ type Director struct {
 type Options struct {
 	Log    *slog.Logger  // nil: slog.Default()
 	Events *event.Stream // nil: events are dropped
-	// MaxRemoval is the share of services, and of servers, in per cent, that
-	// Apply and Rollback may remove without force. Default 50; 100 allows all,
-	// less than 0 nothing.
-	MaxRemoval int
 	// Reconcile is how often Run compares the kernel with what is desired.
 	// Default 2 s.
 	Reconcile time.Duration
 }
 
-// The defaults of Options.
-const (
-	DefaultMaxRemoval = 50
-	DefaultReconcile  = 2 * time.Second
-)
+// DefaultReconcile is Options.Reconcile's default.
+const DefaultReconcile = 2 * time.Second
+
+// DefaultMaxRemoval is the share, in per cent, until SetMaxRemoval sets another.
+const DefaultMaxRemoval = 50
 
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.Default()
-	}
-	if o.MaxRemoval == 0 {
-		o.MaxRemoval = DefaultMaxRemoval
 	}
 	if o.Reconcile == 0 {
 		o.Reconcile = DefaultReconcile
@@ -75,13 +68,13 @@ func (o Options) withDefaults() Options {
 func New(dp Dataplane, store Store, opts Options) *Director {
 	d := &Director{dp: dp, store: store, opts: opts.withDefaults(), ours: make(map[ServiceKey]bool)}
 	d.drift.Store(&Drift{})
-	d.SetMaxRemoval(d.opts.MaxRemoval)
+	d.SetMaxRemoval(DefaultMaxRemoval)
 	return d
 }
 
-// SetMaxRemoval changes the share, in per cent, that Apply and Rollback may
-// remove without force, from the next change on.
-func (d *Director) SetMaxRemoval(percent int) { d.maxRemoval.Store(int64(max(0, percent))) }
+// SetMaxRemoval changes the share of services, and of servers, that Apply and
+// Rollback may remove without force, from the next change on: 0 to 100 per cent.
+func (d *Director) SetMaxRemoval(percent int) { d.maxRemoval.Store(int64(percent)) }
 
 // Start makes the kernel equal to the store's newest revision. If there is none,
 // initial becomes revision 1; it is not looked at otherwise. Services in the

@@ -67,6 +67,13 @@ func (s Service) Clone() Service {
 	return s
 }
 
+// Identical reports whether the services are the same, the order of servers
+// included; both must be normalized. It is not named Equal because cmp.Diff, by
+// which tests show what differs, would ask it and name no field.
+func (s Service) Identical(o Service) bool {
+	return sameSettings(&s, &o) && slices.Equal(s.Servers, o.Servers)
+}
+
 // Server returns the index of the server with the address, or -1.
 func (s Service) Server(addr netip.AddrPort) int {
 	return slices.IndexFunc(s.Servers, func(r realserver.Server) bool { return r.Address == addr })

@@ -66,43 +66,50 @@ func Explain(ops []Operation, found State) []Step {
 	if len(ops) == 0 {
 		return nil
 	}
-	index := indexServices(found)
-	before := func(key ServiceKey) Service {
-		if i, ok := index[key]; ok {
-			return found.Services[i]
-		}
-		return Service{}
-	}
+	before := indexed{found, indexServices(found)}
 	steps := make([]Step, 0, len(ops))
 	for _, op := range ops {
-		steps = append(steps, explain(op, before, found))
+		steps = append(steps, before.explain(op))
 	}
 	return steps
 }
 
-// explain returns the operation as a step; before returns a service as it is,
-// or the zero Service.
-func explain(op Operation, before func(ServiceKey) Service, found State) Step {
+// indexed is a state with the places of its services.
+type indexed struct {
+	State
+	places map[ServiceKey]int
+}
+
+// get returns the service, or the zero Service if there is none.
+func (s indexed) get(key ServiceKey) Service {
+	if i, ok := s.places[key]; ok {
+		return s.Services[i]
+	}
+	return Service{}
+}
+
+// explain returns the operation on the state as a step.
+func (s indexed) explain(op Operation) Step {
 	step := Step{Operation: op}
 	switch op := op.(type) {
 	case SetTimeouts:
 		step.Action = ActionChange
-		step.Changes = diffFields(found.timeoutFields(), State{Timeouts: op.Timeouts}.timeoutFields())
+		step.Changes = diffFields(s.timeoutFields(), State{Timeouts: op.Timeouts}.timeoutFields())
 	case AddService:
 		step.Action, step.Service = ActionAdd, op.Service.Key
 		step.Changes = diffFields(nil, op.Service.fields())
 	case EditService:
 		step.Action, step.Service = ActionChange, op.Service.Key
-		step.Changes = diffFields(before(op.Service.Key).fields(), op.Service.fields())
+		step.Changes = diffFields(s.get(op.Service.Key).fields(), op.Service.fields())
 	case RemoveService:
 		step.Action, step.Service = ActionRemove, op.Key
-		step.Changes = []Difference{{Field: "servers", Old: fmt.Sprint(len(before(op.Key).Servers)), New: "0"}}
+		step.Changes = []Difference{{Field: "servers", Old: fmt.Sprint(len(s.get(op.Key).Servers)), New: "0"}}
 	case AddServer:
 		step.Action, step.Service, step.Server = ActionAdd, op.Key, op.Server.Address
 		step.Changes = diffFields(nil, serverFields(op.Server))
 	case EditServer:
 		step.Action, step.Service, step.Server = ActionChange, op.Key, op.Server.Address
-		old := before(op.Key)
+		old := s.get(op.Key)
 		if i := old.Server(op.Server.Address); i >= 0 {
 			step.Changes = diffFields(serverFields(old.Servers[i]), serverFields(op.Server))
 			if old.Servers[i].Weight > 0 && op.Server.Weight == 0 {

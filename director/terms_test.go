@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -46,8 +45,6 @@ func TestGuard(t *testing.T) {
 		{"added", sized(2, 2), sized(3, 2, 9), 0, ""},
 		{"one_server_at_0", sized(100), sized(99), 0, "this would remove 1 of 100 servers: more than the 0 % allowed without force"},
 		{"empty_service_at_0", sized(1, 0), sized(1), 0, "this would remove 1 of 2 services: more than the 0 % allowed without force"},
-		{"negative_is_0", sized(1, 1), sized(1, 1), -1, ""},
-		{"negative_is_0_and_refuses", sized(1, 1), sized(1), -1, "this would remove 1 of 2 services: more than the 0 % allowed without force"},
 		{"half_at_50", sized(2, 2), sized(2), 50, ""},
 		{"half_the_servers_at_50", sized(2, 2), sized(1, 1), 50, ""},
 		{"more_than_half_the_servers", sized(2, 3), sized(1, 1), 50, "this would remove 3 of 5 servers: more than the 50 % allowed without force"},
@@ -60,21 +57,26 @@ func TestGuard(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := director.Guard(tt.next, tt.current, tt.limit)
-			if refused := (*director.GuardError)(nil); errors.As(err, &refused) != (tt.want != "") || err != nil && err.Error() != tt.want {
-				t.Errorf("error %v, want %q", err, tt.want)
+			got := ""
+			if refused := director.Guard(tt.next, tt.current, tt.limit); refused != nil {
+				got = refused.Error()
+			}
+			if got != tt.want {
+				t.Errorf("error %q, want %q", got, tt.want)
 			}
 		})
 	}
 }
 
+// unset is a limit that is not set.
+const unset = -1
+
 // startLimited returns a director with two services of two servers and a limit.
 func startLimited(t *testing.T, limit int) *rig {
 	t.Helper()
-	r := newRig(nil, nil)
-	r.Director = director.New(r.fake, r.store, director.Options{Log: slog.New(slog.DiscardHandler), Events: r.events, MaxRemoval: limit})
-	if err := r.Start(t.Context(), sized(2, 2), by); err != nil {
-		t.Fatal(err)
+	r := start(t, sized(2, 2).Services...)
+	if limit != unset {
+		r.SetMaxRemoval(limit)
 	}
 	return r
 }
@@ -88,13 +90,13 @@ func TestMaxRemoval(t *testing.T) {
 		next    director.State
 		refused bool
 	}{
-		{"default_allows_half", 0, by, sized(2), false},
-		{"default_refuses_more", 0, by, sized(1), true},
-		{"default_refuses_all", 0, by, sized(), true},
+		{"default_allows_half", unset, by, sized(2), false},
+		{"default_refuses_more", unset, by, sized(1), true},
+		{"default_refuses_all", unset, by, sized(), true},
 		{"100_allows_all", 100, by, sized(), false},
-		{"negative_refuses_one", -1, by, sized(2, 1), true},
-		{"force_allows_all", 0, force, sized(), false},
-		{"force_allows_one_more", -1, force, sized(2, 1), false},
+		{"0_refuses_one", 0, by, sized(2, 1), true},
+		{"force_allows_all", unset, force, sized(), false},
+		{"force_allows_one_more", 0, force, sized(2, 1), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -116,7 +118,7 @@ func TestMaxRemoval(t *testing.T) {
 		})
 	}
 	t.Run("rollback_is_guarded", func(t *testing.T) {
-		r := startLimited(t, 0)
+		r := startLimited(t, unset)
 		if _, err := r.Apply(t.Context(), by, sized(2, 2, 2, 2, 2)); err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +131,7 @@ func TestMaxRemoval(t *testing.T) {
 		}
 	})
 	t.Run("an_edit_says_what_it_removes", func(t *testing.T) {
-		r := startLimited(t, -1)
+		r := startLimited(t, 0)
 		for _, service := range r.State().Services {
 			if _, err := r.RemoveService(t.Context(), by, service.Key); err != nil {
 				t.Error(err)

@@ -104,7 +104,7 @@ func diff(from, to director.State) (change stateJSON, result director.State) {
 		if len(old) > 0 && old[0].Key == service.Key {
 			was := old[0]
 			old = old[1:]
-			if same(was, service) {
+			if was.Identical(service) {
 				result.Services = append(result.Services, was)
 				continue
 			}
@@ -116,12 +116,6 @@ func diff(from, to director.State) (change stateJSON, result director.State) {
 		remove()
 	}
 	return change, result
-}
-
-// same reports whether the services are equal, the order of servers included.
-func same(a, b director.Service) bool {
-	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags &&
-		a.VIP == b.VIP && a.Access.Equal(b.Access) && slices.Equal(a.Servers, b.Servers)
 }
 
 // apply returns the state that the difference leads to; unchanged services share

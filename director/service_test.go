@@ -1,0 +1,43 @@
+package director_test
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// A field that Identical does not look at would be a change that is not stored.
+func TestIdentical(t *testing.T) {
+	full := web()
+	full.Access = director.Access{Allow: prefixes("10.0.0.0/8"), Deny: prefixes("10.1.0.0/16")}
+	full.Flags = director.SchedulerFlags{Port: true, Fallback: true}
+	if !full.Identical(full.Clone()) {
+		t.Error("a clone is not identical")
+	}
+	// without calls the test for each field of the struct, with it set to zero.
+	without := func(part func(*director.Service) reflect.Value) {
+		for i := range part(&full).NumField() {
+			other := full.Clone()
+			field := part(&other).Field(i)
+			name := part(&other).Type().Field(i).Name
+			if field.IsZero() {
+				t.Errorf("%s is not set: the test tells nothing of it", name)
+			}
+			field.SetZero()
+			if full.Identical(other) || other.Identical(full) {
+				t.Errorf("%s makes no difference", name)
+			}
+		}
+	}
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(s).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Access).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Flags).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1]).Elem() })
+	reversed := full.Clone()
+	slices.Reverse(reversed.Servers)
+	if full.Identical(reversed) {
+		t.Error("the order of servers makes no difference")
+	}
+}
