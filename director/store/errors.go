@@ -5,17 +5,17 @@ import (
 	"fmt"
 )
 
-// ErrInUse says that another process has the store open.
-var ErrInUse = errors.New("in use by another process")
+// errInUse says that another process has the store open.
+var errInUse = errors.New("in use by another process")
 
-// NewerError says that a record is of a version this program does not know.
-type NewerError struct {
+// newerError says that a record is of a version this program does not know.
+type newerError struct {
 	Revision uint64
 	Version  int
 }
 
 // Error says what to do about it.
-func (e *NewerError) Error() string {
+func (e *newerError) Error() string {
 	return fmt.Sprintf("revision %d: record version %d: a newer shunt wrote it, and this one reads up to %d: start that version", e.Revision, e.Version, recordVersion)
 }
 

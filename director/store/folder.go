@@ -42,7 +42,7 @@ func lockFolder(path string) (*os.File, error) {
 	if err == nil {
 		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("folder %s: %w: stop the other shuntd, or use another folder", path, ErrInUse)
+			err = fmt.Errorf("folder %s: %w: stop the other shuntd, or use another folder", path, errInUse)
 		}
 	}
 	if err != nil {

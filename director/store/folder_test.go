@@ -72,16 +72,16 @@ func TestOneProcessAtATime(t *testing.T) {
 		t.Fatalf("the other process said %q", lines.Text())
 	}
 	_, err := Open(t.Context(), dir, Options{})
-	if !errors.Is(err, ErrInUse) {
-		t.Errorf("Open: %v, want ErrInUse", err)
+	if !errors.Is(err, errInUse) {
+		t.Errorf("Open: %v, want errInUse", err)
 	}
 	wantError(t, err, dir, "in use by another process")
 	if err := errors.Join(stdin.Close(), cmd.Wait()); err != nil {
 		t.Fatal(err)
 	}
 	s := mustOpen(t, dir, Options{})
-	if _, err := Open(t.Context(), dir, Options{}); !errors.Is(err, ErrInUse) {
-		t.Errorf("a second Open in the process: %v, want ErrInUse", err)
+	if _, err := Open(t.Context(), dir, Options{}); !errors.Is(err, errInUse) {
+		t.Errorf("a second Open in the process: %v, want errInUse", err)
 	}
 	mustGrow(t, s, 1)
 }

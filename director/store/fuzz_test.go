@@ -53,7 +53,7 @@ func FuzzRecord(f *testing.F) {
 			return sorted(next)
 		}
 		judge := func(err error) {
-			if newer := (*NewerError)(nil); err != nil && !errors.Is(err, errDamaged) && !errors.As(err, &newer) {
+			if newer := (*newerError)(nil); err != nil && !errors.Is(err, errDamaged) && !errors.As(err, &newer) {
 				t.Fatalf("neither damaged nor newer: %v", err)
 			}
 		}

@@ -59,7 +59,7 @@ func (h history) has(p position) bool {
 }
 
 // inspect checks a file as a whole: that bbolt can use it, and every record. The
-// error is one of the file system, wraps errDamaged, or is a *NewerError.
+// error is one of the file system, wraps errDamaged, or is a *newerError.
 func inspect(ctx context.Context, path string) (history, error) {
 	file, err := openPlain(path, os.O_RDONLY)
 	if err != nil {

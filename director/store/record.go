@@ -113,7 +113,7 @@ func sumOf(number uint64, data []byte) (s sum) {
 }
 
 // unseal checks the record that is kept under the number. What it returns shares
-// data's memory. The error wraps errDamaged or is a *NewerError.
+// data's memory. The error wraps errDamaged or is a *newerError.
 func unseal(number uint64, data []byte) (record, error) {
 	if len(data) < infoOffset {
 		return record{}, damaged("revision %d: %d bytes are no record", number, len(data))
@@ -128,7 +128,7 @@ func unseal(number uint64, data []byte) (record, error) {
 	}
 	// Beyond this point it is what some shunt wrote.
 	if data[0] > recordVersion {
-		return record{}, &NewerError{Revision: number, Version: int(data[0])}
+		return record{}, &newerError{Revision: number, Version: int(data[0])}
 	}
 	length := binary.BigEndian.Uint32(data[2:prevOffset])
 	if data[0] == 0 || data[1]&^knownFlags != 0 || uint64(length) > uint64(len(data)-infoOffset) {

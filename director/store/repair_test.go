@@ -232,9 +232,9 @@ func TestNewerVersionIsRefused(t *testing.T) {
 		dir, paths := grown(t, 0)
 		change(t, paths[i], putRecord(1, data))
 		_, err := Open(t.Context(), dir, Options{})
-		newer := (*NewerError)(nil)
+		newer := (*newerError)(nil)
 		if !errors.As(err, &newer) || newer.Version != 2 || newer.Revision != 1 {
-			t.Errorf("Open: %v, want a NewerError", err)
+			t.Errorf("Open: %v, want a newerError", err)
 		}
 		wantError(t, err, paths[i], "revision 1", "a newer shunt wrote it")
 		if all := names(t, dir); len(all) != copies {

@@ -46,7 +46,7 @@ func (r *replica) open() error {
 			},
 		})
 		if errors.Is(err, berrors.ErrTimeout) {
-			return fmt.Errorf("%s: %w", r.path, ErrInUse)
+			return fmt.Errorf("%s: %w", r.path, errInUse)
 		}
 		return err
 	})

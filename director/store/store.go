@@ -20,12 +20,12 @@ type Options struct {
 	// because it was damaged, missing or old. It must not call the store.
 	Repaired func(message string)
 	// Keep is how many revisions are kept at least; up to 63 more are, because
-	// they go when a later one is whole. Default DefaultKeep.
+	// they go when a later one is whole. Default 10000.
 	Keep int
 }
 
-// DefaultKeep is the number of revisions kept.
-const DefaultKeep = 10000
+// defaultKeep is Options.Keep's default.
+const defaultKeep = 10000
 
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
@@ -35,7 +35,7 @@ func (o Options) withDefaults() Options {
 		o.Repaired = func(string) {}
 	}
 	if o.Keep <= 0 {
-		o.Keep = DefaultKeep
+		o.Keep = defaultKeep
 	}
 	return o
 }
@@ -69,9 +69,8 @@ type Store struct {
 var _ director.Store = (*Store)(nil)
 
 // Open opens the store in the folder, and repairs it if need be. A missing folder
-// is made, with mode 0700, and an empty store in it. The error wraps ErrInUse if
-// another process has the store open, and is a *NewerError if a newer version
-// wrote it. Close it after use.
+// is made, with mode 0700, and an empty store in it. It fails if another process
+// has the store open, or if a newer version wrote it. Close it after use.
 func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	s, err := open(ctx, dir, opts.withDefaults())
 	if err != nil {
