@@ -31,20 +31,15 @@ type Options struct {
 	Dataplane string        // xdp or ipvs
 	Started   time.Time     // when the daemon started
 	Log       *slog.Logger  // gets what a scrape could not show; nil: slog.Default()
-	// Timeout is how long a scrape waits for the data plane. Default 5 s, half
-	// of what Prometheus waits for a scrape by default.
-	Timeout time.Duration
 }
 
-// DefaultTimeout is Options.Timeout's default.
-const DefaultTimeout = 5 * time.Second
+// timeout is how long a scrape waits for the data plane: half of what Prometheus
+// waits for a scrape by default.
+const timeout = 5 * time.Second
 
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.Default()
-	}
-	if o.Timeout == 0 {
-		o.Timeout = DefaultTimeout
 	}
 	return o
 }
@@ -85,7 +80,7 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 // would be taken for a restart, and a gauge for the truth.
 func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	s := scrape{c.metrics, metrics}
-	ctx, cancel := context.WithTimeout(context.Background(), c.opts.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stats, err := c.opts.Source.Stats(ctx)
 	up := 1.0
