@@ -33,24 +33,24 @@ type Options struct {
 
 // The defaults of Options.
 const (
-	DefaultInterval     = time.Second
-	DefaultResolving    = 5 * time.Second
-	DefaultQuiet        = 10 * time.Second
-	DefaultServerEvents = 100
+	defaultInterval     = time.Second
+	defaultResolving    = 5 * time.Second
+	defaultQuiet        = 10 * time.Second
+	defaultServerEvents = 100
 )
 
 func (o Options) withDefaults() Options {
 	if o.Interval == 0 {
-		o.Interval = DefaultInterval
+		o.Interval = defaultInterval
 	}
 	if o.Resolving == 0 {
-		o.Resolving = DefaultResolving
+		o.Resolving = defaultResolving
 	}
 	if o.Quiet == 0 {
-		o.Quiet = DefaultQuiet
+		o.Quiet = defaultQuiet
 	}
 	if o.ServerEvents == 0 {
-		o.ServerEvents = DefaultServerEvents
+		o.ServerEvents = defaultServerEvents
 	}
 	return o
 }
