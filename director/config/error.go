@@ -20,6 +20,9 @@ type Error struct {
 	Text         string
 	Kind         error
 
+	// excerpt is the line before, the line the error is in and a caret below its
+	// place, each line ended; empty if the place is not known. Characters a
+	// terminal would act on are replaced.
 	excerpt string
 }
 
@@ -37,11 +40,6 @@ func (e *Error) Error() string {
 // Unwrap returns the kind.
 func (e *Error) Unwrap() error { return e.Kind }
 
-// Excerpt returns the line before, the line the error is in and a caret below
-// its place, each line ended; nothing if the place is not known. Characters a
-// terminal would act on are replaced.
-func (e *Error) Excerpt() string { return e.excerpt }
-
 // Report returns the errors of Parse, Load or Fmt for people: each on its line,
 // with the excerpt below. An err of something else is a line by itself.
 func Report(err error) string {
@@ -54,7 +52,7 @@ func Report(err error) string {
 	}
 	var b strings.Builder
 	for _, e := range located {
-		b.WriteString(e.Error() + "\n" + e.Excerpt())
+		b.WriteString(e.Error() + "\n" + e.excerpt)
 	}
 	return b.String()
 }
