@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-lb/shunt/bpf/bpftest/bench"
+	"github.com/shunt-lb/shunt/scripts/bench/control"
 )
 
 // result is bench.json.
@@ -22,6 +23,7 @@ type result struct {
 	Sweep        *bench.SweepResult `json:"sweep,omitempty"`
 	HashTable    []bench.Comparison `json:"beside_hash,omitempty"` // decision 0001
 	Peers        []peer             `json:"peers,omitempty"`
+	Control      []control.Row      `json:"control,omitempty"`
 }
 
 // peer is a way of forwarding through two veths, without what the generator takes.
@@ -74,7 +76,15 @@ const (
 
 // print writes the table of goals and results.
 func (r result) print(w io.Writer) {
-	fmt.Fprintf(w, "%s, %d CPUs, kernel %s; instructions: %s\n\n", r.Machine, r.CPUs, r.Kernel, r.Instructions)
+	fmt.Fprintf(w, "%s, %d CPUs, kernel %s; instructions: %s\n", r.Machine, r.CPUs, r.Kernel, r.Instructions)
+	if len(r.Rows) > 0 {
+		r.printFastPath(w)
+	}
+	control.Print(w, r.Control)
+}
+
+func (r result) printFastPath(w io.Writer) {
+	fmt.Fprintln(w)
 	fmt.Fprintf(w, "%-30s %12s %6s %9s %8s %6s  %s\n", "row", "instructions", "goal", "ns", "x floor", "goal", "verdict")
 	for _, row := range r.Rows {
 		r.printRow(w, row)
