@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
@@ -85,16 +84,24 @@ func (e endpoints) sendCounts(ctx context.Context, s *sender, interval time.Dura
 // sampler counts connections for all streams: each set of numbers that differs
 // from the one before has a sequence number.
 type sampler struct {
-	mu       sync.Mutex
+	turn     chan struct{} // taken while what is below is used; the next waits for it
 	at       time.Time
 	sequence uint64 // begins at the time, so that it rises over restarts
 	counts   ConnectionCounts
 }
 
-// read returns numbers that are not older than half the interval.
+func newSampler() *sampler { return &sampler{turn: make(chan struct{}, 1)} }
+
+// read returns numbers that are not older than half the interval. Whoever waits
+// for another one's reading of the data plane waits as long as its own context
+// lasts.
 func (s *sampler) read(ctx context.Context, h *Handler, interval time.Duration) (uint64, ConnectionCounts, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return 0, ConnectionCounts{}, fmt.Errorf("count connections: %w", ctx.Err())
+	}
 	if !s.at.IsZero() && time.Since(s.at) < interval/2 {
 		return s.sequence, s.counts, nil
 	}

@@ -26,7 +26,7 @@ type Options struct {
 	// Reload reads the configuration file again and applies it. Nil: POST
 	// /v1/reload is not supported.
 	Reload func(context.Context, director.Request) (director.Outcome, error)
-	// Doctor inspects the host. The findings' OK need not be set. Nil: GET
+	// Doctor inspects the host. The findings' Ok need not be set. Nil: GET
 	// /v1/doctor is not supported.
 	Doctor func(context.Context) ([]Finding, error)
 	// Ready returns why the daemon is not ready; nil if it is. Nil: it is ready
@@ -66,7 +66,7 @@ type Handler struct {
 
 	configurations chan struct{} // a slot for each whole configuration being read; a full one makes the next wait
 	streams        chan struct{} // a slot for each open stream; a full one refuses the next
-	counts         sampler
+	counts         *sampler
 	examining      sync.Mutex // one inspection of the host at a time
 }
 
@@ -85,6 +85,7 @@ func NewHandler(d *director.Director, opts Options) *Handler {
 		limits:         limits{header: headerTimeout, body: bodyTimeout, write: writeTimeout, heartbeat: heartbeatEvery},
 		configurations: make(chan struct{}, maxConfigurations),
 		streams:        make(chan struct{}, maxStreams),
+		counts:         newSampler(),
 	}
 	h.refusals = newRefusals(h.opts.Events)
 	for _, op := range operations() {
@@ -105,17 +106,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := &recorder{ResponseWriter: w}
 	who, err := h.serve(answer, r)
 	if err != nil {
+		// Not logged, or anybody could fill the log: that callers were refused
+		// is an event, of which there are few.
 		writeProblem(answer, problemOf(err))
+		return
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return
 	}
-	log := h.opts.Log.With("method", r.Method, "path", r.URL.Path, "who", who, "took", time.Since(start))
-	if answer.problem != nil {
-		log.Warn("request refused", "err", answer.problem.Detail)
-		return
-	}
-	log.Info("request answered", "status", answer.status)
+	h.opts.Log.Info("request answered", "method", r.Method, "path", r.URL.Path, "who", who,
+		"status", answer.status, "took", time.Since(start))
 }
 
 // serve lets the request in and passes it to its operation, which answers errors

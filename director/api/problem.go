@@ -96,9 +96,6 @@ func isA[T error](err error) bool {
 
 // writeProblem sends the problem as the answer.
 func writeProblem(w http.ResponseWriter, p *Problem) {
-	if r, ok := w.(*recorder); ok {
-		r.problem = p
-	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client has gone: nobody to tell

@@ -16,8 +16,7 @@ import (
 // recorder remembers what was answered, for the log.
 type recorder struct {
 	http.ResponseWriter
-	status  int
-	problem *Problem
+	status int
 }
 
 // WriteHeader notes the status.
