@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -55,5 +56,16 @@ func Operations() []Op {
 // MaxStreams is how many streams can be open.
 const MaxStreams = maxStreams
 
-// OpenStreams is how many streams are open.
-func (h *Handler) OpenStreams() int { return len(h.streams) }
+// AwaitNoStreams waits until every stream is over, and lets none begin until
+// then.
+func (h *Handler) AwaitNoStreams(ctx context.Context) error {
+	for taken := range cap(h.streams) {
+		select {
+		case h.streams <- struct{}{}:
+			defer func() { <-h.streams }()
+		case <-ctx.Done():
+			return fmt.Errorf("%d streams go on: %w", cap(h.streams)-taken, ctx.Err())
+		}
+	}
+	return nil
+}

@@ -3,12 +3,14 @@ package api_test
 import (
 	"bufio"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,11 +66,9 @@ func TestEventStream(t *testing.T) {
 	first := w.events.Last()
 	w.events.Publish(event.Event{Name: event.Repaired, Message: "two"})
 	t.Run("resumes_after_an_id", func(t *testing.T) {
-		for m, err := range w.client.FollowEvents(t.Context(), api.EventQuery{After: &first}) {
-			if err != nil || m.Event == nil || m.Event.Message != "two" || m.Event.ID != first+1 {
-				t.Errorf("%+v, %v", m, err)
-			}
-			break
+		m := pull(t, w.client.FollowEvents(patience(t), api.EventQuery{After: &first}))()
+		if m.Event == nil || m.Event.Message != "two" || m.Event.ID != first+1 {
+			t.Errorf("%+v", m)
 		}
 	})
 	t.Run("begins_with_what_comes_next", func(t *testing.T) {
@@ -95,32 +95,20 @@ func TestEventStream(t *testing.T) {
 		w.events.Publish(event.Event{Name: event.Drift, Message: "four", Service: "tcp://192.0.2.11:80"})
 		w.events.Publish(event.Event{Name: event.Drift, Message: "five", Service: "tcp://192.0.2.10:80"})
 		q := api.EventQuery{After: &first, Names: []string{"drift", "change"}, Service: "tcp://192.0.2.10:80"}
-		for m, err := range w.client.FollowEvents(t.Context(), q) {
-			if err != nil || m.Event == nil || m.Event.Message != "five" {
-				t.Errorf("%+v, %v", m, err)
-			}
-			break
+		if m := pull(t, w.client.FollowEvents(patience(t), q))(); m.Event == nil || m.Event.Message != "five" {
+			t.Errorf("%+v", m)
 		}
 	})
 	t.Run("says_what_was_missed", func(t *testing.T) {
 		for range 20 {
 			w.events.Publish(event.Event{Name: event.Drift, Message: "more"})
 		}
-		seen := 0
-		for m, err := range w.client.FollowEvents(t.Context(), api.EventQuery{After: &first}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if seen == 0 && (m.Missed == nil || m.Missed.After != first) {
-				t.Errorf("first: %+v", m)
-			}
-			if seen == 1 {
-				if m.Event == nil || m.Event.ID <= first+1 {
-					t.Errorf("second: %+v", m)
-				}
-				break
-			}
-			seen++
+		next := pull(t, w.client.FollowEvents(patience(t), api.EventQuery{After: &first}))
+		if m := next(); m.Missed == nil || m.Missed.After != first {
+			t.Errorf("first: %+v", m)
+		}
+		if m := next(); m.Event == nil || m.Event.ID <= first+1 {
+			t.Errorf("second: %+v", m)
 		}
 	})
 	t.Run("a_bad_id_is_refused", func(t *testing.T) {
@@ -135,98 +123,102 @@ func TestStateStream(t *testing.T) {
 	w := serveWatched(t, 0)
 	second := w.revise(t, time.Minute)
 	t.Run("begins_with_the_newest_and_goes_on_with_each", func(t *testing.T) {
-		step := 0
-		for m, err := range w.client.FollowState(t.Context(), 0) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if step == 0 {
-				if m.Configuration == nil || m.Configuration.Number != second || *m.Configuration.Configuration.Timeouts.UDP != api.Duration(time.Minute) {
-					t.Fatalf("%+v", m)
-				}
-				w.revise(t, 2*time.Minute)
-				step++
-				continue
-			}
-			if m.Change == nil || m.Change.Revision.Number != second+1 {
-				t.Fatalf("%+v", m)
-			}
-			want := []api.Difference{{Field: "udp", Old: "1m0s", New: "2m0s"}}
-			if diff := cmp.Diff(want, m.Change.Steps[0].Changes); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-			break
+		next := pull(t, w.client.FollowState(patience(t), 0))
+		m := next()
+		if m.Configuration == nil || m.Configuration.Number != second || *m.Configuration.Configuration.Timeouts.UDP != api.Duration(time.Minute) {
+			t.Fatalf("%+v", m)
 		}
-	})
-	t.Run("resumes_with_each_revision_after", func(t *testing.T) {
-		third := w.revise(t, 3*time.Minute)
-		var got []uint64
-		for m, err := range w.client.FollowState(t.Context(), 1) {
-			if err != nil || m.Change == nil {
-				t.Fatalf("%+v, %v", m, err)
-			}
-			if got = append(got, m.Change.Revision.Number); len(got) == int(third)-1 {
-				break
-			}
+		w.revise(t, 2*time.Minute)
+		if m = next(); m.Change == nil || m.Change.Revision.Number != second+1 {
+			t.Fatalf("%+v", m)
 		}
-		if diff := cmp.Diff([]uint64{2, 3, 4}, got); diff != "" {
+		want := []api.Difference{{Field: "udp", Old: "1m0s", New: "2m0s"}}
+		if diff := cmp.Diff(want, m.Change.Steps[0].Changes); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 	})
+	t.Run("resumes_with_each_revision_after", func(t *testing.T) {
+		w.revise(t, 3*time.Minute)
+		next := pull(t, w.client.FollowState(patience(t), 1))
+		for _, want := range []uint64{2, 3, 4} {
+			if m := next(); m.Change == nil || m.Change.Revision.Number != want {
+				t.Fatalf("%+v, want revision %d", m, want)
+			}
+		}
+	})
 	t.Run("starts_over_where_the_client_knows_of_more", func(t *testing.T) {
-		step := 0
-		for m, err := range w.client.FollowState(t.Context(), 99) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if step == 0 && (m.Missed == nil || m.Missed.After != 99) {
-				t.Errorf("first: %+v", m)
-			}
-			if step == 1 {
-				if m.Configuration == nil || m.Configuration.Number != 4 {
-					t.Errorf("second: %+v", m)
-				}
-				break
-			}
-			step++
+		next := pull(t, w.client.FollowState(patience(t), 99))
+		if m := next(); m.Missed == nil || m.Missed.After != 99 {
+			t.Errorf("first: %+v", m)
+		}
+		if m := next(); m.Configuration == nil || m.Configuration.Number != 4 {
+			t.Errorf("second: %+v", m)
 		}
 	})
 }
 
 func TestCountStream(t *testing.T) {
 	w := serveWatched(t, 0)
-	step, id := 0, uint64(0)
-	for m, err := range w.client.FollowCounts(t.Context(), "100ms", 0) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if step == 0 {
-			want := api.ConnectionCounts{Active: 2, Inactive: 5, Services: []api.ServiceConnections{{Listen: webKey.String(), Active: 2, Inactive: 5}}}
-			if diff := cmp.Diff(want, m.Counts); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-			stats := seededStats()
-			stats.Services[0].Servers[0].Active = 9
-			w.fake.SetStats(stats)
-			id = m.ID
-			step++
-			continue
-		}
-		if m.Counts.Active != 9 || m.ID != id+1 {
-			t.Errorf("%+v", m)
-		}
-		id = m.ID
-		break
+	const target = "/v1/connections/count/stream?interval=100ms"
+	lines := bufio.NewReader(raw(t, w.socket, "GET", target).Body)
+	id, counts := readCounts(t, lines)
+	want := api.ConnectionCounts{Active: 2, Inactive: 5, Services: []api.ServiceConnections{{Listen: webKey.String(), Active: 2, Inactive: 5}}}
+	if diff := cmp.Diff(want, counts); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	stats := seededStats()
+	stats.Services[0].Servers[0].Active = 9
+	w.fake.SetStats(stats)
+	again, counts := readCounts(t, lines)
+	if counts.Active != 9 || again != id+1 {
+		t.Errorf("%d: %+v, want id %d", again, counts, id+1)
 	}
 	// Who knows the newest numbers hears of the next ones.
-	answer := raw(t, w.socket, "GET", "/v1/connections/count/stream?interval=100ms", fmt.Sprintf("Last-Event-ID: %d", id))
-	lines := bufio.NewReader(answer.Body)
+	answer := raw(t, w.socket, "GET", target, fmt.Sprintf("Last-Event-ID: %d", again))
+	lines = bufio.NewReader(answer.Body)
 	if line, err := lines.ReadString('\n'); err != nil || line != ":\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
 	w.fake.SetStats(director.Stats{})
-	if got := readFrame(t, lines); !strings.Contains(got, fmt.Sprintf("id: %d\n", id+1)) || !strings.Contains(got, `"active":0`) {
-		t.Errorf("frame:\n%s", got)
+	if id, counts := readCounts(t, lines); id != again+1 || counts.Active != 0 {
+		t.Errorf("%d: %+v, want id %d", id, counts, again+1)
+	}
+}
+
+// stuck is a data plane whose counters take until released.
+type stuck struct {
+	*directortest.Fake
+	asked    chan struct{} // a value for each reading that begins
+	released chan struct{} // closed: readings end
+}
+
+func (s stuck) Stats(ctx context.Context) (director.Stats, error) {
+	s.asked <- struct{}{}
+	<-s.released
+	return s.Fake.Stats(ctx)
+}
+
+// TestCountingIsWaitedForWithAnEnd: a caller who gives up does not wait until
+// the data plane has answered another one.
+func TestCountingIsWaitedForWithAnEnd(t *testing.T) {
+	dp := stuck{directortest.NewFake(director.State{}), make(chan struct{}), make(chan struct{})}
+	h := newHandler(t, dp)
+	stream := func(ctx context.Context) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, api.AsAdmin(httptest.NewRequest("HEAD", "/v1/connections/count/stream", nil).WithContext(ctx)))
+		return w
+	}
+	first := make(chan int, 1) // one value, sent once
+	go func() { first <- stream(t.Context()).Code }()
+	<-dp.asked
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if w := stream(gone); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "unfinished") {
+		t.Errorf("a caller who has gone: %d %s", w.Code, w.Body)
+	}
+	close(dp.released)
+	if code := <-first; code != http.StatusOK {
+		t.Errorf("the first caller: %d", code)
 	}
 }
 
@@ -236,11 +228,10 @@ func TestStreamsAreLimited(t *testing.T) {
 		answer := raw(t, w.socket, "GET", "/v1/state/stream")
 		readFrame(t, bufio.NewReader(answer.Body)) // it is open
 	}
-	for _, err := range w.client.FollowState(t.Context(), 0) {
-		problem, ok := errors.AsType[*api.Problem](err)
-		if !ok || problem.Status != http.StatusServiceUnavailable || !strings.Contains(problem.Detail, "64 streams") {
-			t.Errorf("error %v", err)
-		}
+	answer := raw(t, w.socket, "GET", "/v1/state/stream")
+	var problem api.Problem
+	if err := json.NewDecoder(answer.Body).Decode(&problem); err != nil || problem.Status != http.StatusServiceUnavailable || !strings.Contains(problem.Detail, "64 streams") {
+		t.Errorf("one more: %+v, %v", problem, err)
 	}
 	if _, err := w.client.Status(t.Context()); err != nil {
 		t.Errorf("a request beside the streams: %v", err)
@@ -258,17 +249,18 @@ func TestSlowReader(t *testing.T) {
 		w.events.Publish(event.Event{Name: event.Drift, Message: message})
 	}
 	after := w.events.Last() - 1
-	for m, err := range w.client.FollowEvents(t.Context(), api.EventQuery{After: &after}) {
-		if err != nil || m.Event == nil || m.Event.ID != after+1 {
-			t.Errorf("a reader beside it: %v", err)
-		}
-		break
+	ctx, cancel := context.WithCancel(patience(t))
+	next, stop := iter.Pull2(w.client.FollowEvents(ctx, api.EventQuery{After: &after}))
+	if m, err, ok := next(); !ok || err != nil || m.Event == nil || m.Event.ID != after+1 {
+		t.Errorf("a reader beside it: %+v, %v", m, err)
 	}
-	for w.handler.OpenStreams() > 0 { // until the daemon gives it up
-		time.Sleep(time.Millisecond)
+	cancel()
+	stop()
+	if err := w.handler.AwaitNoStreams(patience(t)); err != nil { // until the daemon gives it up
+		t.Fatal(err)
 	}
-	if n, err := io.Copy(io.Discard, slow.Body); err == nil && n >= 64*64<<10 {
-		t.Errorf("%d bytes were kept for it", n)
+	if n, err := io.Copy(io.Discard, slow.Body); err == nil || n >= 64*64<<10 {
+		t.Errorf("%d bytes were kept for it, and its end was %v", n, err)
 	}
 }
 
@@ -292,6 +284,27 @@ func TestStreamsEndWithTheDaemon(t *testing.T) {
 	}
 }
 
+// patience is a context that ends when nothing will come any more.
+func patience(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// pull returns a function that returns the stream's next item, or fails.
+func pull[T any](t *testing.T, items iter.Seq2[T, error]) func() T {
+	next, stop := iter.Pull2(items)
+	t.Cleanup(stop)
+	return func() T {
+		t.Helper()
+		item, err, ok := next()
+		if !ok || err != nil {
+			t.Fatalf("the stream ended: %v", err)
+		}
+		return item
+	}
+}
+
 // raw sends a request on a connection of its own.
 func raw(t *testing.T, socket, method, target string, headers ...string) *http.Response {
 	t.Helper()
@@ -300,6 +313,9 @@ func raw(t *testing.T, socket, method, target string, headers ...string) *http.R
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil { // nothing will come any more
+		t.Fatal(err)
+	}
 	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: shunt\r\n", method, target)
 	for _, header := range headers {
 		fmt.Fprintf(c, "%s\r\n", header)
@@ -328,4 +344,18 @@ func readFrame(t *testing.T, lines *bufio.Reader) string {
 			return frame
 		}
 	}
+}
+
+// readCounts reads the next event of the stream of counts.
+func readCounts(t *testing.T, lines *bufio.Reader) (id uint64, counts api.ConnectionCounts) {
+	t.Helper()
+	text := readFrame(t, lines)
+	if _, err := fmt.Sscanf(text, "id: %d\nevent: counts\n", &id); err != nil {
+		t.Fatalf("frame %q: %v", text, err)
+	}
+	_, data, _ := strings.Cut(text, "\ndata: ")
+	if err := json.Unmarshal([]byte(data), &counts); err != nil {
+		t.Fatalf("frame %q: %v", text, err)
+	}
+	return id, counts
 }

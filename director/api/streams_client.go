@@ -130,25 +130,6 @@ func (c *Client) FollowState(ctx context.Context, after uint64) iter.Seq2[StateM
 	})
 }
 
-// CountsMessage is an item of the stream of connections' counts.
-type CountsMessage struct {
-	ID     uint64
-	Counts ConnectionCounts
-}
-
-// FollowCounts yields the numbers of connections now and, looking as often as
-// interval says (a duration; empty: 1s), as they change.
-func (c *Client) FollowCounts(ctx context.Context, interval string, after uint64) iter.Seq2[CountsMessage, error] {
-	p := &StreamConnectionCountsParams{Interval: given(interval), LastEventID: lastID(after)}
-	return stream(c, func() (*http.Response, error) {
-		return c.raw.StreamConnectionCounts(ctx, p, acceptStream)
-	}, func(f frame) (CountsMessage, error) {
-		counts, err := decodeFrame[ConnectionCounts](f)
-		id, _ := strconv.ParseUint(f.id, 10, 64) // our own daemon wrote it
-		return CountsMessage{ID: id, Counts: counts}, err
-	})
-}
-
 func acceptStream(_ context.Context, r *http.Request) error {
 	r.Header.Set("Accept", eventStream)
 	return nil
@@ -161,8 +142,8 @@ func lastID(id uint64) *string {
 	return new(strconv.FormatUint(id, 10))
 }
 
-// frame is one Server-Sent Event.
-type frame struct{ id, name, data string }
+// frame is one Server-Sent Event, without its id: our data have it.
+type frame struct{ name, data string }
 
 // decodeFrame reads the frame's data.
 func decodeFrame[T any](f frame) (T, error) {
@@ -219,8 +200,6 @@ func frames(r io.Reader) iter.Seq2[frame, error] {
 				continue
 			}
 			switch field, value, _ := strings.Cut(line, ": "); field {
-			case "id":
-				f.id = value
 			case "event":
 				f.name = value
 			case "data":
