@@ -16,7 +16,7 @@ import (
 func ParseServiceKey(s string) (ServiceKey, error) {
 	fail := func(kind error, format string, args ...any) (ServiceKey, error) {
 		return ServiceKey{}, &ProblemError{
-			Service: -1, Server: -1, Field: "listen",
+			Service: -1, Server: -1, Other: -1, Field: "listen",
 			Where: fmt.Sprintf("service %q", s),
 			Text:  fmt.Sprintf(format, args...), Kind: kind,
 		}
@@ -123,7 +123,7 @@ func (k ServiceKey) Compare(o ServiceKey) int {
 func ParseServerAddress(s string) (netip.AddrPort, error) {
 	fail := func(text string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, &ProblemError{
-			Service: -1, Server: -1, Field: "address",
+			Service: -1, Server: -1, Other: -1, Field: "address",
 			Where: fmt.Sprintf("server %q", s), Text: text, Kind: ErrInvalid,
 		}
 	}

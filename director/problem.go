@@ -1,6 +1,9 @@
 package director
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // ProblemError is one thing wrong with a state, located. Validate joins them;
 // errors.Is tells invalid from unsupported by Kind.
@@ -12,18 +15,33 @@ type ProblemError struct {
 	// listen, name, scheduler, flags, vip, access, servers, address, method,
 	// weight or timeouts.
 	Field string
+	// Other is the index of the service that has already what only one may have;
+	// -1 where the problem is another one.
+	Other int
+	// Prefix is the one of the access list that the problem is about, if it is
+	// about one.
+	Prefix netip.Prefix
 	// Where is the location in words, such as `services[2] "web": servers[1]`.
 	Where string
-	Text  string
-	Kind  error // ErrInvalid or ErrUnsupported
+	Text  string // what Message begins with
+	Kind  error  // ErrInvalid or ErrUnsupported
 }
 
-// Error returns the location and the text.
+// Error returns the location and the message.
 func (e *ProblemError) Error() string {
+	message := e.Message(fmt.Sprintf("services[%d]", e.Other))
 	if e.Where == "" {
+		return message
+	}
+	return fmt.Sprintf("%s: %s", e.Where, message)
+}
+
+// Message says what is wrong; other is what to call the service Other.
+func (e *ProblemError) Message(other string) string {
+	if e.Other < 0 {
 		return e.Text
 	}
-	return fmt.Sprintf("%s: %s", e.Where, e.Text)
+	return fmt.Sprintf("%s %s already", e.Text, other)
 }
 
 // Unwrap returns the kind.

@@ -47,19 +47,17 @@ func (s State) validate(only map[ServiceKey]bool) error {
 		}
 		c.enter(i, fmt.Sprintf("services[%d] %s", i, service.label()))
 		if keyTaken {
-			c.report("listen", "%s is services[%d] already", service.Key, sameKey)
+			c.clash(sameKey, "listen", "%s is", service.Key)
 		}
 		if nameTaken {
-			c.report("name", "name %q is that of services[%d] already", service.Name, sameName)
+			c.clash(sameName, "name", "name %q is that of", service.Name)
 		}
 		c.service(*service)
 	}
 	if s.Timeouts != (conntrack.Timeouts{}) {
 		c.enter(-1, "timeouts")
-		if err := s.Timeouts.Validate(); err != nil {
-			for _, line := range strings.Split(err.Error(), "\n") {
-				c.report("timeouts", "%s", line)
-			}
+		for _, err := range parts(s.Timeouts.Validate()) {
+			c.report("timeouts", "%v", err)
 		}
 	}
 	return errors.Join(c.problems...)
@@ -82,29 +80,47 @@ func (s Service) label() string {
 	return s.Key.String()
 }
 
+// parts returns the errors that err joins; err itself if it joins none.
+func parts(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
 // checker collects located problems.
 type checker struct {
-	at       ProblemError // where the check is: everything but Text, Kind and Field
+	at       ProblemError // where the check is: Service, Server and Where
 	problems []error
 }
 
 // enter moves to a service.
 func (c *checker) enter(service int, where string) {
-	c.at = ProblemError{Service: service, Server: -1, Where: where}
+	c.at = ProblemError{Service: service, Server: -1, Other: -1, Where: where}
 }
 
-func (c *checker) report(field, format string, args ...any) {
-	c.add(ErrInvalid, field, fmt.Sprintf(format, args...))
+func (c *checker) report(field, format string, args ...any) *ProblemError {
+	return c.add(ErrInvalid, field, fmt.Sprintf(format, args...))
+}
+
+// clash reports what another service has already; the format ends where that one
+// is named.
+func (c *checker) clash(other int, field, format string, args ...any) {
+	c.report(field, format, args...).Other = other
 }
 
 func (c *checker) unsupported(field, format string, args ...any) {
 	c.add(ErrUnsupported, field, fmt.Sprintf(format, args...))
 }
 
-func (c *checker) add(kind error, field, text string) {
+func (c *checker) add(kind error, field, text string) *ProblemError {
 	problem := c.at
 	problem.Field, problem.Text, problem.Kind = field, text, kind
 	c.problems = append(c.problems, &problem)
+	return &problem
 }
 
 func (c *checker) service(s Service) {
@@ -148,9 +164,9 @@ func (c *checker) access(key ServiceKey, access Access) {
 		case !p.IsValid():
 			c.report("access", "a prefix is not valid")
 		case p.Addr().Is4In6():
-			c.report("access", "%s is an IPv4 address in IPv6 form: write it as IPv4", p)
+			c.report("access", "%s is an IPv4 address in IPv6 form: write it as IPv4", p).Prefix = p
 		case key.Address.IsValid() && p.Addr().Is4() != key.Address.Addr().Is4():
-			c.report("access", "%s is not of the service's address family (%s)", p, key.Address.Addr())
+			c.report("access", "%s is not of the service's address family (%s)", p, key.Address.Addr()).Prefix = p
 		}
 	}
 	for _, p := range access.Allow {
@@ -158,7 +174,7 @@ func (c *checker) access(key ServiceKey, access Access) {
 	}
 	for _, p := range access.Deny {
 		if listed[p] {
-			c.report("access", "%s is both allowed and denied", p)
+			c.report("access", "%s is both allowed and denied", p).Prefix = p
 		}
 	}
 }
@@ -188,14 +204,12 @@ func schedulerList() string {
 
 func (c *checker) server(key ServiceKey, server realserver.Server) {
 	problems := len(c.problems)
-	if joined, ok := server.Validate().(interface{ Unwrap() []error }); ok {
-		for _, err := range joined.Unwrap() {
-			field := ""
-			if problem := (*realserver.Problem)(nil); errors.As(err, &problem) {
-				field = problem.Field
-			}
-			c.report(field, "%v", err)
+	for _, err := range parts(server.Validate()) {
+		field := ""
+		if problem := (*realserver.Problem)(nil); errors.As(err, &problem) {
+			field = problem.Field
 		}
+		c.report(field, "%v", err)
 	}
 	if server.Method == realserver.Tunnel {
 		c.unsupported("method", "method tunnel is not there yet: this version has nat, dr and local")

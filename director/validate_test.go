@@ -152,16 +152,33 @@ func TestValidateRefuses(t *testing.T) {
 }
 
 func TestValidateLocates(t *testing.T) {
-	state := director.State{Services: []director.Service{dns(), web()}}
+	state := director.State{Services: []director.Service{dns(), web(), web()}}
 	state.Services[1].Servers[2].Weight = 65536
-	err := fmt.Errorf("apply: %w", state.Validate())
-	problems := director.Problems(err)
-	if len(problems) != 1 {
-		t.Fatalf("problems %v, want one", problems)
+	state.Services[2].Access.Deny = prefixes("2001:db8::/32")
+	problems := director.Problems(fmt.Errorf("apply: %w", state.Validate()))
+	type place struct {
+		Service, Server int
+		Field           string
+		Other           int
+		Prefix          string
+		Message         string
 	}
-	p := problems[0]
-	if p.Service != 1 || p.Server != 2 || p.Field != "weight" {
-		t.Errorf("located at service %d, server %d, field %q, want 1, 2, weight", p.Service, p.Server, p.Field)
+	var got []place
+	for _, p := range problems {
+		at := place{p.Service, p.Server, p.Field, p.Other, "", p.Message("b.yaml:7")}
+		if p.Prefix.IsValid() {
+			at.Prefix = p.Prefix.String()
+		}
+		got = append(got, at)
+	}
+	want := []place{
+		{1, 2, "weight", -1, "", "weight 65536 is out of range: want 0 to 65535"},
+		{2, -1, "listen", 1, "", "tcp://192.0.2.1:80 is b.yaml:7 already"},
+		{2, -1, "name", 1, "", `name "web" is that of b.yaml:7 already`},
+		{2, -1, "access", -1, "2001:db8::/32", "2001:db8::/32 is not of the service's address family (192.0.2.1)"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
 	}
 	if director.Problems(nil) != nil || director.Problems(errors.New("other")) != nil {
 		t.Error("problems found where there are none")

@@ -2,9 +2,7 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -18,6 +16,18 @@ type origin struct {
 }
 
 func (o origin) path() string { return fmt.Sprintf("services[%d]", o.index) }
+
+// from says where the service stands, to a reader of another one: in that one's
+// file by its place in the list, in others by file and line.
+func (o origin) from(reader origin) string {
+	if o.file == reader.file {
+		return o.path()
+	}
+	if n := o.file.place(o.path()); n != nil {
+		return fmt.Sprintf("%s:%d", o.file.file, n.Line)
+	}
+	return o.file.file
+}
 
 // validate adds what only the whole shows, at the place it comes from.
 func (l *loader) validate(cfg Config) {
@@ -70,11 +80,14 @@ func (d *decoder) problem(problem *director.ProblemError, at origin, origins []o
 		return // which port is the service's is not known
 	}
 	text := problem.Text
+	if problem.Other >= 0 {
+		text = problem.Message(origins[problem.Other].from(at))
+	}
 	switch problem.Field {
 	case "access":
-		// The text begins with the prefix that it is about.
-		prefix, _, _ := strings.Cut(text, " ")
-		path = prefixPath(path, prefix)
+		if problem.Prefix.IsValid() {
+			path = prefixPath(path, problem.Prefix.String())
+		}
 	case "scheduler":
 		var names []string
 		for _, s := range director.Schedulers() {
@@ -90,29 +103,5 @@ func (d *decoder) problem(problem *director.ProblemError, at origin, origins []o
 	if keyless && service.Name == "" {
 		where = strings.Replace(where, " "+service.Key.String(), "", 1)
 	}
-	d.fail(d.place(path), problem.Kind, where+": "+relocated(text, at, origins))
-}
-
-// elsewhere is how a text ends that names another service of the state.
-var elsewhere = regexp.MustCompile(`services\[(\d+)\] already$`)
-
-// relocated says where the service that a text names stands in the files.
-func relocated(text string, at origin, origins []origin) string {
-	found := elsewhere.FindStringSubmatchIndex(text)
-	if found == nil {
-		return text
-	}
-	i, err := strconv.Atoi(text[found[2]:found[3]])
-	if err != nil || i >= len(origins) {
-		return text
-	}
-	first := origins[i]
-	name := first.path()
-	if first.file != at.file {
-		name = first.file.file
-		if n := first.file.place(first.path()); n != nil {
-			name += fmt.Sprintf(":%d", n.Line)
-		}
-	}
-	return text[:found[0]] + name + " already"
+	d.fail(d.place(path), problem.Kind, where+": "+text)
 }
