@@ -76,6 +76,9 @@ func New(dp Dataplane, store Store, opts Options) *Director {
 // Rollback may remove without force, from the next change on: 0 to 100 per cent.
 func (d *Director) SetMaxRemoval(percent int) { d.maxRemoval.Store(int64(percent)) }
 
+// MaxRemoval returns that share.
+func (d *Director) MaxRemoval() int { return int(d.maxRemoval.Load()) }
+
 // Start makes the kernel equal to the store's newest revision. If there is none,
 // initial becomes revision 1; it is not looked at otherwise. Services in the
 // kernel that no revision has are foreign: they are shown and left alone. No

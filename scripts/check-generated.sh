@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fails if the committed BPF objects and Go types are not what the sources give.
+# Fails if the committed BPF objects, their Go types and the API's code are not what the
+# sources give.
 # Works on a copy: the tree is not touched.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +15,7 @@ cp -r scripts/tools scripts/generate.sh "$copy/scripts"
 
 generated() { (cd "$1" && find bpf director/api -name '*_bpfel.go' -o -name '*_bpfel.o' -o -name '*.gen.go' | sort); }
 if [ -z "$(generated .)" ]; then
-	echo "check-generated.sh: there are no generated files below bpf" >&2
+	echo "check-generated.sh: there are no generated files" >&2
 	exit 1
 fi
 (cd "$copy" && find bpf director/api \( -name '*_bpfel.go' -o -name '*_bpfel.o' -o -name '*.gen.go' \) -delete)

@@ -17,10 +17,11 @@ for page in bin/docs/man/*; do
 	put 644 "$page" "$prefix/share/man/man1/${page##*/}"
 done
 put 644 bin/docs/completion/shunt.bash "$prefix/share/bash-completion/completions/shunt"
-put 644 bin/docs/completion/shunt.zsh "$prefix/share/zsh/site-functions/_shunt"
+put 644 bin/docs/completion/shunt.zsh "$prefix/share/zsh/vendor-completions/_shunt"
 put 644 bin/docs/completion/shunt.fish "$prefix/share/fish/vendor_completions.d/shunt.fish"
 rm -rf bin/docs
 
+put 644 LICENSE "$prefix/share/doc/shunt/copyright"
 put 644 director/config/testdata/reference.yaml "$prefix/share/doc/shunt/reference.yaml"
 put 644 director/config/schema.json "$prefix/share/shunt/shunt.schema.json"
 put 644 director/metrics/grafana.json "$prefix/share/shunt/grafana.json"
@@ -28,7 +29,7 @@ put 644 director/metrics/alerts.yaml "$prefix/share/shunt/alerts.yaml"
 
 # systemd looks for these in /usr/lib and in /usr/local/lib.
 lib=$prefix/lib
-mkdir -p "$lib/systemd/system"
+install -d "$lib/systemd/system"
 sed "s|^ExecStart=/usr/sbin/|ExecStart=${PREFIX:-/usr/local}/sbin/|" scripts/package/shuntd.service >"$lib/systemd/system/shuntd.service"
 put 644 scripts/package/tmpfiles.conf "$lib/tmpfiles.d/shunt.conf"
 put 644 scripts/package/sysusers.conf "$lib/sysusers.d/shunt.conf"

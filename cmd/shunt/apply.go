@@ -52,11 +52,11 @@ func apply(c *cli.Context, client *api.Client) error {
 	if c.String("file") == "" {
 		return usage(c, "-f FILE is missing")
 	}
-	cfg, err := loadConfig(c, c.String("file"))
+	cfg, err := loadDesired(c, c.String("file"))
 	if err != nil {
 		return err
 	}
-	configuration := configurationOf(cfg.State)
+	configuration := api.ConfigurationOf(cfg.State)
 	plan, err := client.Plan(c.Context, configuration)
 	if err != nil {
 		return err
@@ -94,8 +94,9 @@ func revision(c *cli.Context, text string) (uint64, error) {
 // against. A plan without steps may still make a revision, where the kernel is
 // ahead of what is desired.
 func carryOut(c *cli.Context, client *api.Client, plan api.Plan, do func(api.Terms) (api.Outcome, error)) error {
-	p := colors(c)
-	if err := planLines(c.App.Writer, p, plan.Steps); err != nil {
+	t := &table{palette: colors(c)}
+	stepRows(t, plan.Steps)
+	if err := t.print(c.App.Writer); err != nil {
 		return err
 	}
 	if plan.Guard != nil && !c.Bool("force") {

@@ -34,8 +34,8 @@ func configCommand() *cli.Command {
 			{
 				Name: "schema", Usage: "print the JSON Schema of the file, for editors",
 				Description: examples("An editor that speaks YAML's language server reads the schema that the file's first line\n"+
-					"names: # yaml-language-server: $schema=/usr/share/shunt/schema.json",
-					"shunt config schema > /usr/share/shunt/schema.json"),
+					"names: # yaml-language-server: $schema=/usr/share/shunt/shunt.schema.json",
+					"shunt config schema > /usr/share/shunt/shunt.schema.json"),
 				Action: func(c *cli.Context) error { return write(c.App.Writer, config.Schema()) },
 			},
 		},
@@ -55,6 +55,16 @@ func loadConfig(c *cli.Context, name string) (config.Config, error) {
 		return config.Config{}, err
 	}
 	return config.Parse("standard input", data)
+}
+
+// loadDesired reads a configuration whose services are to be carried out. One
+// that says nothing of services is not taken for one that wants none.
+func loadDesired(c *cli.Context, name string) (config.Config, error) {
+	cfg, err := loadConfig(c, name)
+	if err == nil && !cfg.ServicesGiven {
+		err = usage(c, "%s has no services: to remove all of them, say services: []", name)
+	}
+	return cfg, err
 }
 
 // readInput reads the standard input, one byte past what a configuration may
@@ -136,12 +146,4 @@ func readConfig(c *cli.Context, name string) ([]byte, error) {
 // the one or the other.
 func rewrite(name string, text []byte) error {
 	return renameio.WriteFile(name, text, 0o644, renameio.WithExistingPermissions())
-}
-
-// count says "1 server" or "3 servers".
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -28,11 +28,7 @@ func diff(c *cli.Context, client *api.Client) error {
 	if err != nil {
 		return err
 	}
-	if c.String("output") != formatTable {
-		if err := output(c, plan, nil); err != nil {
-			return err
-		}
-	} else if err := printPlan(c, plan); err != nil {
+	if err := output(c, plan, func(t *table) { planRows(t, plan) }); err != nil {
 		return err
 	}
 	if c.Bool("exit-code") && len(plan.Steps) > 0 && !c.IsSet("watch") {
@@ -48,11 +44,11 @@ func planOf(c *cli.Context, client *api.Client) (api.Plan, error) {
 	case file != "" && from != "":
 		return api.Plan{}, usage(c, "-f and REVISION exclude each other")
 	case file != "":
-		cfg, err := loadConfig(c, file)
+		cfg, err := loadDesired(c, file)
 		if err != nil {
 			return api.Plan{}, err
 		}
-		return client.Plan(c.Context, configurationOf(cfg.State))
+		return client.Plan(c.Context, api.ConfigurationOf(cfg.State))
 	case from == "":
 		return api.Plan{}, usage(c, "-f FILE or REVISION is missing")
 	}
@@ -69,15 +65,12 @@ func planOf(c *cli.Context, client *api.Client) (api.Plan, error) {
 	return client.Diff(c.Context, first, second)
 }
 
-func printPlan(c *cli.Context, plan api.Plan) error {
+func planRows(t *table, plan api.Plan) {
 	if len(plan.Steps) == 0 {
-		return write(c.App.Writer, []byte("no difference\n"))
+		t.row("no difference")
 	}
-	if err := planLines(c.App.Writer, colors(c), plan.Steps); err != nil {
-		return err
+	stepRows(t, plan.Steps)
+	if plan.Guard != nil {
+		t.row(t.in(yellow, plan.Guard.Text+": it needs --force"))
 	}
-	if plan.Guard == nil {
-		return nil
-	}
-	return write(c.App.Writer, []byte(colors(c).in(yellow, plan.Guard.Text+": it needs --force")+"\n"))
 }

@@ -135,8 +135,7 @@ func start(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	load := func() (config.Config, error) { return readSettings(c) }
-	cfg, err := load()
+	cfg, err := readSettings(c)
 	if err != nil {
 		return err
 	}
@@ -144,7 +143,15 @@ func start(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return serve(c.Context, cfg, surroundings{open: openXDP, restrict: dropPrivileges, load: load, log: log, level: level})
+	return serve(c.Context, cfg, surroundings{
+		open: openXDP, restrict: dropPrivileges, log: log, level: level,
+		load: func() (config.Config, error) {
+			if c.String("config") == "" {
+				return config.Config{}, errors.New("shuntd was started without a configuration file")
+			}
+			return readSettings(c)
+		},
+	})
 }
 
 func detach(c *cli.Context) error {

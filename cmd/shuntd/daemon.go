@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -52,14 +53,16 @@ type surroundings struct {
 // instance is a daemon under construction: the parts and what they share.
 type instance struct {
 	surroundings
-	settings config.Settings
-	started  time.Time
-	notify   notifier
-	events   *event.Stream
-	director *director.Director
-	plane    dataplane
-	detached atomic.Bool
-	ready    atomic.Bool
+	settings  config.Settings
+	started   time.Time
+	notify    notifier
+	events    *event.Stream
+	director  *director.Director
+	plane     dataplane
+	revisions *store.Store
+	// storeError is what the last check of the store said; nil: none was made.
+	storeError atomic.Pointer[error]
+	ready      atomic.Bool
 }
 
 // serve runs the daemon until the context ends or a part fails. The socket is
@@ -70,6 +73,9 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 		surroundings: s, settings: settings, started: time.Now(),
 		notify: notifier{s.log}, events: event.NewStream(s.log, 0),
 	}
+	// From the first on: until somebody listens, a SIGHUP ends the process.
+	hangups := listenHangup()
+	defer hangups.stop()
 	listener, err := api.Listen(settings.Socket, api.ListenOptions{Group: settings.SocketGroup})
 	if err != nil {
 		return err
@@ -82,13 +88,13 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 	if remote != nil {
 		defer func() { _ = remote.Close() }()
 	}
-	revisions, err := store.Open(ctx, settings.StateDir, store.Options{Log: s.log, Keep: settings.History, Repaired: func(message string) {
+	d.revisions, err = store.Open(ctx, settings.StateDir, store.Options{Log: s.log, Keep: settings.History, Repaired: func(message string) {
 		d.events.Publish(event.Event{Name: event.StoreRepaired, Message: message})
 	}})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = revisions.Close() }()
+	defer func() { _ = d.revisions.Close() }()
 	if settings.Mode == "generic" {
 		s.log.Warn("GENERIC MODE: packets take the slow way through the kernel first; for tests only", "interfaces", settings.Interfaces)
 	}
@@ -97,21 +103,13 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 	}
 	v4, v6 := d.plane.MaxConnections()
 	s.log.Info(describeTables(v4, v6, d.plane.MemoryBytes()))
-	d.director = director.New(d.plane, revisions, director.Options{
+	d.director = director.New(d.plane, d.revisions, director.Options{
 		Log: s.log, Events: d.events, Reconcile: settings.Reconcile,
 	})
 	d.director.SetMaxRemoval(settings.RemovalLimit)
-	err = d.control(ctx, cfg.State, listener, remote)
+	err = d.control(ctx, cfg.State, listener, remote, hangups)
 	d.notify.stopping()
-	if err := errors.Join(err, closing(d.plane)); err != nil {
-		return err
-	}
-	if d.detached.Load() {
-		d.events.Publish(event.Event{Name: event.Detached, Message: "detached: nothing of Shunt is left in the kernel"})
-	} else {
-		d.events.Publish(event.Event{Name: event.Stopping, Message: "stopped: traffic flows on"})
-	}
-	return nil
+	return errors.Join(err, closing(d.plane))
 }
 
 // listenRemote opens the TLS listener; nil if none is configured.
@@ -126,8 +124,8 @@ func (d *instance) listenRemote() (*api.TLSListener, error) {
 }
 
 // control carries the state to the data plane and runs the parts.
-func (d *instance) control(ctx context.Context, initial director.State, local net.Listener, remote *api.TLSListener) error {
-	ctx, cancel := context.WithCancel(ctx)
+func (d *instance) control(ctx context.Context, initial director.State, local net.Listener, remote *api.TLSListener, hangups hangups) error {
+	ctx, cancel := d.untilStopped(ctx)
 	defer cancel()
 	if err := d.director.Start(ctx, initial, director.Request{Who: "shuntd", Why: "the configuration of the first start"}); err != nil {
 		err = fmt.Errorf("carry the configuration to the data plane: %w", err)
@@ -143,14 +141,12 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	d.log.Info("privileges dropped", "left", rights)
 
 	watcher := watch.New(d.director.Stats, d.events, watch.Options{})
-	hangups := listenHangup()
-	defer hangups.stop()
 	parts, ctx := errgroup.WithContext(ctx)
 	// Reconciling ends before the data plane is detached: it would put back
 	// what is being removed.
 	reconciling, stopReconciling := context.WithCancel(ctx)
 	defer stopReconciling()
-	handler := d.handler(remote, stopReconciling, cancel)
+	handler := d.handler(stopReconciling, cancel)
 	parts.Go(func() error { return d.plane.Run(ctx) })
 	parts.Go(func() error { return d.director.Run(reconciling) })
 	parts.Go(func() error { return watcher.Run(reconciling) })
@@ -158,30 +154,43 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	if remote != nil {
 		parts.Go(func() error { return handler.Run(ctx, remote) })
 	}
-	parts.Go(func() error { return d.watchHangup(ctx, hangups.signals, remote) })
+	parts.Go(func() error { return d.watchHangup(ctx, hangups.signals) })
 	parts.Go(func() error { return d.notify.watch(ctx, d.well) })
+	parts.Go(func() error { return d.watchStore(ctx) })
 	d.announce()
 	return parts.Wait()
 }
 
+// untilStopped returns a context that ends when ctx does, once that was told:
+// whoever follows the events learns it before their stream ends.
+func (d *instance) untilStopped(ctx context.Context) (context.Context, context.CancelFunc) {
+	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		d.events.Publish(event.Event{Name: event.Stopping, Message: "stopping: traffic flows on"})
+		cancel()
+	})
+	return until, func() { stop(); cancel() }
+}
+
 // handler makes the API over the director and this daemon. detaching runs before
 // the data plane is taken away, detached after.
-func (d *instance) handler(remote *api.TLSListener, detaching, detached func()) *api.Handler {
+func (d *instance) handler(detaching, detached func()) *api.Handler {
 	return api.NewHandler(d.director, api.Options{
 		Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log, Events: d.events,
 		Metrics: metrics.New(metrics.Options{
 			Source: d.director, Events: d.events, Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log,
 		}).Handler(),
-		Ready: d.readiness,
-		Reload: func(ctx context.Context, by director.Request) (director.Outcome, error) {
-			return d.reload(ctx, by, remote)
-		},
+		Ready:  d.readiness,
+		Reload: d.reload,
 		Doctor: d.inspect,
 		Detach: func(ctx context.Context) error {
 			detaching()
 			return d.plane.Detach(ctx)
 		},
-		Detached: func() { d.detached.Store(true); detached() },
+		Detached: func() {
+			d.events.Publish(event.Event{Name: event.Detached, Message: "detached: nothing of Shunt is left in the kernel"})
+			detached()
+		},
 	})
 }
 
@@ -196,12 +205,52 @@ func (d *instance) announce() {
 	d.notify.ready(message)
 }
 
-// readiness says why the daemon is not ready; nil if it is.
+// readiness says why the daemon is not ready to serve and to take changes; nil if
+// it is.
 func (d *instance) readiness() error {
 	if !d.ready.Load() {
 		return errors.New("starting")
 	}
-	return d.well()
+	if err := d.well(); err != nil {
+		return err
+	}
+	if err := d.storeError.Load(); err != nil && *err != nil {
+		return *err
+	}
+	if _, err := os.Stat(d.settings.PinDir); err != nil {
+		return fmt.Errorf("the pins, without which the next daemon would begin anew: %w", err)
+	}
+	stats, err := d.director.Stats(context.Background())
+	if err != nil {
+		return fmt.Errorf("read the data plane: %w", err)
+	}
+	for _, i := range stats.Interfaces {
+		if i.Mode == "gone" {
+			return fmt.Errorf("interface %s is gone", i.Name)
+		}
+	}
+	return nil
+}
+
+// storeInterval is the time between two looks at the store's files.
+const storeInterval = 10 * time.Second
+
+// watchStore looks at the store from time to time, which repairs a copy that was
+// lost, until the context ends.
+func (d *instance) watchStore(ctx context.Context) error {
+	ticker := time.NewTicker(storeInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		err := d.revisions.Check()
+		if before := d.storeError.Swap(&err); err != nil && (before == nil || *before == nil) {
+			d.log.Error("the store cannot be used: changes are refused until it can", "err", err)
+		}
+	}
 }
 
 // sickAfter is how long the kernel may not have been compared with what is

@@ -147,13 +147,31 @@ func TestServe(t *testing.T) {
 		if d.plane.detached.Load() || !d.plane.Closed() {
 			t.Errorf("detached %v, closed %v: want false, true", d.plane.detached.Load(), d.plane.Closed())
 		}
-		for _, want := range []string{`"connection tables: 1Mi IPv4, 256Ki IPv6, 176.0 MiB"`, "stopped: traffic flows on"} {
+		for _, want := range []string{`"connection tables: 1Mi IPv4, 256Ki IPv6, 176.0 MiB"`, "stopping: traffic flows on"} {
 			if !strings.Contains(d.log.String(), want) {
 				t.Errorf("the log has no %s:\n%s", want, d.log)
 			}
 		}
 		if _, err := os.Lstat(cfg.Director.Socket); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the socket is still there: %v", err)
+		}
+	})
+	t.Run("who_follows_the_events_learns_of_the_end", func(t *testing.T) {
+		d := startDaemon(t, testConfig(t), newPlane())
+		var last string
+		for message, err := range d.client.FollowEvents(t.Context(), api.EventQuery{After: new(uint64)}) {
+			if err != nil || message.Event == nil {
+				break
+			}
+			if last = message.Event.Name; last == "started" {
+				d.cancel()
+			}
+		}
+		if last != "stopping" {
+			t.Errorf("the last event is %q", last)
+		}
+		if err := <-d.done; err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("detach_removes_all_and_ends_it", func(t *testing.T) {

@@ -34,7 +34,7 @@ func (d *instance) inspect(ctx context.Context) ([]api.Finding, error) {
 func hostOf(s config.Settings, state director.State) doctor.Host {
 	return doctor.Host{
 		Interfaces: s.Interfaces, Services: state.Services, PinDir: s.PinDir, Dataplane: s.Dataplane,
-		MaxConnections4: s.MaxConnections, MaxConnections6: s.MaxConnections6, Generic: s.Mode == "generic",
+		MaxConnections4: s.MaxConnections, MaxConnections6: s.MaxConnections6, Generic: s.Generic(),
 	}
 }
 

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/event"
 )
@@ -27,7 +28,7 @@ func (h hangups) stop() { signal.Stop(h.signals) }
 
 // watchHangup reloads on each signal until the context ends. A reload that fails
 // changes nothing and ends nothing.
-func (d *instance) watchHangup(ctx context.Context, signals <-chan os.Signal, remote *api.TLSListener) error {
+func (d *instance) watchHangup(ctx context.Context, signals <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -35,7 +36,7 @@ func (d *instance) watchHangup(ctx context.Context, signals <-chan os.Signal, re
 		case <-signals:
 			d.notify.reloading()
 			// Told by an event; the signal's sender is not there to be told.
-			_, _ = d.reload(ctx, director.Request{Who: "SIGHUP"}, remote)
+			_, _ = d.reload(ctx, director.Request{Who: "SIGHUP"})
 			d.notify.ready(fmt.Sprintf("revision %d", d.director.Head().Number))
 		}
 	}
@@ -43,9 +44,10 @@ func (d *instance) watchHangup(ctx context.Context, signals <-chan os.Signal, re
 
 // reload reads the configuration anew, applies its services and timeouts as
 // `shunt apply` does, and takes over the settings that can change in a running
-// daemon. It says which ones want a restart.
-func (d *instance) reload(ctx context.Context, by director.Request, remote *api.TLSListener) (director.Outcome, error) {
-	outcome, err := d.tryReload(ctx, by, remote)
+// daemon. A file without the key services leaves the services alone. It says
+// which settings want a restart.
+func (d *instance) reload(ctx context.Context, by director.Request) (director.Outcome, error) {
+	outcome, err := d.tryReload(ctx, by)
 	if err != nil {
 		message := "reload failed, nothing changed: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 		d.events.Publish(event.Event{Name: event.ReloadFailed, Message: message})
@@ -58,27 +60,32 @@ func (d *instance) reload(ctx context.Context, by director.Request, remote *api.
 	return outcome, nil
 }
 
-func (d *instance) tryReload(ctx context.Context, by director.Request, remote *api.TLSListener) (director.Outcome, error) {
+func (d *instance) tryReload(ctx context.Context, by director.Request) (director.Outcome, error) {
 	cfg, err := d.load()
+	if errors.Is(err, fs.ErrPermission) {
+		return director.Outcome{}, fmt.Errorf("%w: shuntd has given up the right to read files of others: chown it to the user shuntd runs as", err)
+	}
 	if err != nil {
 		return director.Outcome{}, fmt.Errorf("%w: %w", director.ErrInvalid, err)
-	}
-	if remote != nil {
-		if err := remote.Reload(); err != nil {
-			return director.Outcome{}, err
-		}
 	}
 	if by.Why == "" {
 		by.Why = "reload"
 	}
-	outcome, err := d.director.Apply(ctx, by, cfg.State)
+	limit := d.director.MaxRemoval()
+	d.director.SetMaxRemoval(cfg.Director.RemovalLimit) // the file is judged by its own
+	var outcome director.Outcome
+	if cfg.ServicesGiven {
+		outcome, err = d.director.Apply(ctx, by, cfg.State)
+	} else {
+		outcome, err = d.director.SetTimeouts(ctx, by, cfg.State.Timeouts)
+	}
 	if err != nil {
+		d.director.SetMaxRemoval(limit)
 		return outcome, err
 	}
 	if err := d.level.UnmarshalText([]byte(cfg.Director.LogLevel)); err != nil {
 		return outcome, fmt.Errorf("set the log level: %w", err)
 	}
-	d.director.SetMaxRemoval(cfg.Director.RemovalLimit)
 	for _, difference := range config.Differences(d.settings, cfg.Director) {
 		if difference.Restart {
 			d.log.Warn("a setting changed that only a restart takes over (traffic flows on)", "setting", difference.String())

@@ -67,8 +67,13 @@ services:
 	if _, err := d.client.Reload(t.Context(), api.Terms{}); !errors.As(err, &problem) || problem.Status != 409 {
 		t.Errorf("a reload that removes everything: %v", err)
 	}
-	if _, err := d.client.Reload(t.Context(), api.Terms{Force: true}); err != nil {
-		t.Errorf("the same by force: %v", err)
+	// A file that says nothing of services leaves them alone.
+	*load = func() (config.Config, error) {
+		return parse(t, "director: {interfaces: [eth0], log: {level: warn}, connections: {timeouts: {udp: 1m}}}\n", from), nil
+	}
+	outcome, err = d.client.Reload(t.Context(), api.Terms{})
+	if err != nil || !outcome.Changed || len(outcome.Steps) != 1 || level.Level() != slog.LevelWarn {
+		t.Errorf("a file without services: %+v, error %v, level %v", outcome, err, level.Level())
 	}
 	// What cannot be read changes nothing and is told.
 	*load = func() (config.Config, error) { return config.Config{}, errors.New("shunt.yaml:3:1: unknown key") }
@@ -78,7 +83,7 @@ services:
 	if !strings.Contains(d.log.String(), "event="+string(event.ReloadFailed)) {
 		t.Errorf("the log has no event of it:\n%s", d.log)
 	}
-	if status, err := d.client.Status(t.Context()); err != nil || status.Revision != 3 {
+	if status, err := d.client.Status(t.Context()); err != nil || status.Revision != 3 || status.Services != 1 {
 		t.Errorf("status %+v, error %v", status, err)
 	}
 }

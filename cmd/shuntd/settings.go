@@ -6,13 +6,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
-)
-
-// The range of --max-connections: that of connections.max in the file.
-const (
-	minConnections = 1 << 10
-	maxConnections = 1 << 28
 )
 
 // readSettings reads the file that --config names, or the defaults, and puts
@@ -39,13 +34,13 @@ func readSettings(c *cli.Context) (config.Config, error) {
 		s.Interfaces = c.StringSlice("interface")
 	}
 	if c.IsSet("generic") {
-		s.Mode = "native"
+		s.Mode = director.InterfaceNative
 		if c.Bool("generic") {
-			s.Mode = "generic"
+			s.Mode = director.InterfaceGeneric
 		}
 	}
 	if c.IsSet("max-connections") {
-		if err := setConnections(s, c.String("max-connections")); err != nil {
+		if err := s.SetConnections(c.String("max-connections")); err != nil {
 			return cfg, usage("", "--max-connections: %v", err)
 		}
 	}
@@ -65,21 +60,6 @@ func readFile(path string) (config.Config, error) {
 		return config.Parse("no file", nil)
 	}
 	return config.Load(path)
-}
-
-// setConnections sizes the tables as connections.max in the file does, a quarter
-// for IPv6.
-func setConnections(s *config.Settings, text string) error {
-	n, err := config.ParseSize(text)
-	if err != nil {
-		return err
-	}
-	if n < minConnections || n > maxConnections {
-		return fmt.Errorf("%s is out of range: want %s to %s",
-			text, config.FormatSize(minConnections), config.FormatSize(maxConnections))
-	}
-	s.MaxConnections, s.MaxConnections6 = n, max(n/4, minConnections)
-	return nil
 }
 
 // describeTables says how large the connection tables are.

@@ -14,7 +14,7 @@ var _ dataplane = (*xdp.Dataplane)(nil)
 func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplane, error) {
 	dp, err := xdp.Open(ctx, xdp.Options{
 		Interfaces:         s.Interfaces,
-		Generic:            s.Mode == "generic",
+		Generic:            s.Generic(),
 		PinDir:             s.PinDir,
 		MaxConnections:     s.MaxConnections,
 		MaxConnectionsIPv6: s.MaxConnections6,

@@ -28,6 +28,9 @@ type Config struct {
 	// State has the services, normalized and sorted by key, and those timeouts
 	// that were given; the others are zero.
 	State director.State
+	// ServicesGiven is whether the key services is there, be its list empty:
+	// a text without it says nothing of them, and not that there are none.
+	ServicesGiven bool
 }
 
 // Parse parses a configuration; name stands for the file in errors. An empty
@@ -85,6 +88,7 @@ func (d *decoder) document(root *yaml.Node) {
 		d.include(includes, "include")
 	}
 	if services != nil {
+		d.cfg.ServicesGiven = true
 		d.services(services, &d.cfg.State)
 	}
 }
@@ -160,7 +164,7 @@ func (d *decoder) yamlError(err error) {
 
 // finish returns the whole, or everything that is wrong with it.
 func (l *loader) finish() (Config, error) {
-	cfg := Config{Director: Settings{}.withDefaults()}
+	cfg := Config{Director: defaultSettings()}
 	var settings *decoder
 	for _, d := range l.files {
 		switch {
@@ -172,6 +176,7 @@ func (l *loader) finish() (Config, error) {
 			cfg.Director, cfg.State.Timeouts = d.cfg.Director, d.cfg.State.Timeouts
 		}
 		cfg.State.Services = append(cfg.State.Services, d.cfg.State.Services...)
+		cfg.ServicesGiven = cfg.ServicesGiven || d.cfg.ServicesGiven
 	}
 	l.validate(cfg)
 	if err := joined(l.files); err != nil {

@@ -44,7 +44,7 @@ func newDecoder(file string, role role, data []byte) *decoder {
 	return &decoder{
 		file: file, role: role, data: data,
 		places: make(map[string]*yaml.Node), broken: make(map[string]bool), keys: make(map[string][]string),
-		cfg: Config{Director: Settings{}.withDefaults()},
+		cfg: Config{Director: defaultSettings()},
 	}
 }
 

@@ -37,7 +37,7 @@ type setting struct {
 var settings = []setting{
 	{key: "dataplane", text: func(s Settings) string { return s.Dataplane }},
 	{key: "interfaces", text: func(s Settings) string { return strings.Join(s.Interfaces, ", ") }},
-	{key: "mode", text: func(s Settings) string { return s.Mode }},
+	{key: "mode", text: func(s Settings) string { return string(s.Mode) }},
 	{key: "connections.max", text: func(s Settings) string { return FormatSize(s.MaxConnections) }},
 	{key: "connections.max-ipv6", text: func(s Settings) string { return FormatSize(s.MaxConnections6) }},
 	{key: "midstream", text: func(s Settings) string { return s.Midstream }},

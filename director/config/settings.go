@@ -16,7 +16,7 @@ type Settings struct {
 	Dataplane string // "xdp"
 	// Interfaces to attach to, in order; may be empty if the caller has others.
 	Interfaces []string
-	Mode       string // "native" (default) or "generic"
+	Mode       director.InterfaceMode // native (default) or generic
 	// MaxConnections is what the IPv4 connection table is sized for, and
 	// MaxConnections6 the IPv6 one: 1Mi and a quarter of the former by default.
 	MaxConnections  uint64
@@ -83,33 +83,41 @@ const (
 	maxSocketPath  = 107 // sockaddr_un.sun_path without its NUL
 )
 
-func (s Settings) withDefaults() Settings {
-	setDefault(&s.Dataplane, "xdp")
-	setDefault(&s.Mode, "native")
-	setDefault(&s.MaxConnections, 1<<20)
-	setDefault(&s.MaxConnections6, max(s.MaxConnections/4, minConnections))
-	setDefault(&s.Midstream, "drop")
-	setDefault(&s.ICMPRate, 1000)
-	setDefault(&s.Limits.Services, 4096)
-	setDefault(&s.Limits.Servers, 16384)
-	setDefault(&s.Limits.SchedulerWords, 4<<20)
-	setDefault(&s.Limits.AccessPrefixes, 64<<10)
-	setDefault(&s.RemovalLimit, director.DefaultMaxRemoval)
-	setDefault(&s.Reconcile, director.DefaultReconcile)
-	setDefault(&s.StateDir, DefaultStateDir)
-	setDefault(&s.History, 10000)
-	setDefault(&s.Socket, DefaultSocket)
-	setDefault(&s.PinDir, DefaultPinDir)
-	setDefault(&s.LogLevel, "info")
-	setDefault(&s.LogFormat, "text")
-	return s
+func defaultSettings() Settings {
+	return Settings{
+		Dataplane:       "xdp",
+		Mode:            director.InterfaceNative,
+		MaxConnections:  1 << 20,
+		MaxConnections6: ipv6Share(1 << 20),
+		Midstream:       "drop",
+		ICMPRate:        1000,
+		Limits:          Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20, AccessPrefixes: 64 << 10},
+		RemovalLimit:    director.DefaultMaxRemoval,
+		Reconcile:       director.DefaultReconcile,
+		StateDir:        DefaultStateDir,
+		History:         10000,
+		Socket:          DefaultSocket,
+		PinDir:          DefaultPinDir,
+		LogLevel:        "info",
+		LogFormat:       "text",
+	}
 }
 
-func setDefault[T comparable](value *T, def T) {
-	var zero T
-	if *value == zero {
-		*value = def
+// ipv6Share is what the IPv6 table is sized for where only the IPv4 one's size
+// is given.
+func ipv6Share(connections uint64) uint64 { return max(connections/4, minConnections) }
+
+// Generic reports whether generic mode is asked for.
+func (s Settings) Generic() bool { return s.Mode == director.InterfaceGeneric }
+
+// SetConnections sizes the tables as a file with connections.max alone does.
+func (s *Settings) SetConnections(text string) error {
+	n, err := parseConnections(text)
+	if err != nil {
+		return err
 	}
+	s.MaxConnections, s.MaxConnections6 = n, ipv6Share(n)
+	return nil
 }
 
 // settings reads the director section over the defaults.
@@ -119,11 +127,11 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 	d.mapping(n, "director", fields{
 		{"dataplane", word(d, &s.Dataplane, parseDataplane)},
 		{"interfaces", func(n *yaml.Node, path string) { s.Interfaces = d.interfaces(n, path) }},
-		{"mode", word(d, &s.Mode, oneOf("native", "generic"))},
+		{"mode", word(d, &s.Mode, oneOf(director.InterfaceNative, director.InterfaceGeneric))},
 		{"connections", func(n *yaml.Node, path string) {
 			d.mapping(n, path, fields{
-				{"max", word(d, &s.MaxConnections, sizeBetween(minConnections, maxConnections))},
-				{"max-ipv6", word(d, &connections6, sizeBetween(minConnections, maxConnections))},
+				{"max", word(d, &s.MaxConnections, parseConnections)},
+				{"max-ipv6", word(d, &connections6, parseConnections)},
 				{"timeouts", func(n *yaml.Node, path string) { d.timeouts(n, path, &cfg.State.Timeouts) }},
 			})
 		}},
@@ -153,7 +161,7 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 		}},
 	})
 	if connections6 == 0 {
-		connections6 = max(s.MaxConnections/4, minConnections)
+		connections6 = ipv6Share(s.MaxConnections)
 	}
 	s.MaxConnections6 = connections6
 }

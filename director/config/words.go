@@ -12,12 +12,16 @@ import (
 )
 
 // oneOf returns a reader of one of the words.
-func oneOf(words ...string) func(string) (string, error) {
-	return func(s string) (string, error) {
-		if slices.Contains(words, s) {
-			return s, nil
+func oneOf[T ~string](words ...T) func(string) (T, error) {
+	return func(s string) (T, error) {
+		if slices.Contains(words, T(s)) {
+			return T(s), nil
 		}
-		return "", fmt.Errorf("unknown word %q: want %s%s", s, orList(words), didYouMean(s, words))
+		names := make([]string, len(words))
+		for i, word := range words {
+			names[i] = string(word)
+		}
+		return "", fmt.Errorf("unknown word %q: want %s%s", s, orList(names), didYouMean(s, names))
 	}
 }
 
@@ -43,6 +47,10 @@ func size32(least, most uint32) func(string) (uint32, error) {
 		n, err := read(s)
 		return uint32(n), err
 	}
+}
+
+func parseConnections(s string) (uint64, error) {
+	return sizeBetween(minConnections, maxConnections)(s)
 }
 
 func parseHistory(s string) (int, error) {

@@ -136,8 +136,8 @@ func TestBpffs(t *testing.T) {
 			h := doctor.Host{PinDir: filepath.Join(dir, "shunt")}
 			f := single(t, look(h), "bpffs", doctor.Error, words)
 			t.Cleanup(func() {
-				if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-					t.Errorf("unmount %s: %v", dir, err)
+				if err := unix.Unmount(h.PinDir, unix.MNT_DETACH); err != nil {
+					t.Errorf("unmount %s: %v", h.PinDir, err)
 				}
 			})
 			shell(t, n, f.Fix)

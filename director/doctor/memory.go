@@ -22,6 +22,19 @@ const (
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
+// bpffs is where the kernel's documentation and systemd mount the BPF file
+// system.
+const bpffs = "/sys/fs/bpf"
+
+// mountBpffs is the command that makes pins in the folder possible. It mounts over
+// the pin folder itself and never over what that is in, which it would hide.
+func mountBpffs(pins string) string {
+	if strings.HasPrefix(pins, bpffs+"/") {
+		return "mount -t bpf bpf " + bpffs
+	}
+	return "mkdir -p " + quote(pins) + " && mount -t bpf bpf " + quote(pins) + " && chmod 0700 " + quote(pins)
+}
+
 // checkBpffs looks at the file system that pins need, and at who may touch them.
 func checkBpffs(i *inspection, r *report) {
 	dir := i.PinDir
@@ -32,7 +45,7 @@ func checkBpffs(i *inspection, r *report) {
 	var system unix.Statfs_t
 	if err := unix.Statfs(dir, &system); errors.Is(err, unix.ENOENT) {
 		r.add(Error, dir, dir+" does not exist", "shuntd keeps its programs and maps there: without, it does not start",
-			"mkdir -p "+quote(dir)+" && mount -t bpf bpf "+quote(dir))
+			mountBpffs(i.PinDir))
 		return
 	} else if err != nil {
 		r.unknown(dir, fmt.Errorf("look at %s: %w", dir, err))
@@ -40,7 +53,7 @@ func checkBpffs(i *inspection, r *report) {
 	}
 	if uint32(system.Type) != unix.BPF_FS_MAGIC {
 		r.add(Error, dir, dir+" is not on a BPF file system", "programs and maps can be pinned on one only: without, shuntd does not start",
-			"mount -t bpf bpf "+quote(dir))
+			mountBpffs(i.PinDir))
 		return
 	}
 	if !pinned {

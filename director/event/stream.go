@@ -97,7 +97,8 @@ func (e Event) attrs() []slog.Attr {
 
 // After returns up to limit events with ids greater than id, oldest first, and
 // whether events between id and the first of them are kept no more. Id 0 is
-// before everything and misses nothing.
+// before everything and misses nothing. An id that was never given, as a clock
+// that was set back leaves one, stands before everything and missed some.
 func (s *Stream) After(id uint64, limit int) (events []Event, missed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,6 +106,10 @@ func (s *Stream) After(id uint64, limit int) (events []Event, missed bool) {
 }
 
 func (s *Stream) after(id uint64, limit int) ([]Event, bool) {
+	unknown := id >= s.next
+	if unknown {
+		id = 0
+	}
 	i, _ := slices.BinarySearchFunc(s.kept, id+1, func(e Event, id uint64) int {
 		switch {
 		case e.ID < id:
@@ -114,7 +119,7 @@ func (s *Stream) after(id uint64, limit int) ([]Event, bool) {
 		}
 		return 0
 	})
-	missed := id != 0 && id+1 < s.next && (i == len(s.kept) || i == 0 && s.kept[0].ID > id+1)
+	missed := unknown || id != 0 && id+1 < s.next && (i == len(s.kept) || i == 0 && s.kept[0].ID > id+1)
 	end := len(s.kept)
 	if limit > 0 {
 		end = min(end, i+limit)
@@ -153,6 +158,10 @@ func (s *Stream) Follow(ctx context.Context, id uint64) iter.Seq2[[]Event, bool]
 			select {
 			case <-changed:
 			case <-ctx.Done():
+				// What was published before the end, such as the end itself.
+				if batch, missed := s.After(id, 0); len(batch) > 0 {
+					yield(batch, missed)
+				}
 				return
 			}
 		}

@@ -48,6 +48,9 @@ func TestStream(t *testing.T) {
 	if got, missed := s.After(1, 0); !missed || len(got) != 8 {
 		t.Errorf("After(id of an earlier run) = %d events, missed %v", len(got), missed)
 	}
+	if got, missed := s.After(s.Last()+1000, 0); !missed || len(got) != 8 {
+		t.Errorf("After(id never given) = %d events, missed %v", len(got), missed)
+	}
 	counts := s.Counts()
 	if counts[Drift] != 8 || counts[Repaired] != 2 || len(counts) != len(Names()) {
 		t.Errorf("Counts = %v", counts)

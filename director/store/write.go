@@ -254,3 +254,35 @@ func (r *replica) current() bool {
 	opened, err := r.file.Stat()
 	return err == nil && os.SameFile(named, opened)
 }
+
+// whole reports whether the open file has all that bbolt wrote to it.
+func (r *replica) whole() bool {
+	var size int64
+	err := r.view(func(tx *bbolt.Tx) error {
+		size = tx.Size()
+		return nil
+	})
+	if err != nil {
+		return false
+	}
+	info, err := r.file.Stat()
+	return err == nil && info.Size() >= size
+}
+
+// Check looks whether both files are there and whole, and repairs them if not, as
+// the next change would. Call it from time to time: a copy that is lost unnoticed
+// is one less when the other is.
+func (s *Store) Check() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.New("check the store: it is closed")
+	}
+	for _, r := range s.replicas {
+		s.clean = s.clean && r.current() && r.whole()
+	}
+	if err := s.clear(); err != nil {
+		return fmt.Errorf("check the store: %w", err)
+	}
+	return nil
+}

@@ -244,3 +244,39 @@ func fill(t *testing.T, path string, free int64) {
 		mustWrite(t, path, nil)
 	}
 }
+
+// TestCheck loses and cuts each file under the open store.
+func TestCheck(t *testing.T) {
+	for _, name := range fileNames {
+		for what, spoil := range map[string]func(string) error{
+			"removed": os.Remove,
+			"cut":     func(path string) error { return os.Truncate(path, 5000) },
+		} {
+			t.Run(name+"_"+what, func(t *testing.T) {
+				var said messages
+				dir := filepath.Join(t.TempDir(), "state")
+				s := mustOpen(t, dir, said.options())
+				mustGrow(t, s, 3)
+				if err := s.Check(); err != nil || len(said) > 0 {
+					t.Fatalf("a sound store: %v, repaired %q", err, said)
+				}
+				if err := spoil(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Check(); err != nil || len(said) != 1 {
+					t.Errorf("error %v, repaired %q", err, said)
+				}
+				if err := s.Check(); err != nil || len(said) != 1 {
+					t.Errorf("once more: error %v, repaired %q", err, said)
+				}
+				if head, _, err := s.Load(); err != nil || head.Number != 3 {
+					t.Errorf("head %d, error %v", head.Number, err)
+				}
+				mustClose(t, s)
+				if err := s.Check(); err == nil {
+					t.Error("a closed store is checked")
+				}
+			})
+		}
+	}
+}

@@ -45,6 +45,9 @@ func TestHangup(t *testing.T) {
 	last = hangup("director: {log: {level: debug}, limits: {servers: 99}}\n" + grown)
 	p.d.tells(t, last, "reload", "0 steps, revision 2")
 	p.d.waitLog(t, "limits.servers")
+	// A file that does not speak of services leaves them alone.
+	last = hangup("director: {connections: {timeouts: {udp: 9s}}}\n")
+	p.d.tells(t, last, "reload", "1 steps, revision 3")
 	for _, c := range held {
 		ok(t, c.ask())
 	}

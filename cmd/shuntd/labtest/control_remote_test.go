@@ -150,31 +150,25 @@ func TestOverTLS(t *testing.T) {
 			t.Errorf("answered %s: %s", status, body)
 		}
 	})
-	t.Run("tokens_come_and_go_by_a_reload", func(t *testing.T) {
+	t.Run("tokens_come_and_go_with_their_file", func(t *testing.T) {
 		before := r.lines
+		answered := func(want string) func() bool {
+			return func() bool {
+				status, _ := r.curl(t, append(bearer("grafana"), r.url+"/v1/status")...)
+				return status == want
+			}
+		}
 		r.token(t, "grafana", "viewer")
-		r.d.do(t, "reload")
-		if status, body := r.curl(t, append(bearer("grafana"), r.url+"/v1/status")...); status != "200" {
-			t.Errorf("a new token is answered %s: %s", status, body)
-		}
+		await(t, "the new token is let in", answered("200"))
 		writeFile(t, r.config+".tokens", before+"broken\n")
-		if got := r.d.try(t, "reload"); got.code != 1 || !strings.Contains(got.stderr, ".tokens:4: ") {
-			t.Errorf("exit code %d: %s", got.code, got.stderr)
-		}
-		if status, body := r.curl(t, append(bearer("grafana"), r.url+"/v1/status")...); status != "200" {
-			t.Errorf("with a broken file a token is answered %s: %s", status, body)
-		}
-		writeFile(t, r.config+".tokens", before)
-		r.d.do(t, "reload")
-		if status, body := r.curl(t, append(bearer("grafana"), r.url+"/v1/status")...); status != "401" {
-			t.Errorf("a token that was taken away is answered %s: %s", status, body)
-		}
-		// Without a reload, too.
-		r.token(t, "late", "viewer")
-		await(t, "the new token is known", func() bool {
-			status, _ := r.curl(t, append(bearer("late"), r.url+"/v1/status")...)
-			return status == "200"
+		await(t, "the daemon says that the file is broken", func() bool {
+			if !answered("200")() {
+				t.Fatal("with a broken file, a token is not let in any more")
+			}
+			return strings.Contains(r.d.log.String(), ".tokens:4: ")
 		})
+		writeFile(t, r.config+".tokens", before)
+		await(t, "the token that was taken away is not let in any more", answered("401"))
 	})
 	t.Run("the_CLI", func(t *testing.T) {
 		file := writeFile(t, filepath.Join(t.TempDir(), "token"), r.tokens["operator"]+"\n")

@@ -129,7 +129,7 @@ func TestStoppedDaemonLeavesTrafficFlowing(t *testing.T) {
 	c := p.on(t, 0)
 	before, _ := p.d.counters(t, "web")
 	p.d.stop(t)
-	if !strings.Contains(p.d.log.String(), "stopped: traffic flows on") {
+	if !strings.Contains(p.d.log.String(), "stopping: traffic flows on") {
 		t.Errorf("it said:\n%s", p.d.log)
 	}
 	if err := c.ask(); err != nil {
