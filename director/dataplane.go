@@ -73,7 +73,7 @@ type Stats struct {
 	// is present.
 	PacketEvents []PacketEvent
 	Table        []TableStats // the connection tables
-	// Interfaces the data plane is attached to.
+	// Interfaces the data plane was attached to.
 	Interfaces []InterfaceStats
 }
 
@@ -128,8 +128,18 @@ type TableStats struct {
 	Corrected uint64 // active/inactive counts healed by the sweep's recount
 }
 
-// InterfaceStats describes one interface the data plane is attached to.
+// InterfaceMode says how the data plane is attached to an interface.
+type InterfaceMode string
+
+// The modes.
+const (
+	InterfaceNative  InterfaceMode = "native"  // in the driver
+	InterfaceGeneric InterfaceMode = "generic" // in the stack, after the driver: slow, for trials
+	InterfaceGone    InterfaceMode = "gone"    // no more: the interface or the program on it has vanished
+)
+
+// InterfaceStats describes one interface the data plane was attached to.
 type InterfaceStats struct {
 	Name string
-	Mode string // native, generic, or gone: it has vanished since
+	Mode InterfaceMode
 }

@@ -137,7 +137,7 @@ func countersModel(c director.Counters) Counters {
 func interfaceModels(interfaces []director.InterfaceStats) []Interface {
 	models := []Interface{}
 	for _, i := range interfaces {
-		models = append(models, Interface{Name: i.Name, Mode: i.Mode})
+		models = append(models, Interface{Name: i.Name, Mode: string(i.Mode)})
 	}
 	return models
 }

@@ -4,9 +4,6 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// modeGone is the mode of an interface that has vanished (director.InterfaceStats).
-const modeGone = "gone"
-
 // addHead shows the newest revision.
 func (s scrape) addHead(head director.Revision) {
 	s.add(nameRevision, float64(head.Number))
@@ -47,7 +44,7 @@ func (s scrape) addStats(stats director.Stats) {
 		s.add(nameTableCorrected, float64(t.Corrected), t.Family)
 	}
 	for _, i := range stats.Interfaces {
-		s.add(nameInterface, one(i.Mode != modeGone), i.Name, i.Mode)
+		s.add(nameInterface, one(i.Mode != director.InterfaceGone), i.Name, string(i.Mode))
 	}
 }
 

@@ -65,7 +65,7 @@ type Watcher struct {
 	begun      bool // there was a first reading
 	failing    bool // the last reading failed
 	servers    map[serverID]*serverState
-	interfaces map[string]string // modes by name
+	interfaces map[string]director.InterfaceMode
 	levels     map[string]int    // of pressure, by table
 	bursts     map[string]*burst // of drops and faults, by packet event
 }

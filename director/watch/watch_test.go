@@ -110,7 +110,7 @@ func TestReadings(t *testing.T) {
 }
 
 func TestInterfaces(t *testing.T) {
-	modes := []map[string]string{
+	modes := []map[string]director.InterfaceMode{
 		{"eth0": "native", "eth1": "gone"},
 		{"eth0": "native", "eth1": "gone"},
 		{"eth0": "gone", "eth1": "native"},

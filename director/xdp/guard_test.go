@@ -11,7 +11,7 @@ import (
 )
 
 // mode is what Stats says of the interface.
-func (r *rig) mode() string {
+func (r *rig) mode() director.InterfaceMode {
 	r.t.Helper()
 	stats, err := r.Stats(r.t.Context())
 	if err != nil {

@@ -42,9 +42,9 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	stats.Table = d.sweeps.tables(d.plane)
 	for i := range d.interfaces {
 		a := &d.interfaces[i]
-		mode := string(a.mode)
+		mode := director.InterfaceMode(a.mode)
 		if a.problem != "" || !d.isAttached(a) {
-			mode = "gone"
+			mode = director.InterfaceGone
 		}
 		stats.Interfaces = append(stats.Interfaces, director.InterfaceStats{Name: a.name, Mode: mode})
 	}
