@@ -107,10 +107,10 @@ func newApp(s streams) *cli.App {
 	app := &cli.App{
 		Name:  "shunt",
 		Usage: "control the Shunt layer-4 director on this host",
-		Description: examples("A SERVICE is written as its URL, tcp://192.0.2.10:80, or by its name. Commands, names and\n"+
-			"addresses of servers can be shortened as long as only one is meant. Flags may stand anywhere\n"+
-			"after the command they belong to. The exit code is 0, 1 if the command failed, or 2 if it\n"+
-			"could not be understood.",
+		Description: examples("A SERVICE is written as its URL, tcp://192.0.2.10:80, or by its name. Commands can be shortened\n"+
+			"as long as only one is meant, and so can names where something is only shown: a change wants\n"+
+			"them whole. Flags may stand anywhere after the command they belong to. The exit code is 0, 1 if\n"+
+			"the command failed, or 2 if it could not be understood.",
 			"shunt status",
 			"shunt service add tcp://192.0.2.10:80 --name web",
 			"shunt apply -f shunt.yaml"),

@@ -52,7 +52,7 @@ func listConnections(c *cli.Context, client *api.Client) error {
 		return usage(c, "--count and --limit exclude each other")
 	}
 	if ref := query.Service; ref != "" && !strings.Contains(ref, "://") {
-		err := target(c, client, ref, "", func(ref, _ string) error {
+		err := lookUp(c, client, ref, func(ref string) error {
 			service, err := client.Service(c.Context, ref)
 			query.Service = service.Listen
 			return err

@@ -52,7 +52,7 @@ func events(c *cli.Context, client *api.Client) error {
 	}
 	query := api.EventQuery{After: after, Limit: c.Int("limit"), Names: c.StringSlice("name")}
 	if ref := c.String("service"); ref != "" {
-		err := target(c, client, ref, "", func(ref, _ string) error {
+		err := lookUp(c, client, ref, func(ref string) error {
 			service, err := client.Service(c.Context, ref)
 			query.Service = service.Listen
 			return err

@@ -60,7 +60,7 @@ func TestManPage_shows_what_the_help_has(t *testing.T) {
 	}
 	for _, want := range []string{
 		".TH \"SHUNT\\-SERVER\" \"1\"", ".B \"shunt server add\"\n", ".SS \"shunt server drain SERVICE ADDRESS[:PORT]\"\n",
-		".B \"\\-\\-why, \\-m TEXT\"\n", ".B \"\\-\\-watch[=INTERVAL]\"\n", "shunt server drain web 10.0.0.11 \\-\\-why \\(aqkernel update\\(aq\n",
+		".B \"\\-\\-why, \\-m TEXT\"\n", ".B \"\\-\\-watch[=INTERVAL]\"\n", "shunt server drain web 10.0.0.11:8080 \\-\\-why \\(aqkernel update\\(aq\n",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("no %q in\n%s", want, stdout.String())

@@ -1,8 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"net/netip"
+	"net"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -30,77 +31,87 @@ func matchService(services []api.Service, ref string) (int, error) {
 	return found, nil
 }
 
-// matchServer returns the index of the server that text stands for: an address
-// without a port is that of any port, and what is no address is the beginning of
-// one; -1 if there is none. An address is never the beginning of another.
-func matchServer(servers []api.Server, text string) (int, error) {
-	address, err := netip.ParseAddr(strings.Trim(text, "[]"))
-	found, names := -1, []string{}
-	for i, s := range servers {
-		if s.Address == text {
-			return i, nil
-		}
-		is, _ := netip.ParseAddrPort(s.Address)
-		if err == nil && is.Addr() == address || err != nil && isBeginning(text) && strings.HasPrefix(s.Address, text) {
-			found = i
-			names = append(names, s.Address)
-		}
-	}
-	if len(names) > 1 {
-		return -1, &usageError{fmt.Sprintf("server %q could be %s", text, alternatives(names)), "a longer beginning says which"}
-	}
-	return found, nil
-}
-
-// isBeginning reports whether the text is less than a whole address with a port.
-func isBeginning(text string) bool {
-	_, err := netip.ParseAddrPort(text)
-	return err != nil
-}
-
-// target runs a request about a service, and about one of its servers if address
-// is not empty. They are first taken as written, which needs no other request;
-// if the daemon does not know them, as beginnings of names. A change says which
-// one it took.
-func target(c *cli.Context, client *api.Client, ref, address string, request func(ref, address string) error) error {
-	_, errAddr := netip.ParseAddr(strings.Trim(address, "[]"))
-	var first error
-	if address == "" || errAddr == nil || !isBeginning(address) {
-		if first = request(ref, address); !isNotFound(first) {
-			return first
-		}
+// lookUp runs a read of a service, by what is written or, if the daemon does not
+// know that, by the beginning of a name.
+func lookUp(c *cli.Context, client *api.Client, ref string, request func(ref string) error) error {
+	unknown := request(ref) // needs no other request where it is known
+	if !isNotFound(unknown) {
+		return unknown
 	}
 	services, err := client.Services(c.Context)
 	if err != nil {
 		return err
 	}
-	full, fullAddress := ref, address
 	i, err := matchService(services, ref)
 	if err != nil {
 		return err
 	}
-	if i >= 0 {
-		if services[i].Listen != ref && services[i].Name != ref {
-			full = services[i].Name
+	if i < 0 || services[i].Name == ref || services[i].Listen == ref {
+		return unknown
+	}
+	return request(services[i].Name)
+}
+
+// exact runs a change of a service, or of one of its servers if address is not
+// empty. A change goes to what is written and to nothing else: "web" said a
+// second time, when it has been removed, must not become "website". What may have
+// been meant is in the error's hint.
+func exact(c *cli.Context, client *api.Client, ref, address string, request func() error) error {
+	err := request()
+	problem, ok := errors.AsType[*api.Problem](err)
+	if !ok || !isNotFound(err) {
+		return err
+	}
+	services, listErr := client.Services(c.Context)
+	if listErr != nil {
+		return err
+	}
+	meant := similar(services, ref, address)
+	if len(meant) == 0 {
+		return err
+	}
+	hinted := *problem
+	hinted.Hint = "did you mean " + alternatives(meant) + "?"
+	return &hinted
+}
+
+// maxSimilar is how many names a hint has at most.
+const maxSimilar = 5
+
+// similar returns the names that begin with ref, or where ref is a service the
+// addresses of its servers that begin with address.
+func similar(services []api.Service, ref, address string) []string {
+	var names []string
+	for _, s := range services {
+		if s.Listen == ref || s.Name == ref {
+			return similarServers(s.Servers, address)
 		}
-		if address != "" {
-			j, err := matchServer(services[i].Servers, address)
-			if err != nil {
-				return err
-			}
-			if j >= 0 {
-				fullAddress = services[i].Servers[j].Address
-			}
+		if strings.HasPrefix(s.Name, ref) && len(names) < maxSimilar {
+			names = append(names, s.Name)
 		}
 	}
-	if full == ref && fullAddress == address {
-		if first != nil {
-			return first
+	return names
+}
+
+// similarServers finds another port of the same address before other addresses.
+func similarServers(servers []api.Server, address string) []string {
+	bare := strings.Trim(address, "[]")
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		bare = host
+	}
+	var ports, addresses []string
+	for _, s := range servers {
+		host, _, _ := net.SplitHostPort(s.Address)
+		switch {
+		case address == "" || s.Address == address:
+		case host == bare && len(ports) < maxSimilar:
+			ports = append(ports, s.Address)
+		case strings.HasPrefix(s.Address, address) && len(addresses) < maxSimilar:
+			addresses = append(addresses, s.Address)
 		}
-		return request(ref, address)
 	}
-	if changes(c) {
-		fmt.Fprintln(c.App.ErrWriter, "shunt: taking", strings.TrimSpace(full+" "+fullAddress))
+	if len(ports) > 0 {
+		return ports
 	}
-	return request(full, fullAddress)
+	return addresses
 }

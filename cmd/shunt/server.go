@@ -17,7 +17,7 @@ func serverCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "server",
 		Usage:       "real servers of a service",
-		Description: examples("", "shunt server add web 10.0.0.11:8080 --method nat", "shunt server drain web 10.0.0.11"),
+		Description: examples("", "shunt server add web 10.0.0.11:8080 --method nat", "shunt server drain web 10.0.0.11:8080"),
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", Usage: "add a server to a service", ArgsUsage: "SERVICE ADDRESS[:PORT]",
@@ -34,7 +34,7 @@ func serverCommand() *cli.Command {
 			{
 				Name: "drain", Usage: "give a server no new connections; those it has go on", ArgsUsage: "SERVICE ADDRESS[:PORT]",
 				Description: examples("It sets the weight to 0; `shunt server edit --weight` brings the server back.",
-					"shunt server drain web 10.0.0.11 --why 'kernel update'"),
+					"shunt server drain web 10.0.0.11:8080 --why 'kernel update'"),
 				Flags: changeFlags(), Action: asking(drainServer),
 			},
 			{
@@ -86,7 +86,8 @@ func addServer(c *cli.Context, client *api.Client) error {
 		return err
 	}
 	server := api.ServerConfig{Address: c.Args().Get(1), Method: c.String("method"), Weight: weight}
-	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+	ref := c.Args().Get(0)
+	return exact(c, client, ref, "", func() error {
 		_, err := client.AddServer(c.Context, ref, server, terms(c))
 		return err
 	})
@@ -109,14 +110,16 @@ func drainServer(c *cli.Context, client *api.Client) error {
 }
 
 func changeServer(c *cli.Context, client *api.Client, edit api.ServerEdit) error {
-	return target(c, client, c.Args().Get(0), c.Args().Get(1), func(ref, address string) error {
+	ref, address := c.Args().Get(0), c.Args().Get(1)
+	return exact(c, client, ref, address, func() error {
 		_, err := client.EditServer(c.Context, ref, address, edit, terms(c))
 		return err
 	})
 }
 
 func removeServer(c *cli.Context, client *api.Client) error {
-	return target(c, client, c.Args().Get(0), c.Args().Get(1), func(ref, address string) error {
+	ref, address := c.Args().Get(0), c.Args().Get(1)
+	return exact(c, client, ref, address, func() error {
 		service, err := client.Service(c.Context, ref)
 		if err != nil {
 			return err
@@ -169,7 +172,7 @@ func listServers(c *cli.Context, client *api.Client) error {
 		}
 		return printServers(c, services...)
 	}
-	return target(c, client, ref, "", func(ref, _ string) error {
+	return lookUp(c, client, ref, func(ref string) error {
 		service, err := client.Service(c.Context, ref)
 		if err != nil {
 			return err

@@ -132,14 +132,16 @@ func editService(c *cli.Context, client *api.Client) error {
 	if edit == (api.ServiceEdit{}) {
 		return usage(c, "nothing to change")
 	}
-	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+	ref := c.Args().Get(0)
+	return exact(c, client, ref, "", func() error {
 		_, err := client.EditService(c.Context, ref, edit, terms(c))
 		return err
 	})
 }
 
 func removeService(c *cli.Context, client *api.Client) error {
-	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+	ref := c.Args().Get(0)
+	return exact(c, client, ref, "", func() error {
 		service, err := client.Service(c.Context, ref)
 		if err != nil {
 			return err
@@ -224,7 +226,7 @@ func serviceRow(t *table, s api.Service) {
 }
 
 func showService(c *cli.Context, client *api.Client) error {
-	return target(c, client, c.Args().Get(0), "", func(ref, _ string) error {
+	return lookUp(c, client, c.Args().Get(0), func(ref string) error {
 		service, err := client.Service(c.Context, ref)
 		if err != nil {
 			return err

@@ -24,7 +24,7 @@ func showStats(c *cli.Context, client *api.Client) error {
 		return err
 	}
 	if ref := c.Args().Get(0); ref != "" {
-		err := target(c, client, ref, "", func(ref, _ string) error {
+		err := lookUp(c, client, ref, func(ref string) error {
 			service, err := client.Service(c.Context, ref)
 			stats.Services = slices.DeleteFunc(stats.Services, func(s api.ServiceStats) bool {
 				return err == nil && s.Listen != service.Listen
