@@ -2,9 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,7 +15,12 @@ import (
 
 // inspect looks at the host for a caller of the API.
 func (d *instance) inspect(ctx context.Context) ([]api.Finding, error) {
-	findings, err := doctor.Inspect(ctx, hostOf(d.settings, d.director.State()))
+	return inspect(ctx, d.settings, d.director.State())
+}
+
+// inspect looks at the host as the settings and the state describe it.
+func inspect(ctx context.Context, s config.Settings, state director.State) ([]api.Finding, error) {
+	findings, err := doctor.Inspect(ctx, hostOf(s, state))
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +28,7 @@ func (d *instance) inspect(ctx context.Context) ([]api.Finding, error) {
 	for i, f := range findings {
 		models[i] = api.Finding{
 			Check: f.Check, Title: f.Title, Subject: f.Subject, Severity: api.FindingSeverity(f.Severity),
-			Ok: f.Severity == doctor.OK, What: f.What, Why: f.Why, Fix: f.Fix,
+			What: f.What, Why: f.Why, Fix: f.Fix,
 		}
 	}
 	return models, nil
@@ -39,7 +43,7 @@ func hostOf(s config.Settings, state director.State) doctor.Host {
 }
 
 // diagnose is `shuntd doctor`: it looks at the host without a daemon, as the
-// configuration file describes it.
+// configuration file describes it, and shows what `shunt doctor` would.
 func diagnose(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
@@ -48,34 +52,23 @@ func diagnose(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	findings, err := doctor.Inspect(c.Context, hostOf(cfg.Director, cfg.State))
+	findings, err := inspect(c.Context, cfg.Director, cfg.State)
 	if err != nil {
 		return err
 	}
-	errors := 0
-	for _, f := range findings {
-		if f.Severity == doctor.Error {
-			errors++
-		}
-		if f.Severity != doctor.OK || c.Bool("all") {
-			printFinding(c.App.Writer, f)
-		}
+	api.SortFindings(findings)
+	shown := findings
+	if !c.Bool("all") {
+		shown = api.NotableFindings(findings)
 	}
-	if errors > 0 {
-		return fmt.Errorf("%d findings that keep Shunt from working as configured", errors)
+	wrong := false
+	for _, f := range shown {
+		fmt.Fprint(c.App.Writer, f)
+		wrong = wrong || f.Severity == api.FindingSeverityError
+	}
+	fmt.Fprintln(c.App.Writer, api.CountFindings(findings))
+	if wrong {
+		return errors.New("what is an error keeps Shunt from working as configured")
 	}
 	return nil
-}
-
-func printFinding(w io.Writer, f doctor.Finding) {
-	about := f.Check
-	if f.Subject != "" {
-		about += " " + f.Subject
-	}
-	fmt.Fprintf(w, "%-8s%s: %s\n", f.Severity, about, f.What)
-	for _, line := range []struct{ label, text string }{{"why", f.Why}, {"fix", f.Fix}} {
-		if line.text != "" {
-			fmt.Fprintf(w, "        %s: %s\n", line.label, strings.ReplaceAll(line.text, "\n", "\n             "))
-		}
-	}
 }
