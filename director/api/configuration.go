@@ -52,7 +52,7 @@ func (e endpoints) changeTimeouts(w http.ResponseWriter, r *http.Request, t term
 func (e endpoints) GetConfiguration(w http.ResponseWriter, _ *http.Request) {
 	head := e.director.Head()
 	w.Header().Set("ETag", etag(head.Number))
-	writeJSON(w, http.StatusOK, configurationModel(head.State))
+	writeJSON(w, http.StatusOK, ConfigurationOf(head.State))
 }
 
 // ApplyConfiguration answers applyConfiguration.
@@ -89,20 +89,11 @@ func (e endpoints) readState(w http.ResponseWriter, r *http.Request) (director.S
 	if err != nil {
 		return director.State{}, err
 	}
-	state, err := body.state()
+	state, err := body.State()
 	if err != nil {
 		return state, err
 	}
 	return state, director.State{Services: state.Services}.Validate()
-}
-
-// configurationModel returns the state as it can be given back.
-func configurationModel(s director.State) Configuration {
-	t := timeoutsModel(s.Timeouts)
-	return Configuration{
-		Timeouts: &TimeoutsEdit{TCP: &t.TCP, TCPFin: &t.TCPFin, UDP: &t.UDP},
-		Services: serviceConfigs(s.Services),
-	}
 }
 
 func timeoutsModel(t conntrack.Timeouts) Timeouts {

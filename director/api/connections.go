@@ -82,9 +82,8 @@ func (h *Handler) connectionFilter(service, server, client *string) (director.Co
 		}
 	}
 	if client != nil && *client != "" {
-		var ok bool
-		if filter.Client, ok = parsePrefix(*client); !ok {
-			return filter, invalid(fmt.Sprintf("client %.80q is not an address or prefix", *client), "write it as 192.0.2.7 or 192.0.2.0/24")
+		if filter.Client, err = director.ParsePrefix(*client); err != nil {
+			return filter, badWord("client", err)
 		}
 	}
 	return filter, nil

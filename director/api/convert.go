@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -41,9 +42,10 @@ func (c ServiceConfig) service() (director.Service, error) {
 	return s.Normalize(), nil
 }
 
-// state turns the model into the director's value, each service normalized and
-// in the order of the model. Timeouts that are left out are zero.
-func (c Configuration) state() (director.State, error) {
+// State turns the model into the director's value, each service normalized and
+// in the order of the model. Timeouts that are left out are zero. The error is
+// a *Problem, located; whether the state is valid is Validate's to say.
+func (c Configuration) State() (director.State, error) {
 	var s director.State
 	if c.Timeouts != nil {
 		var err error
@@ -70,7 +72,7 @@ func located(err error, list string, i int) *Problem {
 }
 
 // server turns the model into the director's value. A missing port is the
-// service's, a missing weight is 1.
+// service's, a missing weight the default one.
 func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error) {
 	address, err := parseServerAddress(c.Address, key)
 	if err != nil {
@@ -84,7 +86,7 @@ func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error)
 	if err != nil {
 		return realserver.Server{}, invalid(fmt.Sprintf("server %s: %v", address, err), "")
 	}
-	s := realserver.Server{Address: address, Method: method, Weight: 1}
+	s := realserver.Server{Address: address, Method: method, Weight: realserver.DefaultWeight}
 	if c.Weight != nil {
 		s.Weight = *c.Weight
 	}
@@ -170,12 +172,20 @@ func (e TimeoutsEdit) timeouts() (conntrack.Timeouts, error) {
 	return t, nil
 }
 
-func serviceConfigs(services []director.Service) []ServiceConfig {
-	configs := make([]ServiceConfig, 0, len(services))
-	for _, service := range services {
-		configs = append(configs, serviceConfig(service))
+// ConfigurationOf is the reverse of Configuration.State. Timeouts that are zero
+// are left out.
+func ConfigurationOf(s director.State) Configuration {
+	c := Configuration{Services: make([]ServiceConfig, 0, len(s.Services))}
+	t := TimeoutsEdit{
+		TCP: given(Duration(s.Timeouts.TCP)), TCPFin: given(Duration(s.Timeouts.TCPFin)), UDP: given(Duration(s.Timeouts.UDP)),
 	}
-	return configs
+	if t != (TimeoutsEdit{}) {
+		c.Timeouts = &t
+	}
+	for _, service := range s.Services {
+		c.Services = append(c.Services, serviceConfig(service))
+	}
+	return c
 }
 
 func serviceConfig(s director.Service) ServiceConfig {
@@ -218,18 +228,20 @@ func parseServerAddress(text string, key director.ServiceKey) (netip.AddrPort, e
 // parseFlags reads ipvsadm's words, each of which names its scheduler.
 func parseFlags(scheduler director.Scheduler, words []string) (director.SchedulerFlags, error) {
 	var flags director.SchedulerFlags
-	for _, word := range words {
-		switch {
-		case scheduler.HasFlags() && word == string(scheduler)+"-port":
-			flags.Port = true
-		case scheduler.HasFlags() && word == string(scheduler)+"-fallback":
-			flags.Fallback = true
-		default:
-			return flags, invalid(fmt.Sprintf("scheduler %s has no flag %q", scheduler, word),
-				"sh has sh-port and sh-fallback, mh has mh-port and mh-fallback")
+	for i, word := range words {
+		if err := flags.Set(scheduler, word); err != nil {
+			return flags, badWord(fmt.Sprintf("flags[%d]", i), err)
 		}
 	}
 	return flags, nil
+}
+
+// badWord says where a word is that cannot be read.
+func badWord(where string, err error) *Problem {
+	if word, ok := errors.AsType[*director.WordError](err); ok {
+		return invalid(where+": "+word.Text, word.Hint)
+	}
+	return invalid(fmt.Sprintf("%s: %v", where, err), "")
 }
 
 // flagWords is the reverse of parseFlags; never nil, so that JSON has [].
@@ -241,21 +253,13 @@ func flagWords(s director.Service) []string {
 func parsePrefixes(list string, texts []string) ([]netip.Prefix, error) {
 	prefixes := make([]netip.Prefix, 0, len(texts))
 	for i, text := range texts {
-		prefix, ok := parsePrefix(text)
-		if !ok {
-			return nil, invalid(fmt.Sprintf("access: %s[%d]: %.80q is not an address or prefix", list, i, text), "write it as 192.0.2.7 or 192.0.2.0/24")
+		prefix, err := director.ParsePrefix(text)
+		if err != nil {
+			return nil, badWord(fmt.Sprintf("access: %s[%d]", list, i), err)
 		}
 		prefixes = append(prefixes, prefix)
 	}
 	return prefixes, nil
-}
-
-func parsePrefix(text string) (netip.Prefix, bool) {
-	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		return netip.PrefixFrom(addr, addr.BitLen()), true
-	}
-	prefix, err := netip.ParsePrefix(text)
-	return prefix.Masked(), err == nil
 }
 
 func prefixTexts(prefixes []netip.Prefix) []string {

@@ -65,7 +65,7 @@ func (e endpoints) GetDrift(w http.ResponseWriter, _ *http.Request) {
 	summary := driftSummary(drift)
 	model := Drift{
 		Checked: summary.Checked, Found: summary.Found, Repaired: summary.Repaired, Failed: summary.Failed,
-		Pending: summary.Pending, Foreign: serviceConfigs(drift.Foreign),
+		Pending: summary.Pending, Foreign: ConfigurationOf(director.State{Services: drift.Foreign}).Services,
 	}
 	writeJSON(w, http.StatusOK, model)
 }

@@ -97,7 +97,7 @@ func revisionInfo(i director.RevisionInfo) RevisionInfo {
 func revisionModel(r director.Revision) Revision {
 	return Revision{
 		Number: r.Number, Time: r.Time.UTC(), Who: r.Who, Why: r.Why, Action: r.Action,
-		Configuration: configurationModel(r.State),
+		Configuration: ConfigurationOf(r.State),
 	}
 }
 
