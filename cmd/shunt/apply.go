@@ -94,9 +94,7 @@ func revision(c *cli.Context, text string) (uint64, error) {
 // against. A plan without steps may still make a revision, where the kernel is
 // ahead of what is desired.
 func carryOut(c *cli.Context, client *api.Client, plan api.Plan, do func(api.Terms) (api.Outcome, error)) error {
-	t := &table{palette: colors(c)}
-	stepRows(t, plan.Steps)
-	if err := t.print(c.App.Writer); err != nil {
+	if err := printSteps(c, plan.Steps); err != nil {
 		return err
 	}
 	if plan.Guard != nil && !c.Bool("force") {

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"slices"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director/api"
@@ -21,11 +18,6 @@ func changeFlags(flags ...cli.Flag) []cli.Flag {
 		&cli.StringFlag{Name: flagWhy, Aliases: []string{"m"}, Usage: "`TEXT` for the history that says why"},
 		&cli.Uint64Flag{Name: flagIfRevision, Usage: "only if revision `N` is still the newest"},
 	)
-}
-
-// changes reports whether the command is one that changes something.
-func changes(c *cli.Context) bool {
-	return slices.ContainsFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == flagWhy })
 }
 
 // terms are what the flags say of a change.
@@ -47,12 +39,5 @@ func sayCut(c *cli.Context, connections uint64) error {
 	if connections == 0 {
 		return nil
 	}
-	return write(c.App.Writer, []byte(connectionsText(connections)+" cut\n"))
-}
-
-func connectionsText(n uint64) string {
-	if n == 1 {
-		return "1 connection"
-	}
-	return fmt.Sprintf("%d connections", n)
+	return write(c.App.Writer, []byte(count(connections, "connection")+" cut\n"))
 }

@@ -21,7 +21,7 @@ func confirm(c *cli.Context, removed string, connections uint64) error {
 	}
 	cut := ""
 	if connections > 0 {
-		cut = ", which cuts " + connectionsText(connections)
+		cut = ", which cuts " + count(connections, "connection")
 	}
 	if err := write(s.out, fmt.Appendf(nil, "This removes %s%s. Go on? [y/N] ", removed, cut)); err != nil {
 		return err

@@ -51,9 +51,9 @@ func export(c *cli.Context, client *api.Client) error {
 // printConfiguration prints it as a file, or as the API has it.
 func printConfiguration(c *cli.Context, configuration api.Configuration, number uint64) error {
 	if c.String("output") == formatJSON {
-		return output(c, configuration, nil)
+		return printJSON(c.App.Writer, configuration)
 	}
-	state, err := stateOf(configuration)
+	state, err := configuration.State()
 	if err != nil {
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}

@@ -81,27 +81,22 @@ func showRevision(c *cli.Context, client *api.Client) error {
 		return err
 	}
 	shown.Steps = steps
-	if c.String("output") != formatTable {
-		return output(c, shown, nil)
-	}
-	head := func(t *table) {
+	return output(c, shown, func(t *table) {
 		t.row("revision", r.Number)
 		t.row("time", r.Time.Format(time.RFC3339))
 		t.row("who", r.Who)
 		t.row("action", r.Action)
 		t.row("why", r.Why)
 		t.blank()
-	}
-	if err := output(c, nil, head); err != nil {
-		return err
-	}
-	if number == 1 {
-		return write(c.App.Writer, []byte("the first revision: --config shows it\n"))
-	}
-	if len(steps) == 0 {
-		return write(c.App.Writer, []byte("no difference to the one before, or that is kept no more\n"))
-	}
-	return planLines(c.App.Writer, colors(c), steps)
+		switch {
+		case number == 1:
+			t.row("the first revision: --config shows it")
+		case len(steps) == 0:
+			t.row("no difference to the one before, or that is kept no more")
+		default:
+			stepRows(t, steps)
+		}
+	})
 }
 
 // stepsTo returns the steps from the revision before; none where that is kept no

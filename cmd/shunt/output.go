@@ -47,11 +47,7 @@ func output(c *cli.Context, v any, draw func(*table)) error {
 	w := c.App.Writer
 	switch c.String("output") {
 	case formatJSON:
-		text, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
-			return fmt.Errorf("print as json: %w", err)
-		}
-		return write(w, append(text, '\n'))
+		return printJSON(w, v)
 	case formatYAML:
 		text, err := toYAML(v)
 		if err != nil {
@@ -63,6 +59,15 @@ func output(c *cli.Context, v any, draw func(*table)) error {
 		draw(t)
 		return t.print(w)
 	}
+}
+
+// printJSON prints v as JSON for people to read too.
+func printJSON(w io.Writer, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("print as json: %w", err)
+	}
+	return write(w, append(text, '\n'))
 }
 
 func write(w io.Writer, text []byte) error {
@@ -121,4 +126,12 @@ func size(bytes uint64) string {
 		value /= unit
 	}
 	return fmt.Sprintf("%.1f %s", value, []string{"KiB", "MiB", "GiB", "TiB"}[i])
+}
+
+// count says "1 server" or "3 servers".
+func count[N int | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

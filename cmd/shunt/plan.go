@@ -2,17 +2,17 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 )
 
-// planLines prints steps one a line, each with a mark for what it does.
-func planLines(w io.Writer, p palette, steps []api.Step) error {
-	var text strings.Builder
+// stepRows shows steps one a line, each with a mark for what it does.
+func stepRows(t *table, steps []api.Step) {
 	for _, step := range steps {
 		mark, c := "~", yellow
 		switch director.Action(step.Action) {
@@ -21,9 +21,15 @@ func planLines(w io.Writer, p palette, steps []api.Step) error {
 		case director.ActionRemove:
 			mark, c = "-", red
 		}
-		text.WriteString(p.in(c, mark+" "+step.Text) + "\n")
+		t.row(t.in(c, mark+" "+step.Text))
 	}
-	return write(w, []byte(text.String()))
+}
+
+// printSteps prints them alone.
+func printSteps(c *cli.Context, steps []api.Step) error {
+	t := &table{palette: colors(c)}
+	stepRows(t, steps)
+	return t.print(c.App.Writer)
 }
 
 // removals counts what the steps take away.

@@ -19,7 +19,7 @@ func reloadCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := planLines(c.App.Writer, colors(c), outcome.Steps); err != nil {
+			if err := printSteps(c, outcome.Steps); err != nil {
 				return err
 			}
 			return write(c.App.Writer, []byte(outcomeText(outcome)))

@@ -108,7 +108,7 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 func serviceDetail(service api.Service, down, drained int) string {
 	parts := []string{
 		service.Name, service.Listen, strings.Join(append([]string{service.Scheduler}, service.Flags...), " "),
-		plural(len(service.Servers), "server"),
+		count(len(service.Servers), "server"),
 	}
 	if down > 0 {
 		parts = append(parts, fmt.Sprintf("%d unreachable", down))

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/shunt-lb/shunt/director"
 )
 
 // topColumn is a column of a view.
@@ -66,11 +68,8 @@ func (r topRow) contains(filter string) bool {
 
 // clientFilter reads a filter that is an address or prefix.
 func clientFilter(filter string) (netip.Prefix, bool) {
-	if addr, err := netip.ParseAddr(filter); err == nil && addr.Zone() == "" {
-		return netip.PrefixFrom(addr, addr.BitLen()), true
-	}
-	prefix, err := netip.ParsePrefix(filter)
-	return prefix.Masked(), err == nil
+	prefix, err := director.ParsePrefix(filter)
+	return prefix, err == nil
 }
 
 // filterRows returns the rows that the filter keeps.

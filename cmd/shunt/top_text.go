@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -113,14 +112,6 @@ func leadingNumber(text string) (number, rest string) {
 		number = number[1:]
 	}
 	return number, rest
-}
-
-// plural writes a number with its noun: 1 server, 2 servers.
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // age writes how long ago something was, in whole seconds: 12s, 3m5s.
