@@ -52,12 +52,8 @@ func listConnections(c *cli.Context, client *api.Client) error {
 		return usage(c, "--count and --limit exclude each other")
 	}
 	if ref := query.Service; ref != "" && !strings.Contains(ref, "://") {
-		err := lookUp(c, client, ref, func(ref string) error {
-			service, err := client.Service(c.Context, ref)
-			query.Service = service.Listen
-			return err
-		})
-		if err != nil {
+		var err error
+		if query.Service, err = listenOf(c, client, ref); err != nil {
 			return err
 		}
 	}

@@ -52,12 +52,7 @@ func events(c *cli.Context, client *api.Client) error {
 	}
 	query := api.EventQuery{After: after, Limit: c.Int("limit"), Names: c.StringSlice("name")}
 	if ref := c.String("service"); ref != "" {
-		err := lookUp(c, client, ref, func(ref string) error {
-			service, err := client.Service(c.Context, ref)
-			query.Service = service.Listen
-			return err
-		})
-		if err != nil {
+		if query.Service, err = listenOf(c, client, ref); err != nil {
 			return err
 		}
 	}

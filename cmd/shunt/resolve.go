@@ -52,6 +52,16 @@ func lookUp(c *cli.Context, client *api.Client, ref string, request func(ref str
 	return request(services[i].Name)
 }
 
+// listenOf returns the URL of the service that ref stands for.
+func listenOf(c *cli.Context, client *api.Client, ref string) (listen string, err error) {
+	err = lookUp(c, client, ref, func(ref string) error {
+		service, err := client.Service(c.Context, ref)
+		listen = service.Listen
+		return err
+	})
+	return listen, err
+}
+
 // exact runs a change of a service, or of one of its servers if address is not
 // empty. A change goes to what is written and to nothing else: "web" said a
 // second time, when it has been removed, must not become "website". What may have

@@ -3,7 +3,6 @@ package main
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -69,11 +68,10 @@ func weight(c *cli.Context) (*uint32, error) {
 	if !c.IsSet("weight") {
 		return nil, nil
 	}
-	value, err := strconv.ParseUint(c.String("weight"), 10, 32)
+	w, err := realserver.ParseWeight(c.String("weight"))
 	if err != nil {
-		return nil, usage(c, "weight %q is not a number from 0 to 65535", c.String("weight"))
+		return nil, usage(c, "--weight: %v", err)
 	}
-	w := uint32(value)
 	return &w, nil
 }
 

@@ -24,16 +24,11 @@ func showStats(c *cli.Context, client *api.Client) error {
 		return err
 	}
 	if ref := c.Args().Get(0); ref != "" {
-		err := lookUp(c, client, ref, func(ref string) error {
-			service, err := client.Service(c.Context, ref)
-			stats.Services = slices.DeleteFunc(stats.Services, func(s api.ServiceStats) bool {
-				return err == nil && s.Listen != service.Listen
-			})
-			return err
-		})
+		listen, err := listenOf(c, client, ref)
 		if err != nil {
 			return err
 		}
+		stats.Services = slices.DeleteFunc(stats.Services, func(s api.ServiceStats) bool { return s.Listen != listen })
 	}
 	return output(c, stats.Services, func(t *table) {
 		t.row("SERVICE", "NAME/SERVER", "CONNS", "IN-PACKETS", "IN-BYTES", "OUT-PACKETS", "OUT-BYTES")
