@@ -131,11 +131,6 @@ func (c *Client) Timeouts(ctx context.Context) (Timeouts, error) {
 	return as[Timeouts](c)(c.raw.GetTimeouts(ctx))
 }
 
-// SetTimeouts sets all connection timeouts.
-func (c *Client) SetTimeouts(ctx context.Context, timeouts Timeouts, t Terms) (Outcome, error) {
-	return as[Outcome](c)(c.raw.SetTimeouts(ctx, &SetTimeoutsParams{IfMatch: t.match(), ShuntWhy: t.why()}, timeouts))
-}
-
 // EditTimeouts changes what the edit names.
 func (c *Client) EditTimeouts(ctx context.Context, edit TimeoutsEdit, t Terms) (Outcome, error) {
 	return as[Outcome](c)(c.raw.EditTimeouts(ctx, &EditTimeoutsParams{IfMatch: t.match(), ShuntWhy: t.why()}, edit))
