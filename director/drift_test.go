@@ -127,7 +127,7 @@ func TestDriftEventsAreLocated(t *testing.T) {
 	})
 	r.reconcile(t)
 	var got []string
-	events, _ := r.events.After(0, 0)
+	events, _ := r.events.After(0)
 	for _, e := range events[len(events)-3:] {
 		got = append(got, e.Service+" "+e.Server)
 	}

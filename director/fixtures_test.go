@@ -121,7 +121,7 @@ func (r *rig) reconcile(t testing.TB) {
 // news returns the events since it was called last, as "name: message".
 func (r *rig) news() []string {
 	var all []string
-	events, _ := r.events.After(r.seen, 0)
+	events, _ := r.events.After(r.seen)
 	for _, e := range events {
 		all = append(all, string(e.Name)+": "+e.Message)
 		r.seen = e.ID

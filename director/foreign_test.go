@@ -137,7 +137,7 @@ func TestAdopt(t *testing.T) {
 	}
 	want(t, "operations", nil, texts(r.fake.Operations()))
 	want(t, "events", []string{"change: revision 2 by ann: adopt service tcp://192.0.2.200:25: test", goneMail}, r.news())
-	events, _ := r.events.After(0, 0)
+	events, _ := r.events.After(0)
 	if e := events[len(events)-2]; e.Service != "tcp://192.0.2.200:25" || e.Revision != 2 {
 		t.Errorf("event %+v, want the service and the revision", e)
 	}

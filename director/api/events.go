@@ -81,7 +81,7 @@ func (e endpoints) eventPage(filter eventFilter, p ListEventsParams) (EventList,
 	if p.After != nil {
 		after = *p.After
 	}
-	all, missed := e.opts.Events.After(after, 0)
+	all, missed := e.opts.Events.After(after)
 	list := EventList{Events: []Event{}, Missed: missed, Next: after}
 	if len(all) > 0 {
 		list.Next = all[len(all)-1].ID

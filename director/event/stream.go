@@ -27,8 +27,9 @@ type Event struct {
 	Revision  uint64
 }
 
-// DefaultCapacity is how many events a stream keeps for readers that were away.
-const DefaultCapacity = 4096
+// defaultCapacity is how many events a stream keeps for readers that were away,
+// unless told otherwise.
+const defaultCapacity = 4096
 
 // Stream numbers, keeps, logs and counts events. Safe for concurrent use. The
 // zero value is not usable; a nil *Stream takes events and drops them.
@@ -44,11 +45,11 @@ type Stream struct {
 }
 
 // NewStream returns a stream that keeps the last capacity events; 0 stands for
-// DefaultCapacity. Ids begin at the time in microseconds, so that they rise from
-// one run of the daemon to the next.
+// 4096. Ids begin at the time in microseconds, so that they rise from one run of
+// the daemon to the next.
 func NewStream(log *slog.Logger, capacity int) *Stream {
 	if capacity <= 0 {
-		capacity = DefaultCapacity
+		capacity = defaultCapacity
 	}
 	s := &Stream{
 		log: log, levels: make(map[Name]slog.Level), counts: make(map[Name]uint64),
@@ -95,17 +96,17 @@ func (e Event) attrs() []slog.Attr {
 	return attrs
 }
 
-// After returns up to limit events with ids greater than id, oldest first, and
-// whether events between id and the first of them are kept no more. Id 0 is
-// before everything and misses nothing. An id that was never given, as a clock
-// that was set back leaves one, stands before everything and missed some.
-func (s *Stream) After(id uint64, limit int) (events []Event, missed bool) {
+// After returns the events with ids greater than id, oldest first, and whether
+// events between id and the first of them are kept no more. Id 0 is before
+// everything and misses nothing. An id that was never given, as a clock that was
+// set back leaves one, stands before everything and missed some.
+func (s *Stream) After(id uint64) (events []Event, missed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.after(id, limit)
+	return s.after(id)
 }
 
-func (s *Stream) after(id uint64, limit int) ([]Event, bool) {
+func (s *Stream) after(id uint64) ([]Event, bool) {
 	unknown := id >= s.next
 	if unknown {
 		id = 0
@@ -120,11 +121,7 @@ func (s *Stream) after(id uint64, limit int) ([]Event, bool) {
 		return 0
 	})
 	missed := unknown || id != 0 && id+1 < s.next && (i == len(s.kept) || i == 0 && s.kept[0].ID > id+1)
-	end := len(s.kept)
-	if limit > 0 {
-		end = min(end, i+limit)
-	}
-	return slices.Clone(s.kept[i:end]), missed
+	return slices.Clone(s.kept[i:]), missed
 }
 
 // Last returns the id of the newest event; 0 if there is none. Follow from it
@@ -146,7 +143,7 @@ func (s *Stream) Follow(ctx context.Context, id uint64) iter.Seq2[[]Event, bool]
 		for {
 			s.mu.Lock()
 			changed := s.changed
-			batch, missed := s.after(id, 0)
+			batch, missed := s.after(id)
 			s.mu.Unlock()
 			if len(batch) > 0 {
 				if !yield(batch, missed) {
@@ -159,7 +156,7 @@ func (s *Stream) Follow(ctx context.Context, id uint64) iter.Seq2[[]Event, bool]
 			case <-changed:
 			case <-ctx.Done():
 				// What was published before the end, such as the end itself.
-				if batch, missed := s.After(id, 0); len(batch) > 0 {
+				if batch, missed := s.After(id); len(batch) > 0 {
 					yield(batch, missed)
 				}
 				return

@@ -20,35 +20,35 @@ func ids(events []Event) []uint64 {
 func TestStream(t *testing.T) {
 	var log bytes.Buffer
 	s := NewStream(slog.New(slog.NewTextHandler(&log, nil)), 8)
-	if got, missed := s.After(0, 0); len(got) != 0 || missed || s.Last() != 0 {
+	if got, missed := s.After(0); len(got) != 0 || missed || s.Last() != 0 {
 		t.Fatalf("new stream: %v, missed %v", got, missed)
 	}
 	for range 8 {
 		s.Publish(Event{Name: Drift, Message: "weight of a server is 3, want 1", Service: "tcp://192.0.2.1:80"})
 	}
-	all, missed := s.After(0, 0)
+	all, missed := s.After(0)
 	if len(all) != 8 || missed {
 		t.Fatalf("After(0) = %d events, missed %v", len(all), missed)
 	}
 	first := all[0].ID
-	if got, missed := s.After(first+2, 3); missed || len(got) != 3 || got[0].ID != first+3 {
-		t.Errorf("After(third, 3) = %v, missed %v", ids(got), missed)
+	if got, missed := s.After(first + 2); missed || len(got) != 5 || got[0].ID != first+3 {
+		t.Errorf("After(third) = %v, missed %v", ids(got), missed)
 	}
-	if got, missed := s.After(s.Last(), 0); len(got) != 0 || missed {
+	if got, missed := s.After(s.Last()); len(got) != 0 || missed {
 		t.Errorf("After(last) = %v, missed %v", ids(got), missed)
 	}
 	s.Publish(Event{Name: Repaired, Message: "repaired"})
-	if got, missed := s.After(first, 0); missed || len(got) != 8 || got[0].ID != first+1 {
+	if got, missed := s.After(first); missed || len(got) != 8 || got[0].ID != first+1 {
 		t.Errorf("after the oldest went: After(oldest) = %v, missed %v: the next one is still kept", ids(got), missed)
 	}
 	s.Publish(Event{Name: Repaired, Message: "repaired"})
-	if got, missed := s.After(first, 0); !missed || len(got) != 8 || got[0].ID != first+2 {
+	if got, missed := s.After(first); !missed || len(got) != 8 || got[0].ID != first+2 {
 		t.Errorf("After(gone) = %v, missed %v", ids(got), missed)
 	}
-	if got, missed := s.After(1, 0); !missed || len(got) != 8 {
+	if got, missed := s.After(1); !missed || len(got) != 8 {
 		t.Errorf("After(id of an earlier run) = %d events, missed %v", len(got), missed)
 	}
-	if got, missed := s.After(s.Last()+1000, 0); !missed || len(got) != 8 {
+	if got, missed := s.After(s.Last() + 1000); !missed || len(got) != 8 {
 		t.Errorf("After(id never given) = %d events, missed %v", len(got), missed)
 	}
 	counts := s.Counts()

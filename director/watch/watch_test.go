@@ -34,7 +34,7 @@ func watched(t *testing.T, seconds int, opts watch.Options, reading func(second 
 		if err := watch.New(read, stream, opts).Run(ctx); err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		events, _ := stream.After(0, 0)
+		events, _ := stream.After(0)
 		for _, e := range events {
 			fields := []string{fmt.Sprintf("%ds", e.Time.Sub(begin)/time.Second), string(e.Name)}
 			for _, field := range []string{e.Service, e.Server, e.Interface, e.Reason} {
@@ -102,7 +102,7 @@ func TestReadings(t *testing.T) {
 				<-ctx.Done()
 				return director.Stats{}, ctx.Err()
 			}, stream, watch.Options{}).Run(ctx)
-			if events, _ := stream.After(0, 0); err != nil || len(events) > 0 {
+			if events, _ := stream.After(0); err != nil || len(events) > 0 {
 				t.Errorf("Run: %v, events %v, want neither", err, events)
 			}
 		})
