@@ -52,41 +52,19 @@ type Host struct {
 	Interfaces []string
 	// Services as desired, with their servers.
 	Services []director.Service
-	// PinDir is where programs and maps are pinned; "" is /sys/fs/bpf/shunt. XDP
-	// programs whose links are pinned there are our own.
+	// PinDir is where programs and maps are pinned. XDP programs whose links are
+	// pinned there are our own.
 	PinDir string
 	// MaxConnections4 and MaxConnections6 are what the connection tables are
-	// sized for; 0 is the default (1 Mi, and a quarter of the IPv4 table).
+	// sized for.
 	MaxConnections4, MaxConnections6 uint64
-	// TableBytes is what the tables occupy, if that is known; 0: computed from
-	// MaxConnections4 and MaxConnections6.
-	TableBytes uint64
 	// Generic is whether generic mode was asked for.
 	Generic bool
-	// Dataplane is xdp or ipvs; "" is xdp. With ipvs, the checks that are about
-	// XDP are left out.
+	// Dataplane is xdp or ipvs; with ipvs, the checks that are about XDP are left
+	// out.
 	Dataplane string
 	// NIC asks the network cards; nil asks them by ethtool's ioctl.
 	NIC NIC
-}
-
-func (h Host) withDefaults() Host {
-	if h.PinDir == "" {
-		h.PinDir = "/sys/fs/bpf/shunt"
-	}
-	if h.MaxConnections4 == 0 {
-		h.MaxConnections4 = 1 << 20
-	}
-	if h.MaxConnections6 == 0 {
-		h.MaxConnections6 = h.MaxConnections4 / 4
-	}
-	if h.TableBytes == 0 {
-		h.TableBytes = h.MaxConnections4*bytesPerConnection4 + h.MaxConnections6*bytesPerConnection6
-	}
-	if h.Dataplane == "" {
-		h.Dataplane = "xdp"
-	}
-	return h
 }
 
 // Inspect runs all checks that apply and returns their findings in the order of
@@ -96,7 +74,7 @@ func (h Host) withDefaults() Host {
 // It looks at the network namespace of the calling thread: a caller that changed
 // its namespace has locked the thread.
 func Inspect(ctx context.Context, h Host) ([]Finding, error) {
-	i, err := newInspection(ctx, h.withDefaults())
+	i, err := newInspection(ctx, h)
 	if err != nil {
 		return nil, err
 	}

@@ -186,7 +186,7 @@ func TestMemory(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			root := newTree(t, base)
-			h := doctor.Host{PinDir: filepath.Join(t.TempDir(), "none")}
+			h := doctor.Host{PinDir: filepath.Join(t.TempDir(), "none"), MaxConnections4: 1 << 20, MaxConnections6: 1 << 18}
 			if found := of(root.here(t, h), "memory", ""); len(found) > 0 {
 				t.Fatalf("before: %+v", found)
 			}
@@ -197,7 +197,7 @@ func TestMemory(t *testing.T) {
 			if f.Subject != tt.subject || !strings.HasPrefix(f.Fix, tt.fix) {
 				t.Errorf("subject %q, fix %q: want %q, %q", f.Subject, f.Fix, tt.subject, tt.fix)
 			}
-			h.MaxConnections4 = 1000
+			h.MaxConnections4, h.MaxConnections6 = 1000, 250
 			if found := of(root.here(t, h), "memory", ""); len(found) > 0 && tt.name != "memlock" {
 				t.Errorf("with small tables: %+v", found)
 			}

@@ -28,8 +28,8 @@ func newBed(t *testing.T, shape directortest.Shape) *bed {
 	t.Helper()
 	lab := directortest.Start(t, directortest.Topology{Shape: shape, Servers: 1})
 	b := &bed{Lab: lab, T: t, host: doctor.Host{
-		Interfaces: lab.DirectorLinks,
-		PinDir:     directortest.Bpffs(t),
+		Interfaces: lab.DirectorLinks, PinDir: directortest.Bpffs(t), Dataplane: "xdp",
+		MaxConnections4: 1 << 20, MaxConnections6: 1 << 18,
 	}}
 	b.serve("web", "tcp://192.0.2.10:80", lab.Servers[0].Addr4.String()+":8080", realserver.NAT)
 	b.serve("web6", "tcp://[2001:db8::10]:80", "["+lab.Servers[0].Addr6.String()+"]:8080", realserver.NAT)

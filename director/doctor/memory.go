@@ -20,6 +20,11 @@ const (
 	bytesPerConnection6 = 325
 )
 
+// tableBytes is what the connection tables occupy.
+func (h Host) tableBytes() uint64 {
+	return h.MaxConnections4*bytesPerConnection4 + h.MaxConnections6*bytesPerConnection6
+}
+
 func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // bpffs is where the kernel's documentation and systemd mount the BPF file
@@ -85,8 +90,8 @@ func checkMemory(i *inspection, r *report) {
 	memory, err := proc.Meminfo()
 	if err != nil {
 		r.unknown("", err)
-	} else if free := memory.MemAvailableBytes; free != nil && *free < i.TableBytes {
-		r.add(Error, "", fmt.Sprintf("the connection tables need %s, and %s are available", mebibytes(i.TableBytes), mebibytes(*free)),
+	} else if free := memory.MemAvailableBytes; free != nil && *free < i.tableBytes() {
+		r.add(Error, "", fmt.Sprintf("the connection tables need %s, and %s are available", mebibytes(i.tableBytes()), mebibytes(*free)),
 			"the tables' memory is taken at the start: without, shuntd does not start", fewer(i.MaxConnections4))
 	}
 }
@@ -113,8 +118,8 @@ func (i *inspection) checkMemlock(r *report) {
 			continue
 		}
 		limit, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
-		if err == nil && limit < i.TableBytes {
-			r.add(Error, "", fmt.Sprintf("RLIMIT_MEMLOCK is %s; the connection tables need %s", mebibytes(limit), mebibytes(i.TableBytes)),
+		if err == nil && limit < i.tableBytes() {
+			r.add(Error, "", fmt.Sprintf("RLIMIT_MEMLOCK is %s; the connection tables need %s", mebibytes(limit), mebibytes(i.tableBytes())),
 				"before Linux 5.11 maps count as locked memory: shuntd cannot make them", "ulimit -l unlimited")
 		}
 	}
@@ -147,10 +152,10 @@ func (i *inspection) checkCgroup(r *report) {
 			limit, err := i.limit(filepath.Join(top, group, file))
 			if err != nil {
 				r.unknown(group, err)
-			} else if limit < i.TableBytes+i.TableBytes/4 {
-				r.add(limitSeverity(limit, i.TableBytes), group,
-					fmt.Sprintf("control group %s may have %s of memory; the connection tables need %s", group, mebibytes(limit), mebibytes(i.TableBytes)),
-					"maps are charged to the daemon's control group: a limit without room for them and the daemon keeps it from starting, or has it killed", raise(group, i.TableBytes))
+			} else if limit < i.tableBytes()+i.tableBytes()/4 {
+				r.add(limitSeverity(limit, i.tableBytes()), group,
+					fmt.Sprintf("control group %s may have %s of memory; the connection tables need %s", group, mebibytes(limit), mebibytes(i.tableBytes())),
+					"maps are charged to the daemon's control group: a limit without room for them and the daemon keeps it from starting, or has it killed", raise(group, i.tableBytes()))
 			}
 			if group == "/" || group == "." {
 				break
