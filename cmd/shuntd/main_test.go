@@ -131,6 +131,8 @@ func TestUsageErrors(t *testing.T) {
 		"--log-format xml":                 `--log-format: unknown format "xml": want text or json`,
 		"--max-connections lots":           `--max-connections: "lots" is not a number: want digits and, if need be, Ki, Mi or Gi, such as 64Ki`,
 		"--max-connections 7":              "--max-connections: 7 is out of range: want 1Ki to 256Mi",
+		"--pin-dir=":                       "--pin-dir: the value is empty",
+		"--state=":                         "--state: the value is empty",
 		"--config /nonexistent/shunt.yaml": "read configuration: open /nonexistent/shunt.yaml: no such file or directory",
 		"detach all":                       `unexpected argument "all"`,
 		"detach --force":                   "unknown flag -force",

@@ -22,12 +22,15 @@ func readSettings(c *cli.Context) (config.Config, error) {
 	if path := c.String("socket"); c.IsSet("socket") && path != "" {
 		s.Socket = path
 	}
-	if c.IsSet("pin-dir") {
-		s.PinDir = c.String("pin-dir")
-	}
-	for name, value := range map[string]*string{"state": &s.StateDir, "log-level": &s.LogLevel, "log-format": &s.LogFormat} {
-		if c.IsSet(name) {
-			*value = c.String(name)
+	for _, flag := range []struct {
+		name  string
+		value *string
+	}{{"pin-dir", &s.PinDir}, {"state", &s.StateDir}, {"log-level", &s.LogLevel}, {"log-format", &s.LogFormat}} {
+		if !c.IsSet(flag.name) {
+			continue
+		}
+		if *flag.value = c.String(flag.name); *flag.value == "" {
+			return cfg, usage("", "--%s: the value is empty", flag.name)
 		}
 	}
 	if c.IsSet("interface") {
