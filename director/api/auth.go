@@ -16,6 +16,8 @@ import (
 type caller struct {
 	who  string // as the history has it: "root (uid 0)", "token deploy"
 	role Role
+	// local is whether it comes by the socket of this host.
+	local bool
 }
 
 // authenticator tells the callers of a listener apart. The listeners of Listen

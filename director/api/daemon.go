@@ -21,7 +21,6 @@ func (e endpoints) GetDoctor(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return nil, fmt.Errorf("inspect the host: %w", err)
 		}
-		setWriteDeadline(w, e.limits.write) // an inspection takes a while
 		report := DoctorReport{Findings: []Finding{}}
 		for _, f := range findings {
 			f.Ok = f.Severity == FindingSeverityOk || f.Severity == FindingSeverityInfo
@@ -59,7 +58,6 @@ func (e endpoints) Detach(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.detached.Store(true)
-	setWriteDeadline(w, e.limits.write)
 	w.WriteHeader(http.StatusNoContent)
 	e.opts.Detached()
 }

@@ -41,20 +41,16 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, v any, max in
 	return decode(text, v)
 }
 
-// readConfiguration decodes a body that is a whole configuration. Few are read
-// at once.
+// readConfiguration decodes a body that is a whole configuration. Not all are
+// read at once.
 func (e endpoints) readConfiguration(w http.ResponseWriter, r *http.Request) (Configuration, error) {
 	var body Configuration
-	select {
-	case e.configurations <- struct{}{}:
-		defer func() { <-e.configurations }()
-	case <-time.After(e.limits.body):
-		return body, newProblem(http.StatusServiceUnavailable, "busy",
-			fmt.Sprintf("%d configurations are being read", maxConfigurations), "try again later")
-	case <-r.Context().Done():
-		return body, r.Context().Err()
+	giveBack, err := e.room(r)
+	if err != nil {
+		return body, err
 	}
-	err := e.readBody(w, r, &body, maxConfiguration)
+	defer giveBack()
+	err = e.readBody(w, r, &body, maxConfiguration)
 	if err == nil && body.Services == nil {
 		// A misread file must not become an empty configuration.
 		err = invalid("configuration: services is required", `to remove all, say so: "services": []`)

@@ -27,6 +27,12 @@ func (h *Handler) SetHeartbeat(d time.Duration) { h.limits.heartbeat = d }
 // SetWriteLimit gives readers less time.
 func (h *Handler) SetWriteLimit(d time.Duration) { h.limits.write = d }
 
+// SetTurn lets configurations wait less for room.
+func (h *Handler) SetTurn(d time.Duration) { h.limits.turn = d }
+
+// MaxBodies is how many bytes of configurations are read at once.
+const MaxBodies = maxBodies
+
 // SetReadLimits gives senders less time.
 func (h *Handler) SetReadLimits(header, body time.Duration) {
 	h.limits.header, h.limits.body = header, body
@@ -59,12 +65,14 @@ const MaxStreams = maxStreams
 // AwaitNoStreams waits until every stream is over, and lets none begin until
 // then.
 func (h *Handler) AwaitNoStreams(ctx context.Context) error {
-	for taken := range cap(h.streams) {
-		select {
-		case h.streams <- struct{}{}:
-			defer func() { <-h.streams }()
-		case <-ctx.Done():
-			return fmt.Errorf("%d streams go on: %w", cap(h.streams)-taken, ctx.Err())
+	for _, share := range h.shares {
+		for taken := range cap(share.streams) {
+			select {
+			case share.streams <- struct{}{}:
+				defer func() { <-share.streams }()
+			case <-ctx.Done():
+				return fmt.Errorf("%d streams go on: %w", cap(share.streams)-taken, ctx.Err())
+			}
 		}
 	}
 	return nil

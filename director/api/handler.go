@@ -64,16 +64,16 @@ type Handler struct {
 	limits   limits
 	detached atomic.Bool
 
-	configurations chan struct{} // a slot for each whole configuration being read; a full one makes the next wait
-	streams        chan struct{} // a slot for each open stream; a full one refuses the next
-	counts         *sampler
-	examining      sync.Mutex // one inspection of the host at a time
+	shares    *shares
+	counts    *sampler
+	examining sync.Mutex // one inspection of the host at a time
 }
 
 // limits are the times that tests shorten.
 type limits struct {
 	header    time.Duration // for a request's header to come
 	body      time.Duration // for a body to come
+	turn      time.Duration // for there to be room for a large one
 	write     time.Duration // for a reader to take what it is sent
 	heartbeat time.Duration // at most between two signs of life of a stream
 }
@@ -82,10 +82,8 @@ type limits struct {
 func NewHandler(d *director.Director, opts Options) *Handler {
 	h := &Handler{
 		director: d, opts: opts.withDefaults(), mux: http.NewServeMux(), byRoute: make(map[string]operation),
-		limits:         limits{header: headerTimeout, body: bodyTimeout, write: writeTimeout, heartbeat: heartbeatEvery},
-		configurations: make(chan struct{}, maxConfigurations),
-		streams:        make(chan struct{}, maxStreams),
-		counts:         newSampler(),
+		limits: limits{header: headerTimeout, body: bodyTimeout, turn: turnTimeout, write: writeTimeout, heartbeat: heartbeatEvery},
+		shares: newShares(), counts: newSampler(),
 	}
 	h.refusals = newRefusals(h.opts.Events)
 	for _, op := range operations() {
@@ -97,13 +95,13 @@ func NewHandler(d *director.Director, opts Options) *Handler {
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	setWriteDeadline(w, h.limits.write)
+	setWriteDeadline(w, h.limits.write) // not that of the connection's last answer
 	if r.ContentLength != 0 {
 		// Also for a body that nobody reads: the server drains it.
 		setReadDeadline(w, time.Now().Add(h.limits.body))
 	}
 	start := time.Now()
-	answer := &recorder{ResponseWriter: w}
+	answer := &recorder{ResponseWriter: w, limit: h.limits.write}
 	who, err := h.serve(answer, r)
 	if err != nil {
 		// Not logged, or anybody could fill the log: that callers were refused

@@ -40,9 +40,9 @@ func (s *socket) authenticate(r *http.Request) (caller, error) {
 	}
 	switch {
 	case p.uid == 0 || int(p.uid) == os.Geteuid():
-		return caller{who: p.who, role: Admin}, nil
+		return caller{who: p.who, role: Admin, local: true}, nil
 	case s.grouped:
-		return caller{who: p.who, role: Operator}, nil
+		return caller{who: p.who, role: Operator, local: true}, nil
 	default:
 		return caller{}, unauthorized(p.who+" is neither root nor the daemon's user", "try sudo, or let a group in by socket-group in the daemon's configuration")
 	}

@@ -9,20 +9,32 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shunt-lb/shunt/director"
 )
 
-// recorder remembers what was answered, for the log.
+// recorder remembers what was answered, for the log. The client's time to take
+// the answer begins with the answer: what was asked for may have taken longer.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	limit  time.Duration
+	status int // 0: nothing yet
 }
 
 // WriteHeader notes the status.
 func (r *recorder) WriteHeader(status int) {
 	r.status = status
+	setWriteDeadline(r.ResponseWriter, r.limit)
 	r.ResponseWriter.WriteHeader(status)
+}
+
+// Write writes a part of the answer.
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.WriteHeader(http.StatusOK)
+	}
+	return r.ResponseWriter.Write(b)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -59,8 +71,6 @@ func (e endpoints) change(w http.ResponseWriter, r *http.Request, t terms, run f
 		writeProblem(w, e.changeProblem(err))
 		return
 	}
-	// The change may have taken longer than an answer usually does.
-	setWriteDeadline(w, e.limits.write)
 	status := http.StatusOK
 	if location != "" {
 		status = http.StatusCreated

@@ -18,6 +18,8 @@ const (
 	shutdownTimeout = 5 * time.Second
 	// bodyTimeout is for a whole body to come.
 	bodyTimeout = 30 * time.Second
+	// turnTimeout is for a configuration to wait until there is room for it.
+	turnTimeout = 10 * time.Second
 	// writeTimeout is for a reader to take an answer, or an item of a stream.
 	writeTimeout = 30 * time.Second
 	// heartbeatEvery is how long a stream is silent at most, so that whoever is
@@ -26,11 +28,6 @@ const (
 	// changeTimeout bounds a change, which runs to its end even when the caller
 	// has gone: half a change helps nobody.
 	changeTimeout = time.Minute
-	// maxStreams is how many streams are open at once.
-	maxStreams = 64
-	// maxConfigurations is how many whole configurations are read at once: a
-	// large one takes many times its size of memory.
-	maxConfigurations = 4
 )
 
 // Run serves a listener of Listen or ListenTLS until the context ends, then ends

@@ -31,12 +31,13 @@ type sender struct {
 // stream opens a stream and runs it; send is called until it returns an error,
 // which only says that it is over. The answer's status has gone out by then.
 func (h *Handler) stream(w http.ResponseWriter, r *http.Request, send func(context.Context, *sender) error) {
+	streams := h.shares.of(callerOf(r.Context())).streams
 	select {
-	case h.streams <- struct{}{}:
-		defer func() { <-h.streams }()
+	case streams <- struct{}{}:
+		defer func() { <-streams }()
 	default:
 		writeProblem(w, newProblem(http.StatusServiceUnavailable, "busy",
-			fmt.Sprintf("%d streams are open", cap(h.streams)), "end one, or try again later"))
+			fmt.Sprintf("%d streams are open", cap(streams)), "end one, or try again later"))
 		return
 	}
 	w.Header().Set("Content-Type", eventStream)

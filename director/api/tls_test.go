@@ -23,6 +23,7 @@ import (
 type remote struct {
 	ca, clients *authority
 	listener    *api.TLSListener
+	handler     *api.Handler
 	url         string
 	cert        string
 	tokensFile  string
@@ -54,13 +55,13 @@ func serveTLS(t *testing.T) *remote {
 	}
 	r.url = "https://" + r.listener.Addr().String()
 	d := newDirector(t, directortest.NewFake(director.State{}))
-	h := api.NewHandler(d, api.Options{
+	r.handler = api.NewHandler(d, api.Options{
 		Log: slog.New(slog.DiscardHandler), Events: r.events,
 		Detach: func(context.Context) error { return errors.New("not in this test") },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1) // one value, sent once
-	go func() { done <- h.Run(ctx, r.listener) }()
+	go func() { done <- r.handler.Run(ctx, r.listener) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -99,7 +99,7 @@ func TestNewToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err := tokenCaller(tokens, token, now); err != nil || c != (caller{"token deploy", Operator}) {
+	if c, err := tokenCaller(tokens, token, now); err != nil || c != (caller{who: "token deploy", role: Operator}) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, wrong := range []string{"", again, token + "x", hash} {
