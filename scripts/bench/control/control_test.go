@@ -15,7 +15,7 @@ import (
 // its row.
 func TestMeasure(t *testing.T) {
 	directortest.Bpffs(t) // mounts it
-	t.Chdir("../../..") // where make runs it
+	t.Chdir("../../..")   // where make runs it
 	pins, err := os.ReadDir("/sys/fs/bpf")
 	if err != nil {
 		t.Fatal(err)
