@@ -17,7 +17,9 @@ for page in bin/docs/man/*; do
 	put 644 "$page" "$prefix/share/man/man1/${page##*/}"
 done
 put 644 bin/docs/completion/shunt.bash "$prefix/share/bash-completion/completions/shunt"
-put 644 bin/docs/completion/shunt.zsh "$prefix/share/zsh/vendor-completions/_shunt"
+for folder in site-functions vendor-completions; do # Debian's zsh reads the latter in /usr
+	put 644 bin/docs/completion/shunt.zsh "$prefix/share/zsh/$folder/_shunt"
+done
 put 644 bin/docs/completion/shunt.fish "$prefix/share/fish/vendor_completions.d/shunt.fish"
 rm -rf bin/docs
 
