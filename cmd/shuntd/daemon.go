@@ -95,7 +95,7 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 		return err
 	}
 	defer func() { _ = d.revisions.Close() }()
-	if settings.Mode == "generic" {
+	if settings.Generic() {
 		s.log.Warn("GENERIC MODE: packets take the slow way through the kernel first; for tests only", "interfaces", settings.Interfaces)
 	}
 	if d.plane, err = s.open(ctx, settings, s.log); err != nil {
@@ -225,7 +225,7 @@ func (d *instance) readiness() error {
 		return fmt.Errorf("read the data plane: %w", err)
 	}
 	for _, i := range stats.Interfaces {
-		if i.Mode == "gone" {
+		if i.Mode == director.InterfaceGone {
 			return fmt.Errorf("interface %s is gone", i.Name)
 		}
 	}

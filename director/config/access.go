@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 
 	"go.yaml.in/yaml/v4"
@@ -18,7 +16,7 @@ func (d *decoder) access(n *yaml.Node, path string) director.Access {
 			first := make(map[netip.Prefix]int)
 			d.sequence(n, list, func(n *yaml.Node, item string, i int) {
 				var prefix netip.Prefix
-				word(d, &prefix, parsePrefix)(n, item)
+				word(d, &prefix, director.ParsePrefix)(n, item)
 				if !prefix.IsValid() {
 					return
 				}
@@ -38,23 +36,3 @@ func (d *decoder) access(n *yaml.Node, path string) director.Access {
 
 // prefixPath is the path that stands for a prefix of an access list.
 func prefixPath(access, prefix string) string { return access + "." + prefix }
-
-// parsePrefix reads a network such as 10.0.0.0/8, or an address alone.
-func parsePrefix(s string) (netip.Prefix, error) {
-	addr, err := netip.ParseAddr(s)
-	prefix := netip.PrefixFrom(addr, addr.BitLen())
-	if err != nil {
-		if prefix, err = netip.ParsePrefix(s); err != nil {
-			return prefix, fmt.Errorf("%q is not a network: want 192.0.2.0/24, 2001:db8::/32 or an address (names are not looked up)", s)
-		}
-	}
-	switch masked := prefix.Masked(); {
-	case addr.Zone() != "":
-		return prefix, errors.New("a network has no zone: an access list does not tell interfaces apart")
-	case prefix.Addr().Is4In6():
-		return prefix, fmt.Errorf("%s is an IPv4 address in IPv6 form: write it as IPv4", s)
-	case masked != prefix:
-		return prefix, fmt.Errorf("%s has bits beyond its length: write %s, or %s for the one address", s, masked, prefix.Addr())
-	}
-	return prefix, nil
-}

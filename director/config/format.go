@@ -131,7 +131,7 @@ func writeServer(s director.Service, server realserver.Server, shared bool) *val
 	} else {
 		v.put("address", scalar(server.Address.String()))
 	}
-	if server.Weight != defaultWeight {
+	if server.Weight != realserver.DefaultWeight {
 		v.put("weight", number(server.Weight))
 	}
 	if !shared {

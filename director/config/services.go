@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -71,27 +70,20 @@ func (d *decoder) flags(n *yaml.Node, path string, scheduler director.Scheduler)
 			return
 		}
 		names := scheduler.FlagNames(director.SchedulerFlags{Port: true, Fallback: true})
-		switch prefix, flag, _ := strings.Cut(name, "-"); {
-		case scheduler.Known() && prefix != string(scheduler), flag != "port" && flag != "fallback":
-			d.refuse(n, path, "unknown flag %q: scheduler %s has %s%s", name, scheduler, strings.Join(names, " and "), didYouMean(name, names))
-		case flag == "port":
-			flags.Port = true
-		default:
-			flags.Fallback = true
+		if err := flags.Set(scheduler, name); err != nil {
+			d.refuse(n, path, "%v%s", err, didYouMean(name, names))
 		}
 	})
 	return flags
 }
 
-const defaultWeight = 1
-
 // server reads a server; method is the service's, nil if it has none.
 func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) realserver.Server {
-	s := realserver.Server{Weight: defaultWeight}
+	s := realserver.Server{Weight: realserver.DefaultWeight}
 	var own *realserver.Method
 	d.mapping(n, path, fields{
 		{"address", word(d, &s.Address, parseAddress)},
-		{"weight", word(d, &s.Weight, parseWeight)},
+		{"weight", word(d, &s.Weight, realserver.ParseWeight)},
 		{"method", word(d, &own, parseMethod)},
 	})
 	if d.broken[path] {
@@ -131,14 +123,6 @@ func unlocated(err error) error {
 		return &kindError{problem.Text, problem.Kind}
 	}
 	return err
-}
-
-func parseWeight(s string) (uint32, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil || n > realserver.MaxWeight {
-		return 0, fmt.Errorf("%q is not a weight: want 0 to %d", s, realserver.MaxWeight)
-	}
-	return uint32(n), nil
 }
 
 func parseMethod(s string) (*realserver.Method, error) {
