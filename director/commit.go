@@ -220,7 +220,7 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 		if err = d.dp.Apply(ctx, ops); err == nil {
 			d.opts.Events.Publish(event.Event{
 				Name: event.RolledBack, Service: service,
-				Message: fmt.Sprintf("%s: undone in %d steps", c.action, len(ops)),
+				Message: fmt.Sprintf("%s: undone; steps: %d", c.action, len(ops)),
 			})
 			return cause
 		}

@@ -55,7 +55,7 @@ func (d *instance) reload(ctx context.Context, by director.Request) (director.Ou
 	}
 	d.events.Publish(event.Event{
 		Name: event.Reload, Revision: outcome.Revision.Number,
-		Message: fmt.Sprintf("configuration reloaded: %d steps, revision %d", len(outcome.Steps), outcome.Revision.Number),
+		Message: fmt.Sprintf("configuration reloaded: revision %d, steps: %d", outcome.Revision.Number, len(outcome.Steps)),
 	})
 	return outcome, nil
 }

@@ -138,7 +138,7 @@ func TestFailingApplyIsUndone(t *testing.T) {
 		t.Error("the address of a service that was undone is on lo")
 	}
 	p.d.tells(t, last, "change-failed", "udp://203.0.113.1:53")
-	p.d.tells(t, last, "rolled-back", "undone in")
+	p.d.tells(t, last, "rolled-back", "undone")
 	p.d.compared(t, 2)
 	if d := p.d.drift(t); d.Found > 0 || len(d.Foreign) > 0 {
 		t.Errorf("drift %+v", d)
