@@ -10,9 +10,10 @@ import (
 
 // GetTimeouts answers getTimeouts.
 func (e endpoints) GetTimeouts(w http.ResponseWriter, _ *http.Request) {
-	head := e.director.Head()
-	w.Header().Set("ETag", etag(head.Number))
-	writeJSON(w, http.StatusOK, timeoutsModel(head.State.Timeouts))
+	e.readAt(w, func() (any, uint64, error) {
+		head := e.director.Head()
+		return timeoutsModel(head.State.Timeouts), head.Number, nil
+	})
 }
 
 // SetTimeouts answers setTimeouts: it replaces all three.
@@ -50,9 +51,10 @@ func (e endpoints) changeTimeouts(w http.ResponseWriter, r *http.Request, t term
 
 // GetConfiguration answers getConfiguration.
 func (e endpoints) GetConfiguration(w http.ResponseWriter, _ *http.Request) {
-	head := e.director.Head()
-	w.Header().Set("ETag", etag(head.Number))
-	writeJSON(w, http.StatusOK, ConfigurationOf(head.State))
+	e.readAt(w, func() (any, uint64, error) {
+		head := e.director.Head()
+		return ConfigurationOf(head.State), head.Number, nil
+	})
 }
 
 // ApplyConfiguration answers applyConfiguration.

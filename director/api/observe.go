@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"os"
 
 	"github.com/shunt-lb/shunt/director"
@@ -11,7 +12,10 @@ import (
 
 // GetStatus answers getStatus.
 func (e endpoints) GetStatus(w http.ResponseWriter, r *http.Request) {
-	e.read(w, func() (any, error) { return e.status(r.Context()) })
+	e.readAt(w, func() (any, uint64, error) {
+		status, err := e.status(r.Context())
+		return status, status.Revision, err
+	})
 }
 
 func (e endpoints) status(ctx context.Context) (Status, error) {
@@ -30,22 +34,36 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 		status.NotReady = err.Error()
 	}
 	status.Ready = status.NotReady == ""
-	for _, service := range head.State.Services {
-		status.Servers += len(service.Servers)
-	}
-	for _, service := range stats.Services {
-		for _, server := range service.Servers {
-			if !server.Reachable {
-				status.Unreachable++
-			}
-		}
-	}
+	status.Servers, status.Unreachable = countServers(head.State.Services, stats.Services)
 	for _, event := range stats.PacketEvents {
 		if event.Kind == director.PacketFault {
 			status.Faults += event.Count
 		}
 	}
 	return status, nil
+}
+
+// countServers counts the servers of the services, and those of them that the
+// data plane does not reach. It may have seen other services as well: foreign
+// ones.
+func countServers(services []director.Service, seen []director.ServiceStats) (all, unreachable int) {
+	reached := make(map[director.ServiceKey]map[netip.AddrPort]bool, len(seen))
+	for _, service := range seen {
+		servers := make(map[netip.AddrPort]bool, len(service.Servers))
+		for _, server := range service.Servers {
+			servers[server.Server.Address] = server.Reachable
+		}
+		reached[service.Key] = servers
+	}
+	for _, service := range services {
+		for _, server := range service.Servers {
+			all++
+			if !reached[service.Key][server.Address] {
+				unreachable++
+			}
+		}
+	}
+	return all, unreachable
 }
 
 // ready says why the daemon is not ready; nil if it is.
@@ -61,13 +79,15 @@ func (e endpoints) ready() error {
 
 // GetDrift answers getDrift.
 func (e endpoints) GetDrift(w http.ResponseWriter, _ *http.Request) {
-	drift := e.director.Drift()
-	summary := driftSummary(drift)
-	model := Drift{
-		Checked: summary.Checked, Found: summary.Found, Repaired: summary.Repaired, Failed: summary.Failed,
-		Pending: summary.Pending, Foreign: ConfigurationOf(director.State{Services: drift.Foreign}).Services,
-	}
-	writeJSON(w, http.StatusOK, model)
+	e.readAt(w, func() (any, uint64, error) {
+		revision := e.director.Head().Number // before looking: what is shown is not older
+		drift := e.director.Drift()
+		summary := driftSummary(drift)
+		return Drift{
+			Checked: summary.Checked, Found: summary.Found, Repaired: summary.Repaired, Failed: summary.Failed,
+			Pending: summary.Pending, Foreign: ConfigurationOf(director.State{Services: drift.Foreign}).Services,
+		}, revision, nil
+	})
 }
 
 func driftSummary(d director.Drift) DriftSummary {

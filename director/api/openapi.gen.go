@@ -653,7 +653,7 @@ type Status struct {
 	// Servers How many servers they have.
 	Servers int `json:"servers"`
 
-	// Unreachable Servers without a next hop.
+	// Unreachable Shunt's servers that the data plane does not reach.
 	Unreachable int `json:"unreachable"`
 
 	// Faults Packet events that cannot happen; not 0 is a bug.

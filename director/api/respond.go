@@ -55,6 +55,21 @@ func (e endpoints) read(w http.ResponseWriter, find func() (any, error)) {
 	writeJSON(w, http.StatusOK, v)
 }
 
+// readAt is read for what is of a revision, which the answer's ETag has: a change
+// made after what was read gives it as If-Match. What is live is in the answer
+// too, so that nobody may keep it.
+func (e endpoints) readAt(w http.ResponseWriter, find func() (v any, revision uint64, err error)) {
+	e.read(w, func() (any, error) {
+		v, revision, err := find()
+		if err != nil {
+			return nil, err
+		}
+		w.Header().Set("ETag", etag(revision))
+		w.Header().Set("Cache-Control", "no-store")
+		return v, nil
+	})
+}
+
 // change runs a change on the caller's terms and answers with its outcome. A
 // location is that of what was made; empty: nothing was.
 func (e endpoints) change(w http.ResponseWriter, r *http.Request, t terms, run func(context.Context, director.Request) (director.Outcome, string, error)) {

@@ -37,13 +37,10 @@ func (e endpoints) ListRevisions(w http.ResponseWriter, _ *http.Request, p ListR
 
 // GetRevision answers getRevision.
 func (e endpoints) GetRevision(w http.ResponseWriter, _ *http.Request, number Number) {
-	revision, err := e.director.Revision(number)
-	if err != nil {
-		writeProblem(w, problemOf(revisionError(err)))
-		return
-	}
-	w.Header().Set("ETag", etag(revision.Number))
-	writeJSON(w, http.StatusOK, revisionModel(revision))
+	e.readAt(w, func() (any, uint64, error) {
+		revision, err := e.director.Revision(number)
+		return revisionModel(revision), revision.Number, revisionError(err)
+	})
 }
 
 // DiffRevisions answers diffRevisions.

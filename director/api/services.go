@@ -31,21 +31,21 @@ func pageSize(limit *int) (int, error) {
 
 // ListServices answers listServices.
 func (e endpoints) ListServices(w http.ResponseWriter, r *http.Request, p ListServicesParams) {
-	e.read(w, func() (any, error) {
+	e.readAt(w, func() (any, uint64, error) {
 		size, err := pageSize(p.Limit)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		o, err := e.observe(r.Context())
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		all := o.all(p.Foreign == nil || *p.Foreign)
 		begin := 0
 		if p.After != nil {
 			after, err := director.ParseServiceKey(*p.After)
 			if err != nil {
-				return nil, invalid(fmt.Sprintf("after: %v", err), "give the next of the page before")
+				return nil, 0, invalid(fmt.Sprintf("after: %v", err), "give the next of the page before")
 			}
 			begin, _ = slices.BinarySearchFunc(all, after, func(s seen, key director.ServiceKey) int {
 				return cmp.Or(s.service.Key.Compare(key), -1) // the first one behind the key
@@ -59,16 +59,16 @@ func (e endpoints) ListServices(w http.ResponseWriter, r *http.Request, p ListSe
 		if end < len(all) {
 			list.Next = all[end-1].service.Key.String()
 		}
-		return list, nil
+		return list, o.revision, nil
 	})
 }
 
 // GetService answers getService.
 func (e endpoints) GetService(w http.ResponseWriter, r *http.Request, ref Ref) {
-	e.read(w, func() (any, error) {
+	e.readAt(w, func() (any, uint64, error) {
 		o, err := e.observe(r.Context())
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		key, err := e.director.Resolve(ref)
 		if err != nil && strings.Contains(ref, "://") { // a foreign one has no name
@@ -78,10 +78,10 @@ func (e endpoints) GetService(w http.ResponseWriter, r *http.Request, ref Ref) {
 		}
 		for _, s := range o.all(true) {
 			if s.service.Key == key {
-				return o.model(s), nil
+				return o.model(s), o.revision, nil
 			}
 		}
-		return nil, cmp.Or(err, fmt.Errorf("service %s: %w", key, director.ErrNotFound))
+		return nil, 0, cmp.Or(err, fmt.Errorf("service %s: %w", key, director.ErrNotFound))
 	})
 }
 
