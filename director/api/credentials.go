@@ -3,17 +3,26 @@ package api
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
 )
 
-// credentials are what the files of TLSOptions say.
+// credentials are what the files of TLSOptions say, or why they say nothing.
 type credentials struct {
-	certificate tls.Certificate
-	clientCA    *x509.CertPool // nil: client certificates are not accepted
-	tokens      []token
-	stamps      stamps
+	certificate    tls.Certificate
+	certificateErr error
+	clientCA       *x509.CertPool // nil: client certificates are not accepted
+	clientCAErr    error
+	tokens         []token
+	tokensErr      error
+	stamps         stamps
+}
+
+// err joins what is wrong with the files; nil if nothing is.
+func (c *credentials) err() error {
+	return errors.Join(c.certificateErr, c.clientCAErr, c.tokensErr)
 }
 
 // stamps tell whether the four files have changed. Comparable.
@@ -44,21 +53,17 @@ func (o TLSOptions) stamps() stamps {
 
 // read reads the files. The stamps are taken first: what changes meanwhile is
 // read again.
-func (o TLSOptions) read() (*credentials, error) {
+func (o TLSOptions) read() *credentials {
 	c := &credentials{stamps: o.stamps()}
 	var err error
 	if c.certificate, err = tls.LoadX509KeyPair(o.Certificate, o.Key); err != nil {
-		return nil, fmt.Errorf("read the certificate and its key: %w", err)
+		c.certificateErr = fmt.Errorf("read the certificate and its key: %w", err)
 	}
 	if o.ClientCA != "" {
-		if c.clientCA, err = readPool(o.ClientCA); err != nil {
-			return nil, err
-		}
+		c.clientCA, c.clientCAErr = readPool(o.ClientCA)
 	}
 	if o.Tokens != "" {
-		if c.tokens, err = readTokens(o.Tokens); err != nil {
-			return nil, err
-		}
+		c.tokens, c.tokensErr = readTokens(o.Tokens)
 	}
-	return c, nil
+	return c
 }

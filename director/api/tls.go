@@ -22,8 +22,7 @@ type TLSOptions struct {
 	Key         string // file of its key; empty: in Certificate
 	ClientCA    string // file of the CA of client certificates; empty: none is accepted
 	Tokens      string // file of tokens; empty: none is accepted
-	// Log has the files that could not be read again after they changed. Nil:
-	// slog.Default().
+	// Log has the files that cannot be read any more. Nil: slog.Default().
 	Log *slog.Logger
 }
 
@@ -31,7 +30,10 @@ type TLSOptions struct {
 const checkEvery = time.Second
 
 // TLSListener is a listener whose callers have certificates or tokens. Its files
-// are read again when they change.
+// are read again within a second of their change. As long as the client CA or
+// the tokens cannot be read, nobody is let in by them: what they revoke must not
+// live on because of a typo. The daemon's own certificate stays the last good
+// one.
 type TLSListener struct {
 	net.Listener
 	opts  TLSOptions
@@ -39,7 +41,7 @@ type TLSListener struct {
 
 	current atomic.Pointer[credentials] // immutable, replaced as a whole
 	checked atomic.Int64                // when the files were last looked at, in Unix nanoseconds
-	mu      sync.Mutex                  // held while the files are read
+	mu      sync.Mutex                  // held while the files are read again
 }
 
 // ListenTLS opens the API's TCP port. It speaks TLS 1.3 alone: its clients are
@@ -59,8 +61,8 @@ func ListenTLS(opts TLSOptions) (*TLSListener, error) {
 	if opts.ClientCA == "" && opts.Tokens == "" {
 		return fail(errors.New("a client CA or a tokens file is required: anybody could come otherwise"))
 	}
-	first, err := opts.read()
-	if err != nil {
+	first := opts.read()
+	if err := first.err(); err != nil {
 		return fail(err)
 	}
 	if opts.ClientCA == "" && len(first.tokens) == 0 {
@@ -95,39 +97,46 @@ func (l *TLSListener) config() *tls.Config {
 	}
 }
 
-// Reload reads the files again now. After an error what was read before stays.
-func (l *TLSListener) Reload() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	next, err := l.opts.read()
-	if err != nil {
-		return fmt.Errorf("reload the credentials of %s: %w", l.opts.Address, err)
-	}
-	l.current.Store(next)
-	return nil
-}
-
-// credentials returns the newest that could be read. Files are looked at at most
-// once in l.check.
+// credentials returns what the files say. They are looked at at most once in
+// l.check, and read again if they have changed or could not be read.
 func (l *TLSListener) credentials() *credentials {
 	now := time.Now().UnixNano()
 	last := l.checked.Load()
 	if now-last < l.check.Load() || !l.checked.CompareAndSwap(last, now) {
 		return l.current.Load()
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	have := l.current.Load()
-	stamps := l.opts.stamps()
-	if stamps == have.stamps {
+	if have.err() == nil && l.opts.stamps() == have.stamps {
 		return have
 	}
-	if err := l.Reload(); err != nil {
-		l.opts.Log.Warn("changed credentials cannot be used; those before stay", "err", err)
-		// Not again until they change again.
-		kept := *have
-		kept.stamps = stamps
-		l.current.CompareAndSwap(have, &kept)
+	next := l.opts.read()
+	if next.certificateErr != nil {
+		next.certificate = have.certificate
 	}
-	return l.current.Load()
+	l.tell(have, next)
+	l.current.Store(next)
+	return next
+}
+
+// tell logs what was wrong with the files and is not any more, or is now.
+func (l *TLSListener) tell(have, next *credentials) {
+	for _, file := range []struct {
+		have, next error
+		what       string
+	}{
+		{have.certificateErr, next.certificateErr, "the API's certificate cannot be read; the one before stays"},
+		{have.clientCAErr, next.clientCAErr, "the API's client CA cannot be read; no client certificate is accepted"},
+		{have.tokensErr, next.tokensErr, "the API's tokens cannot be read; no token is accepted"},
+	} {
+		switch {
+		case file.next != nil && (file.have == nil || file.have.Error() != file.next.Error()):
+			l.opts.Log.Error(file.what, "err", file.next)
+		case file.next == nil && file.have != nil:
+			l.opts.Log.Info("a file of the API's credentials is good again", "was", file.have)
+		}
+	}
 }
 
 // connected keeps nothing: http has the connection's certificates.
@@ -145,8 +154,14 @@ func (l *TLSListener) authenticate(r *http.Request) (caller, error) {
 		if !strings.EqualFold(scheme, "Bearer") || secret == "" {
 			return caller{}, unauthorized("the Authorization header has no bearer token", "write it as `Authorization: Bearer shunt_…`")
 		}
+		if have.tokensErr != nil {
+			return caller{}, unauthorized("tokens cannot be checked now", "shuntd cannot read its tokens file; its log says why")
+		}
 		return tokenCaller(have.tokens, strings.TrimSpace(secret), time.Now())
 	case r.TLS != nil && len(r.TLS.PeerCertificates) > 0:
+		if have.clientCAErr != nil {
+			return caller{}, unauthorized("client certificates cannot be checked now", "shuntd cannot read its client CA; its log says why")
+		}
 		if have.clientCA == nil {
 			return caller{}, unauthorized("client certificates are not accepted here", "show a token")
 		}

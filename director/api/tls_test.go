@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +31,7 @@ type remote struct {
 	tokensFile  string
 	tokens      map[string]string // by name; the names are those of the roles, and expired
 	events      *event.Stream
+	log         *buffer // of the listener
 }
 
 func serveTLS(t *testing.T) *remote {
@@ -36,7 +39,7 @@ func serveTLS(t *testing.T) *remote {
 	r := &remote{
 		ca: newAuthority(t, "servers"), clients: newAuthority(t, "clients"),
 		tokensFile: filepath.Join(t.TempDir(), "tokens"), tokens: map[string]string{},
-		events: event.NewStream(slog.New(slog.DiscardHandler), 0),
+		events: event.NewStream(slog.New(slog.DiscardHandler), 0), log: &buffer{},
 	}
 	r.cert = r.ca.issue(t, "shuntd", leaf{server: true})
 	lines := "# tokens\n\n"
@@ -48,7 +51,7 @@ func serveTLS(t *testing.T) *remote {
 	r.writeTokens(t, lines)
 	var err error
 	r.listener, err = api.ListenTLS(api.TLSOptions{
-		Address: "127.0.0.1:0", Certificate: r.cert, ClientCA: r.clients.file, Tokens: r.tokensFile, Log: slog.New(slog.DiscardHandler),
+		Address: "127.0.0.1:0", Certificate: r.cert, ClientCA: r.clients.file, Tokens: r.tokensFile, Log: slog.New(slog.NewTextHandler(r.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -217,47 +220,92 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-func TestReload(t *testing.T) {
+// TestChangedFiles: what the files say counts as soon as they change. Files that
+// cannot be read let nobody in; only the daemon's own certificate stays.
+func TestChangedFiles(t *testing.T) {
 	r := serveTLS(t)
+	r.listener.SetCheck(0)
 	admin := r.client(t, "", r.tokens["admin"])
-	ask := func() error { _, err := admin.Timeouts(t.Context()); return err }
-	if err := ask(); err != nil {
+	certificate := r.client(t, r.clients.issue(t, "v", leaf{units: []string{"shunt-viewer"}}), "")
+	ask := func(c *api.Client) error { _, err := c.Timeouts(t.Context()); return err }
+	good, err := os.ReadFile(r.tokensFile)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("a_bad_file_changes_nothing", func(t *testing.T) {
-		r.writeTokens(t, "admin root x\n")
-		if err := r.listener.Reload(); err == nil || !strings.Contains(err.Error(), r.tokensFile+":1: unknown role") {
-			t.Errorf("error %v", err)
+	refused := func(t *testing.T, c *api.Client, want string) {
+		t.Helper()
+		p, ok := errors.AsType[*api.Problem](ask(c))
+		if !ok || p.Status != http.StatusUnauthorized || p.Detail != want {
+			t.Errorf("%v, want %s", p, want)
 		}
-		if err := ask(); err != nil {
-			t.Errorf("the token before is refused: %v", err)
-		}
-	})
-	t.Run("a_revoked_token_is_refused", func(t *testing.T) {
-		r.writeTokens(t, r.newToken(t, "other", api.Viewer, time.Time{})+"\n")
-		if err := r.listener.Reload(); err != nil {
+	}
+	for name, spoil := range map[string]func() error{
+		"no_file":         func() error { return os.Remove(r.tokensFile) },
+		"one_bad_line":    func() error { return os.WriteFile(r.tokensFile, append(good, "broken line\n"...), 0o600) },
+		"others_may_read": func() error { return os.Chmod(r.tokensFile, 0o644) },
+	} {
+		t.Run("tokens_with_"+name, func(t *testing.T) {
+			if err := ask(admin); err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil(); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, admin, "tokens cannot be checked now")
+			if err := ask(certificate); err != nil {
+				t.Errorf("a certificate: %v", err)
+			}
+			_ = os.Remove(r.tokensFile)
+			r.writeTokens(t, string(good))
+			if err := ask(admin); err != nil {
+				t.Errorf("the file is good again: %v", err)
+			}
+		})
+	}
+	t.Run("a_client_ca_that_is_gone", func(t *testing.T) {
+		if err := os.Rename(r.clients.file, r.clients.file+".away"); err != nil {
 			t.Fatal(err)
 		}
-		if err := ask(); err == nil {
-			t.Error("let in")
+		refused(t, certificate, "client certificates cannot be checked now")
+		if err := ask(admin); err != nil {
+			t.Errorf("a token: %v", err)
 		}
-		if _, err := r.client(t, "", r.tokens["other"]).Timeouts(t.Context()); err != nil {
+		if err := os.Rename(r.clients.file+".away", r.clients.file); err != nil {
+			t.Fatal(err)
+		}
+		if err := ask(certificate); err != nil {
+			t.Errorf("the file is good again: %v", err)
+		}
+	})
+	t.Run("a_revoked_token", func(t *testing.T) {
+		r.writeTokens(t, r.newToken(t, "other", api.Viewer, time.Time{})+"\n")
+		refused(t, admin, "the token is not known")
+		if err := ask(r.client(t, "", r.tokens["other"])); err != nil {
 			t.Errorf("the new token is refused: %v", err)
 		}
 	})
-	t.Run("a_changed_certificate_is_seen", func(t *testing.T) {
-		r.listener.SetCheck(0)
+	t.Run("a_certificate", func(t *testing.T) {
 		before := serial(t, r)
 		r.ca.issueTo(t, r.cert, "shuntd", leaf{server: true})
-		if after := serial(t, r); after == before {
+		after := serial(t, r)
+		if after == before {
 			t.Error("the old certificate is served")
 		}
+		if err := os.Remove(r.cert); err != nil {
+			t.Fatal(err)
+		}
+		if now := serial(t, r); now != after {
+			t.Errorf("certificate %s is served, want the last good one, %s", now, after)
+		}
 	})
-	t.Run("changed_tokens_are_seen", func(t *testing.T) {
-		r.listener.SetCheck(0)
-		r.writeTokens(t, r.newToken(t, "third", api.Viewer, time.Time{})+"\n")
-		if _, err := r.client(t, "", r.tokens["third"]).Timeouts(t.Context()); err != nil {
-			t.Errorf("the new token is refused: %v", err)
+	t.Run("is_logged_once", func(t *testing.T) {
+		before := strings.Count(r.log.String(), "the API's certificate cannot be read; the one before stays")
+		serial(t, r)
+		if before != 1 || strings.Count(r.log.String(), "the API's certificate cannot be read") != 1 {
+			t.Errorf("log:\n%s", r.log.String())
+		}
+		if n := strings.Count(r.log.String(), "no token is accepted"); n != 3 {
+			t.Errorf("%d lines of three bad tokens files:\n%s", n, r.log.String())
 		}
 	})
 }
@@ -271,4 +319,24 @@ func serial(t *testing.T, r *remote) string {
 	}
 	defer c.Close()
 	return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+// buffer holds a log. Safe for concurrent use.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+// Write adds to the text.
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// String returns the text.
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
