@@ -66,6 +66,10 @@ func TestTerms(t *testing.T) {
 		{"why_with_an_escape", []string{"Shunt-Why: a\x1b[2Jb"}, 422, "U+001B is not allowed"},
 		{"why_with_a_line_break", []string{"Shunt-Why: a\nb"}, 422, "U+000A is not allowed"},
 		{"why_turned_round", []string{"Shunt-Why: a\u202eb"}, 422, "U+202E is not allowed"},
+		{"why_with_nothing_to_see", []string{"Shunt-Why: a\u200bb"}, 422, "U+200B is not allowed"},
+		{"why_with_a_byte_order_mark", []string{"Shunt-Why: a\ufeffb"}, 422, "U+FEFF is not allowed"},
+		{"why_with_a_tag", []string{"Shunt-Why: a\U000e0041b"}, 422, "U+E0041 is not allowed"},
+		{"why_with_a_separator", []string{"Shunt-Why: a\u2028b"}, 422, "U+2028 is not allowed"},
 		{"why_not_in_utf8", []string{"Shunt-Why: a\xff"}, 422, "not UTF-8"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

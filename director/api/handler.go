@@ -140,8 +140,11 @@ func (h *Handler) serve(w *recorder, r *http.Request) (who string, err error) {
 		}
 		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
 	}
-	if !found {
+	switch {
+	case !found:
 		return who, noRoute(w, r, refused)
+	case !isClean(r):
+		return who, noResource(r)
 	}
 	// A page of another site may have made a browser send this, with the
 	// client certificate that the browser holds.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -151,8 +152,19 @@ func noRoute(w http.ResponseWriter, r *http.Request, refused http.Handler) *Prob
 		w.Header().Set("Allow", allow)
 		return newProblem(caught.status, "method", fmt.Sprintf("%s %s: method not allowed", r.Method, r.URL.Path), "allowed: "+allow)
 	}
+	return noResource(r)
+}
+
+func noResource(r *http.Request) *Problem {
 	return newProblem(http.StatusNotFound, "no-route", fmt.Sprintf("%s %s: no such resource", r.Method, r.URL.Path),
 		"a service's URL in a path is escaped as one segment: tcp:%2F%2F192.0.2.1:80")
+}
+
+// isClean reports whether the mux takes the path as it is. It would redirect
+// others, such as /v1//status, with a page for browsers.
+func isClean(r *http.Request) bool {
+	escaped := r.URL.EscapedPath()
+	return path.Clean(escaped) == escaped
 }
 
 // refusal catches what the mux answers to a request without a route.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -66,22 +67,29 @@ func parseRevision(text string) (uint64, error) {
 	return revision, nil
 }
 
-// parseWhy refuses what would break the lines of the history, or play tricks on
-// the terminal that shows them.
+// parseWhy reads Shunt-Why.
 func parseWhy(text string) (string, error) {
-	fail := func(format string, args ...any) (string, error) {
-		return "", invalid("Shunt-Why: "+fmt.Sprintf(format, args...), fmt.Sprintf("at most %d characters in UTF-8, no control characters", maxWhy))
-	}
-	if !utf8.ValidString(text) {
-		return fail("not UTF-8")
-	}
-	if n := utf8.RuneCountInString(text); n > maxWhy {
-		return fail("%d characters long", n)
-	}
-	for _, r := range text {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
-			return fail("character %U is not allowed", r)
-		}
+	if err := CheckWhy(text); err != nil {
+		return "", invalid(fmt.Sprintf("Shunt-Why: %v", err), fmt.Sprintf("one line of at most %d characters that can be seen, in UTF-8", maxWhy))
 	}
 	return strings.TrimSpace(text), nil
+}
+
+// CheckWhy says what of a Shunt-Why would break the lines of the history, hide in
+// them, or play tricks on the terminal that shows them.
+func CheckWhy(text string) error {
+	if !utf8.ValidString(text) {
+		return errors.New("not UTF-8")
+	}
+	if n := utf8.RuneCountInString(text); n > maxWhy {
+		return fmt.Errorf("%d characters long, more than %d", n, maxWhy)
+	}
+	for _, r := range text {
+		// Format characters have no width: they turn text round, split words
+		// for whoever searches, or are tags that nobody sees.
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
+			return fmt.Errorf("character %U is not allowed", r)
+		}
+	}
+	return nil
 }
