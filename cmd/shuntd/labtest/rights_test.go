@@ -123,10 +123,11 @@ func through(t *testing.T, folder string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(folder, info.Mode().Perm()|0o011); err != nil {
+	mode := info.Mode() & (os.ModePerm | os.ModeSticky)
+	if err := os.Chmod(folder, mode|0o011); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.Chmod(folder, info.Mode().Perm()) })
+	t.Cleanup(func() { _ = os.Chmod(folder, mode) })
 }
 
 // Without the capabilities it says which are missing and leaves nothing.
