@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -42,6 +43,9 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 		case len(arg) > 1 && arg[0] == '-':
 			owner, flag := find(levels, arg)
 			owner.args = append(owner.args, arg)
+			if _, ok := flag.(optional); ok && len(rest) > 0 && isInterval(rest[0]) {
+				return nil, &usageError{fmt.Sprintf("%s %s: the interval is written behind =", arg, rest[0]), "write " + arg + "=" + rest[0]}
+			}
 			if !takesValue(flag) || strings.Contains(arg, "=") {
 				continue
 			}
@@ -73,6 +77,12 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 		ordered = append(ordered, "--")
 	}
 	return append(ordered, positional...), nil
+}
+
+// isInterval reports whether a word behind --watch is meant for it.
+func isInterval(word string) bool {
+	_, err := time.ParseDuration(word)
+	return err == nil && word != "0"
 }
 
 // byPrefix returns the command with the name, else the only visible one whose

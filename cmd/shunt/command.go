@@ -57,6 +57,9 @@ func noCommand(c *cli.Context) error {
 // badFlag turns what the flag package says into a usage error.
 func badFlag(c *cli.Context, err error, _ bool) error {
 	text := strings.Replace(err.Error(), "flag provided but not defined: ", "unknown flag ", 1)
+	if strings.Contains(text, " for -watch: ") { // it takes no value as booleans do, but is none
+		text = strings.Replace(text, "invalid boolean value", "invalid value", 1)
+	}
 	return usage(c, "%s", text)
 }
 

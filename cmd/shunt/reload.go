@@ -9,8 +9,8 @@ import (
 func reloadCommand() *cli.Command {
 	return &cli.Command{
 		Name: "reload", Usage: "have the daemon read its configuration file again and apply it",
-		Description: examples("As SIGHUP does. Certificates and tokens of the API are read again too. A file with errors, or\n"+
-			"one that removes too much, changes nothing.",
+		Description: examples("As SIGHUP does. A file with errors, or one that removes too much, changes nothing.\n"+
+			"Certificates and tokens of the API need no reload: the daemon sees them change.",
 			"shunt reload", "shunt reload --force --why 'fewer servers'"),
 		Flags: changeFlags(
 			&cli.BoolFlag{Name: "force", Usage: "remove a larger share of services or servers than the daemon's removal-limit"}),

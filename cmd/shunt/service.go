@@ -59,7 +59,7 @@ func serviceCommand() *cli.Command {
 
 func serviceFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "name", Usage: "a `NAME` to call the service by"},
+		&cli.StringFlag{Name: "name", Usage: "a `NAME` to call the service by; '' leaves it without one"},
 		&cli.StringFlag{Name: "scheduler", Aliases: []string{"s"}, Usage: "`SCHEDULER`: rr, wrr, sh or mh (a new service's default: wrr)"},
 		&cli.StringFlag{Name: "flags", Aliases: []string{"b"}, Usage: "scheduler `FLAGS`, all of them, with commas: sh-port, sh-fallback, mh-port, mh-fallback"},
 		&cli.StringFlag{Name: "vip", Usage: "who puts the address on the host, `OWNER`: managed (Shunt; a new service's default) or external"},

@@ -16,8 +16,8 @@ func tokenCommand() *cli.Command {
 		Subcommands: []*cli.Command{{
 			Name: "create", Usage: "make a token and the line that lets it in",
 			Description: examples("The token is shown this once: the line has only its hash. Put the line into the file that\n"+
-				"api.tokens of the daemon's configuration names; `shunt reload` makes it valid. No daemon is\n"+
-				"asked.",
+				"api.tokens of the daemon's configuration names: it is valid within a second, and a line that\n"+
+				"is taken out is not any more. No daemon is asked.",
 				"shunt token create --name grafana --role viewer",
 				"shunt token create --name deploy --role operator --expires 2160h"),
 			Flags: []cli.Flag{
