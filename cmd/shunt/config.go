@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director/config"
@@ -48,7 +47,7 @@ const standardInput = "-"
 // loadConfig reads a file, a folder or the standard input.
 func loadConfig(c *cli.Context, name string) (config.Config, error) {
 	if name != standardInput {
-		return config.Load(name)
+		return interruptible(c, name, func() (config.Config, error) { return config.Load(name) })
 	}
 	data, err := readInput(c)
 	if err != nil {
@@ -70,11 +69,13 @@ func loadDesired(c *cli.Context, name string) (config.Config, error) {
 // readInput reads the standard input, one byte past what a configuration may
 // have, for Parse to refuse.
 func readInput(c *cli.Context) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(streamsOf(c).in, config.MaxBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read standard input: %w", err)
-	}
-	return data, nil
+	return interruptible(c, "the standard input", func() ([]byte, error) {
+		data, err := io.ReadAll(io.LimitReader(streamsOf(c).in, config.MaxBytes+1))
+		if err != nil {
+			return nil, fmt.Errorf("read standard input: %w", err)
+		}
+		return data, nil
+	})
 }
 
 // checkConfigs checks every file, so that one with errors hides no other.
@@ -82,6 +83,9 @@ func checkConfigs(c *cli.Context) error {
 	failed := false
 	for _, name := range c.Args().Slice() {
 		cfg, err := loadConfig(c, name)
+		if err != nil && c.Context.Err() != nil {
+			return err
+		}
 		if err != nil {
 			failed = true
 			report(streamsOf(c).err, paletteFor(c.String("color"), streamsOf(c).err), err)
@@ -131,19 +135,44 @@ func formatConfigs(c *cli.Context) error {
 	return nil
 }
 
+// readConfig reads a file or the standard input, one byte past what a
+// configuration may have, for Fmt to refuse.
 func readConfig(c *cli.Context, name string) ([]byte, error) {
 	if name == standardInput {
 		return readInput(c)
 	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	return data, nil
+	return interruptible(c, name, func() ([]byte, error) {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+		defer f.Close()
+		data, err := io.ReadAll(io.LimitReader(f, config.MaxBytes+1))
+		if err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+		return data, nil
+	})
 }
 
-// rewrite replaces a file as a whole, with its old permissions: a crash leaves
-// the one or the other.
-func rewrite(name string, text []byte) error {
-	return renameio.WriteFile(name, text, 0o644, renameio.WithExistingPermissions())
+// interruptible runs a read that may wait for ever, as one of a pipe does, until
+// the command is interrupted. Such a read cannot be called off: it ends with the
+// process.
+func interruptible[T any](c *cli.Context, name string, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1) // one result, sent once
+	go func() {
+		value, err := read()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-c.Context.Done():
+		var none T
+		return none, fmt.Errorf("%s: interrupted while it read %s", commandName(c), name)
+	}
 }
