@@ -161,14 +161,19 @@ func TestOverTLS(t *testing.T) {
 		r.token(t, "grafana", "viewer")
 		await(t, "the new token is let in", answered("200"))
 		writeFile(t, r.config+".tokens", before+"broken\n")
-		await(t, "the daemon says that the file is broken", func() bool {
-			if !answered("200")() {
-				t.Fatal("with a broken file, a token is not let in any more")
-			}
-			return strings.Contains(r.d.log.String(), ".tokens:4: ")
-		})
+		await(t, "with a broken file, no token is let in", answered("401"))
+		if _, body := r.curl(t, append(bearer("admin"), r.url+"/v1/status")...); !strings.Contains(body, "tokens cannot be checked now") {
+			t.Errorf("answered %s", body)
+		}
+		await(t, "the daemon says that the file is broken", func() bool { return strings.Contains(r.d.log.String(), ".tokens:4: ") })
 		writeFile(t, r.config+".tokens", before)
-		await(t, "the token that was taken away is not let in any more", answered("401"))
+		await(t, "the other tokens are let in again", func() bool {
+			status, _ := r.curl(t, append(bearer("admin"), r.url+"/v1/status")...)
+			return status == "200"
+		})
+		if !answered("401")() {
+			t.Error("the token that was taken away is let in")
+		}
 	})
 	t.Run("the_CLI", func(t *testing.T) {
 		file := writeFile(t, filepath.Join(t.TempDir(), "token"), r.tokens["operator"]+"\n")
