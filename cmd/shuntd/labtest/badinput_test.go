@@ -39,7 +39,7 @@ func TestBadCommands(t *testing.T) {
 		{"unknown_method", "server add web 10.2.0.13:80 --method teleport", 1, "teleport"},
 		{"later_method", "server add web 10.2.0.13:80 --method tunnel", 1, "not there yet"},
 		{"dr_with_another_port", "server add web 10.2.0.13:8080 --method dr", 1, "does not rewrite"},
-		{"weight_too_large", "server edit web 10.2.0.11:80 --weight 65536", 1, "65535"},
+		{"weight_too_large", "server edit web 10.2.0.11:80 --weight 65536", 2, "65535"},
 		{"weight_no_number", "server edit web 10.2.0.11:80 --weight heavy", 2, "heavy"},
 		{"timeout_0", "timeouts --tcp 0s", 1, "out of range"},
 		{"timeout_without_unit", "timeouts --tcp 5", 2, "not a duration"},

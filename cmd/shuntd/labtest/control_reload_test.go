@@ -34,7 +34,7 @@ func TestHangup(t *testing.T) {
 		p.d.tells(t, last, "reload-failed", "1 of 1 services")
 	})
 	last := hangup(grown)
-	p.d.tells(t, last, "reload", "3 steps, revision 2")
+	p.d.tells(t, last, "reload", "revision 2, steps: 3")
 	if answers := p.requests(t, 12); answers[p.lab.Servers[0].Name] != 6 || answers[p.lab.Servers[2].Name] != 4 {
 		t.Errorf("answers %v, want 6, 2 and 4 by the weights", answers)
 	}
@@ -43,11 +43,11 @@ func TestHangup(t *testing.T) {
 		t.Errorf("history %+v", revisions)
 	}
 	last = hangup("director: {log: {level: debug}, limits: {servers: 99}}\n" + grown)
-	p.d.tells(t, last, "reload", "0 steps, revision 2")
+	p.d.tells(t, last, "reload", "revision 2, steps: 0")
 	p.d.waitLog(t, "limits.servers")
 	// A file that does not speak of services leaves them alone.
 	last = hangup("director: {connections: {timeouts: {udp: 9s}}}\n")
-	p.d.tells(t, last, "reload", "1 steps, revision 3")
+	p.d.tells(t, last, "reload", "revision 3, steps: 1")
 	for _, c := range held {
 		ok(t, c.ask())
 	}
