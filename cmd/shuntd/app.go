@@ -135,6 +135,9 @@ func start(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
+	// First of all: until somebody listens, a SIGHUP ends the process.
+	hangups := listenHangup()
+	defer hangups.stop()
 	cfg, err := readSettings(c)
 	if err != nil {
 		return err
@@ -144,7 +147,7 @@ func start(c *cli.Context) error {
 		return err
 	}
 	return serve(c.Context, cfg, surroundings{
-		open: openXDP, restrict: dropPrivileges, log: log, level: level,
+		open: openXDP, restrict: dropPrivileges, hangups: hangups, log: log, level: level,
 		load: func() (config.Config, error) {
 			if c.String("config") == "" {
 				return config.Config{}, errors.New("shuntd was started without a configuration file")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +46,9 @@ type surroundings struct {
 	restrict func() (string, error)
 	// load reads the configuration as at the start, for a reload.
 	load func() (config.Config, error)
-	log  *slog.Logger
+	// hangups are the process' SIGHUPs.
+	hangups hangups
+	log     *slog.Logger
 	// level is the least level that log shows.
 	level *slog.LevelVar
 }
@@ -73,9 +76,6 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 		surroundings: s, settings: settings, started: time.Now(),
 		notify: notifier{s.log}, events: event.NewStream(s.log, 0),
 	}
-	// From the first on: until somebody listens, a SIGHUP ends the process.
-	hangups := listenHangup()
-	defer hangups.stop()
 	listener, err := api.Listen(settings.Socket, api.ListenOptions{Group: settings.SocketGroup})
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 		Log: s.log, Events: d.events, Reconcile: settings.Reconcile,
 	})
 	d.director.SetMaxRemoval(settings.RemovalLimit)
-	err = d.control(ctx, cfg.State, listener, remote, hangups)
+	err = d.control(ctx, cfg.State, listener, remote)
 	d.notify.stopping()
 	return errors.Join(err, closing(d.plane))
 }
@@ -124,7 +124,7 @@ func (d *instance) listenRemote() (*api.TLSListener, error) {
 }
 
 // control carries the state to the data plane and runs the parts.
-func (d *instance) control(ctx context.Context, initial director.State, local net.Listener, remote *api.TLSListener, hangups hangups) error {
+func (d *instance) control(ctx context.Context, initial director.State, local net.Listener, remote *api.TLSListener) error {
 	ctx, cancel := d.untilStopped(ctx)
 	defer cancel()
 	if err := d.director.Start(ctx, initial, director.Request{Who: "shuntd", Why: "the configuration of the first start"}); err != nil {
@@ -154,7 +154,7 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	if remote != nil {
 		parts.Go(func() error { return handler.Run(ctx, remote) })
 	}
-	parts.Go(func() error { return d.watchHangup(ctx, hangups.signals) })
+	parts.Go(func() error { return d.watchHangup(ctx, d.hangups.signals) })
 	parts.Go(func() error { return d.notify.watch(ctx, d.well) })
 	parts.Go(func() error { return d.watchStore(ctx) })
 	d.announce()
@@ -217,7 +217,8 @@ func (d *instance) readiness() error {
 	if err := d.storeError.Load(); err != nil && *err != nil {
 		return *err
 	}
-	if _, err := os.Stat(d.settings.PinDir); err != nil {
+	// The last pin that is made: it stands for all.
+	if _, err := os.Stat(filepath.Join(d.settings.PinDir, "settings")); err != nil {
 		return fmt.Errorf("the pins, without which the next daemon would begin anew: %w", err)
 	}
 	stats, err := d.director.Stats(context.Background())

@@ -59,7 +59,7 @@ type running struct {
 // around is what a test's daemon has of the host.
 func around(open func(context.Context, config.Settings, *slog.Logger) (dataplane, error), log *slog.Logger) surroundings {
 	return surroundings{
-		open: open, log: log, level: new(slog.LevelVar),
+		open: open, log: log, level: new(slog.LevelVar), hangups: listenHangup(),
 		restrict: func() (string, error) { return "all of a test's", nil },
 		load:     func() (config.Config, error) { return config.Config{}, errors.New("no file") },
 	}

@@ -138,7 +138,17 @@ func (h *Handler) serve(w *recorder, r *http.Request) (who string, err error) {
 			h.refusals.publish(r, err)
 			return who, err
 		}
-		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+		// A stream outlives the credentials it was opened with: it asks again.
+		opened := r
+		still := func() error {
+			now, err := identify(opened)
+			if err == nil && now.role < op.role {
+				err = forbidden(now, op)
+			}
+			return err
+		}
+		ctx := context.WithValue(r.Context(), callerKey{}, c)
+		r = r.WithContext(context.WithValue(ctx, stillKey{}, still))
 	}
 	switch {
 	case !found:

@@ -26,7 +26,11 @@ type sender struct {
 	w     http.ResponseWriter
 	flush *http.ResponseController
 	limit time.Duration // for the client to take an event
+	still func() error  // why the client may see no more; nil: it may for ever
 }
+
+// stillKey is the context's key of a sender's still.
+type stillKey struct{}
 
 // stream opens a stream and runs it; send is called until it returns an error,
 // which only says that it is over. The answer's status has gone out by then.
@@ -48,6 +52,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request, send func(conte
 		return
 	}
 	s := &sender{w: w, flush: http.NewResponseController(w), limit: h.limits.write}
+	s.still, _ = r.Context().Value(stillKey{}).(func() error)
 	if err := s.heartbeat(); err != nil {
 		return
 	}
@@ -68,8 +73,15 @@ func (s *sender) event(id uint64, name string, data any) error {
 	return s.write(frame.Bytes())
 }
 
-// heartbeat sends a comment.
-func (s *sender) heartbeat() error { return s.write([]byte(":\n\n")) }
+// heartbeat sends a comment, unless the client's credentials count no more.
+func (s *sender) heartbeat() error {
+	if s.still != nil {
+		if err := s.still(); err != nil {
+			return err
+		}
+	}
+	return s.write([]byte(":\n\n"))
+}
 
 // write gives a client that reads too slowly up: it can resume.
 func (s *sender) write(text []byte) error {

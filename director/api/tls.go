@@ -102,7 +102,8 @@ func (l *TLSListener) config() *tls.Config {
 func (l *TLSListener) credentials() *credentials {
 	now := time.Now().UnixNano()
 	last := l.checked.Load()
-	if now-last < l.check.Load() || !l.checked.CompareAndSwap(last, now) {
+	passed := now - last // below 0 where the clock was set back
+	if passed >= 0 && passed < l.check.Load() || !l.checked.CompareAndSwap(last, now) {
 		return l.current.Load()
 	}
 	l.mu.Lock()

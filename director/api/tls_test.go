@@ -62,6 +62,7 @@ func serveTLS(t *testing.T) *remote {
 		Log: slog.New(slog.DiscardHandler), Events: r.events,
 		Detach: func(context.Context) error { return errors.New("not in this test") },
 	})
+	r.handler.SetHeartbeat(20 * time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1) // one value, sent once
 	go func() { done <- r.handler.Run(ctx, r.listener) }()
@@ -222,6 +223,28 @@ func TestRoles(t *testing.T) {
 
 // TestChangedFiles: what the files say counts as soon as they change. Files that
 // cannot be read let nobody in; only the daemon's own certificate stays.
+// A stream ends when the token it was opened with is revoked.
+func TestRevokedTokenEndsItsStream(t *testing.T) {
+	r := serveTLS(t)
+	r.listener.SetCheck(0)
+	r.events.Publish(event.Event{Name: event.Started})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // for a stream that goes on
+	defer cancel()
+	seen := 0
+	for message, err := range r.client(t, "", r.tokens["viewer"]).FollowEvents(ctx, api.EventQuery{After: new(uint64)}) {
+		if err != nil {
+			break
+		}
+		if message.Event != nil && message.Event.Name == string(event.Started) {
+			seen++
+			r.writeTokens(t, "# nobody\n")
+		}
+	}
+	if seen != 1 || ctx.Err() != nil {
+		t.Errorf("%d events, then %v: want one, and the end", seen, ctx.Err())
+	}
+}
+
 func TestChangedFiles(t *testing.T) {
 	r := serveTLS(t)
 	r.listener.SetCheck(0)

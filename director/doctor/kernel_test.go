@@ -146,6 +146,23 @@ func TestBpffs(t *testing.T) {
 			}
 		})
 	}
+	t.Run("never_over_what_others_use", func(t *testing.T) {
+		full := t.TempDir()
+		if err := os.WriteFile(filepath.Join(full, "precious"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		deep := filepath.Join(directortest.Bpffs(t), "a", "b")
+		for pins, want := range map[string]string{
+			full:        "shuntd --pin-dir /sys/fs/bpf/shunt",
+			"/sys/fs":   "shuntd --pin-dir /sys/fs/bpf/shunt",
+			"/sys/fs/x": "shuntd --pin-dir /sys/fs/bpf/shunt",
+			deep:        "mkdir -p " + filepath.Dir(deep),
+		} {
+			if f := single(t, look(doctor.Host{PinDir: pins}), "bpffs", doctor.Error, ""); f.Fix != want {
+				t.Errorf("%s: fix %q, want %q", pins, f.Fix, want)
+			}
+		}
+	})
 	t.Run("open_to_others", func(t *testing.T) {
 		h := doctor.Host{PinDir: directortest.Bpffs(t)}
 		if err := os.Chmod(h.PinDir, 0o755); err != nil {

@@ -32,10 +32,18 @@ func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<
 const bpffs = "/sys/fs/bpf"
 
 // mountBpffs is the command that makes pins in the folder possible. It mounts over
-// the pin folder itself and never over what that is in, which it would hide.
+// the pin folder itself and never over what others use: not what it is in, not
+// what has content, and not a BPF file system that is there.
 func mountBpffs(pins string) string {
 	if strings.HasPrefix(pins, bpffs+"/") {
+		var system unix.Statfs_t
+		if unix.Statfs(bpffs, &system) == nil && uint32(system.Type) == unix.BPF_FS_MAGIC {
+			return "mkdir -p " + quote(filepath.Dir(pins))
+		}
 		return "mount -t bpf bpf " + bpffs
+	}
+	if entries, err := os.ReadDir(pins); pins == bpffs || strings.HasPrefix(pins, "/sys/") || err == nil && len(entries) > 0 {
+		return "shuntd --pin-dir " + bpffs + "/shunt"
 	}
 	return "mkdir -p " + quote(pins) + " && mount -t bpf bpf " + quote(pins) + " && chmod 0700 " + quote(pins)
 }
