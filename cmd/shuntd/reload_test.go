@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -25,27 +26,43 @@ func parse(t *testing.T, text string, from config.Settings) config.Config {
 	return cfg
 }
 
+// file stands for the configuration file: the daemon reads it while a test changes it.
+type file struct {
+	mu     sync.Mutex
+	config config.Config
+	err    error
+}
+
+func (f *file) set(cfg config.Config, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.config, f.err = cfg, err
+}
+
+func (f *file) load() (config.Config, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.config, f.err
+}
+
 // reloadable starts a daemon whose file can be changed.
-func reloadable(t *testing.T) (d *running, load *func() (config.Config, error), level *slog.LevelVar) {
+func reloadable(t *testing.T) (d *running, from *file, level *slog.LevelVar) {
 	t.Helper()
 	cfg, plane := testConfig(t), newPlane()
-	load, level = new(func() (config.Config, error)), new(slog.LevelVar)
-	*load = func() (config.Config, error) { return cfg, nil }
+	from, level = &file{config: cfg}, new(slog.LevelVar)
 	s := around(nil, nil)
-	s.level, s.load = level, func() (config.Config, error) { return (*load)() }
-	return startWith(t, cfg, plane, s), load, level
+	s.level, s.load = level, from.load
+	return startWith(t, cfg, plane, s), from, level
 }
 
 func TestReload(t *testing.T) {
-	d, load, level := reloadable(t)
+	d, file, level := reloadable(t)
 	from := testConfig(t).Director
-	*load = func() (config.Config, error) {
-		return parse(t, `
+	file.set(parse(t, `
 director: {interfaces: [eth0, eth1], log: {level: debug}, removal-limit: 0%}
 services:
   - {listen: tcp://192.0.2.10:80, method: nat, servers: [{address: 10.0.0.11, weight: 7}, {address: 10.0.0.12}]}
-`, from), nil
-	}
+`, from), nil)
 	outcome, err := d.client.Reload(t.Context(), api.Terms{Why: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -60,23 +77,19 @@ services:
 		t.Errorf("the log does not say that other interfaces want a restart:\n%s", d.log)
 	}
 	// The new limit holds: nothing may be removed without force.
-	*load = func() (config.Config, error) {
-		return parse(t, "director: {interfaces: [eth0]}\nservices: []\n", from), nil
-	}
+	file.set(parse(t, "director: {interfaces: [eth0]}\nservices: []\n", from), nil)
 	problem := (*api.Problem)(nil)
 	if _, err := d.client.Reload(t.Context(), api.Terms{}); !errors.As(err, &problem) || problem.Status != 409 {
 		t.Errorf("a reload that removes everything: %v", err)
 	}
 	// A file that says nothing of services leaves them alone.
-	*load = func() (config.Config, error) {
-		return parse(t, "director: {interfaces: [eth0], log: {level: warn}, connections: {timeouts: {udp: 1m}}}\n", from), nil
-	}
+	file.set(parse(t, "director: {interfaces: [eth0], log: {level: warn}, connections: {timeouts: {udp: 1m}}}\n", from), nil)
 	outcome, err = d.client.Reload(t.Context(), api.Terms{})
 	if err != nil || !outcome.Changed || len(outcome.Steps) != 1 || level.Level() != slog.LevelWarn {
 		t.Errorf("a file without services: %+v, error %v, level %v", outcome, err, level.Level())
 	}
 	// What cannot be read changes nothing and is told.
-	*load = func() (config.Config, error) { return config.Config{}, errors.New("shunt.yaml:3:1: unknown key") }
+	file.set(config.Config{}, errors.New("shunt.yaml:3:1: unknown key"))
 	if _, err := d.client.Reload(t.Context(), api.Terms{}); !errors.As(err, &problem) || problem.Status != 422 || !strings.Contains(problem.Detail, "shunt.yaml:3:1") {
 		t.Errorf("a file that cannot be read: %v", err)
 	}
@@ -89,11 +102,9 @@ services:
 }
 
 func TestHangup(t *testing.T) {
-	d, load, _ := reloadable(t)
+	d, file, _ := reloadable(t)
 	from := testConfig(t).Director
-	*load = func() (config.Config, error) {
-		return parse(t, "director: {interfaces: [eth0]}\nservices:\n- {listen: tcp://192.0.2.10:80, method: dr, servers: [{address: 10.0.0.11}]}\n", from), nil
-	}
+	file.set(parse(t, "director: {interfaces: [eth0]}\nservices:\n- {listen: tcp://192.0.2.10:80, method: dr, servers: [{address: 10.0.0.11}]}\n", from), nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	if _, err := d.client.Status(ctx); err != nil { // it listens to signals before it answers
