@@ -11,6 +11,8 @@ type Limits struct {
 	Servers      uint32 // servers of all services, likewise
 	Words        uint32 // 4-byte words of schedules: lists and hash tables, two of each
 	Prefixes     uint32 // of the access lists of all services, and of the longest once more
+	Destinations uint32 // virtual addresses that lblc and lblcr remember, of all services
+	Matches      uint32 // prefixes that services of several addresses or ports have
 }
 
 // Default sizes.
@@ -21,6 +23,8 @@ const (
 	DefaultServers      = 16384
 	DefaultWords        = 4 << 20
 	DefaultPrefixes     = 1 << 16
+	DefaultDestinations = 1 << 16
+	DefaultMatches      = 4096
 )
 
 // MaxServers is the most servers a recipe can name (abi.h, RECIPE_SERVER).
@@ -47,6 +51,12 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Prefixes == 0 {
 		l.Prefixes = DefaultPrefixes
+	}
+	if l.Destinations == 0 {
+		l.Destinations = DefaultDestinations
+	}
+	if l.Matches == 0 {
+		l.Matches = DefaultMatches
 	}
 	return l
 }

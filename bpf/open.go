@@ -136,8 +136,9 @@ func (p *Plane) load(limits Limits) error {
 		return err
 	}
 	p.slots = map[uint32]*ebpf.Program{
-		set + uint32(KernelSlotSLOT_SLOW): p.ShuntSlow, set + uint32(KernelSlotSLOT_ODD): p.ShuntOdd,
-		uint32(KernelSlotSLOT_MAIN): p.ShuntMain,
+		set + uint32(KernelSlotSLOT_SETTLE): p.ShuntSettle, set + uint32(KernelSlotSLOT_CREATE): p.ShuntCreate,
+		set + uint32(KernelSlotSLOT_ODD): p.ShuntOdd,
+		uint32(KernelSlotSLOT_MAIN):      p.ShuntMain,
 	}
 	for slot, prog := range p.slots {
 		if slot == uint32(KernelSlotSLOT_MAIN) {
@@ -326,6 +327,9 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapServerTraffic:  l.Servers,
 		KernelMapWords:          l.Words,
 		KernelMapAccess:         l.Prefixes,
+		KernelMapTimeouts:       l.Services,
+		KernelMapDestinations:   l.Destinations,
+		KernelMapMatches:        l.Matches,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
@@ -340,6 +344,8 @@ func sizes(maps map[string]*ebpf.Map) Limits {
 		Servers:      maps[KernelMapServers].MaxEntries(),
 		Words:        maps[KernelMapWords].MaxEntries(),
 		Prefixes:     maps[KernelMapAccess].MaxEntries(),
+		Destinations: maps[KernelMapDestinations].MaxEntries(),
+		Matches:      maps[KernelMapMatches].MaxEntries(),
 	}
 }
 

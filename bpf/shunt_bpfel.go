@@ -58,15 +58,17 @@ const (
 	KernelConnStateSTATE_LISTEN      KernelConnState = 9
 	KernelConnStateSTATE_SYNACK      KernelConnState = 10
 	KernelConnStateSTATE_UDP         KernelConnState = 11
+	KernelConnStateSTATE_TEMPLATE    KernelConnState = 12
 	KernelConnStateSTATES            KernelConnState = 16
 )
 
 type KernelCorrectArgs struct {
-	_        structs.HostLayout
-	Active   int64
-	Inactive int64
-	Server   uint32
-	Pad      uint32
+	_         structs.HostLayout
+	Active    int64
+	Inactive  int64
+	Templates int64
+	Server    uint32
+	Pad       uint32
 }
 
 type KernelCursorLayout uint32
@@ -75,6 +77,26 @@ const (
 	KernelCursorLayoutCURSOR_WEIGHT   KernelCursorLayout = 0
 	KernelCursorLayoutCURSOR_POSITION KernelCursorLayout = 32
 	KernelCursorLayoutCURSOR_HALF     KernelCursorLayout = 48
+)
+
+type KernelDestination struct {
+	_       structs.HostLayout
+	Used    uint32
+	Changed uint32
+	Count   uint32
+	Servers [32]uint32
+}
+
+type KernelDestinationKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Address [4]uint32
+}
+
+type KernelDestinationShape uint32
+
+const (
+	KernelDestinationShapeDESTINATION_SERVERS KernelDestinationShape = 32
 )
 
 type KernelEntry4 struct {
@@ -228,6 +250,26 @@ const (
 	KernelMasksMETHOD_MASK     KernelMasks = 3
 )
 
+type KernelMatch struct {
+	_      structs.HostLayout
+	List   uint32
+	Ranges uint32
+}
+
+type KernelMatchKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Head    uint32
+	Address [4]uint32
+}
+
+type KernelMatchLayout uint32
+
+const (
+	KernelMatchLayoutMATCH_HEAD_BITS KernelMatchLayout = 32
+	KernelMatchLayoutMATCH_KEY_BITS  KernelMatchLayout = 160
+)
+
 type KernelMethod uint32
 
 const (
@@ -254,13 +296,18 @@ const (
 	KernelRecipeLayoutRECIPE_REPLY      KernelRecipeLayout = 50
 	KernelRecipeLayoutRECIPE_PROVEN     KernelRecipeLayout = 51
 	KernelRecipeLayoutRECIPE_BUSY       KernelRecipeLayout = 52
+	KernelRecipeLayoutRECIPE_CONTROLLED KernelRecipeLayout = 53
+	KernelRecipeLayoutRECIPE_WIDE       KernelRecipeLayout = 54
+	KernelRecipeLayoutRECIPE_DOUBT      KernelRecipeLayout = 55
 )
 
 type KernelRecount struct {
-	_        structs.HostLayout
-	Active   uint64
-	Inactive uint64
-	Keys     uint64
+	_         structs.HostLayout
+	Active    uint64
+	Inactive  uint64
+	Keys      uint64
+	Udp       uint64
+	Templates uint64
 }
 
 type KernelRemoveArgs struct {
@@ -287,10 +334,20 @@ type KernelSchedule struct {
 type KernelScheduler uint32
 
 const (
-	KernelSchedulerSCHEDULER_RR  KernelScheduler = 1
-	KernelSchedulerSCHEDULER_WRR KernelScheduler = 2
-	KernelSchedulerSCHEDULER_SH  KernelScheduler = 3
-	KernelSchedulerSCHEDULER_MH  KernelScheduler = 4
+	KernelSchedulerSCHEDULER_RR    KernelScheduler = 1
+	KernelSchedulerSCHEDULER_WRR   KernelScheduler = 2
+	KernelSchedulerSCHEDULER_SH    KernelScheduler = 3
+	KernelSchedulerSCHEDULER_MH    KernelScheduler = 4
+	KernelSchedulerSCHEDULER_LC    KernelScheduler = 5
+	KernelSchedulerSCHEDULER_WLC   KernelScheduler = 6
+	KernelSchedulerSCHEDULER_SED   KernelScheduler = 7
+	KernelSchedulerSCHEDULER_NQ    KernelScheduler = 8
+	KernelSchedulerSCHEDULER_FO    KernelScheduler = 9
+	KernelSchedulerSCHEDULER_OVF   KernelScheduler = 10
+	KernelSchedulerSCHEDULER_TWOS  KernelScheduler = 11
+	KernelSchedulerSCHEDULER_DH    KernelScheduler = 12
+	KernelSchedulerSCHEDULER_LBLC  KernelScheduler = 13
+	KernelSchedulerSCHEDULER_LBLCR KernelScheduler = 14
 )
 
 type KernelServer struct {
@@ -303,7 +360,8 @@ type KernelServer struct {
 	VirtualPort    uint16
 	DeltaL4        uint16
 	DeltaIp        uint16
-	Pad0           uint16
+	Flags          uint8
+	Pad0           uint8
 	Weight         uint32
 	LastWeight     uint32
 	OfferedWeight  uint32
@@ -318,38 +376,67 @@ type KernelServerArgs struct {
 	Weight        uint32
 	LastWeight    uint32
 	OfferedWeight uint32
+	Upper         uint32
+	Lower         uint32
 	Life          uint8
 	Method        uint8
-	Pad           [2]uint8
+	Flags         uint8
+	Pad           uint8
 	Result        int32
 }
 
+type KernelServerFlags uint32
+
+const (
+	KernelServerFlagsSERVER_DRAINING     KernelServerFlags = 1
+	KernelServerFlagsSERVER_OWN_TIMEOUTS KernelServerFlags = 2
+)
+
 type KernelServerLoad struct {
-	_        structs.HostLayout
-	Active   int64
-	Inactive int64
+	_          structs.HostLayout
+	Active     int64
+	Inactive   int64
+	Templates  int64
+	Upper      uint32
+	Lower      uint32
+	Overloaded uint32
+	Pad        [7]uint32
 }
 
 type KernelService struct {
-	_         structs.HostLayout
-	Cursor    uint64
-	Schedule  [2]KernelSchedule
-	Key       KernelServiceKey
-	Scheduler uint8
-	Flags     uint8
-	Life      uint8
-	Pad0      uint8
-	Access    uint32
-	Pad1      uint32
-	Name      [64]uint8
+	_            structs.HostLayout
+	Cursor       uint64
+	Schedule     [2]KernelSchedule
+	Key          KernelServiceKey
+	Flags        uint16
+	Scheduler    uint8
+	Life         uint8
+	Access       uint32
+	ClientMask   [4]uint32
+	Seconds      [3]uint32
+	Persistence  uint32
+	LastPort     uint16
+	Prefix       uint8
+	ClientPrefix uint8
+	Pad          uint32
+	Name         [64]uint8
+	_            [4]byte
 }
 
 type KernelServiceFlags uint32
 
 const (
-	KernelServiceFlagsSERVICE_HASH_PORT   KernelServiceFlags = 1
-	KernelServiceFlagsSERVICE_FALLBACK    KernelServiceFlags = 2
-	KernelServiceFlagsSERVICE_VIP_MANAGED KernelServiceFlags = 4
+	KernelServiceFlagsSERVICE_HASH_PORT        KernelServiceFlags = 1
+	KernelServiceFlagsSERVICE_FALLBACK         KernelServiceFlags = 2
+	KernelServiceFlagsSERVICE_VIP_MANAGED      KernelServiceFlags = 4
+	KernelServiceFlagsSERVICE_PERSISTENT       KernelServiceFlags = 8
+	KernelServiceFlagsSERVICE_ONE_PACKET       KernelServiceFlags = 16
+	KernelServiceFlagsSERVICE_SLOPPY_TCP       KernelServiceFlags = 32
+	KernelServiceFlagsSERVICE_EXPIRE_NODEST    KernelServiceFlags = 64
+	KernelServiceFlagsSERVICE_EXPIRE_QUIESCENT KernelServiceFlags = 128
+	KernelServiceFlagsSERVICE_REUSE_NEVER      KernelServiceFlags = 256
+	KernelServiceFlagsSERVICE_REUSE_FIN_WAIT   KernelServiceFlags = 512
+	KernelServiceFlagsSERVICE_WIDE             KernelServiceFlags = 1024
 )
 
 type KernelServiceKey struct {
@@ -379,10 +466,11 @@ type KernelSlot uint32
 const (
 	KernelSlotSLOT_MAIN     KernelSlot = 0
 	KernelSlotSLOT_SETS     KernelSlot = 1
-	KernelSlotSLOT_SLOW     KernelSlot = 0
-	KernelSlotSLOT_ODD      KernelSlot = 1
-	KernelSlotSLOTS_IN_SET  KernelSlot = 2
-	KernelSlotPROGRAM_SLOTS KernelSlot = 5
+	KernelSlotSLOT_SETTLE   KernelSlot = 0
+	KernelSlotSLOT_CREATE   KernelSlot = 1
+	KernelSlotSLOT_ODD      KernelSlot = 2
+	KernelSlotSLOTS_IN_SET  KernelSlot = 3
+	KernelSlotPROGRAM_SLOTS KernelSlot = 7
 )
 
 type KernelSlow struct {
@@ -404,8 +492,8 @@ type KernelSlow struct {
 	TcpFlags  uint8
 	IsV6      uint8
 	IsVirtual uint8
-	IsHit     uint8
 	IsNew     uint8
+	IsTrial   uint8
 	Pad       uint16
 	_         [2]byte
 	Hop       uint32
@@ -440,12 +528,15 @@ type KernelSlow struct {
 		Hop    uint32
 	}
 	Pick struct {
-		_          structs.HostLayout
-		Service    uint32
-		Client     uint32
-		Attempt    uint32
-		ClientPort uint32
+		_           structs.HostLayout
+		Service     uint32
+		Client      uint32
+		Attempt     uint32
+		ClientPort  uint32
+		Destination [4]uint32
+		IsTrial     uint32
 	}
+	_       [4]byte
 	Forward struct {
 		_   structs.HostLayout
 		Key struct {
@@ -516,21 +607,29 @@ type KernelSweepArgs struct {
 }
 
 type KernelSwitchArgs struct {
-	_          structs.HostLayout
-	Schedule   KernelSchedule
-	Key        KernelServiceKey
-	Service    uint32
-	Positions  uint32
-	OldServers uint32
-	Steps      uint32
-	StepCount  uint32
-	Result     int32
-	Scheduler  uint8
-	Flags      uint8
-	Life       uint8
-	Restart    uint8
-	Access     uint32
-	Name       [64]uint8
+	_            structs.HostLayout
+	Schedule     KernelSchedule
+	Key          KernelServiceKey
+	Service      uint32
+	Positions    uint32
+	OldServers   uint32
+	Steps        uint32
+	StepCount    uint32
+	Result       int32
+	Flags        uint16
+	Scheduler    uint8
+	Life         uint8
+	Restart      uint8
+	Prefix       uint8
+	ClientPrefix uint8
+	Pad          uint8
+	LastPort     uint16
+	Pad1         uint16
+	Access       uint32
+	ClientMask   [4]uint32
+	Seconds      [3]uint32
+	Persistence  uint32
+	Name         [64]uint8
 }
 
 type KernelTableShape uint32
@@ -541,6 +640,20 @@ const (
 	KernelTableShapeOVERFLOW KernelTableShape = 14
 	KernelTableShapeSLOTS    KernelTableShape = 126
 )
+
+type KernelTemplateLayout uint32
+
+const (
+	KernelTemplateLayoutPROTOCOL_TEMPLATE   KernelTemplateLayout = 254
+	KernelTemplateLayoutTEMPLATE_CONTROLLED KernelTemplateLayout = 0
+	KernelTemplateLayoutTEMPLATE_RECOUNTED  KernelTemplateLayout = 16
+	KernelTemplateLayoutTEMPLATE_COUNT_MASK KernelTemplateLayout = 65535
+)
+
+type KernelTimeoutSet struct {
+	_     structs.HostLayout
+	Ticks [16]uint32
+}
 
 type KernelTraffic struct {
 	_           structs.HostLayout
@@ -555,65 +668,73 @@ type KernelTraffic struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	KernelMapAccess              = "access"
-	KernelMapAnswerBudgets       = "answer_budgets"
-	KernelMapConnections4        = "connections4"
-	KernelMapConnections6        = "connections6"
-	KernelMapEvents              = "events"
-	KernelMapHopUses             = "hop_uses"
-	KernelMapHops                = "hops"
-	KernelMapLoads               = "loads"
-	KernelMapPorts               = "ports"
-	KernelMapRecounts            = "recounts"
-	KernelMapRetiredTraffic      = "retired_traffic"
-	KernelMapScratch             = "scratch"
-	KernelMapServerTraffic       = "server_traffic"
-	KernelMapServers             = "servers"
-	KernelMapServiceHints        = "service_hints"
-	KernelMapServiceIndex        = "service_index"
-	KernelMapServices            = "services"
-	KernelMapSlots               = "slots"
-	KernelMapWords               = "words"
-	KernelProgShuntClock         = "shunt_clock"
-	KernelProgShuntCorrect       = "shunt_correct"
-	KernelProgShuntMain          = "shunt_main"
-	KernelProgShuntOdd           = "shunt_odd"
-	KernelProgShuntRemove4       = "shunt_remove4"
-	KernelProgShuntRemove6       = "shunt_remove6"
-	KernelProgShuntRoot          = "shunt_root"
-	KernelProgShuntSetServer     = "shunt_set_server"
-	KernelProgShuntSlow          = "shunt_slow"
-	KernelProgShuntSweep4        = "shunt_sweep4"
-	KernelProgShuntSweep6        = "shunt_sweep6"
-	KernelProgShuntSwitch        = "shunt_switch"
-	KernelVarCurrent             = "current"
-	KernelVarExportAccessLayout  = "export_access_layout"
-	KernelVarExportAccessVerdict = "export_access_verdict"
-	KernelVarExportConnState     = "export_conn_state"
-	KernelVarExportCursorLayout  = "export_cursor_layout"
-	KernelVarExportEvent         = "export_event"
-	KernelVarExportFilterShape   = "export_filter_shape"
-	KernelVarExportHopLayout     = "export_hop_layout"
-	KernelVarExportIdLayout      = "export_id_layout"
-	KernelVarExportLifecycle     = "export_lifecycle"
-	KernelVarExportMasks         = "export_masks"
-	KernelVarExportMethod        = "export_method"
-	KernelVarExportMidstream     = "export_midstream"
-	KernelVarExportRecipeLayout  = "export_recipe_layout"
-	KernelVarExportRemoveArgs    = "export_remove_args"
-	KernelVarExportScheduler     = "export_scheduler"
-	KernelVarExportServiceFlags  = "export_service_flags"
-	KernelVarExportSlot          = "export_slot"
-	KernelVarExportSweepArgs     = "export_sweep_args"
-	KernelVarExportTableShape    = "export_table_shape"
-	KernelVarGroups4             = "groups4"
-	KernelVarGroups6             = "groups6"
-	KernelVarOurs                = "ours"
-	KernelVarRefreshTicks        = "refresh_ticks"
-	KernelVarSeeds               = "seeds"
-	KernelVarSlotSet             = "slot_set"
-	KernelVarTickShift           = "tick_shift"
-	KernelVarWeaklyOrdered       = "weakly_ordered"
+	KernelMapAccess                 = "access"
+	KernelMapAnswerBudgets          = "answer_budgets"
+	KernelMapConnections4           = "connections4"
+	KernelMapConnections6           = "connections6"
+	KernelMapDestinations           = "destinations"
+	KernelMapEvents                 = "events"
+	KernelMapHopUses                = "hop_uses"
+	KernelMapHops                   = "hops"
+	KernelMapLoads                  = "loads"
+	KernelMapMatches                = "matches"
+	KernelMapPorts                  = "ports"
+	KernelMapRecounts               = "recounts"
+	KernelMapRetiredTraffic         = "retired_traffic"
+	KernelMapScratch                = "scratch"
+	KernelMapServerTraffic          = "server_traffic"
+	KernelMapServers                = "servers"
+	KernelMapServiceHints           = "service_hints"
+	KernelMapServiceIndex           = "service_index"
+	KernelMapServices               = "services"
+	KernelMapSlots                  = "slots"
+	KernelMapTimeouts               = "timeouts"
+	KernelMapWords                  = "words"
+	KernelProgShuntClock            = "shunt_clock"
+	KernelProgShuntCorrect          = "shunt_correct"
+	KernelProgShuntCreate           = "shunt_create"
+	KernelProgShuntMain             = "shunt_main"
+	KernelProgShuntOdd              = "shunt_odd"
+	KernelProgShuntRemove4          = "shunt_remove4"
+	KernelProgShuntRemove6          = "shunt_remove6"
+	KernelProgShuntRoot             = "shunt_root"
+	KernelProgShuntSetServer        = "shunt_set_server"
+	KernelProgShuntSettle           = "shunt_settle"
+	KernelProgShuntSweep4           = "shunt_sweep4"
+	KernelProgShuntSweep6           = "shunt_sweep6"
+	KernelProgShuntSwitch           = "shunt_switch"
+	KernelVarCurrent                = "current"
+	KernelVarExportAccessLayout     = "export_access_layout"
+	KernelVarExportAccessVerdict    = "export_access_verdict"
+	KernelVarExportConnState        = "export_conn_state"
+	KernelVarExportCursorLayout     = "export_cursor_layout"
+	KernelVarExportDestinationShape = "export_destination_shape"
+	KernelVarExportEvent            = "export_event"
+	KernelVarExportFilterShape      = "export_filter_shape"
+	KernelVarExportHopLayout        = "export_hop_layout"
+	KernelVarExportIdLayout         = "export_id_layout"
+	KernelVarExportLifecycle        = "export_lifecycle"
+	KernelVarExportMasks            = "export_masks"
+	KernelVarExportMatchLayout      = "export_match_layout"
+	KernelVarExportMethod           = "export_method"
+	KernelVarExportMidstream        = "export_midstream"
+	KernelVarExportRecipeLayout     = "export_recipe_layout"
+	KernelVarExportRemoveArgs       = "export_remove_args"
+	KernelVarExportScheduler        = "export_scheduler"
+	KernelVarExportServerFlags      = "export_server_flags"
+	KernelVarExportServiceFlags     = "export_service_flags"
+	KernelVarExportSlot             = "export_slot"
+	KernelVarExportSweepArgs        = "export_sweep_args"
+	KernelVarExportTableShape       = "export_table_shape"
+	KernelVarExportTemplateLayout   = "export_template_layout"
+	KernelVarGroups4                = "groups4"
+	KernelVarGroups6                = "groups6"
+	KernelVarOurs                   = "ours"
+	KernelVarRefreshTicks           = "refresh_ticks"
+	KernelVarSeeds                  = "seeds"
+	KernelVarSlotSet                = "slot_set"
+	KernelVarTickShift              = "tick_shift"
+	KernelVarWeaklyOrdered          = "weakly_ordered"
 )
 
 // LoadKernel returns the embedded CollectionSpec for Kernel.
@@ -660,13 +781,14 @@ type KernelSpecs struct {
 type KernelProgramSpecs struct {
 	ShuntClock     *ebpf.ProgramSpec `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.ProgramSpec `ebpf:"shunt_correct"`
+	ShuntCreate    *ebpf.ProgramSpec `ebpf:"shunt_create"`
 	ShuntMain      *ebpf.ProgramSpec `ebpf:"shunt_main"`
 	ShuntOdd       *ebpf.ProgramSpec `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.ProgramSpec `ebpf:"shunt_remove4"`
 	ShuntRemove6   *ebpf.ProgramSpec `ebpf:"shunt_remove6"`
 	ShuntRoot      *ebpf.ProgramSpec `ebpf:"shunt_root"`
 	ShuntSetServer *ebpf.ProgramSpec `ebpf:"shunt_set_server"`
-	ShuntSlow      *ebpf.ProgramSpec `ebpf:"shunt_slow"`
+	ShuntSettle    *ebpf.ProgramSpec `ebpf:"shunt_settle"`
 	ShuntSweep4    *ebpf.ProgramSpec `ebpf:"shunt_sweep4"`
 	ShuntSweep6    *ebpf.ProgramSpec `ebpf:"shunt_sweep6"`
 	ShuntSwitch    *ebpf.ProgramSpec `ebpf:"shunt_switch"`
@@ -680,10 +802,12 @@ type KernelMapSpecs struct {
 	AnswerBudgets  *ebpf.MapSpec `ebpf:"answer_budgets"`
 	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
+	Destinations   *ebpf.MapSpec `ebpf:"destinations"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	HopUses        *ebpf.MapSpec `ebpf:"hop_uses"`
 	Hops           *ebpf.MapSpec `ebpf:"hops"`
 	Loads          *ebpf.MapSpec `ebpf:"loads"`
+	Matches        *ebpf.MapSpec `ebpf:"matches"`
 	Ports          *ebpf.MapSpec `ebpf:"ports"`
 	Recounts       *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -694,6 +818,7 @@ type KernelMapSpecs struct {
 	ServiceIndex   *ebpf.MapSpec `ebpf:"service_index"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
+	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
 	Words          *ebpf.MapSpec `ebpf:"words"`
 }
 
@@ -701,34 +826,38 @@ type KernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelVariableSpecs struct {
-	Current             *ebpf.VariableSpec `ebpf:"current"`
-	ExportAccessLayout  *ebpf.VariableSpec `ebpf:"export_access_layout"`
-	ExportAccessVerdict *ebpf.VariableSpec `ebpf:"export_access_verdict"`
-	ExportConnState     *ebpf.VariableSpec `ebpf:"export_conn_state"`
-	ExportCursorLayout  *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
-	ExportEvent         *ebpf.VariableSpec `ebpf:"export_event"`
-	ExportFilterShape   *ebpf.VariableSpec `ebpf:"export_filter_shape"`
-	ExportHopLayout     *ebpf.VariableSpec `ebpf:"export_hop_layout"`
-	ExportIdLayout      *ebpf.VariableSpec `ebpf:"export_id_layout"`
-	ExportLifecycle     *ebpf.VariableSpec `ebpf:"export_lifecycle"`
-	ExportMasks         *ebpf.VariableSpec `ebpf:"export_masks"`
-	ExportMethod        *ebpf.VariableSpec `ebpf:"export_method"`
-	ExportMidstream     *ebpf.VariableSpec `ebpf:"export_midstream"`
-	ExportRecipeLayout  *ebpf.VariableSpec `ebpf:"export_recipe_layout"`
-	ExportRemoveArgs    *ebpf.VariableSpec `ebpf:"export_remove_args"`
-	ExportScheduler     *ebpf.VariableSpec `ebpf:"export_scheduler"`
-	ExportServiceFlags  *ebpf.VariableSpec `ebpf:"export_service_flags"`
-	ExportSlot          *ebpf.VariableSpec `ebpf:"export_slot"`
-	ExportSweepArgs     *ebpf.VariableSpec `ebpf:"export_sweep_args"`
-	ExportTableShape    *ebpf.VariableSpec `ebpf:"export_table_shape"`
-	Groups4             *ebpf.VariableSpec `ebpf:"groups4"`
-	Groups6             *ebpf.VariableSpec `ebpf:"groups6"`
-	Ours                *ebpf.VariableSpec `ebpf:"ours"`
-	RefreshTicks        *ebpf.VariableSpec `ebpf:"refresh_ticks"`
-	Seeds               *ebpf.VariableSpec `ebpf:"seeds"`
-	SlotSet             *ebpf.VariableSpec `ebpf:"slot_set"`
-	TickShift           *ebpf.VariableSpec `ebpf:"tick_shift"`
-	WeaklyOrdered       *ebpf.VariableSpec `ebpf:"weakly_ordered"`
+	Current                *ebpf.VariableSpec `ebpf:"current"`
+	ExportAccessLayout     *ebpf.VariableSpec `ebpf:"export_access_layout"`
+	ExportAccessVerdict    *ebpf.VariableSpec `ebpf:"export_access_verdict"`
+	ExportConnState        *ebpf.VariableSpec `ebpf:"export_conn_state"`
+	ExportCursorLayout     *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
+	ExportDestinationShape *ebpf.VariableSpec `ebpf:"export_destination_shape"`
+	ExportEvent            *ebpf.VariableSpec `ebpf:"export_event"`
+	ExportFilterShape      *ebpf.VariableSpec `ebpf:"export_filter_shape"`
+	ExportHopLayout        *ebpf.VariableSpec `ebpf:"export_hop_layout"`
+	ExportIdLayout         *ebpf.VariableSpec `ebpf:"export_id_layout"`
+	ExportLifecycle        *ebpf.VariableSpec `ebpf:"export_lifecycle"`
+	ExportMasks            *ebpf.VariableSpec `ebpf:"export_masks"`
+	ExportMatchLayout      *ebpf.VariableSpec `ebpf:"export_match_layout"`
+	ExportMethod           *ebpf.VariableSpec `ebpf:"export_method"`
+	ExportMidstream        *ebpf.VariableSpec `ebpf:"export_midstream"`
+	ExportRecipeLayout     *ebpf.VariableSpec `ebpf:"export_recipe_layout"`
+	ExportRemoveArgs       *ebpf.VariableSpec `ebpf:"export_remove_args"`
+	ExportScheduler        *ebpf.VariableSpec `ebpf:"export_scheduler"`
+	ExportServerFlags      *ebpf.VariableSpec `ebpf:"export_server_flags"`
+	ExportServiceFlags     *ebpf.VariableSpec `ebpf:"export_service_flags"`
+	ExportSlot             *ebpf.VariableSpec `ebpf:"export_slot"`
+	ExportSweepArgs        *ebpf.VariableSpec `ebpf:"export_sweep_args"`
+	ExportTableShape       *ebpf.VariableSpec `ebpf:"export_table_shape"`
+	ExportTemplateLayout   *ebpf.VariableSpec `ebpf:"export_template_layout"`
+	Groups4                *ebpf.VariableSpec `ebpf:"groups4"`
+	Groups6                *ebpf.VariableSpec `ebpf:"groups6"`
+	Ours                   *ebpf.VariableSpec `ebpf:"ours"`
+	RefreshTicks           *ebpf.VariableSpec `ebpf:"refresh_ticks"`
+	Seeds                  *ebpf.VariableSpec `ebpf:"seeds"`
+	SlotSet                *ebpf.VariableSpec `ebpf:"slot_set"`
+	TickShift              *ebpf.VariableSpec `ebpf:"tick_shift"`
+	WeaklyOrdered          *ebpf.VariableSpec `ebpf:"weakly_ordered"`
 }
 
 // KernelObjects contains all objects after they have been loaded into the kernel.
@@ -755,10 +884,12 @@ type KernelMaps struct {
 	AnswerBudgets  *ebpf.Map `ebpf:"answer_budgets"`
 	Connections4   *ebpf.Map `ebpf:"connections4"`
 	Connections6   *ebpf.Map `ebpf:"connections6"`
+	Destinations   *ebpf.Map `ebpf:"destinations"`
 	Events         *ebpf.Map `ebpf:"events"`
 	HopUses        *ebpf.Map `ebpf:"hop_uses"`
 	Hops           *ebpf.Map `ebpf:"hops"`
 	Loads          *ebpf.Map `ebpf:"loads"`
+	Matches        *ebpf.Map `ebpf:"matches"`
 	Ports          *ebpf.Map `ebpf:"ports"`
 	Recounts       *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic *ebpf.Map `ebpf:"retired_traffic"`
@@ -769,6 +900,7 @@ type KernelMaps struct {
 	ServiceIndex   *ebpf.Map `ebpf:"service_index"`
 	Services       *ebpf.Map `ebpf:"services"`
 	Slots          *ebpf.Map `ebpf:"slots"`
+	Timeouts       *ebpf.Map `ebpf:"timeouts"`
 	Words          *ebpf.Map `ebpf:"words"`
 }
 
@@ -778,10 +910,12 @@ func (m *KernelMaps) Close() error {
 		m.AnswerBudgets,
 		m.Connections4,
 		m.Connections6,
+		m.Destinations,
 		m.Events,
 		m.HopUses,
 		m.Hops,
 		m.Loads,
+		m.Matches,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -792,6 +926,7 @@ func (m *KernelMaps) Close() error {
 		m.ServiceIndex,
 		m.Services,
 		m.Slots,
+		m.Timeouts,
 		m.Words,
 	)
 }
@@ -800,34 +935,38 @@ func (m *KernelMaps) Close() error {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelVariables struct {
-	Current             *ebpf.Variable `ebpf:"current"`
-	ExportAccessLayout  *ebpf.Variable `ebpf:"export_access_layout"`
-	ExportAccessVerdict *ebpf.Variable `ebpf:"export_access_verdict"`
-	ExportConnState     *ebpf.Variable `ebpf:"export_conn_state"`
-	ExportCursorLayout  *ebpf.Variable `ebpf:"export_cursor_layout"`
-	ExportEvent         *ebpf.Variable `ebpf:"export_event"`
-	ExportFilterShape   *ebpf.Variable `ebpf:"export_filter_shape"`
-	ExportHopLayout     *ebpf.Variable `ebpf:"export_hop_layout"`
-	ExportIdLayout      *ebpf.Variable `ebpf:"export_id_layout"`
-	ExportLifecycle     *ebpf.Variable `ebpf:"export_lifecycle"`
-	ExportMasks         *ebpf.Variable `ebpf:"export_masks"`
-	ExportMethod        *ebpf.Variable `ebpf:"export_method"`
-	ExportMidstream     *ebpf.Variable `ebpf:"export_midstream"`
-	ExportRecipeLayout  *ebpf.Variable `ebpf:"export_recipe_layout"`
-	ExportRemoveArgs    *ebpf.Variable `ebpf:"export_remove_args"`
-	ExportScheduler     *ebpf.Variable `ebpf:"export_scheduler"`
-	ExportServiceFlags  *ebpf.Variable `ebpf:"export_service_flags"`
-	ExportSlot          *ebpf.Variable `ebpf:"export_slot"`
-	ExportSweepArgs     *ebpf.Variable `ebpf:"export_sweep_args"`
-	ExportTableShape    *ebpf.Variable `ebpf:"export_table_shape"`
-	Groups4             *ebpf.Variable `ebpf:"groups4"`
-	Groups6             *ebpf.Variable `ebpf:"groups6"`
-	Ours                *ebpf.Variable `ebpf:"ours"`
-	RefreshTicks        *ebpf.Variable `ebpf:"refresh_ticks"`
-	Seeds               *ebpf.Variable `ebpf:"seeds"`
-	SlotSet             *ebpf.Variable `ebpf:"slot_set"`
-	TickShift           *ebpf.Variable `ebpf:"tick_shift"`
-	WeaklyOrdered       *ebpf.Variable `ebpf:"weakly_ordered"`
+	Current                *ebpf.Variable `ebpf:"current"`
+	ExportAccessLayout     *ebpf.Variable `ebpf:"export_access_layout"`
+	ExportAccessVerdict    *ebpf.Variable `ebpf:"export_access_verdict"`
+	ExportConnState        *ebpf.Variable `ebpf:"export_conn_state"`
+	ExportCursorLayout     *ebpf.Variable `ebpf:"export_cursor_layout"`
+	ExportDestinationShape *ebpf.Variable `ebpf:"export_destination_shape"`
+	ExportEvent            *ebpf.Variable `ebpf:"export_event"`
+	ExportFilterShape      *ebpf.Variable `ebpf:"export_filter_shape"`
+	ExportHopLayout        *ebpf.Variable `ebpf:"export_hop_layout"`
+	ExportIdLayout         *ebpf.Variable `ebpf:"export_id_layout"`
+	ExportLifecycle        *ebpf.Variable `ebpf:"export_lifecycle"`
+	ExportMasks            *ebpf.Variable `ebpf:"export_masks"`
+	ExportMatchLayout      *ebpf.Variable `ebpf:"export_match_layout"`
+	ExportMethod           *ebpf.Variable `ebpf:"export_method"`
+	ExportMidstream        *ebpf.Variable `ebpf:"export_midstream"`
+	ExportRecipeLayout     *ebpf.Variable `ebpf:"export_recipe_layout"`
+	ExportRemoveArgs       *ebpf.Variable `ebpf:"export_remove_args"`
+	ExportScheduler        *ebpf.Variable `ebpf:"export_scheduler"`
+	ExportServerFlags      *ebpf.Variable `ebpf:"export_server_flags"`
+	ExportServiceFlags     *ebpf.Variable `ebpf:"export_service_flags"`
+	ExportSlot             *ebpf.Variable `ebpf:"export_slot"`
+	ExportSweepArgs        *ebpf.Variable `ebpf:"export_sweep_args"`
+	ExportTableShape       *ebpf.Variable `ebpf:"export_table_shape"`
+	ExportTemplateLayout   *ebpf.Variable `ebpf:"export_template_layout"`
+	Groups4                *ebpf.Variable `ebpf:"groups4"`
+	Groups6                *ebpf.Variable `ebpf:"groups6"`
+	Ours                   *ebpf.Variable `ebpf:"ours"`
+	RefreshTicks           *ebpf.Variable `ebpf:"refresh_ticks"`
+	Seeds                  *ebpf.Variable `ebpf:"seeds"`
+	SlotSet                *ebpf.Variable `ebpf:"slot_set"`
+	TickShift              *ebpf.Variable `ebpf:"tick_shift"`
+	WeaklyOrdered          *ebpf.Variable `ebpf:"weakly_ordered"`
 }
 
 // KernelPrograms contains all programs after they have been loaded into the kernel.
@@ -836,13 +975,14 @@ type KernelVariables struct {
 type KernelPrograms struct {
 	ShuntClock     *ebpf.Program `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.Program `ebpf:"shunt_correct"`
+	ShuntCreate    *ebpf.Program `ebpf:"shunt_create"`
 	ShuntMain      *ebpf.Program `ebpf:"shunt_main"`
 	ShuntOdd       *ebpf.Program `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.Program `ebpf:"shunt_remove4"`
 	ShuntRemove6   *ebpf.Program `ebpf:"shunt_remove6"`
 	ShuntRoot      *ebpf.Program `ebpf:"shunt_root"`
 	ShuntSetServer *ebpf.Program `ebpf:"shunt_set_server"`
-	ShuntSlow      *ebpf.Program `ebpf:"shunt_slow"`
+	ShuntSettle    *ebpf.Program `ebpf:"shunt_settle"`
 	ShuntSweep4    *ebpf.Program `ebpf:"shunt_sweep4"`
 	ShuntSweep6    *ebpf.Program `ebpf:"shunt_sweep6"`
 	ShuntSwitch    *ebpf.Program `ebpf:"shunt_switch"`
@@ -852,13 +992,14 @@ func (p *KernelPrograms) Close() error {
 	return _KernelClose(
 		p.ShuntClock,
 		p.ShuntCorrect,
+		p.ShuntCreate,
 		p.ShuntMain,
 		p.ShuntOdd,
 		p.ShuntRemove4,
 		p.ShuntRemove6,
 		p.ShuntRoot,
 		p.ShuntSetServer,
-		p.ShuntSlow,
+		p.ShuntSettle,
 		p.ShuntSweep4,
 		p.ShuntSweep6,
 		p.ShuntSwitch,

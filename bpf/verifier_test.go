@@ -17,7 +17,7 @@ func TestVerifierBudget(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	p := f.Plane
 	for name, program := range map[string]*ebpf.Program{
-		"shunt_root": p.ShuntRoot, "shunt_main": p.ShuntMain, "shunt_slow": p.ShuntSlow,
+		"shunt_root": p.ShuntRoot, "shunt_main": p.ShuntMain, "shunt_settle": p.ShuntSettle, "shunt_create": p.ShuntCreate, "shunt_odd": p.ShuntOdd,
 		"shunt_sweep4": p.ShuntSweep4, "shunt_sweep6": p.ShuntSweep6, "shunt_switch": p.ShuntSwitch,
 		"shunt_set_server": p.ShuntSetServer, "shunt_remove4": p.ShuntRemove4, "shunt_remove6": p.ShuntRemove6,
 		"shunt_correct": p.ShuntCorrect, "shunt_clock": p.ShuntClock,

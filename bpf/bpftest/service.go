@@ -3,6 +3,7 @@ package bpftest
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
 )
@@ -20,6 +21,9 @@ type Server struct {
 	Method  bpf.KernelMethod // 0: NAT
 	Weight  uint32
 	Hop     uint32 // index of its next hop; 0: unreachable, not scheduled
+	// Upper and Lower are its thresholds; 0: none, and three quarters of Upper.
+	Upper, Lower uint32
+	Draining     bool
 
 	Index      uint32 // set by Apply
 	lastWeight uint32
@@ -39,6 +43,12 @@ type Service struct {
 	Scheduler bpf.KernelScheduler    // 0: rr
 	Flags     bpf.KernelServiceFlags // SERVICE_HASH_PORT, SERVICE_FALLBACK
 	Access    uint32                 // of PutAccess; 0: every client is let in
+	// ClientPrefix is the length of the networks whose clients a template holds
+	// together, with SERVICE_PERSISTENT.
+	ClientPrefix int
+	// Timeouts in place of the settings', for those states that it has; a
+	// template's must be among them with SERVICE_PERSISTENT.
+	Timeouts map[bpf.KernelConnState]time.Duration
 	Servers   []*Server              // kernel order: last added first
 
 	Index   uint32 // set by Apply
@@ -66,18 +76,19 @@ func (f *Fixture) Apply(s *Service) *Service {
 	for _, server := range s.Servers {
 		f.applyServer(s, server)
 	}
+	f.applyTimeouts(s)
 	schedule := f.schedule(s)
 	f.must(f.Plane.Switch(&bpf.KernelSwitchArgs{
 		Key: serviceKey(s), Access: s.Access,
 		Service: s.Index, Schedule: schedule,
 		Steps: f.putWords([]uint32{schedule.MaxWeight, schedule.Gcd}), StepCount: 1,
 		Positions: f.positions(s), OldServers: uint32(len(s.applied)),
-		Scheduler: uint8(s.Scheduler), Flags: uint8(s.Flags), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Scheduler: uint8(s.Scheduler), Flags: uint16(s.Flags), ClientMask: clientMask(s), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
 		Restart: flag(s.Scheduler != s.was),
 	}))
 	for _, server := range s.applied {
 		if !slices.Contains(s.Servers, server) {
-			f.setServer(server, bpf.KernelLifecycleLIFE_SERVER_REMOVED)
+			f.setServer(s, server, bpf.KernelLifecycleLIFE_SERVER_REMOVED)
 		}
 	}
 	s.applied, s.was = slices.Clone(s.Servers), s.Scheduler
@@ -86,6 +97,45 @@ func (f *Fixture) Apply(s *Service) *Service {
 		f.AddVirtualAddress(s.Listen.Addr())
 	}
 	return s
+}
+
+// applyTimeouts writes the service's own timeouts.
+func (f *Fixture) applyTimeouts(s *Service) {
+	f.t.Helper()
+	if len(s.Timeouts) == 0 {
+		return
+	}
+	settings, err := f.Plane.Settings()
+	f.must(err)
+	set := bpf.KernelTimeoutSet{Ticks: settings.Timeout}
+	for state, timeout := range s.Timeouts {
+		set.Ticks[state] = f.Plane.Clock.Ticks(timeout)
+	}
+	f.must(f.Plane.Timeouts.Put(s.Index, &set))
+}
+
+// clientMask is the mask of ClientPrefix as it lies in memory.
+func clientMask(s *Service) [4]uint32 {
+	ones := netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+	if s.Listen.Addr().Is4() {
+		ones = netip.MustParseAddr("255.255.255.255")
+	}
+	prefix, err := ones.Prefix(s.ClientPrefix)
+	if err != nil {
+		panic(err) // the test's mistake
+	}
+	return bpf.Address(prefix.Addr())
+}
+
+func serverFlags(s *Service, server *Server) uint8 {
+	var flags bpf.KernelServerFlags
+	if server.Draining {
+		flags |= bpf.KernelServerFlagsSERVER_DRAINING
+	}
+	if len(s.Timeouts) > 0 {
+		flags |= bpf.KernelServerFlagsSERVER_OWN_TIMEOUTS
+	}
+	return uint8(flags)
 }
 
 // RemoveService takes the service away; its connections' packets are refused.
@@ -97,7 +147,7 @@ func (f *Fixture) RemoveService(s *Service) {
 	k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
 	f.must(f.Plane.Services.Put(s.Index, &k))
 	for _, server := range s.applied {
-		f.setServer(server, bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
+		f.setServer(s, server, bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
 	}
 }
 
@@ -127,7 +177,7 @@ func (f *Fixture) applyServer(s *Service, server *Server) {
 		server.lastWeight = server.Weight
 	}
 	if server.Index != 0 {
-		f.setServer(server, bpf.KernelLifecycleLIFE_LIVE)
+		f.setServer(s, server, bpf.KernelLifecycleLIFE_LIVE)
 		return
 	}
 	server.Index = f.next.server
@@ -142,16 +192,18 @@ func (f *Fixture) applyServer(s *Service, server *Server) {
 		Address: bpf.Address(real.Addr()), VirtualAddress: bpf.Address(virtual.Addr()),
 	}))
 	f.servers[server.Index] = server
+	f.setServer(s, server, bpf.KernelLifecycleLIFE_LIVE)
 	if server.Method == bpf.KernelMethodMETHOD_NAT {
 		f.AddServerAddress(real.Addr())
 	}
 }
 
-func (f *Fixture) setServer(server *Server, life bpf.KernelLifecycle) {
+func (f *Fixture) setServer(s *Service, server *Server, life bpf.KernelLifecycle) {
 	f.t.Helper()
 	f.must(f.Plane.SetServer(&bpf.KernelServerArgs{
 		Server: server.Index, Hop: server.Hop, Weight: server.Weight, LastWeight: server.lastWeight,
 		OfferedWeight: server.offered(), Life: uint8(life), Method: uint8(server.Method),
+		Upper: server.Upper, Lower: server.Lower, Flags: serverFlags(s, server),
 	}))
 }
 

@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Raised by every change of a pinned map's layout; stored in settings. */
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 /* --- connection tables -------------------------------------------------- */
 
@@ -69,6 +69,9 @@ enum recipe_layout {
 	RECIPE_REPLY = 50, /* set: the key is server to client */
 	RECIPE_PROVEN = 51, /* set: the client has shown to be real */
 	RECIPE_BUSY = 52, /* set: whoever set it is making or removing the connection */
+	RECIPE_CONTROLLED = 53, /* set: made under a template, which counts it */
+	RECIPE_WIDE = 54, /* set: NAT by a service of many addresses or ports */
+	RECIPE_DOUBT = 55, /* of a template: the last sweep counted other connections under it than it says */
 };
 
 enum masks {
@@ -76,6 +79,19 @@ enum masks {
 	SERVER_MASK = 0xfffff,
 	STATE_MASK = 0xf,
 	METHOD_MASK = 0x3,
+};
+
+/*
+ * A persistence template is an entry of the same tables: source is the client's
+ * network, the first word of destination the service's index, ports are 0, and
+ * the protocol is one that no packet has (RFC 3692: for experiments). In place of
+ * the next hop it has the connections under it.
+ */
+enum template_layout {
+	PROTOCOL_TEMPLATE = 254,
+	TEMPLATE_CONTROLLED = 0, /* bits 0-15 of hop: how many there are; 65535: or more */
+	TEMPLATE_RECOUNTED = 16, /* bits 16-31: how many the sweep has met since it met the template */
+	TEMPLATE_COUNT_MASK = 0xffff,
 };
 
 /*
@@ -106,7 +122,7 @@ _Static_assert(sizeof(struct group6) == 8192, "ABI");
 
 /*
  * The kernel's TCP states in the kernel's order (kernel: include/net/ip_vs.h,
- * IP_VS_TCP_S_*), then UDP's only one.
+ * IP_VS_TCP_S_*), then UDP's only one, then that of templates.
  */
 enum conn_state {
 	STATE_NONE,
@@ -121,6 +137,7 @@ enum conn_state {
 	STATE_LISTEN,
 	STATE_SYNACK,
 	STATE_UDP,
+	STATE_TEMPLATE,
 	STATES = 16,
 };
 
@@ -146,12 +163,35 @@ enum scheduler {
 	SCHEDULER_WRR = 2,
 	SCHEDULER_SH = 3,
 	SCHEDULER_MH = 4,
+	SCHEDULER_LC = 5,
+	SCHEDULER_WLC = 6,
+	SCHEDULER_SED = 7,
+	SCHEDULER_NQ = 8,
+	SCHEDULER_FO = 9,
+	SCHEDULER_OVF = 10,
+	SCHEDULER_TWOS = 11,
+	SCHEDULER_DH = 12,
+	SCHEDULER_LBLC = 13,
+	SCHEDULER_LBLCR = 14,
 };
 
 enum service_flags {
 	SERVICE_HASH_PORT = 1, /* sh-port, mh-port */
 	SERVICE_FALLBACK = 2, /* sh-fallback, mh-fallback */
 	SERVICE_VIP_MANAGED = 4, /* user space only: Shunt added the address */
+	SERVICE_PERSISTENT = 8,
+	SERVICE_ONE_PACKET = 16, /* UDP: each packet is scheduled, no entry is made */
+	SERVICE_SLOPPY_TCP = 32, /* a connection may begin in the middle */
+	SERVICE_EXPIRE_NODEST = 64, /* expire_nodest_conn */
+	SERVICE_EXPIRE_QUIESCENT = 128, /* expire_quiescent_template */
+	SERVICE_REUSE_NEVER = 256, /* conn_reuse_mode 0 */
+	SERVICE_REUSE_FIN_WAIT = 512, /* conn_reuse_mode 3; neither bit: 1 */
+	SERVICE_WIDE = 1024, /* of several addresses or ports */
+};
+
+enum server_flags {
+	SERVER_DRAINING = 1, /* templates are not followed to it */
+	SERVER_OWN_TIMEOUTS = 2, /* its service has a set of timeouts */
 };
 
 enum lifecycle {
@@ -178,12 +218,17 @@ struct service {
 	__u64 cursor; /* CURSOR_*; only changed by compare-and-swap */
 	struct schedule schedule[2];
 	struct service_key key;
+	__u16 flags; /* enum service_flags */
 	__u8 scheduler;
-	__u8 flags;
 	__u8 life;
-	__u8 pad0;
 	__u32 access; /* ACCESS_*; 0: every client is let in */
-	__u32 pad1;
+	__u32 client_mask[4]; /* SERVICE_PERSISTENT: which bits of a client's address make its network */
+	__u32 seconds[3]; /* user space only: its own timeouts TCP, TCP-FIN, UDP; 0: as all services */
+	__u32 persistence; /* user space only: seconds */
+	__u16 last_port; /* user space only, host order: of a range that begins with the key's; 0: no range */
+	__u8 prefix; /* user space only: length of the prefix the key's address begins; 0: one address */
+	__u8 client_prefix; /* user space only: what client_mask was made from */
+	__u32 pad;
 	__u8 name[64]; /* user space only; zero-terminated unless full */
 };
 
@@ -202,7 +247,8 @@ struct server {
 	__be16 virtual_port;
 	__u16 delta_l4; /* one's complement sum that virtual -> server adds, addresses and ports */
 	__u16 delta_ip; /* the same for the addresses alone */
-	__u16 pad0;
+	__u8 flags; /* enum server_flags */
+	__u8 pad0;
 	__u32 weight; /* user space only: as configured */
 	__u32 last_weight; /* user space only: the last weight that was not 0 (mh) */
 	__u32 offered_weight; /* as scheduled: 0 while the server is unreachable */
@@ -238,10 +284,66 @@ enum access_verdict {
 	ACCESS_DENY = 2,
 };
 
-/* Connections of a server, as IPVS counts them. Changed atomically. */
+/*
+ * Connections of a server, as IPVS counts them, and its thresholds. Counts are
+ * changed atomically. overloaded is IP_VS_DEST_F_OVERLOAD.
+ */
 struct server_load {
 	__s64 active;
 	__s64 inactive;
+	__s64 templates;
+	__u32 upper; /* 0: none */
+	__u32 lower; /* 0: three quarters of upper */
+	__u32 overloaded; /* 0 or 1 */
+	__u32 pad[7];
+};
+
+_Static_assert(sizeof(struct server_load) == 64, "ABI: one cache line");
+
+/* Timeouts of one service in place of settings.timeout; by the service's index. */
+struct timeout_set {
+	__u32 ticks[STATES];
+};
+
+/*
+ * lblc's and lblcr's cache of destinations: which servers a virtual address of the
+ * service has.
+ */
+enum destination_shape {
+	DESTINATION_SERVERS = 32, /* members of lblcr's set; the oldest leaves for one more */
+};
+
+struct destination_key {
+	__u32 service; /* index */
+	__u32 address[4];
+};
+
+struct destination {
+	__u32 used; /* tick of the last pick */
+	__u32 changed; /* tick of the last change of the set */
+	__u32 count; /* members, newest first; lblc has one */
+	__u32 servers[DESTINATION_SERVERS]; /* indices */
+};
+
+/*
+ * Services of a prefix of addresses or a range of ports. Key of the trie: the
+ * longest prefix decides, and names a run of words with the ranges of its services
+ * and then those of the prefixes around it, most specific first.
+ */
+struct match_key {
+	__u32 bits; /* MATCH_HEAD_BITS, and the length of the prefix */
+	__u32 head; /* protocol, and the family (4 or 6) in bits 8-15 */
+	__u32 address[4];
+};
+
+struct match {
+	__u32 list; /* first word: pairs of ports (first in the low half, host order) and service index */
+	__u32 ranges;
+};
+
+enum match_layout {
+	MATCH_HEAD_BITS = 32,
+	MATCH_KEY_BITS = 160,
 };
 
 /* Per CPU. Bytes are those of the IP packet. */
@@ -319,7 +421,8 @@ struct filter {
 enum slot {
 	SLOT_MAIN,
 	SLOT_SETS, /* the first set begins here */
-	SLOT_SLOW = 0, /* in a set */
+	SLOT_SETTLE = 0, /* in a set */
+	SLOT_CREATE,
 	SLOT_ODD,
 	SLOTS_IN_SET,
 	PROGRAM_SLOTS = SLOT_SETS + 2 * SLOTS_IN_SET,
@@ -406,11 +509,19 @@ struct switch_args {
 	__u32 steps; /* wrr: first word of the schedules gone through: pairs of max_weight, gcd */
 	__u32 step_count; /* the last is the new one's */
 	__s32 result; /* out: 0 or -ENOENT */
+	__u16 flags;
 	__u8 scheduler;
-	__u8 flags;
 	__u8 life;
 	__u8 restart; /* another scheduler: its state begins anew */
+	__u8 prefix;
+	__u8 client_prefix;
+	__u8 pad;
+	__u16 last_port;
+	__u16 pad1;
 	__u32 access;
+	__u32 client_mask[4];
+	__u32 seconds[3];
+	__u32 persistence;
 	__u8 name[64];
 };
 
@@ -421,13 +532,19 @@ struct server_args {
 	__u32 weight;
 	__u32 last_weight;
 	__u32 offered_weight;
+	__u32 upper;
+	__u32 lower;
 	__u8 life;
 	__u8 method;
-	__u8 pad[2];
+	__u8 flags;
+	__u8 pad;
 	__s32 result; /* out: 0 or -ENOENT */
 };
 
-/* shunt_remove4/6: removes one connection by its client-to-server key. */
+/*
+ * shunt_remove4/6: removes one connection by its client-to-server key, or a template
+ * (its network, its service's index, no ports, PROTOCOL_TEMPLATE).
+ */
 struct remove_args {
 	__u32 client[4];
 	__u32 virtual_address[4];
@@ -442,6 +559,7 @@ struct remove_args {
 struct correct_args {
 	__s64 active; /* to be added */
 	__s64 inactive;
+	__s64 templates;
 	__u32 server;
 	__u32 pad;
 };
@@ -451,6 +569,8 @@ struct recount {
 	__u64 active;
 	__u64 inactive;
 	__u64 keys;
+	__u64 udp; /* of inactive */
+	__u64 templates;
 };
 
 #endif

@@ -10,10 +10,4 @@ static __always_inline __u32 now_tick(void)
 	return bpf_jiffies64() >> tick_shift;
 }
 
-/* Ticks that may pass without a packet before a connection in state dies. */
-static __always_inline __u32 timeout_of(__u32 state)
-{
-	return current.timeout[state & STATE_MASK];
-}
-
 #endif

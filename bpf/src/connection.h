@@ -174,7 +174,7 @@ static __always_inline int claim_and_remove(__u32 index, __u32 slot, __u64 recip
 		if (reply.recipe)
 			release_slot(reply.group, reply.slot, v6);
 	}
-	count_connection(recipe_server(recipe), recipe_state(recipe), -1);
+	unbind_connection(recipe_server(recipe), recipe_state(recipe));
 	release(group, entry, slot, v6);
 	return 1;
 }
@@ -244,6 +244,20 @@ static __always_inline __u64 await(__u32 group, __u32 slot, __u64 recipe, const 
 	return (wait.recipe ^ recipe) & GENERATION_MASK ? 0 : wait.recipe;
 }
 
+/* Ticks that may pass without a packet before the connection dies. */
+static __always_inline __u32 timeout_of(__u64 recipe)
+{
+	__u32 index = recipe_server(recipe), state = recipe_state(recipe), service;
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	struct timeout_set *own;
+
+	if (!server || !(server->flags & SERVER_OWN_TIMEOUTS))
+		return current.timeout[state];
+	service = server->service;
+	own = bpf_map_lookup_elem(&timeouts, &service);
+	return own ? own->ticks[state] : current.timeout[state];
+}
+
 /*
  * Whether a forward entry has outlived its state's timeout. Replies write the
  * forward entry's seen too, once a second (settle), so it speaks for both keys.
@@ -253,7 +267,7 @@ static __always_inline int has_expired(__u64 recipe, __u32 seen, __u32 tick)
 	__s32 idle = tick - seen;
 
 	/* Negative: another CPU saw a later tick. */
-	return idle > (__s32)timeout_of(recipe_state(recipe));
+	return idle > (__s32)timeout_of(recipe);
 }
 
 #endif

@@ -47,10 +47,14 @@ static __always_inline void recount(__u64 recipe)
 	recount->keys++;
 	if (recipe & BIT(RECIPE_REPLY))
 		return;
-	if (is_active(recipe_state(recipe)))
+	if (recipe_state(recipe) == STATE_TEMPLATE)
+		recount->templates++;
+	else if (is_active(recipe_state(recipe)))
 		recount->active++;
 	else
 		recount->inactive++;
+	if (recipe_state(recipe) == STATE_UDP)
+		recount->udp++;
 }
 
 static __always_inline void note_hop(__u32 reference)
@@ -255,6 +259,14 @@ int shunt_switch(struct switch_args *args)
 	service->life = args->life;
 	service->flags = args->flags;
 	service->scheduler = args->scheduler;
+	for (int i = 0; i < 4; i++)
+		service->client_mask[i] = args->client_mask[i];
+	for (int i = 0; i < 3; i++)
+		service->seconds[i] = args->seconds[i];
+	service->persistence = args->persistence;
+	service->last_port = args->last_port;
+	service->prefix = args->prefix;
+	service->client_prefix = args->client_prefix;
 	STORE(&service->access, args->access);
 	order();
 	for (int i = 0; i < SWITCH_TRIES; i++) {
@@ -274,15 +286,22 @@ int shunt_set_server(struct server_args *args)
 {
 	__u32 index = args->server;
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	struct server_load *load = bpf_map_lookup_elem(&loads, &index);
 
 	args->result = -ENOENT;
-	if (!server)
+	if (!server || !load)
 		return 0;
+	/* Kernel: ip_vs_ctl.c, __ip_vs_update_dest. */
+	if (!args->upper || args->upper > load->upper)
+		STORE(&load->overloaded, 0);
+	STORE(&load->upper, args->upper);
+	STORE(&load->lower, args->lower);
 	STORE(&server->hop, args->hop);
 	STORE(&server->weight, args->weight);
 	STORE(&server->last_weight, args->last_weight);
 	STORE(&server->offered_weight, args->offered_weight);
 	STORE(&server->method, args->method);
+	STORE(&server->flags, args->flags);
 	STORE(&server->life, args->life);
 	args->result = 0;
 	return 0;
@@ -347,6 +366,7 @@ int shunt_correct(struct correct_args *args)
 		return -ENOENT;
 	__sync_fetch_and_add(&load->active, args->active);
 	__sync_fetch_and_add(&load->inactive, args->inactive);
+	__sync_fetch_and_add(&load->templates, args->templates);
 	return 0;
 }
 

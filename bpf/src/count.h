@@ -36,17 +36,59 @@ static __always_inline int is_active(__u32 state)
 	return active >> state & 1;
 }
 
-/* Adds delta connections in state to the server's load. */
-static __always_inline void count_connection(__u32 server, __u32 state, __s64 delta)
+static __always_inline struct server_load *load_of(__u32 server)
 {
 	struct server_load *load = bpf_map_lookup_elem(&loads, &server);
 
 	if (!load)
 		count(EVENT_FAULT_MAP);
+	return load;
+}
+
+/* Adds delta connections in state to the server's load. */
+static __always_inline void add_load(struct server_load *load, __u32 state, __s64 delta)
+{
+	if (state == STATE_TEMPLATE)
+		__sync_fetch_and_add(&load->templates, delta);
 	else if (is_active(state))
 		__sync_fetch_and_add(&load->active, delta);
 	else
 		__sync_fetch_and_add(&load->inactive, delta);
+}
+
+static __always_inline __s64 total_of(const struct server_load *load)
+{
+	return *(volatile const __s64 *)&load->active + *(volatile const __s64 *)&load->inactive;
+}
+
+/* Counts a new connection of the server (kernel: ip_vs_conn.c, ip_vs_bind_dest). */
+__noinline int bind_connection(__u32 server, __u32 state)
+{
+	struct server_load *load = load_of(server);
+
+	if (!load)
+		return 0;
+	add_load(load, state, 1);
+	if (load->upper && total_of(load) >= load->upper)
+		*(volatile __u32 *)&load->overloaded = 1;
+	return 0;
+}
+
+/* Counts the end of one (kernel: ip_vs_conn.c, ip_vs_unbind_dest). */
+__noinline int unbind_connection(__u32 server, __u32 state)
+{
+	struct server_load *load = load_of(server);
+	__s64 total;
+
+	if (!load)
+		return 0;
+	add_load(load, state, -1);
+	if (!load->overloaded)
+		return 0;
+	total = total_of(load);
+	if (load->lower ? total < load->lower : !load->upper || total * 4 < (__s64)load->upper * 3)
+		*(volatile __u32 *)&load->overloaded = 0;
+	return 0;
 }
 
 #endif

@@ -36,6 +36,8 @@ MAP(service_index, BPF_MAP_TYPE_HASH, struct service_key, __u32, 1);
 MAP(service_hints, BPF_MAP_TYPE_ARRAY, __u32, __u32, SERVICE_HINTS);
 SHARED_MAP(services, BPF_MAP_TYPE_ARRAY, __u32, struct service, 1);
 SHARED_MAP(servers, BPF_MAP_TYPE_ARRAY, __u32, struct server, 1);
+SHARED_MAP(timeouts, BPF_MAP_TYPE_ARRAY, __u32, struct timeout_set, 1); /* by service */
+MAP(destinations, BPF_MAP_TYPE_HASH, struct destination_key, struct destination, 1);
 SHARED_MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);
 SHARED_MAP(recounts, BPF_MAP_TYPE_ARRAY, __u32, struct recount, 1);
 SHARED_MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
@@ -44,6 +46,14 @@ MAP(server_traffic, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct traffic, 1);
 SHARED_MAP(retired_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
 SHARED_MAP(words, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1);
 SHARED_MAP(hops, BPF_MAP_TYPE_ARRAY, __u32, struct hop, HOPS);
+/* Which services a prefix of virtual addresses has. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct match_key);
+	__type(value, struct match);
+} matches SEC(".maps");
 /* Which clients a service lets in: enum access_verdict. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

@@ -23,6 +23,8 @@ struct pick_request {
 	__u32 client; /* address in host order; IPv6: its words xor-ed first */
 	__u32 attempt; /* 0, or how many servers could not be taken for this packet */
 	__u32 client_port;
+	__u32 destination[4]; /* the virtual address, as on the wire */
+	__u32 is_trial; /* nothing may be changed: no cursor moves, no cache learns */
 };
 
 static __always_inline __u32 load_word(__u32 index)

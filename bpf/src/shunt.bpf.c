@@ -3,7 +3,8 @@
 /*
  * The fast path. A packet's way, in order: parse, filter, find its connection,
  * follow the recipe (shunt_main). What that does not settle goes by a tail call
- * to shunt_slow: make a connection, settle what changed, then follow the recipe.
+ * to shunt_settle, where the connection's state has to move, or to shunt_create,
+ * where there is no connection; both follow the recipe then.
  */
 #include "forward.h"
 #include "create.h"
@@ -30,7 +31,7 @@ static __always_inline int go_odd(struct xdp_md *ctx)
 	return finish(EVENT_FAULT_MAP);
 }
 
-/* Hands the packet to shunt_slow; comes back only if that is not there. */
+/* Hands the packet to shunt_settle or shunt_create; comes back only if that is not there. */
 static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual, int is_hit,
 				   const int v6)
 {
@@ -50,9 +51,9 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, _
 	s->tcp_flags = p->tcp_flags;
 	s->is_v6 = v6;
 	s->is_virtual = is_virtual;
-	s->is_hit = is_hit;
 	s->is_new = 0;
-	bpf_tail_call(ctx, &slots, slot_set + SLOT_SLOW);
+	s->is_trial = 0;
+	bpf_tail_call(ctx, &slots, slot_set + (is_hit ? SLOT_SETTLE : SLOT_CREATE));
 	return finish(EVENT_FAULT_MAP);
 }
 
@@ -207,28 +208,42 @@ static __always_inline int view_link(struct xdp_md *ctx, struct slow *s)
 	return 1;
 }
 
-/* Packets that make a connection, change one's state, or come when a second has passed. */
+static __always_inline int follow_made(struct xdp_md *ctx, struct slow *s)
+{
+	return s->is_v6 ? follow_slow6(ctx, s) : follow_slow4(ctx, s);
+}
+
+/* Packets that change their connection's state, or come when a second has passed. */
 SEC("xdp.frags")
-int shunt_slow(struct xdp_md *ctx)
+int shunt_settle(struct xdp_md *ctx)
 {
 	struct slow *s = slow_scratch();
-	enum settled settled = SETTLED_DEAD;
+	enum settled settled;
+
+	if (!s || !view_link(ctx, s))
+		return finish(EVENT_FAULT_MAP);
+	settled = s->is_v6 ? settle6(s) : settle4(s);
+	if (settled == SETTLED_BUSY)
+		return finish(EVENT_DROP_BUSY);
+	if (settled != SETTLED_DEAD)
+		return follow_made(ctx, s);
+	if (!s->is_virtual)
+		return finish(EVENT_PASS_NO_SERVICE);
+	bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);
+	return finish(EVENT_FAULT_MAP);
+}
+
+/* Packets without a connection. */
+SEC("xdp.frags")
+int shunt_create(struct xdp_md *ctx)
+{
+	struct slow *s = slow_scratch();
 	enum event event;
 
 	if (!s || !view_link(ctx, s))
 		return finish(EVENT_FAULT_MAP);
-	if (s->is_hit)
-		settled = s->is_v6 ? settle6(s) : settle4(s);
-	if (settled == SETTLED_BUSY)
-		return finish(EVENT_DROP_BUSY);
-	if (settled == SETTLED_DEAD) {
-		if (!s->is_virtual)
-			return finish(EVENT_PASS_NO_SERVICE);
-		event = s->is_v6 ? create6(s) : create4(s);
-		if (event != EVENT_NONE)
-			return refuse(ctx, s, event);
-	}
-	return s->is_v6 ? follow_slow6(ctx, s) : follow_slow4(ctx, s);
+	event = s->is_v6 ? create6(s) : create4(s);
+	return event == EVENT_NONE ? follow_made(ctx, s) : refuse(ctx, s, event);
 }
 
 /* What is attached to interfaces: one write to slots switches them all. */
@@ -247,6 +262,10 @@ EXPORT(enum conn_state, conn_state);
 EXPORT(enum method, method);
 EXPORT(enum scheduler, scheduler);
 EXPORT(enum service_flags, service_flags);
+EXPORT(enum server_flags, server_flags);
+EXPORT(enum template_layout, template_layout);
+EXPORT(enum destination_shape, destination_shape);
+EXPORT(enum match_layout, match_layout);
 EXPORT(enum lifecycle, lifecycle);
 EXPORT(enum midstream, midstream);
 EXPORT(enum event, event);

@@ -25,8 +25,8 @@ struct slow {
 	__u8 tcp_flags;
 	__u8 is_v6;
 	__u8 is_virtual; /* the destination may be a service's */
-	__u8 is_hit; /* it has an entry, which asks for more than to be followed */
 	__u8 is_new; /* out: the connection was made for this packet */
+	__u8 is_trial; /* what would become of the packet is asked: nothing may be changed */
 	__u16 pad;
 
 	__u32 hop; /* out: reference to the client's next hop */

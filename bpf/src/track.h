@@ -122,12 +122,15 @@ static __always_inline __u64 advance(__u64 recipe, enum direction direction, __u
 /* Moves the server's count of one connection from one state to another. */
 static __always_inline void move_count(__u64 from, __u64 to)
 {
-	__u32 server = recipe_server(from);
+	struct server_load *load;
 
 	if (is_active(recipe_state(from)) == is_active(recipe_state(to)))
 		return;
-	count_connection(server, recipe_state(from), -1);
-	count_connection(server, recipe_state(to), 1);
+	load = load_of(recipe_server(from));
+	if (!load)
+		return;
+	add_load(load, recipe_state(from), -1);
+	add_load(load, recipe_state(to), 1);
 }
 
 enum settled {
@@ -188,7 +191,7 @@ static __always_inline __u32 seen_after(const struct lookup *forward, enum direc
 {
 	__u32 early = tick - refresh_ticks;
 
-	if (direction != DIRECTION_OUTPUT || timeout_of(recipe_state(forward->recipe)) <= 2 * refresh_ticks)
+	if (direction != DIRECTION_OUTPUT || timeout_of(forward->recipe) <= 2 * refresh_ticks)
 		return tick;
 	return (__s32)(forward->seen - early) > 0 ? forward->seen : early;
 }

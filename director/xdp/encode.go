@@ -37,16 +37,16 @@ func schedulerName(number uint8) director.Scheduler {
 	return ""
 }
 
-func serviceFlags(svc *service) uint8 {
-	var flags uint8
+func serviceFlags(svc *service) uint16 {
+	var flags uint16
 	if svc.flags.Port {
-		flags |= uint8(bpf.KernelServiceFlagsSERVICE_HASH_PORT)
+		flags |= uint16(bpf.KernelServiceFlagsSERVICE_HASH_PORT)
 	}
 	if svc.flags.Fallback {
-		flags |= uint8(bpf.KernelServiceFlagsSERVICE_FALLBACK)
+		flags |= uint16(bpf.KernelServiceFlagsSERVICE_FALLBACK)
 	}
 	if svc.vip == director.VIPManaged {
-		flags |= uint8(bpf.KernelServiceFlagsSERVICE_VIP_MANAGED)
+		flags |= uint16(bpf.KernelServiceFlagsSERVICE_VIP_MANAGED)
 	}
 	return flags
 }
@@ -82,7 +82,7 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 		vip:       director.VIPExternal,
 		removed:   k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
 	}
-	has := func(flag bpf.KernelServiceFlags) bool { return k.Flags&uint8(flag) != 0 }
+	has := func(flag bpf.KernelServiceFlags) bool { return k.Flags&uint16(flag) != 0 }
 	svc.flags.Port = has(bpf.KernelServiceFlagsSERVICE_HASH_PORT)
 	svc.flags.Fallback = has(bpf.KernelServiceFlagsSERVICE_FALLBACK)
 	if has(bpf.KernelServiceFlagsSERVICE_VIP_MANAGED) {

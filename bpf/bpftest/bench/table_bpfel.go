@@ -20,6 +20,20 @@ type TableAccessKey struct {
 	Address [4]uint32
 }
 
+type TableDestination struct {
+	_       structs.HostLayout
+	Used    uint32
+	Changed uint32
+	Count   uint32
+	Servers [32]uint32
+}
+
+type TableDestinationKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Address [4]uint32
+}
+
 type TableFilter struct {
 	_              structs.HostLayout
 	VirtualAddress [2048]uint32
@@ -96,11 +110,26 @@ type TableHop struct {
 	Claim          uint32
 }
 
+type TableMatch struct {
+	_      structs.HostLayout
+	List   uint32
+	Ranges uint32
+}
+
+type TableMatchKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Head    uint32
+	Address [4]uint32
+}
+
 type TableRecount struct {
-	_        structs.HostLayout
-	Active   uint64
-	Inactive uint64
-	Keys     uint64
+	_         structs.HostLayout
+	Active    uint64
+	Inactive  uint64
+	Keys      uint64
+	Udp       uint64
+	Templates uint64
 }
 
 type TableServer struct {
@@ -113,7 +142,8 @@ type TableServer struct {
 	VirtualPort    uint16
 	DeltaL4        uint16
 	DeltaIp        uint16
-	Pad0           uint16
+	Flags          uint8
+	Pad0           uint8
 	Weight         uint32
 	LastWeight     uint32
 	OfferedWeight  uint32
@@ -122,9 +152,14 @@ type TableServer struct {
 }
 
 type TableServerLoad struct {
-	_        structs.HostLayout
-	Active   int64
-	Inactive int64
+	_          structs.HostLayout
+	Active     int64
+	Inactive   int64
+	Templates  int64
+	Upper      uint32
+	Lower      uint32
+	Overloaded uint32
+	Pad        [7]uint32
 }
 
 type TableService struct {
@@ -139,14 +174,20 @@ type TableService struct {
 		MaxWeight uint32
 		Gcd       uint32
 	}
-	Key       TableServiceKey
-	Scheduler uint8
-	Flags     uint8
-	Life      uint8
-	Pad0      uint8
-	Access    uint32
-	Pad1      uint32
-	Name      [64]uint8
+	Key          TableServiceKey
+	Flags        uint16
+	Scheduler    uint8
+	Life         uint8
+	Access       uint32
+	ClientMask   [4]uint32
+	Seconds      [3]uint32
+	Persistence  uint32
+	LastPort     uint16
+	Prefix       uint8
+	ClientPrefix uint8
+	Pad          uint32
+	Name         [64]uint8
+	_            [4]byte
 }
 
 type TableServiceKey struct {
@@ -171,6 +212,11 @@ type TableSettings struct {
 	Pad         uint32
 }
 
+type TableTimeoutSet struct {
+	_     structs.HostLayout
+	Ticks [16]uint32
+}
+
 type TableTraffic struct {
 	_           structs.HostLayout
 	Connections uint64
@@ -188,11 +234,13 @@ const (
 	TableMapAnswerBudgets  = "answer_budgets"
 	TableMapConnections4   = "connections4"
 	TableMapConnections6   = "connections6"
+	TableMapDestinations   = "destinations"
 	TableMapEvents         = "events"
 	TableMapHash4          = "hash4"
 	TableMapHopUses        = "hop_uses"
 	TableMapHops           = "hops"
 	TableMapLoads          = "loads"
+	TableMapMatches        = "matches"
 	TableMapPorts          = "ports"
 	TableMapRecounts       = "recounts"
 	TableMapRetiredTraffic = "retired_traffic"
@@ -202,6 +250,7 @@ const (
 	TableMapServiceIndex   = "service_index"
 	TableMapServices       = "services"
 	TableMapSlots          = "slots"
+	TableMapTimeouts       = "timeouts"
 	TableMapWords          = "words"
 	TableProgHashDelete    = "hash_delete"
 	TableProgHashFind      = "hash_find"
@@ -282,11 +331,13 @@ type TableMapSpecs struct {
 	AnswerBudgets  *ebpf.MapSpec `ebpf:"answer_budgets"`
 	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
+	Destinations   *ebpf.MapSpec `ebpf:"destinations"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Hash4          *ebpf.MapSpec `ebpf:"hash4"`
 	HopUses        *ebpf.MapSpec `ebpf:"hop_uses"`
 	Hops           *ebpf.MapSpec `ebpf:"hops"`
 	Loads          *ebpf.MapSpec `ebpf:"loads"`
+	Matches        *ebpf.MapSpec `ebpf:"matches"`
 	Ports          *ebpf.MapSpec `ebpf:"ports"`
 	Recounts       *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -296,6 +347,7 @@ type TableMapSpecs struct {
 	ServiceIndex   *ebpf.MapSpec `ebpf:"service_index"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
+	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
 	Words          *ebpf.MapSpec `ebpf:"words"`
 }
 
@@ -340,11 +392,13 @@ type TableMaps struct {
 	AnswerBudgets  *ebpf.Map `ebpf:"answer_budgets"`
 	Connections4   *ebpf.Map `ebpf:"connections4"`
 	Connections6   *ebpf.Map `ebpf:"connections6"`
+	Destinations   *ebpf.Map `ebpf:"destinations"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Hash4          *ebpf.Map `ebpf:"hash4"`
 	HopUses        *ebpf.Map `ebpf:"hop_uses"`
 	Hops           *ebpf.Map `ebpf:"hops"`
 	Loads          *ebpf.Map `ebpf:"loads"`
+	Matches        *ebpf.Map `ebpf:"matches"`
 	Ports          *ebpf.Map `ebpf:"ports"`
 	Recounts       *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic *ebpf.Map `ebpf:"retired_traffic"`
@@ -354,6 +408,7 @@ type TableMaps struct {
 	ServiceIndex   *ebpf.Map `ebpf:"service_index"`
 	Services       *ebpf.Map `ebpf:"services"`
 	Slots          *ebpf.Map `ebpf:"slots"`
+	Timeouts       *ebpf.Map `ebpf:"timeouts"`
 	Words          *ebpf.Map `ebpf:"words"`
 }
 
@@ -363,11 +418,13 @@ func (m *TableMaps) Close() error {
 		m.AnswerBudgets,
 		m.Connections4,
 		m.Connections6,
+		m.Destinations,
 		m.Events,
 		m.Hash4,
 		m.HopUses,
 		m.Hops,
 		m.Loads,
+		m.Matches,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -377,6 +434,7 @@ func (m *TableMaps) Close() error {
 		m.ServiceIndex,
 		m.Services,
 		m.Slots,
+		m.Timeouts,
 		m.Words,
 	)
 }

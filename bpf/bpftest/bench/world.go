@@ -86,6 +86,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		bpf.KernelMapConnections4: groups4, bpf.KernelMapConnections6: groups6,
 		bpf.KernelMapServiceIndex: 64, bpf.KernelMapServices: 64, bpf.KernelMapServers: 64, bpf.KernelMapLoads: 64,
 		bpf.KernelMapRecounts: 64, bpf.KernelMapServerTraffic: 64, bpf.KernelMapWords: 128,
+		bpf.KernelMapTimeouts: 64, bpf.KernelMapDestinations: 64, bpf.KernelMapMatches: 64,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
@@ -102,7 +103,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		}
 	}
 	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
-		return name != bpf.KernelProgShuntMain && name != bpf.KernelProgShuntSlow && !slices.Contains(o.control, name)
+		return name != bpf.KernelProgShuntMain && name != bpf.KernelProgShuntSettle && name != bpf.KernelProgShuntCreate && !slices.Contains(o.control, name)
 	})
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
@@ -118,7 +119,8 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 	})
 	p.put(".data.settings", 0, &settings)
 	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_MAIN), coll.Programs[bpf.KernelProgShuntMain])
-	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_SLOW), coll.Programs[bpf.KernelProgShuntSlow])
+	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_SETTLE), coll.Programs[bpf.KernelProgShuntSettle])
+	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_CREATE), coll.Programs[bpf.KernelProgShuntCreate])
 	if p.err != nil {
 		coll.Close()
 		return nil, fmt.Errorf("configure the fast path: %w", p.err)
