@@ -18,6 +18,16 @@ type Connection struct {
 	// the handshake; UDP: a reply, or several spaced packets where replies are
 	// not seen). Only proven connections are safe from eviction.
 	Proven bool
+	// Template: a persistence template, whose Client is the address of a client
+	// network with port 0. State is None.
+	Template bool
+	// Prefix is the length of a template's client network.
+	Prefix uint8
+	// Controlled is how many connections a template has; at most 65535 are
+	// counted.
+	Controlled uint32
+	// UnderTemplate: a connection that a template has.
+	UnderTemplate bool
 	// Expires is the time left until the entry dies if no packet comes. Zero or
 	// negative: expired and waiting for the sweep.
 	Expires time.Duration

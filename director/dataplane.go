@@ -29,6 +29,16 @@ type Dataplane interface {
 	// or may not be seen, no other is missed or seen twice.
 	Connections(ctx context.Context, filter ConnectionFilter) iter.Seq2[conntrack.Connection, error]
 
+	// Kill removes the connections, and templates, that match, and returns how
+	// many there were. Their packets are those of no connection from then on.
+	Kill(ctx context.Context, filter ConnectionFilter) (uint64, error)
+
+	// Decide says which server a client's first packet to the address would get
+	// at this moment, and why, by the data plane's own way of deciding. It
+	// changes nothing: no entry, no counter, no scheduler's turn. ErrUnsupported
+	// where the data plane cannot be asked.
+	Decide(ctx context.Context, from Question) (Decision, error)
+
 	// Close releases the handles. Traffic flows on.
 	Close() error
 }
@@ -44,6 +54,80 @@ type ConnectionFilter struct {
 	Service ServiceKey
 	Server  netip.AddrPort
 	Client  netip.Prefix
+	Kind    ConnectionKind
+}
+
+// ConnectionKind tells connections from templates.
+type ConnectionKind string
+
+// The kinds; the zero value selects both.
+const (
+	KindConnection ConnectionKind = "connection"
+	KindTemplate   ConnectionKind = "template"
+)
+
+// Matches reports whether the filter selects the connection of the service.
+func (f ConnectionFilter) Matches(service ServiceKey, c conntrack.Connection) bool {
+	switch {
+	case f.Service != (ServiceKey{}) && f.Service != service,
+		f.Server.IsValid() && f.Server != c.Server,
+		f.Client.IsValid() && !f.Client.Contains(c.Client.Addr()),
+		f.Kind == KindConnection && c.Template, f.Kind == KindTemplate && !c.Template:
+		return false
+	}
+	return true
+}
+
+// Question is a packet that a client might send.
+type Question struct {
+	Protocol conntrack.Protocol
+	Client   netip.AddrPort // port 0: any
+	Virtual  netip.AddrPort
+}
+
+// DecisionBy says what decided on a packet's server.
+type DecisionBy string
+
+// What can decide.
+const (
+	ByConnection DecisionBy = "connection" // there is one already
+	ByTemplate   DecisionBy = "template"   // persistence
+	ByScheduler  DecisionBy = "scheduler"
+	ByNothing    DecisionBy = "nothing" // no server: see Event
+)
+
+// Decision is what would become of a packet.
+type Decision struct {
+	Question
+	Service ServiceKey // zero if the packet is for none
+	By      DecisionBy
+	// Event names what would be counted where the packet gets no server, such as
+	// no-server or access-denied; empty where it gets one.
+	Event  string
+	Server netip.AddrPort
+	Method realserver.Method
+	// Connection is the connection or template that decided; nil if none did.
+	Connection *conntrack.Connection
+	// Scheduler and all below are what the scheduler looks at, whether it was
+	// asked or not: Candidates in the order of the kernel's list, last added first.
+	Scheduler  Scheduler
+	Flags      SchedulerFlags
+	Candidates []Candidate
+	// Turn is rr's and wrr's place in Candidates, -1 at the head and for others;
+	// CurrentWeight wrr's.
+	Turn          int
+	CurrentWeight uint32
+	// Slot is where the hash schedulers look in their table; -1 for others.
+	Slot int
+}
+
+// Candidate is a server as a scheduler sees it.
+type Candidate struct {
+	Server     netip.AddrPort
+	Weight     uint32 // as offered: 0 while it has no next hop or is drained
+	Active     uint64
+	Inactive   uint64
+	Overloaded bool // by its thresholds
 }
 
 // Counters are 64-bit totals since the service or server was added. Bytes count
@@ -109,7 +193,11 @@ type ServerStats struct {
 	Server   realserver.Server
 	Counters Counters
 	Active   uint64 // connections in an active state, as IPVS counts them
-	Inactive uint64
+	Inactive uint64 // UDP's included
+	// UDP is how many of Inactive are UDP's; as of a few seconds ago.
+	UDP        uint64
+	Templates  uint64 // persistence templates that name the server
+	Overloaded bool   // at its upper threshold, or not below the lower one since
 	// Reachable is whether the data plane has a next hop for the server. An
 	// unreachable server is not scheduled.
 	Reachable bool

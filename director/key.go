@@ -70,6 +70,24 @@ func explainAddrPort(s string) string {
 	return fmt.Sprintf("%q is not an IP address (names are not looked up)", host)
 }
 
+// String returns the URL form of the key.
+func (k ServiceKey) String() string {
+	var b strings.Builder
+	b.WriteString(k.Protocol.String() + "://")
+	addr := k.Address.Addr().String()
+	if k.Bits != 0 {
+		addr = fmt.Sprintf("%s/%d", addr, k.Bits)
+	}
+	if k.Address.Addr().Is6() {
+		addr = "[" + addr + "]"
+	}
+	fmt.Fprintf(&b, "%s:%d", addr, k.Address.Port())
+	if k.LastPort != 0 {
+		fmt.Fprintf(&b, "-%d", k.LastPort)
+	}
+	return b.String()
+}
+
 // problem says why no service can have the key; nil if one can.
 func (k ServiceKey) problem() *ProblemError {
 	invalid := func(format string, args ...any) *ProblemError {
@@ -114,6 +132,8 @@ func (k ServiceKey) Compare(o ServiceKey) int {
 		cmp.Compare(k.Address.Addr().BitLen(), o.Address.Addr().BitLen()),
 		cmp.Compare(k.Protocol, o.Protocol),
 		k.Address.Compare(o.Address),
+		cmp.Compare(o.Bits, k.Bits),
+		cmp.Compare(k.LastPort, o.LastPort),
 	)
 }
 

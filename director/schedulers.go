@@ -1,6 +1,9 @@
 package director
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // DefaultScheduler is used where none is given. It is wrr and not ipvsadm's wlc
 // as long as this version does not have wlc.
@@ -13,6 +16,29 @@ func Schedulers() []Scheduler {
 
 // laterSchedulers are those of IPVS that this version does not have.
 var laterSchedulers = []Scheduler{"lc", "wlc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "twos"}
+
+// Number returns the value of the sysctl conn_reuse_mode that the mode stands for.
+func (m ReuseMode) Number() int {
+	switch m {
+	case ReuseNever:
+		return 0
+	case ReuseFinWait:
+		return 3
+	default:
+		return 1
+	}
+}
+
+// ParseReuseMode is the inverse of Number; 2, which the kernel takes as 3, is not
+// read.
+func ParseReuseMode(number int) (ReuseMode, error) {
+	for _, m := range []ReuseMode{ReuseClosed, ReuseNever, ReuseFinWait} {
+		if m.Number() == number {
+			return m, nil
+		}
+	}
+	return 0, fmt.Errorf("conn-reuse-mode %d: want 0, 1 or 3: %w", number, ErrInvalid)
+}
 
 // Known reports whether this version has the scheduler.
 func (s Scheduler) Known() bool { return slices.Contains(Schedulers(), s) }

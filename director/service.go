@@ -3,30 +3,55 @@ package director
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
 // ServiceKey identifies a service. Comparable; its text form is a URL such as
-// tcp://192.0.2.1:80 or udp://[2001:db8::1]:53 (see ParseServiceKey).
+// tcp://192.0.2.1:80, udp://[2001:db8::1]:53, tcp://192.0.2.0/24:8000-8999 or
+// tcp://192.0.2.1:0 (see ParseServiceKey). Where services overlap, the longer
+// prefix has a packet, then the narrower range of ports.
 type ServiceKey struct {
 	Protocol conntrack.Protocol
-	Address  netip.AddrPort
+	// Address is the virtual address and port: the first of them, if there are
+	// several. Port 0, of persistent services only, stands for all ports.
+	Address netip.AddrPort
+	// Bits is the length of the prefix that Address begins; 0: one address.
+	Bits uint8
+	// LastPort ends the range of ports that Address begins; 0: one port, or all.
+	LastPort uint16
 }
 
-// String returns the URL form of the key.
-func (k ServiceKey) String() string { return k.Protocol.String() + "://" + k.Address.String() }
+// IsWide reports whether the service has more than one address or port.
+func (k ServiceKey) IsWide() bool { return k.Bits != 0 || k.AnyPort() }
+
+// AnyPort reports whether the service has more than one port. Servers of such a
+// service may have port 0: the port that the client asked for.
+func (k ServiceKey) AnyPort() bool { return k.LastPort != 0 || k.Address.Port() == 0 }
 
 // Scheduler names a scheduling algorithm of IPVS, such as rr or mh.
 type Scheduler string
 
-// The schedulers this version has.
+// The schedulers of IPVS.
 const (
-	RoundRobin         Scheduler = "rr"
-	WeightedRoundRobin Scheduler = "wrr"
-	SourceHash         Scheduler = "sh"
-	Maglev             Scheduler = "mh"
+	RoundRobin              Scheduler = "rr"
+	WeightedRoundRobin      Scheduler = "wrr"
+	LeastConnection         Scheduler = "lc"
+	WeightedLeastConnection Scheduler = "wlc"
+	ShortestExpectedDelay   Scheduler = "sed"
+	NeverQueue              Scheduler = "nq"
+	Failover                Scheduler = "fo"
+	Overflow                Scheduler = "ovf"
+	TwoRandomChoices        Scheduler = "twos"
+	DestinationHash         Scheduler = "dh"
+	SourceHash              Scheduler = "sh"
+	Maglev                  Scheduler = "mh"
+	// LocalityLC is locality-based least-connection, LocalityLCReplicated the
+	// same with several servers a destination.
+	LocalityLC           Scheduler = "lblc"
+	LocalityLCReplicated Scheduler = "lblcr"
 )
 
 // SchedulerFlags refine the hash schedulers; the names are ipvsadm's.
@@ -55,10 +80,46 @@ type Service struct {
 	Flags     SchedulerFlags
 	VIP       VIPOwner
 	Access    Access
+	// Persistence keeps a client's connections on one server; zero: none.
+	Persistence Persistence
+	// OnePacket schedules each packet by itself and makes no connection; UDP
+	// only (IP_VS_SVC_F_ONEPACKET).
+	OnePacket bool
+	// Timeouts replace the director's for this service where they are not zero.
+	Timeouts conntrack.Timeouts
+	Rules    Rules
 	// Servers in the order they were added. The kernel keeps its list the other
 	// way round (last added first); schedulers walk it in that order.
 	Servers []realserver.Server
 }
+
+// Persistence: connections of one client network go to one server, by a template
+// that lives Timeout after the last new one and as long as it has connections.
+type Persistence struct {
+	Timeout time.Duration // whole seconds; 0: no persistence
+	// Prefix is the length of a client network: 0 to 32, or 1 to 128 for IPv6.
+	// ipvsadm's -M; its default, every client for itself, is 32 or 128.
+	Prefix uint8
+}
+
+// Rules are what the kernel has as sysctls, for a service by itself. The zero
+// value is the kernel's defaults.
+type Rules struct {
+	SloppyTCP               bool      // sloppy_tcp: any segment but a reset begins a connection
+	ExpireNoDestConn        bool      // expire_nodest_conn: a removed server's connections are scheduled anew
+	ExpireQuiescentTemplate bool      // expire_quiescent_template: weight 0 ends persistence too
+	ConnReuse               ReuseMode // conn_reuse_mode
+}
+
+// ReuseMode says which old connections a client's first segment replaces.
+type ReuseMode uint8
+
+// The modes; the numbers of the sysctl conn_reuse_mode are ReuseMode.Number's.
+const (
+	ReuseClosed  ReuseMode = iota // in TIME_WAIT and CLOSE: 1, the default
+	ReuseNever                    // none: 0
+	ReuseFinWait                  // those, and FIN_WAIT where replies are not seen: 3
+)
 
 // Clone returns a copy that shares nothing with s.
 func (s Service) Clone() Service {

@@ -59,4 +59,12 @@ type Server struct {
 	// Weight is the server's share of new connections; 0 keeps established
 	// connections and takes no new ones.
 	Weight uint32
+	// Upper is the number of connections from which on the server gets no new
+	// ones, 0 for none; Lower the number below which it gets them again, 0 for
+	// three quarters of Upper (kernel: ip_vs_conn.c, ip_vs_bind_dest and
+	// ip_vs_unbind_dest).
+	Upper, Lower uint32
+	// Draining: no new connections whatever the weight, and no template is
+	// followed to it. An operator's order, not configuration.
+	Draining bool
 }

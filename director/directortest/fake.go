@@ -21,20 +21,47 @@ var ErrInjected = errors.New("injected failure")
 // Fake is a Dataplane in memory that records the operations it was given. It is
 // safe for concurrent use; its zero value holds nothing and never fails.
 type Fake struct {
-	mu      sync.Mutex
-	state   director.State
-	ops     []director.Operation
-	wasted  []director.Operation
-	failAt  int // the number of the operation to refuse, from 1; 0: none
-	failIf  func(director.Operation) error
-	found   error
-	stats   director.Stats
-	conns   []conntrack.Connection
-	closed  bool
-	applies int
+	mu       sync.Mutex
+	state    director.State
+	ops      []director.Operation
+	wasted   []director.Operation
+	failAt   int // the number of the operation to refuse, from 1; 0: none
+	failIf   func(director.Operation) error
+	found    error
+	stats    director.Stats
+	conns    []conntrack.Connection
+	closed   bool
+	decision director.Decision
+	applies  int
 }
 
 var _ director.Dataplane = (*Fake)(nil)
+
+// Kill forgets the connections of SetConnections that match by server, client and
+// kind.
+func (f *Fake) Kill(_ context.Context, filter director.ConnectionFilter) (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := len(f.conns)
+	f.conns = slices.DeleteFunc(f.conns, func(c conntrack.Connection) bool { return filter.Matches(filter.Service, c) })
+	return uint64(before - len(f.conns)), nil
+}
+
+// Decide returns what SetDecision was given, for the question asked.
+func (f *Fake) Decide(_ context.Context, question director.Question) (director.Decision, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	decision := f.decision
+	decision.Question = question
+	return decision, nil
+}
+
+// SetDecision sets what Decide returns.
+func (f *Fake) SetDecision(decision director.Decision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.decision = decision
+}
 
 // NewFake returns a Fake that holds the state.
 func NewFake(state director.State) *Fake { return &Fake{state: state.Clone()} }

@@ -29,6 +29,8 @@ type timeoutsJSON struct {
 type keyJSON struct {
 	Protocol conntrack.Protocol `json:"protocol"`
 	Address  netip.AddrPort     `json:"address"`
+	Bits     uint8              `json:"bits,omitempty"`
+	LastPort uint16             `json:"lastPort,omitempty"`
 }
 
 type serviceJSON struct {
@@ -44,9 +46,12 @@ type serviceJSON struct {
 }
 
 type serverJSON struct {
-	Address netip.AddrPort    `json:"address"`
-	Method  realserver.Method `json:"method,omitempty"`
-	Weight  uint32            `json:"weight,omitempty"`
+	Address  netip.AddrPort    `json:"address"`
+	Method   realserver.Method `json:"method,omitempty"`
+	Weight   uint32            `json:"weight,omitempty"`
+	Upper    uint32            `json:"upper,omitempty"`
+	Lower    uint32            `json:"lower,omitempty"`
+	Draining bool              `json:"draining,omitempty"`
 }
 
 func encodeTimeouts(t conntrack.Timeouts) *timeoutsJSON {
