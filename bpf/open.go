@@ -84,6 +84,11 @@ func checkLimits(l Limits) error {
 	if int(l.Servers) > MaxServers {
 		return fmt.Errorf("limit of %d servers: at most %d", l.Servers, MaxServers)
 	}
+	for version, n := range map[string]uint64{"IPv4": l.Connections4, "IPv6": l.Connections6} {
+		if n > MaxConnections {
+			return fmt.Errorf("limit of %d %s connections: at most %d", n, version, MaxConnections)
+		}
+	}
 	return nil
 }
 

@@ -268,6 +268,7 @@ type KernelMatchLayout uint32
 const (
 	KernelMatchLayoutMATCH_HEAD_BITS KernelMatchLayout = 32
 	KernelMatchLayoutMATCH_KEY_BITS  KernelMatchLayout = 160
+	KernelMatchLayoutMATCH_RANGES    KernelMatchLayout = 1024
 )
 
 type KernelMethod uint32
@@ -284,6 +285,13 @@ type KernelMidstream uint32
 const (
 	KernelMidstreamMIDSTREAM_DROP  KernelMidstream = 0
 	KernelMidstreamMIDSTREAM_RESET KernelMidstream = 1
+)
+
+type KernelPlaceLayout uint32
+
+const (
+	KernelPlaceLayoutPLACE_SLOT  KernelPlaceLayout = 0
+	KernelPlaceLayoutPLACE_GROUP KernelPlaceLayout = 7
 )
 
 type KernelRecipeLayout uint32
@@ -575,6 +583,7 @@ type KernelSlow struct {
 		IsLive uint32
 		Pad1   uint32
 	}
+	Own  KernelServer
 	Link struct {
 		_           structs.HostLayout
 		Destination uint64
@@ -718,6 +727,7 @@ const (
 	KernelVarExportMatchLayout      = "export_match_layout"
 	KernelVarExportMethod           = "export_method"
 	KernelVarExportMidstream        = "export_midstream"
+	KernelVarExportPlaceLayout      = "export_place_layout"
 	KernelVarExportRecipeLayout     = "export_recipe_layout"
 	KernelVarExportRemoveArgs       = "export_remove_args"
 	KernelVarExportScheduler        = "export_scheduler"
@@ -841,6 +851,7 @@ type KernelVariableSpecs struct {
 	ExportMatchLayout      *ebpf.VariableSpec `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.VariableSpec `ebpf:"export_method"`
 	ExportMidstream        *ebpf.VariableSpec `ebpf:"export_midstream"`
+	ExportPlaceLayout      *ebpf.VariableSpec `ebpf:"export_place_layout"`
 	ExportRecipeLayout     *ebpf.VariableSpec `ebpf:"export_recipe_layout"`
 	ExportRemoveArgs       *ebpf.VariableSpec `ebpf:"export_remove_args"`
 	ExportScheduler        *ebpf.VariableSpec `ebpf:"export_scheduler"`
@@ -950,6 +961,7 @@ type KernelVariables struct {
 	ExportMatchLayout      *ebpf.Variable `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.Variable `ebpf:"export_method"`
 	ExportMidstream        *ebpf.Variable `ebpf:"export_midstream"`
+	ExportPlaceLayout      *ebpf.Variable `ebpf:"export_place_layout"`
 	ExportRecipeLayout     *ebpf.Variable `ebpf:"export_recipe_layout"`
 	ExportRemoveArgs       *ebpf.Variable `ebpf:"export_remove_args"`
 	ExportScheduler        *ebpf.Variable `ebpf:"export_scheduler"`

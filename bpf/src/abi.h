@@ -74,6 +74,15 @@ enum recipe_layout {
 	RECIPE_DOUBT = 55, /* of a template: the last sweep counted other connections under it than it says */
 };
 
+/*
+ * What a reply entry with RECIPE_WIDE has in place of a next hop: where its forward
+ * entry lies, whose key cannot be told from the server.
+ */
+enum place_layout {
+	PLACE_SLOT = 0, /* bits 0-6 */
+	PLACE_GROUP = 7, /* bits 7-31 */
+};
+
 enum masks {
 	GENERATION_MASK = 0xffffff,
 	SERVER_MASK = 0xfffff,
@@ -119,6 +128,7 @@ _Static_assert(sizeof(struct entry4) == 32, "ABI");
 _Static_assert(sizeof(struct entry6) == 64, "ABI");
 _Static_assert(sizeof(struct group4) == 4096, "ABI");
 _Static_assert(sizeof(struct group6) == 8192, "ABI");
+_Static_assert(SLOTS <= 1 << PLACE_GROUP, "ABI");
 
 /*
  * The kernel's TCP states in the kernel's order (kernel: include/net/ip_vs.h,
@@ -344,6 +354,7 @@ struct match {
 enum match_layout {
 	MATCH_HEAD_BITS = 32,
 	MATCH_KEY_BITS = 160,
+	MATCH_RANGES = 1024, /* at most, of one prefix and those around it */
 };
 
 /* Per CPU. Bytes are those of the IP packet. */

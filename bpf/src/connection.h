@@ -15,6 +15,14 @@ static __always_inline __u32 join_ports(__be16 source, __be16 destination)
 	return (__u32)source | (__u32)destination << 16;
 }
 
+/* The server's port of a connection: without one of its own, the port the client asked for. */
+static __always_inline __be16 real_port(const struct server *server, __u64 forward_id)
+{
+	__be16 port = server->port;
+
+	return port ? port : (__be16)(forward_id >> 16);
+}
+
 /* The reply key of the connection with this forward key on server. */
 static __always_inline void reply_key(struct key *reply, const struct key *forward, const struct server *server)
 {
@@ -23,10 +31,10 @@ static __always_inline void reply_key(struct key *reply, const struct key *forwa
 		reply->source[i] = server->address[i];
 		reply->destination[i] = forward->source[i];
 	}
-	reply->id = make_id(join_ports(server->port, (__u16)forward->id), forward->id >> ID_PROTOCOL);
+	reply->id = make_id(join_ports(real_port(server, forward->id), (__u16)forward->id), forward->id >> ID_PROTOCOL);
 }
 
-/* The forward key of the connection with this reply key from server. */
+/* The forward key of the connection with this reply key from server, unless it is wide. */
 static __always_inline void forward_key(struct key *forward, const struct key *reply, const struct server *server)
 {
 #pragma unroll
@@ -103,6 +111,73 @@ __noinline int look_up6(struct lookup *l)
 	return 0;
 }
 
+/* Reads whatever live entry is in l's slot of l's group into l, with its key. */
+static __always_inline void look_at(struct lookup *l, const int v6)
+{
+	void *group = group_at(l->group, v6);
+	__u64 *entry, id, tail;
+
+	l->recipe = 0;
+	if (!group)
+		return;
+	entry = entry_at(group, l->slot, v6);
+	if (!entry)
+		return;
+	id = LOAD(entry + WORDS(v6));
+	order();
+	entry_key(&l->key, entry, v6);
+	tail = LOAD(entry + WORDS(v6) + 2);
+	order();
+	l->recipe = LOAD(entry + WORDS(v6) + 1);
+	l->seen = tail;
+	l->hop = tail >> 32;
+	l->key.id = id & ID_MASK;
+	if (((id >> ID_GENERATION) ^ l->recipe) & GENERATION_MASK)
+		l->recipe = 0;
+}
+
+__noinline int look_at4(struct lookup *l)
+{
+	if (l)
+		look_at(l, 0);
+	return 0;
+}
+
+__noinline int look_at6(struct lookup *l)
+{
+	if (l)
+		look_at(l, 1);
+	return 0;
+}
+
+static __always_inline int is_wide(__u64 recipe)
+{
+	return !!(recipe & BIT(RECIPE_WIDE));
+}
+
+/* Whether the hop word of an entry with that recipe is a place (place_layout), and no hop. */
+static __always_inline int has_place(__u64 recipe)
+{
+	const __u64 both = BIT(RECIPE_WIDE) | BIT(RECIPE_REPLY);
+
+	return (recipe & both) == both;
+}
+
+static __always_inline __u32 make_place(__u32 group, __u32 slot)
+{
+	return group << PLACE_GROUP | slot;
+}
+
+static __always_inline int same_key(const struct key *a, const struct key *b)
+{
+	__u32 differs = 0;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		differs |= (a->source[i] ^ b->source[i]) | (a->destination[i] ^ b->destination[i]);
+	return !differs && a->id == b->id;
+}
+
 /* Looks l's key up; what it finds must be of the server and in the direction given. */
 static __always_inline void look_up_half(struct lookup *l, __u32 server, __u64 reply_bit, const int v6)
 {
@@ -126,14 +201,38 @@ static __always_inline void look_up_reply(struct lookup *reply, const struct key
 	look_up_half(reply, index, BIT(RECIPE_REPLY), v6);
 }
 
-/* The forward entry of the connection with this reply key from the server with this index. */
-static __always_inline void look_up_forward(struct lookup *forward, const struct key *reply, __u32 index, const int v6)
+/* The forward entry that a wide connection's reply entry names by its place: it must have that reply key. */
+static __always_inline void look_up_place(struct lookup *forward, const struct key *reply, __u64 recipe, __u32 place,
+					  const struct server *server, const int v6)
 {
+	struct key expected;
+
+	forward->group = place >> PLACE_GROUP;
+	forward->slot = place & ((1 << PLACE_GROUP) - 1);
+	if (v6)
+		look_at6(forward);
+	else
+		look_at4(forward);
+	reply_key(&expected, &forward->key, server);
+	if (!is_wide(forward->recipe) || forward->recipe & BIT(RECIPE_REPLY) ||
+	    recipe_server(forward->recipe) != recipe_server(recipe) || !same_key(&expected, reply))
+		forward->recipe = 0;
+}
+
+/* The forward entry of the connection with the reply entry that has this key, recipe and hop. */
+static __always_inline void look_up_forward(struct lookup *forward, const struct key *reply, __u64 recipe, __u32 hop,
+					    const int v6)
+{
+	__u32 index = recipe_server(recipe);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 
 	forward->recipe = 0;
 	if (!server)
 		return;
+	if (is_wide(recipe)) {
+		look_up_place(forward, reply, recipe, hop, server, v6);
+		return;
+	}
 	forward_key(&forward->key, reply, server);
 	look_up_half(forward, index, 0, v6);
 }

@@ -57,12 +57,13 @@ static __always_inline void recount(__u64 recipe)
 		recount->udp++;
 }
 
-static __always_inline void note_hop(__u32 reference)
+/* Notes that an entry with this recipe names the hop. */
+static __always_inline void note_hop(__u64 recipe, __u32 reference)
 {
 	__u32 index = reference & (HOPS - 1);
 	__u32 *uses = bpf_map_lookup_elem(&hop_uses, &index);
 
-	if (uses && reference)
+	if (uses && reference && !has_place(recipe))
 		*uses += 1;
 }
 
@@ -84,7 +85,7 @@ static __always_inline int remove_orphan(__u32 index, __u32 slot, const int v6)
 		return 0;
 	recipe = LOAD(entry + WORDS(v6) + 1);
 	entry_key(&key, entry, v6);
-	look_up_forward(&forward, &key, recipe_server(recipe), v6);
+	look_up_forward(&forward, &key, recipe, LOAD(entry + WORDS(v6) + 2) >> 32, v6);
 	if (forward.recipe || !change(entry, recipe, recipe | BIT(RECIPE_BUSY), v6))
 		return 0;
 	release_slot(index, slot, v6);
@@ -131,7 +132,7 @@ static __always_inline long sweep_slot(__u32 slot, struct sweep *sweep, const in
 	}
 	sweep->live_keys++;
 	recount(recipe);
-	note_hop(tail >> 32);
+	note_hop(recipe, tail >> 32);
 	return 0;
 }
 

@@ -43,8 +43,20 @@ static __always_inline __u32 fold_client(const struct key *key, const int v6)
 static __always_inline int remove_if_expired(struct slow *c, const int v6)
 {
 	struct lookup *forward = &c->other;
+	__u32 hop = 0;
 
-	look_up_forward(forward, &c->reply.key, recipe_server(c->reply.recipe), v6);
+	if (is_wide(c->reply.recipe)) {
+		forward->group = c->reply.group;
+		forward->slot = c->reply.slot;
+		if (v6)
+			look_at6(forward);
+		else
+			look_at4(forward);
+		if (forward->recipe != c->reply.recipe)
+			return 0;
+		hop = forward->hop;
+	}
+	look_up_forward(forward, &c->reply.key, c->reply.recipe, hop, v6);
 	if (!forward->recipe || forward->recipe & BIT(RECIPE_BUSY) ||
 	    !has_expired(forward->recipe, forward->seen, c->tick))
 		return 0;
@@ -64,7 +76,7 @@ static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u6
 	r->hash = hash_key(&r->key, v6);
 	r->recipe = recipe | BIT(RECIPE_REPLY);
 	r->tick = c->tick;
-	r->hop = c->hop;
+	r->hop = is_wide(recipe) ? make_place(c->forward.group, c->forward.slot) : c->hop;
 	result = insert_key(r, v6);
 	if (result == EXISTS && remove_if_expired(c, v6)) {
 		r->recipe = recipe | BIT(RECIPE_REPLY);
@@ -82,6 +94,8 @@ static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u6
 
 static __always_inline __u64 with_server(__u64 recipe, __u32 index, __u32 method)
 {
+	if (method != METHOD_NAT)
+		recipe &= ~BIT(RECIPE_WIDE);
 	recipe &= ~((__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD);
 	return recipe | (__u64)index << RECIPE_SERVER | (__u64)method << RECIPE_METHOD;
 }
@@ -161,7 +175,7 @@ static __always_inline enum event create(struct slow *c, const int v6)
 	enum event event;
 	__u32 index, method = 0, state = STATE_UDP;
 
-	service = find_service(&c->key, &c->pick.service, v6);
+	service = find_service(c, v6);
 	if (!service)
 		return EVENT_PASS_NO_SERVICE;
 	if (is_martian(&c->key, v6))
@@ -191,6 +205,8 @@ static __always_inline enum event create(struct slow *c, const int v6)
 	c->hop = 0;
 	if (method == METHOD_NAT) {
 		r->recipe |= BIT(RECIPE_BUSY);
+		if (service->flags & SERVICE_WIDE)
+			r->recipe |= BIT(RECIPE_WIDE);
 		c->hop = learn_hop(&c->link);
 	}
 	r->hop = c->hop;

@@ -179,12 +179,12 @@ static __always_inline int is_too_big(const struct packet *p, const struct hop *
 }
 
 /* A packet longer than the next hop's MTU: tell the sender, or drop what may be fragmented. */
-static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const struct server *server,
+static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
 				   const struct hop *hop, const int v6)
 {
 	if (!v6 && !(((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_DF)))
 		return finish(EVENT_DROP_TOO_BIG);
-	return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, v6);
+	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, v6);
 }
 
 /* A client's packet, to the server of its connection. */
@@ -208,9 +208,9 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	if (!hop || !hop->ifindex)
 		return finish(EVENT_DROP_UNREACHABLE);
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TTL, 0, v6);
+		return answer_packet(ctx, p, p->key.destination, EVENT_ANSWER_TTL, 0, v6);
 	if (is_too_big(p, hop))
-		return too_big(ctx, p, server, hop, v6);
+		return too_big(ctx, p, p->key.destination, hop, v6);
 	if (method == METHOD_NAT) {
 		rewrite_destination(p, server, v6);
 		age(p, server->delta_ip, v6);
@@ -234,7 +234,7 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 	if (!lifetime_left(p, v6))
 		return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TTL, 0, v6);
 	if (hop && is_too_big(p, hop))
-		return too_big(ctx, p, server, hop, v6);
+		return too_big(ctx, p, server->virtual_address, hop, v6);
 	rewrite_source(p, server, v6);
 	age(p, (__u16)~server->delta_ip, v6);
 	if (!hop) {
@@ -260,14 +260,12 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 	return leave(ctx, p, hop);
 }
 
-/* Follows the recipe of a packet's connection; the XDP action. */
-static __always_inline int follow(struct xdp_md *ctx, const struct packet *p, __u64 recipe, __u32 hop, const int v6)
+/* Follows the recipe of a packet's connection, whose server is this one; the XDP action. */
+static __always_inline int follow_to(struct xdp_md *ctx, const struct packet *p, struct server *server, __u64 recipe,
+				     __u32 hop, const int v6)
 {
 	__u32 index = recipe_server(recipe);
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
 
-	if (!server)
-		return finish(EVENT_FAULT_MAP);
 	if (server->life != LIFE_LIVE)
 		return finish(server->life == LIFE_SERVER_REMOVED  ? EVENT_DROP_SERVER_REMOVED :
 			      server->life == LIFE_SERVICE_REMOVED ? EVENT_DROP_SERVICE_REMOVED :
@@ -275,6 +273,60 @@ static __always_inline int follow(struct xdp_md *ctx, const struct packet *p, __
 	if (recipe & BIT(RECIPE_REPLY))
 		return give_back(ctx, p, server, index, hop, v6);
 	return forward(ctx, p, server, index, recipe_method(recipe), v6);
+}
+
+/* As follow_to, of a connection whose service has one address and port: all is in the server. */
+static __always_inline int follow(struct xdp_md *ctx, const struct packet *p, __u64 recipe, __u32 hop, const int v6)
+{
+	__u32 index = recipe_server(recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	if (!server)
+		return finish(EVENT_FAULT_MAP);
+	return follow_to(ctx, p, server, recipe, hop, v6);
+}
+
+/* The one's complement sum that an address replaced by another adds to a checksum's words. */
+static __always_inline __u32 address_delta(const __u32 *from, const __u32 *to)
+{
+	__u32 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sum += (__u16)~from[i] + (__u16)~(from[i] >> 16) + (__u16)to[i] + (to[i] >> 16);
+	return sum;
+}
+
+/*
+ * Makes s->own the server as the wide connection in s has it: with the connection's
+ * own virtual address and port, and what follows from them. Global: verified once.
+ */
+__noinline int tailor_server(struct slow *s)
+{
+	struct server *server, *own;
+	__u32 index, sum;
+	__be16 from, to;
+
+	if (!s)
+		return 0;
+	index = recipe_server(s->recipe);
+	server = bpf_map_lookup_elem(&servers, &index);
+	if (!server)
+		return 0;
+	own = &s->own;
+	*own = *server;
+	from = s->recipe & BIT(RECIPE_REPLY) ? (__be16)(s->other.key.id >> 16) : (__be16)(s->key.id >> 16);
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		own->virtual_address[i] =
+			s->recipe & BIT(RECIPE_REPLY) ? s->other.key.destination[i] : s->key.destination[i];
+	to = own->port ? own->port : from;
+	sum = address_delta(own->virtual_address, own->address);
+	own->port = to;
+	own->virtual_port = from;
+	own->delta_ip = fold(sum);
+	own->delta_l4 = fold(sum + (__u16)~from + to);
+	return 1;
 }
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "slow.h"
 
+/* Whether the service is one of that address and port alone, and there. */
 static __always_inline int is_service(const struct service *service, const struct key *key, const int v6)
 {
 	__u32 differs = 0;
@@ -14,27 +15,73 @@ static __always_inline int is_service(const struct service *service, const struc
 		differs |= service->key.address[i] ^ key->destination[i];
 	return !differs && service->key.port == (__u16)(key->id >> 16) &&
 	       service->key.protocol == (__u8)(key->id >> ID_PROTOCOL) && service->key.family == (v6 ? 6 : 4) &&
-	       service->life == LIFE_LIVE;
+	       service->life == LIFE_LIVE && !(service->flags & SERVICE_WIDE);
+}
+
+/* The search for the first range that has the port. */
+struct ranges {
+	__u32 next; /* word */
+	__u32 port; /* host order */
+	__u32 service; /* out: 0: none */
+};
+
+static long match_range(__u32 i, struct ranges *r)
+{
+	__u32 ports = load_word(r->next);
+
+	if (r->port >= (ports & 0xffff) && r->port <= ports >> 16) {
+		r->service = load_word(r->next + 1);
+		return 1;
+	}
+	r->next += 2;
+	return 0;
 }
 
 /*
- * The service a client's packet is for, and its index; 0 if there is none.
- * Which index it had last time is tried first: an array read, not a hash.
+ * Index of the most specific service of several addresses or ports that s->key is
+ * for; 0: none. The ranges found are those of one moment: a list that is replaced
+ * stays where it is for longer than this takes. Global: verified once.
  */
-static __always_inline struct service *find_service(const struct key *key, __u32 *index, const int v6)
+__noinline __u32 match_service(struct slow *s)
 {
+	struct match_key key = { .bits = MATCH_KEY_BITS };
+	struct ranges r = {};
+	struct match *match;
+
+	if (!s)
+		return 0;
+	key.head = (__u8)(s->key.id >> ID_PROTOCOL) | (s->is_v6 ? 6 : 4) << 8;
+	for (int i = 0; i < 4; i++)
+		key.address[i] = s->key.destination[i];
+	match = bpf_map_lookup_elem(&matches, &key);
+	if (!match)
+		return 0;
+	r.next = match->list;
+	r.port = bpf_ntohs((__u16)(s->key.id >> 16));
+	bpf_loop(match->ranges < MATCH_RANGES ? match->ranges : MATCH_RANGES, match_range, &r, 0);
+	return r.service;
+}
+
+/*
+ * The service a client's packet is for, its index in s->pick; 0 if there is none.
+ * Which index it had last time is tried first: an array read, not a hash. Only
+ * services of one address and port are found that way: they are the most specific.
+ */
+static __always_inline struct service *find_service(struct slow *s, const int v6)
+{
+	const struct key *key = &s->key;
 	__u32 slot = (filter_bit(key->destination, v6) ^ (__u32)(key->id >> 16)) % SERVICE_HINTS;
 	__u32 *hint = bpf_map_lookup_elem(&service_hints, &slot);
 	struct service_key wanted = {};
 	struct service *service;
-	__u32 *value, hinted;
+	__u32 *value, index;
 
 	if (!hint)
 		return 0;
-	hinted = *hint;
-	service = bpf_map_lookup_elem(&services, &hinted);
+	index = *hint;
+	service = bpf_map_lookup_elem(&services, &index);
 	if (service && is_service(service, key, v6)) {
-		*index = hinted;
+		s->pick.service = index;
 		return service;
 	}
 #pragma unroll
@@ -44,12 +91,17 @@ static __always_inline struct service *find_service(const struct key *key, __u32
 	wanted.protocol = (__u8)(key->id >> ID_PROTOCOL);
 	wanted.family = v6 ? 6 : 4;
 	value = bpf_map_lookup_elem(&service_index, &wanted);
-	if (!value)
-		return 0;
-	hinted = *value;
-	*index = hinted;
-	*hint = hinted;
-	return bpf_map_lookup_elem(&services, &hinted);
+	if (value) {
+		index = *value;
+		if (!s->is_trial)
+			*hint = index;
+	} else {
+		index = match_service(s);
+		if (!index)
+			return 0;
+	}
+	s->pick.service = index;
+	return bpf_map_lookup_elem(&services, &index);
 }
 
 /* How often a list may be replaced while one packet looks at it. */

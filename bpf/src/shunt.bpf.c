@@ -13,7 +13,7 @@
 /* Whether following the recipe is all that the packet asks for. */
 static __always_inline int is_settled(const struct packet *p, const struct found *found)
 {
-	__u64 state = found->recipe & ((__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY));
+	__u64 state = found->recipe & ((__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY) | BIT(RECIPE_WIDE));
 
 	if (p->tick - found->seen >= refresh_ticks)
 		return 0;
@@ -142,8 +142,17 @@ int shunt_odd(struct xdp_md *ctx)
 static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const int v6)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 l3 = s->l3 & 0x1f, l4 = s->l4 & 0x3fff;
+	__u32 l3 = s->l3 & 0x1f, l4 = s->l4 & 0x3fff, index = recipe_server(s->recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	struct packet p;
+
+	if (!server)
+		return finish(EVENT_FAULT_MAP);
+	if (is_wide(s->recipe)) {
+		if (!tailor_server(s))
+			return finish(EVENT_FAULT_MAP);
+		server = &s->own;
+	}
 
 	p.key = s->key;
 	p.length = s->length;
@@ -159,12 +168,12 @@ static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const
 		p.protocol = IPPROTO_TCP;
 		if (p.l4 + sizeof(struct tcphdr) > end)
 			return finish(EVENT_FAULT_MAP);
-		return follow(ctx, &p, s->recipe, s->hop, v6);
+		return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
 	}
 	p.protocol = IPPROTO_UDP;
 	if (p.l4 + sizeof(struct udphdr) > end)
 		return finish(EVENT_FAULT_MAP);
-	return follow(ctx, &p, s->recipe, s->hop, v6);
+	return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
 }
 
 __noinline int follow_slow4(struct xdp_md *ctx, struct slow *s)
@@ -276,6 +285,7 @@ EXPORT(enum cursor_layout, cursor_layout);
 EXPORT(enum hop_layout, hop_layout);
 EXPORT(enum filter_shape, filter_shape);
 EXPORT(enum masks, masks);
+EXPORT(enum place_layout, place_layout);
 EXPORT(enum access_layout, access_layout);
 EXPORT(enum access_verdict, access_verdict);
 EXPORT(struct sweep_args, sweep_args);

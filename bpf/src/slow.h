@@ -40,6 +40,9 @@ struct slow {
 	struct insert_request forward;
 	struct insert_request reply;
 
+	/* follow's: the server of a connection with RECIPE_WIDE, made to measure */
+	struct server own;
+
 	struct link_view link;
 	struct parsed parsed;
 	__u64 fib[8]; /* struct bpf_fib_lookup: its unnamed unions have no Go type */

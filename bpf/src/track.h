@@ -266,7 +266,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	spaced = (__s32)(r->tick - hit->seen) >= (__s32)refresh_ticks;
 	if (is_reply) {
 		direction = DIRECTION_OUTPUT;
-		look_up_forward(other, &r->key, recipe_server(hit->recipe), v6);
+		look_up_forward(other, &r->key, hit->recipe, hit->hop, v6);
 		forward = other;
 	} else if (recipe_method(hit->recipe) == METHOD_NAT) {
 		direction = DIRECTION_INPUT;
@@ -294,7 +294,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	if (is_reply) {
 		mirror(hit, forward->recipe, r->tick, v6);
 		r->recipe = hit->recipe;
-		r->hop = hit->hop;
+		r->hop = has_place(hit->recipe) ? forward->hop : hit->hop;
 		return SETTLED;
 	}
 	r->recipe = forward->recipe;
@@ -307,7 +307,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 			mirror(other, forward->recipe, 0, v6);
 		if (hop && hop != forward->hop) {
 			set_hop(forward, hop, v6);
-			if (other->recipe)
+			if (other->recipe && !has_place(other->recipe))
 				set_hop(other, hop, v6);
 			count(EVENT_NOTE_HOP_CHANGED);
 		}
