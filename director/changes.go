@@ -21,7 +21,7 @@ func (d *Director) Apply(ctx context.Context, by Request, next State) (Outcome, 
 }
 
 // Rollback makes the desired state equal to that of an earlier revision, as a new
-// revision. ErrNotFound if there is none of the number.
+// revision. Drains stay as they are. ErrNotFound if there is none of the number.
 func (d *Director) Rollback(ctx context.Context, by Request, number uint64) (Outcome, error) {
 	c := change{by: by, action: fmt.Sprintf("rollback to revision %d", number), guard: true}
 	return d.change(ctx, c, func(s *State) error {
@@ -29,7 +29,9 @@ func (d *Director) Rollback(ctx context.Context, by Request, number uint64) (Out
 		if err != nil {
 			return err
 		}
-		*s = old.State.Normalize()
+		next := old.State.Normalize()
+		next.Drains = s.Drains // orders of now: an old one may be due
+		*s = next.drained()
 		return nil
 	})
 }
@@ -62,10 +64,12 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	}, nil
 }
 
-// completed returns next normalized and with the timeouts it does not give.
+// completed returns next normalized, with the timeouts it does not give, and with
+// the drains that are in force.
 func completed(next, current State) State {
 	next = next.Normalize()
 	next.Timeouts = current.Timeouts.Merge(next.Timeouts)
+	next.Drains = current.Drains
 	return next
 }
 

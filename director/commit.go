@@ -32,7 +32,7 @@ func (d *Director) change(ctx context.Context, c change, edit func(*State) error
 	if c.by.Base != 0 && c.by.Base != head.Number {
 		return Outcome{}, fmt.Errorf("%s: %w", c.action, &ConflictError{Base: c.by.Base, Head: head.Number})
 	}
-	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts}
+	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts, Drains: head.State.Drains}
 	if err := edit(&next); err != nil {
 		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
 	}
@@ -55,6 +55,7 @@ type draft struct {
 // draft validates next, which is normalized, and plans it. Only what differs
 // from the head is looked at: the head is valid.
 func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
+	next = next.drained()
 	next.Services = sortedServices(next)
 	p := draft{touched: differing(next, head)}
 	if err := next.validate(p.touched.services); err != nil {
@@ -66,7 +67,7 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 	}
 	p.has = p.touched.of(p.found)
 	settled := Settle(p.touched.of(next), p.has)
-	p.next = State{Services: slices.Clone(next.Services), Timeouts: next.Timeouts}
+	p.next = State{Services: slices.Clone(next.Services), Timeouts: next.Timeouts, Drains: next.Drains}
 	for _, service := range settled.Services {
 		i, _ := slices.BinarySearchFunc(p.next.Services, service, compareServices)
 		p.next.Services[i] = service

@@ -11,9 +11,10 @@ import (
 type touched struct {
 	services map[ServiceKey]bool
 	timeouts bool
+	drains   bool
 }
 
-func (t touched) empty() bool { return len(t.services) == 0 && !t.timeouts }
+func (t touched) empty() bool { return len(t.services) == 0 && !t.timeouts && !t.drains }
 
 // only returns the URL of the service if nothing but one differs.
 func (t touched) only() string {
@@ -45,7 +46,10 @@ func (t touched) of(s State) State {
 // differing returns what is not equal in two normalized states. The order of
 // servers, which no data plane can change, is not looked at.
 func differing(a, b State) touched {
-	t := touched{services: make(map[ServiceKey]bool), timeouts: a.Timeouts != b.Timeouts}
+	t := touched{
+		services: make(map[ServiceKey]bool), timeouts: a.Timeouts != b.Timeouts,
+		drains: !slices.EqualFunc(a.Drains, b.Drains, Drain.Equal),
+	}
 	for one, other := range pairs(a, b) {
 		switch {
 		case one == nil:

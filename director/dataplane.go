@@ -47,6 +47,9 @@ type Dataplane interface {
 type State struct {
 	Services []Service // sorted by key
 	Timeouts conntrack.Timeouts
+	// Drains are the orders in force, by service and server; no data plane knows
+	// them: it has Server.Draining.
+	Drains []Drain
 }
 
 // ConnectionFilter selects connections; zero fields match everything.

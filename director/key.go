@@ -3,16 +3,20 @@ package director
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
 )
 
 // ParseServiceKey reads a service's URL: tcp://192.0.2.1:80,
-// udp://[2001:db8::1]:53. The key's String is the canonical form. The error
-// names the text and wraps ErrInvalid, or ErrUnsupported for what IPVS has and
-// this version does not (sctp, fwmark).
+// udp://[2001:db8::1]:53; tcp://192.0.2.0/24:80 for a prefix of addresses,
+// tcp://192.0.2.1:8000-8999 for a range of ports, tcp://192.0.2.1:0 for all
+// ports. The key's String is the canonical form. The error names the text and
+// wraps ErrInvalid, or ErrUnsupported for what IPVS has and this version does
+// not (sctp, fwmark).
 func ParseServiceKey(s string) (ServiceKey, error) {
 	fail := func(kind error, format string, args ...any) (ServiceKey, error) {
 		return ServiceKey{}, &ProblemError{
@@ -32,15 +36,98 @@ func ParseServiceKey(s string) (ServiceKey, error) {
 	if err != nil {
 		return fail(ErrInvalid, "%v", err)
 	}
-	addr, err := netip.ParseAddrPort(rest)
-	if err != nil {
-		return fail(ErrInvalid, "%s", explainAddrPort(rest))
+	key, text := parseWide(rest)
+	if text != "" {
+		return fail(ErrInvalid, "%s", text)
 	}
-	key := ServiceKey{Protocol: protocol, Address: addr}
+	key.Protocol = protocol
 	if problem := key.problem(); problem != nil {
 		return fail(problem.Kind, "%s", problem.Text)
 	}
 	return key, nil
+}
+
+// parseWide reads what stands behind the protocol; text says what is wrong.
+func parseWide(s string) (key ServiceKey, text string) {
+	host, ports := s, ""
+	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
+		host, ports = s[:colon], s[colon+1:]
+	}
+	first, last, isRange := strings.Cut(ports, "-")
+	address, bits, isPrefix := strings.Cut(strings.TrimSuffix(host, "]"), "/")
+	if !isRange && !isPrefix || first == "" {
+		addr, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return ServiceKey{}, explainAddrPort(s)
+		}
+		return ServiceKey{Address: addr}, ""
+	}
+	if strings.HasPrefix(host, "[") {
+		address += "]"
+	}
+	addr, err := netip.ParseAddrPort(address + ":" + first)
+	if err != nil {
+		return ServiceKey{}, explainAddrPort(address + ":" + first)
+	}
+	key.Address = addr
+	if isPrefix {
+		n, err := strconv.ParseUint(bits, 10, 8)
+		if err != nil || int(n) > addr.Addr().BitLen() {
+			return ServiceKey{}, fmt.Sprintf("%q is not the length of a prefix: want %d to %d", bits, minBits(addr.Addr()), addr.Addr().BitLen())
+		}
+		if key.Bits = uint8(n); int(n) == addr.Addr().BitLen() {
+			key.Bits = 0
+		} else if n == 0 {
+			return ServiceKey{}, fmt.Sprintf("/0 is every address: want a prefix of at least %d bits", minBits(addr.Addr()))
+		}
+	}
+	if isRange {
+		n, err := strconv.ParseUint(last, 10, 16)
+		if err != nil || addr.Port() == 0 || n < uint64(addr.Port()) {
+			return ServiceKey{}, fmt.Sprintf("%q is not a range of ports: want FIRST-LAST within 1 to 65535", ports)
+		}
+		if key.LastPort = uint16(n); key.LastPort == addr.Port() {
+			key.LastPort = 0
+		}
+	}
+	return key, ""
+}
+
+// minBits is the length of the shortest prefix a service may have: a shorter one
+// is a mistake.
+func minBits(addr netip.Addr) int {
+	if addr.Is4() {
+		return 8
+	}
+	return 16
+}
+
+// Prefix returns the service's addresses: a prefix of full length for one.
+func (k ServiceKey) Prefix() netip.Prefix {
+	addr := k.Address.Addr()
+	if k.Bits == 0 {
+		return netip.PrefixFrom(addr, addr.BitLen())
+	}
+	return netip.PrefixFrom(addr, int(k.Bits))
+}
+
+// Ports returns the first and the last port of the service; 0 and 65535 for all.
+func (k ServiceKey) Ports() (first, last uint16) {
+	switch first = k.Address.Port(); {
+	case first == 0:
+		return 0, math.MaxUint16
+	case k.LastPort == 0:
+		return first, first
+	default:
+		return first, k.LastPort
+	}
+}
+
+// Contains reports whether packets to the address and port are for the service,
+// if none is more specific.
+func (k ServiceKey) Contains(to netip.AddrPort) bool {
+	first, last := k.Ports()
+	return k.Prefix().Contains(to.Addr()) && first <= to.Port() && to.Port() <= last
 }
 
 // explainAddrPort says what is wrong with a text that is no address and port,
@@ -118,8 +205,14 @@ func (k ServiceKey) problem() *ProblemError {
 		return invalid("virtual address %s is a loopback address: no client reaches it", addr)
 	case addr.Is4() && addr.As4()[0] == 0:
 		return invalid("virtual address %s is in 0.0.0.0/8: want a unicast address", addr)
-	case k.Address.Port() == 0:
-		return invalid("port 0 is reserved")
+	case k.Bits != 0 && int(k.Bits) < minBits(addr):
+		return invalid("prefix length %d: want at least %d", k.Bits, minBits(addr))
+	case int(k.Bits) > addr.BitLen():
+		return invalid("prefix length %d: want at most %d", k.Bits, addr.BitLen())
+	case k.Prefix() != k.Prefix().Masked():
+		return invalid("virtual address %s/%d has bits beyond its prefix: write %s", addr, k.Bits, k.Prefix().Masked())
+	case k.LastPort != 0 && k.LastPort <= k.Address.Port():
+		return invalid("ports %d-%d: want a range of ports, the lower one first", k.Address.Port(), k.LastPort)
 	default:
 		return nil
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Normalize returns a copy with the defaults filled in: the scheduler, the
-// owner of the address, and the service's port for servers whose port is 0.
+// owner of the address, and the service's only port for servers whose port is 0.
 // ipvsadm forces the port of DR and local servers silently; here a different
 // one is Validate's to refuse.
 func (s Service) Normalize() Service {
@@ -31,28 +31,29 @@ func (k ServiceKey) normalizeServer(server realserver.Server) realserver.Server 
 	return server
 }
 
-// ServerAddress returns the address with the service's port if it has none: the
-// form servers of the service are identified by.
+// ServerAddress returns the address with the service's port if it has none and
+// the service one: the form servers of the service are identified by.
 func (k ServiceKey) ServerAddress(addr netip.AddrPort) netip.AddrPort {
-	if addr.Port() != 0 {
+	if addr.Port() != 0 || k.AnyPort() {
 		return addr
 	}
 	return netip.AddrPortFrom(addr.Addr(), k.Address.Port())
 }
 
-// Normalize returns a copy with every service normalized and sorted by key.
+// Normalize returns a copy with every service normalized and sorted by key, and
+// with those servers draining that have a drain.
 func (s State) Normalize() State {
 	s.Services = slices.Clone(s.Services)
 	for i := range s.Services {
 		s.Services[i] = s.Services[i].Normalize()
 	}
 	slices.SortStableFunc(s.Services, compareServices)
-	return s
+	return s.drained()
 }
 
 // Clone returns a copy that shares nothing with s.
 func (s State) Clone() State {
-	s.Services = slices.Clone(s.Services)
+	s.Services, s.Drains = slices.Clone(s.Services), slices.Clone(s.Drains)
 	for i := range s.Services {
 		s.Services[i] = s.Services[i].Clone()
 	}

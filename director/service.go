@@ -1,6 +1,7 @@
 package director
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -100,6 +101,14 @@ type Persistence struct {
 	// Prefix is the length of a client network: 0 to 32, or 1 to 128 for IPv6.
 	// ipvsadm's -M; its default, every client for itself, is 32 or 128.
 	Prefix uint8
+}
+
+// String returns the timeout and the prefix, or nothing for none.
+func (p Persistence) String() string {
+	if p == (Persistence{}) {
+		return ""
+	}
+	return fmt.Sprintf("%s for each /%d", p.Timeout, p.Prefix)
 }
 
 // Rules are what the kernel has as sysctls, for a service by itself. The zero

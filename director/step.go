@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -11,8 +12,8 @@ import (
 // Action says what a step of a plan does.
 type Action string
 
-// The actions. To drain is to set a server's weight to 0: its connections go on
-// and it gets no new ones.
+// The actions. To drain is to set a server's weight to 0, or to order a drain: its
+// connections go on and it gets no new ones.
 const (
 	ActionAdd    Action = "add"
 	ActionChange Action = "change"
@@ -112,7 +113,7 @@ func (s indexed) explain(op Operation) Step {
 		old := s.get(op.Key)
 		if i := old.Server(op.Server.Address); i >= 0 {
 			step.Changes = diffFields(serverFields(old.Servers[i]), serverFields(op.Server))
-			if old.Servers[i].Weight > 0 && op.Server.Weight == 0 {
+			if old.Servers[i].Weight > 0 && op.Server.Weight == 0 || !old.Servers[i].Draining && op.Server.Draining {
 				step.Action = ActionDrain
 			}
 		}
@@ -141,11 +142,56 @@ func (s Service) fields() []field {
 		{"vip", string(s.VIP)},
 		{"allow", prefixes(s.Access.Allow)},
 		{"deny", prefixes(s.Access.Deny)},
+		{"persistence", s.Persistence.String()},
+		{"one-packet", word(s.OnePacket)},
+		{"timeout tcp", duration(s.Timeouts.TCP)},
+		{"timeout tcp-fin", duration(s.Timeouts.TCPFin)},
+		{"timeout udp", duration(s.Timeouts.UDP)},
+		{"conn-reuse-mode", reuseWord(s.Rules.ConnReuse)},
+		{"sloppy-tcp", word(s.Rules.SloppyTCP)},
+		{"expire-nodest-conn", word(s.Rules.ExpireNoDestConn)},
+		{"expire-quiescent-template", word(s.Rules.ExpireQuiescentTemplate)},
 	}
 }
 
 func serverFields(s realserver.Server) []field {
-	return []field{{"method", s.Method.String()}, {"weight", fmt.Sprint(s.Weight)}}
+	return []field{
+		{"method", s.Method.String()},
+		{"weight", fmt.Sprint(s.Weight)},
+		{"upper", threshold(s.Upper)},
+		{"lower", threshold(s.Lower)},
+		{"draining", word(s.Draining)},
+	}
+}
+
+// What is not set has no word: a step does not show it.
+
+func word(set bool) string {
+	if set {
+		return "yes"
+	}
+	return ""
+}
+
+func duration(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
+}
+
+func threshold(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func reuseWord(m ReuseMode) string {
+	if m == ReuseClosed {
+		return ""
+	}
+	return fmt.Sprint(m.Number())
 }
 
 func (s State) timeoutFields() []field {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/realserver"
@@ -135,6 +136,8 @@ func (c *checker) service(s Service) {
 		c.report("vip", "unknown vip %q: want managed or external", s.VIP)
 	}
 	c.access(s.Key, s.Access)
+	c.persistence(s.Key, s.Persistence)
+	c.rules(s)
 	if len(s.Servers) > MaxServers {
 		c.report("servers", "%d servers: a service has at most %d", len(s.Servers), MaxServers)
 	}
@@ -179,12 +182,54 @@ func (c *checker) access(key ServiceKey, access Access) {
 	}
 }
 
+func (c *checker) persistence(key ServiceKey, p Persistence) {
+	if p == (Persistence{}) {
+		if key.Address.Port() == 0 && key.Address.IsValid() {
+			// Kernel: ip_vs_core.c, ip_vs_schedule.
+			c.report("listen", "port 0, all ports, is for persistent services: give persistence, or a range such as 1-65535")
+		}
+		return
+	}
+	addr := key.Address.Addr()
+	switch {
+	case p.Timeout < conntrack.MinTimeout || p.Timeout > conntrack.MaxTimeout:
+		c.report("persistence", "persistence timeout %s is out of range: want 1s to %dh (31 days)", p.Timeout, conntrack.MaxTimeout/time.Hour)
+	case p.Timeout%time.Second != 0:
+		c.report("persistence", "persistence timeout %s: want whole seconds", p.Timeout)
+	}
+	switch {
+	case !addr.IsValid():
+	case int(p.Prefix) > addr.BitLen():
+		c.report("persistence", "prefix %d: want %d at most", p.Prefix, addr.BitLen())
+	case addr.Is6() && p.Prefix == 0:
+		c.report("persistence", "prefix 0: want 1 to 128") // kernel: ip_vs_ctl.c, ip_vs_add_service
+	}
+}
+
+// rules checks what is of one protocol only.
+func (c *checker) rules(s Service) {
+	if s.OnePacket && s.Key.Protocol == conntrack.TCP {
+		c.report("one-packet", "one-packet scheduling is for udp")
+	}
+	if s.Rules.SloppyTCP && s.Key.Protocol == conntrack.UDP {
+		c.report("sloppy-tcp", "sloppy-tcp is for tcp")
+	}
+	switch {
+	case s.Rules.ConnReuse > ReuseFinWait:
+		c.report("conn-reuse-mode", "unknown mode %d", uint8(s.Rules.ConnReuse))
+	case s.Rules.ConnReuse != ReuseClosed && s.Key.Protocol == conntrack.UDP:
+		c.report("conn-reuse-mode", "conn-reuse-mode is for tcp")
+	}
+	if s.Timeouts != (conntrack.Timeouts{}) {
+		for _, err := range parts(conntrack.DefaultTimeouts().Merge(s.Timeouts).Validate()) {
+			c.report("timeouts", "%v", err)
+		}
+	}
+}
+
 func (c *checker) scheduler(name Scheduler, flags SchedulerFlags) {
 	switch {
 	case name.Known():
-	case slices.Contains(laterSchedulers, name):
-		c.unsupported("scheduler", "scheduler %s is not there yet: this version has %s", name, schedulerList())
-		return
 	default:
 		c.report("scheduler", "unknown scheduler %q: want %s", name, schedulerList())
 		return
@@ -222,8 +267,13 @@ func (c *checker) server(key ServiceKey, server realserver.Server) {
 	switch {
 	case vip.Addr().Is4() != addr.Addr().Is4():
 		c.report("address", "%s is not of the service's address family (%s): only tunnels can mix them", addr.Addr(), vip.Addr())
-	case vip.Addr() == addr.Addr() && server.Method != realserver.Local:
+	case key.Prefix().Contains(addr.Addr()) && server.Method != realserver.Local:
 		c.report("address", "%s is the service's own virtual address: only method local delivers there", addr.Addr())
+	case key.AnyPort() && !rewrites && addr.Port() != 0:
+		c.report("address", "port %d: method %s does not rewrite packets, and the service has several ports: leave the port out", addr.Port(), server.Method)
+	case key.AnyPort():
+	case addr.Port() == 0:
+		c.report("address", "port 0 is reserved")
 	case !rewrites && addr.Port() != vip.Port():
 		c.report("address", "port %d: method %s does not rewrite packets, so the port must be the service's (%d)",
 			addr.Port(), server.Method, vip.Port())

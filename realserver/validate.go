@@ -8,7 +8,7 @@ import (
 
 // Problem is one thing wrong with a server, and the field it is in.
 type Problem struct {
-	Field string // "address", "method" or "weight"
+	Field string // "address", "method", "weight", "upper" or "lower"
 	Text  string
 }
 
@@ -24,8 +24,6 @@ func (s Server) Validate() error {
 	}
 	if text := addressProblem(s.Address.Addr(), s.Method); text != "" {
 		report("address", "%s", text)
-	} else if s.Address.Port() == 0 {
-		report("address", "port 0 is reserved")
 	}
 	switch s.Method {
 	case NAT, DR, Local, Tunnel:
@@ -34,6 +32,13 @@ func (s Server) Validate() error {
 	}
 	if s.Weight > MaxWeight {
 		report("weight", "weight %d is out of range: want 0 to %d", s.Weight, MaxWeight)
+	}
+	if s.Lower > s.Upper {
+		// Kernel: ip_vs_ctl.c, ip_vs_add_dest.
+		report("lower", "lower threshold %d is greater than the upper one (%d)", s.Lower, s.Upper)
+	}
+	if s.Upper > MaxThreshold {
+		report("upper", "upper threshold %d is out of range: want 0 to %d", s.Upper, uint32(MaxThreshold))
 	}
 	return errors.Join(problems...)
 }

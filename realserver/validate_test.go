@@ -45,11 +45,9 @@ func TestValidate(t *testing.T) {
 		{"multicast_v6", "[ff02::1]:80", dr, 0, []realserver.Problem{{"address", "address ff02::1 is not a unicast address"}}},
 		{"broadcast", "255.255.255.255:80", dr, 0, []realserver.Problem{{"address", "address 255.255.255.255 is not a unicast address"}}},
 		{"unspecified", "0.0.0.0:80", local, 0, []realserver.Problem{{"address", "address 0.0.0.0 is not a unicast address"}}},
-		{"port", "10.0.0.1:0", dr, 0, []realserver.Problem{{"address", "port 0 is reserved"}}},
 		{
 			"all_at_once", "10.0.0.1:0", 9, 65536,
 			[]realserver.Problem{
-				{"address", "port 0 is reserved"},
 				{"method", "unknown forwarding method 9"},
 				{"weight", "weight 65536 is out of range: want 0 to 65535"},
 			},

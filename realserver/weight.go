@@ -2,6 +2,7 @@ package realserver
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -17,6 +18,18 @@ func ParseWeight(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || n > MaxWeight {
 		return 0, fmt.Errorf("%.80q is not a weight: want 0 to %d", s, MaxWeight)
+	}
+	return uint32(n), nil
+}
+
+// MaxThreshold is the largest threshold: the kernel counts connections in an int.
+const MaxThreshold = math.MaxInt32
+
+// ParseThreshold reads a threshold: a number of connections, 0 for none.
+func ParseThreshold(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n > MaxThreshold {
+		return 0, fmt.Errorf("%.80q is not a threshold: want a number of connections, 0 to %d", s, MaxThreshold)
 	}
 	return uint32(n), nil
 }

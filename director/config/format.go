@@ -53,7 +53,7 @@ func Format(state director.State, header ...string) ([]byte, error) {
 			doc.header = append(doc.header, comment{text: text})
 		}
 	}
-	if timeouts := writeTimeouts(state); timeouts != nil {
+	if timeouts := writeTimeouts(state.Timeouts); timeouts != nil {
 		doc.root.put("director", block(yaml.MappingNode).with("connections", flow(yaml.MappingNode).with("timeouts", timeouts)))
 	}
 	services := block(yaml.SequenceNode)
@@ -71,12 +71,12 @@ func printable(r rune) rune {
 	return r
 }
 
-func writeTimeouts(state director.State) *value {
+func writeTimeouts(t conntrack.Timeouts) *value {
 	all := flow(yaml.MappingNode)
 	for _, timeout := range []struct {
 		key string
 		d   time.Duration
-	}{{"tcp", state.Timeouts.TCP}, {"tcp-fin", state.Timeouts.TCPFin}, {"udp", state.Timeouts.UDP}} {
+	}{{"tcp", t.TCP}, {"tcp-fin", t.TCPFin}, {"udp", t.UDP}} {
 		if timeout.d != 0 {
 			all.put(timeout.key, scalar(formatDuration(timeout.d)))
 		}
@@ -110,6 +110,7 @@ func writeService(s director.Service) *value {
 		}
 		v.put("access", access)
 	}
+	writeRules(v, s)
 	shared := len(s.Servers) > 0
 	for _, server := range s.Servers {
 		shared = shared && server.Method == s.Servers[0].Method
@@ -124,9 +125,35 @@ func writeService(s director.Service) *value {
 	return v.with("servers", servers)
 }
 
+// writeRules writes what is not as the kernel has it by default.
+func writeRules(v *value, s director.Service) {
+	yes := func(key string, set bool) {
+		if set {
+			v.put(key, &value{kind: yaml.ScalarNode, scalar: "true", bare: true})
+		}
+	}
+	if p := s.Persistence; p != (director.Persistence{}) {
+		persistence := flow(yaml.MappingNode).with("timeout", scalar(formatDuration(p.Timeout)))
+		if int(p.Prefix) != s.Key.Address.Addr().BitLen() {
+			persistence.put("prefix", number(uint32(p.Prefix)))
+		}
+		v.put("persistence", persistence)
+	}
+	yes("one-packet", s.OnePacket)
+	if timeouts := writeTimeouts(s.Timeouts); timeouts != nil {
+		v.put("timeouts", timeouts)
+	}
+	if s.Rules.ConnReuse != director.ReuseClosed {
+		v.put("conn-reuse-mode", number(uint32(s.Rules.ConnReuse.Number())))
+	}
+	yes("sloppy-tcp", s.Rules.SloppyTCP)
+	yes("expire-nodest-conn", s.Rules.ExpireNoDestConn)
+	yes("expire-quiescent-template", s.Rules.ExpireQuiescentTemplate)
+}
+
 func writeServer(s director.Service, server realserver.Server, shared bool) *value {
 	v := flow(yaml.MappingNode)
-	if server.Address.Port() == s.Key.Address.Port() {
+	if port := server.Address.Port(); port == 0 || port == s.Key.Address.Port() && !s.Key.AnyPort() {
 		v.put("address", scalar(server.Address.Addr().String()))
 	} else {
 		v.put("address", scalar(server.Address.String()))
@@ -136,6 +163,12 @@ func writeServer(s director.Service, server realserver.Server, shared bool) *val
 	}
 	if !shared {
 		v.put("method", scalar(server.Method.String()))
+	}
+	if server.Upper != 0 {
+		v.put("upper", number(server.Upper))
+	}
+	if server.Lower != 0 {
+		v.put("lower", number(server.Lower))
 	}
 	return v
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -23,8 +24,8 @@ func (d *decoder) services(n *yaml.Node, state *director.State) {
 func (d *decoder) service(n *yaml.Node, path string) director.Service {
 	s := director.Service{Scheduler: director.DefaultScheduler, VIP: director.VIPManaged}
 	var (
-		flags, servers *yaml.Node
-		method         *realserver.Method
+		flags, servers, persistence *yaml.Node
+		method                      *realserver.Method
 	)
 	d.mapping(n, path, fields{
 		{"name", word(d, &s.Name, nonEmpty)},
@@ -33,6 +34,13 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		{"flags", func(n *yaml.Node, _ string) { flags = n }},
 		{"vip", word(d, &s.VIP, convert[director.VIPOwner])},
 		{"access", func(n *yaml.Node, path string) { s.Access = d.access(n, path) }},
+		{"persistence", func(n *yaml.Node, _ string) { persistence = n }},
+		{"one-packet", word(d, &s.OnePacket, parseBool)},
+		{"timeouts", func(n *yaml.Node, path string) { d.timeouts(n, path, &s.Timeouts) }},
+		{"conn-reuse-mode", word(d, &s.Rules.ConnReuse, parseReuseMode)},
+		{"sloppy-tcp", word(d, &s.Rules.SloppyTCP, parseBool)},
+		{"expire-nodest-conn", word(d, &s.Rules.ExpireNoDestConn, parseBool)},
+		{"expire-quiescent-template", word(d, &s.Rules.ExpireQuiescentTemplate, parseBool)},
 		{"method", word(d, &method, parseMethod)},
 		{"servers", func(n *yaml.Node, _ string) { servers = n }},
 	})
@@ -46,6 +54,9 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 	if flags != nil {
 		s.Flags = d.flags(flags, path+".flags", s.Scheduler)
 	}
+	if persistence != nil {
+		s.Persistence = d.persistence(persistence, path+".persistence", s.Key)
+	}
 	switch {
 	case servers != nil:
 		d.sequence(servers, path+".servers", func(n *yaml.Node, path string, _ int) {
@@ -55,6 +66,55 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		d.refuse(n, path+".servers", "the key is missing: a list of servers, [] for none")
 	}
 	return s
+}
+
+// persistence reads what holds a client to a server; the prefix's default is the
+// address itself.
+func (d *decoder) persistence(n *yaml.Node, path string, key director.ServiceKey) director.Persistence {
+	var p director.Persistence
+	if key.Address.IsValid() {
+		p.Prefix = uint8(key.Address.Addr().BitLen())
+	}
+	d.mapping(n, path, fields{
+		{"timeout", word(d, &p.Timeout, parseDuration)},
+		{"prefix", word(d, &p.Prefix, parsePrefixLength)},
+	})
+	if !d.broken[path] && d.places[path+".timeout"] == nil {
+		d.refuse(n, path+".timeout", "the key is missing: how long a client stays with its server after its last new connection, such as 5m")
+	}
+	return p
+}
+
+// parsePrefixLength reads a number; what it may be is Validate's to say.
+func parsePrefixLength(s string) (uint8, error) {
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil || n > 128 {
+		return 0, fmt.Errorf("%q is not the length of a prefix: want 0 to 32, or 1 to 128 for IPv6", shortened(s))
+	}
+	return uint8(n), nil
+}
+
+func parseReuseMode(s string) (director.ReuseMode, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		n = -1
+	}
+	mode, err := director.ParseReuseMode(n)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a mode: want 0, 1 or 3", shortened(s))
+	}
+	return mode, nil
+}
+
+func parseBool(s string) (bool, error) {
+	switch s {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	default:
+		return false, fmt.Errorf("%q: want true or false", shortened(s))
+	}
 }
 
 // flags reads ipvsadm's names, which begin with the scheduler's.
@@ -85,6 +145,8 @@ func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) r
 		{"address", word(d, &s.Address, parseAddress)},
 		{"weight", word(d, &s.Weight, realserver.ParseWeight)},
 		{"method", word(d, &own, parseMethod)},
+		{"upper", word(d, &s.Upper, realserver.ParseThreshold)},
+		{"lower", word(d, &s.Lower, realserver.ParseThreshold)},
 	})
 	if d.broken[path] {
 		d.broken[path+".address"] = true

@@ -18,6 +18,38 @@ type stateJSON struct {
 	Timeouts *timeoutsJSON `json:"timeouts,omitempty"` // nil: as before
 	Services []serviceJSON `json:"services,omitempty"`
 	Removed  []keyJSON     `json:"removed,omitempty"`
+	Drains   *[]drainJSON  `json:"drains,omitempty"` // all of them; nil: as before
+}
+
+type drainJSON struct {
+	Service  keyJSON        `json:"service"`
+	Server   netip.AddrPort `json:"server"`
+	Since    time.Time      `json:"since"`
+	Deadline *time.Time     `json:"deadline,omitempty"`
+	Kill     bool           `json:"kill,omitempty"`
+}
+
+func encodeDrains(drains []director.Drain) *[]drainJSON {
+	all := make([]drainJSON, len(drains))
+	for i, d := range drains {
+		all[i] = drainJSON{Service: keyJSON(d.Service), Server: d.Server, Since: d.Since, Kill: d.Kill}
+		if !d.Deadline.IsZero() {
+			all[i].Deadline = &d.Deadline
+		}
+	}
+	return &all
+}
+
+func decodeDrains(all []drainJSON) []director.Drain {
+	var drains []director.Drain
+	for _, j := range all {
+		d := director.Drain{Service: director.ServiceKey(j.Service), Server: j.Server, Since: j.Since, Kill: j.Kill}
+		if j.Deadline != nil {
+			d.Deadline = *j.Deadline
+		}
+		drains = append(drains, d)
+	}
+	return drains
 }
 
 type timeoutsJSON struct {
@@ -34,15 +66,27 @@ type keyJSON struct {
 }
 
 type serviceJSON struct {
-	Key       keyJSON            `json:"key"`
-	Name      string             `json:"name,omitempty"`
-	Scheduler director.Scheduler `json:"scheduler,omitempty"`
-	Port      bool               `json:"port,omitempty"`
-	Fallback  bool               `json:"fallback,omitempty"`
-	VIP       director.VIPOwner  `json:"vip,omitempty"`
-	Allow     []netip.Prefix     `json:"allow,omitempty"`
-	Deny      []netip.Prefix     `json:"deny,omitempty"`
-	Servers   []serverJSON       `json:"servers,omitempty"` // in order
+	Key             keyJSON            `json:"key"`
+	Name            string             `json:"name,omitempty"`
+	Scheduler       director.Scheduler `json:"scheduler,omitempty"`
+	Port            bool               `json:"port,omitempty"`
+	Fallback        bool               `json:"fallback,omitempty"`
+	VIP             director.VIPOwner  `json:"vip,omitempty"`
+	Allow           []netip.Prefix     `json:"allow,omitempty"`
+	Deny            []netip.Prefix     `json:"deny,omitempty"`
+	Persistence     *persistenceJSON   `json:"persistence,omitempty"`
+	OnePacket       bool               `json:"onePacket,omitempty"`
+	Timeouts        *timeoutsJSON      `json:"timeouts,omitempty"`
+	SloppyTCP       bool               `json:"sloppyTCP,omitempty"`
+	ExpireNoDest    bool               `json:"expireNoDestConn,omitempty"`
+	ExpireQuiescent bool               `json:"expireQuiescentTemplate,omitempty"`
+	ConnReuse       director.ReuseMode `json:"connReuse,omitempty"`
+	Servers         []serverJSON       `json:"servers,omitempty"` // in order
+}
+
+type persistenceJSON struct {
+	Timeout time.Duration `json:"timeoutNanoseconds"`
+	Prefix  uint8         `json:"prefix"`
 }
 
 type serverJSON struct {
@@ -64,6 +108,9 @@ func encodeState(s director.State) stateJSON {
 	for i, service := range s.Services {
 		j.Services[i] = encodeService(service)
 	}
+	if len(s.Drains) > 0 {
+		j.Drains = encodeDrains(s.Drains)
+	}
 	return j
 }
 
@@ -71,6 +118,15 @@ func encodeService(s director.Service) serviceJSON {
 	j := serviceJSON{
 		Key: keyJSON(s.Key), Name: s.Name, Scheduler: s.Scheduler, Port: s.Flags.Port, Fallback: s.Flags.Fallback,
 		VIP: s.VIP, Allow: s.Access.Allow, Deny: s.Access.Deny, Servers: make([]serverJSON, len(s.Servers)),
+	}
+	j.OnePacket, j.SloppyTCP, j.ConnReuse = s.OnePacket, s.Rules.SloppyTCP, s.Rules.ConnReuse
+	j.ExpireNoDest, j.ExpireQuiescent = s.Rules.ExpireNoDestConn, s.Rules.ExpireQuiescentTemplate
+	if s.Persistence != (director.Persistence{}) {
+		p := persistenceJSON(s.Persistence)
+		j.Persistence = &p
+	}
+	if s.Timeouts != (conntrack.Timeouts{}) {
+		j.Timeouts = encodeTimeouts(s.Timeouts)
 	}
 	for i, server := range s.Servers {
 		j.Servers[i] = serverJSON(server)
@@ -83,6 +139,16 @@ func (j serviceJSON) decode() director.Service {
 		Key: director.ServiceKey(j.Key), Name: j.Name, Scheduler: j.Scheduler,
 		Flags: director.SchedulerFlags{Port: j.Port, Fallback: j.Fallback},
 		VIP:   j.VIP, Access: director.Access{Allow: j.Allow, Deny: j.Deny},
+		OnePacket: j.OnePacket,
+		Rules: director.Rules{
+			SloppyTCP: j.SloppyTCP, ExpireNoDestConn: j.ExpireNoDest, ExpireQuiescentTemplate: j.ExpireQuiescent, ConnReuse: j.ConnReuse,
+		},
+	}
+	if j.Persistence != nil {
+		s.Persistence = director.Persistence(*j.Persistence)
+	}
+	if j.Timeouts != nil {
+		s.Timeouts = conntrack.Timeouts(*j.Timeouts)
 	}
 	for _, server := range j.Servers {
 		s.Servers = append(s.Servers, realserver.Server(server))
@@ -96,7 +162,12 @@ func diff(from, to director.State) (change stateJSON, result director.State) {
 	if from.Timeouts != to.Timeouts {
 		change.Timeouts = encodeTimeouts(to.Timeouts)
 	}
-	result = director.State{Timeouts: to.Timeouts, Services: make([]director.Service, 0, len(to.Services))}
+	if !slices.EqualFunc(from.Drains, to.Drains, director.Drain.Equal) {
+		change.Drains = encodeDrains(to.Drains)
+	}
+	result = director.State{
+		Timeouts: to.Timeouts, Services: make([]director.Service, 0, len(to.Services)), Drains: slices.Clone(to.Drains),
+	}
 	old := from.Services
 	remove := func() {
 		change.Removed = append(change.Removed, keyJSON(old[0].Key))
@@ -134,7 +205,12 @@ func (j stateJSON) apply(from director.State) (director.State, error) {
 	for _, key := range j.Removed {
 		removed[director.ServiceKey(key)] = true
 	}
-	result := director.State{Timeouts: from.Timeouts, Services: make([]director.Service, 0, len(from.Services)+len(changed))}
+	result := director.State{
+		Timeouts: from.Timeouts, Services: make([]director.Service, 0, len(from.Services)+len(changed)), Drains: from.Drains,
+	}
+	if j.Drains != nil {
+		result.Drains = decodeDrains(*j.Drains)
+	}
 	if j.Timeouts != nil {
 		result.Timeouts = conntrack.Timeouts(*j.Timeouts)
 	}

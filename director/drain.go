@@ -1,0 +1,130 @@
+package director
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Drain is an operator's order to take a server out: no new connections, no use
+// of its templates, while those that are there go on. It is part of the desired
+// state, so that it outlives the daemon, and not of the configuration: Apply
+// keeps the drains of servers that stay.
+type Drain struct {
+	Service ServiceKey
+	Server  netip.AddrPort
+	Since   time.Time // UTC, whole seconds
+	// Deadline is when what is left is due to be gone; zero: never. UTC, whole
+	// seconds.
+	Deadline time.Time
+	// Kill: what is left at the deadline is removed; without a deadline, at once.
+	Kill bool
+}
+
+// compare orders drains by service and server, which identify them.
+func (d Drain) compare(o Drain) int {
+	return cmp.Or(d.Service.Compare(o.Service), d.Server.Compare(o.Server))
+}
+
+// Equal reports whether the orders are the same.
+func (d Drain) Equal(o Drain) bool {
+	return d.compare(o) == 0 && d.Since.Equal(o.Since) && d.Deadline.Equal(o.Deadline) && d.Kill == o.Kill
+}
+
+// Drain returns the server's drain, and whether it has one.
+func (s State) Drain(key ServiceKey, server netip.AddrPort) (Drain, bool) {
+	i, ok := slices.BinarySearchFunc(s.Drains, Drain{Service: key, Server: server}, Drain.compare)
+	if !ok {
+		return Drain{}, false
+	}
+	return s.Drains[i], true
+}
+
+// drained returns s with Draining set for the servers that have a drain, and for
+// no others, and without the drains of servers that are not there. Services that
+// change are replaced as a whole; s is not changed.
+func (s State) drained() State {
+	places := indexServices(s)
+	drains := make(map[ServiceKey]map[netip.AddrPort]bool)
+	s.Drains = slices.DeleteFunc(slices.Clone(s.Drains), func(d Drain) bool {
+		i, ok := places[d.Service]
+		if !ok || s.Services[i].Server(d.Server) < 0 {
+			return true
+		}
+		if drains[d.Service] == nil {
+			drains[d.Service] = make(map[netip.AddrPort]bool)
+		}
+		drains[d.Service][d.Server] = true
+		return false
+	})
+	slices.SortFunc(s.Drains, Drain.compare)
+	s.Services = slices.Clone(s.Services)
+	for i := range s.Services {
+		service := &s.Services[i]
+		for j, server := range service.Servers {
+			if server.Draining == drains[service.Key][server.Address] {
+				continue
+			}
+			*service = service.Clone()
+			for j := range service.Servers[j:] {
+				server := &service.Servers[j:][j]
+				server.Draining = drains[service.Key][server.Address]
+			}
+			break
+		}
+	}
+	return s
+}
+
+// DrainServer takes a server out; port 0 in addr is the service's. A zero
+// deadline is none. A server that drains already is given the new terms and keeps
+// its beginning. ErrNotFound if there is no such service or server.
+func (d *Director) DrainServer(ctx context.Context, by Request, key ServiceKey, addr netip.AddrPort, deadline time.Time, kill bool) (Outcome, error) {
+	addr = key.ServerAddress(addr)
+	return d.changeDrain(ctx, by, "drain", key, addr, func(s *State) error {
+		order := Drain{
+			Service: key, Server: addr, Since: time.Now().UTC().Truncate(time.Second),
+			Deadline: deadline.UTC().Truncate(time.Second), Kill: kill,
+		}
+		if deadline.IsZero() {
+			order.Deadline = time.Time{}
+		}
+		if old, ok := s.Drain(key, addr); ok {
+			order.Since = old.Since
+			s.Drains = slices.DeleteFunc(s.Drains, func(d Drain) bool { return d.compare(old) == 0 })
+		}
+		s.Drains = append(s.Drains, order)
+		return nil
+	})
+}
+
+// CancelDrain gives a server back to its service. ErrNotFound if it has no drain.
+func (d *Director) CancelDrain(ctx context.Context, by Request, key ServiceKey, addr netip.AddrPort) (Outcome, error) {
+	addr = key.ServerAddress(addr)
+	return d.changeDrain(ctx, by, "cancel the drain of", key, addr, func(s *State) error {
+		old, ok := s.Drain(key, addr)
+		if !ok {
+			return fmt.Errorf("drain: %w", ErrNotFound)
+		}
+		s.Drains = slices.DeleteFunc(s.Drains, func(d Drain) bool { return d.compare(old) == 0 })
+		return nil
+	})
+}
+
+// changeDrain runs a change of a server's drain; edit is given drains of its own.
+func (d *Director) changeDrain(ctx context.Context, by Request, verb string, key ServiceKey, addr netip.AddrPort, edit func(*State) error) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: fmt.Sprintf("%s server %s of %s", verb, addr, key)}, func(s *State) error {
+		i := s.Service(key)
+		switch {
+		case i < 0:
+			return fmt.Errorf("service: %w", ErrNotFound)
+		case s.Services[i].Server(addr) < 0:
+			return fmt.Errorf("server: %w", ErrNotFound)
+		}
+		s.Drains = slices.Clone(s.Drains)
+		return edit(s)
+	})
+}
