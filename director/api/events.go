@@ -129,9 +129,6 @@ func (e endpoints) sendEvents(ctx context.Context, s *sender, filter eventFilter
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		if err := s.heartbeat(); err != nil {
 			return err
 		}
@@ -139,19 +136,19 @@ func (e endpoints) sendEvents(ctx context.Context, s *sender, filter eventFilter
 }
 
 // await passes on the events after the id that come until the next heartbeat is
-// due. It returns the error of take, or of the context.
+// due or the context ends. It returns the error of take, or of a context that had
+// ended before: by then all is passed on that was published before the end, and
+// that may be the end's own event.
 func (h *Handler) await(ctx context.Context, after uint64, take func([]event.Event, bool) error) error {
+	over := ctx.Err()
 	until, cancel := context.WithTimeout(ctx, h.limits.heartbeat)
 	defer cancel()
 	for batch, missed := range h.opts.Events.Follow(until, after) {
 		if err := take(batch, missed); err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 	}
-	return ctx.Err()
+	return over
 }
 
 func eventModel(e event.Event) Event {

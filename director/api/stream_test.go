@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -281,6 +282,43 @@ func TestStreamsEndWithTheDaemon(t *testing.T) {
 	}
 	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
 		t.Errorf("the stream was cut: %v", err)
+	}
+}
+
+// interrupted is a client's end of a stream: while the first event is on its way,
+// something happens.
+type interrupted struct {
+	*httptest.ResponseRecorder
+	happen func()
+}
+
+func (w interrupted) Write(text []byte) (int, error) {
+	if strings.Contains(string(text), "data: ") {
+		w.happen()
+	}
+	return w.ResponseRecorder.Write(text)
+}
+
+// TestEventStreamSendsItsEnd: an end that comes while the client is being told of
+// something else is not lost.
+func TestEventStreamSendsItsEnd(t *testing.T) {
+	w := serveWatched(t, 0) // one event is there
+	ctx, cancel := context.WithCancel(t.Context())
+	client := interrupted{httptest.NewRecorder(), sync.OnceFunc(func() {
+		w.events.Publish(event.Event{Name: event.Stopping})
+		cancel()
+	})}
+	r := httptest.NewRequest("GET", "/v1/events?after=0", nil).WithContext(ctx)
+	r.Header.Set("Accept", "text/event-stream")
+	w.handler.ServeHTTP(client, api.AsAdmin(r))
+	var got []string
+	for line := range strings.Lines(client.Body.String()) {
+		if name, ok := strings.CutPrefix(line, "event: "); ok {
+			got = append(got, strings.TrimSpace(name))
+		}
+	}
+	if diff := cmp.Diff([]string{"change", "stopping"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

@@ -136,11 +136,13 @@ func (s *Stream) Last() uint64 {
 }
 
 // Follow yields the events after id as they come until the context ends, in
-// batches; missed says that some before the batch are kept no more. A reader
-// that is slow delays nobody: it misses events instead.
+// batches; missed says that some before the batch are kept no more. What was
+// published before the end, such as the end itself, is yielded yet. A reader that
+// is slow delays nobody: it misses events instead.
 func (s *Stream) Follow(ctx context.Context, id uint64) iter.Seq2[[]Event, bool] {
 	return func(yield func([]Event, bool) bool) {
-		for {
+		for over := false; !over; {
+			over = ctx.Err() != nil // before looking: nothing falls between
 			s.mu.Lock()
 			changed := s.changed
 			batch, missed := s.after(id)
@@ -150,16 +152,10 @@ func (s *Stream) Follow(ctx context.Context, id uint64) iter.Seq2[[]Event, bool]
 					return
 				}
 				id = batch[len(batch)-1].ID
-				continue
 			}
 			select {
 			case <-changed:
 			case <-ctx.Done():
-				// What was published before the end, such as the end itself.
-				if batch, missed := s.After(id); len(batch) > 0 {
-					yield(batch, missed)
-				}
-				return
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func ids(events []Event) []uint64 {
@@ -90,6 +92,30 @@ func TestFollow(t *testing.T) {
 			t.Error("a reader that was never away missed events")
 		}
 	})
+}
+
+// TestFollowEnds: a context that ends while its reader is busy ends the stream
+// with what was published before.
+func TestFollowEnds(t *testing.T) {
+	s := NewStream(slog.New(slog.DiscardHandler), 0)
+	s.Publish(Event{Name: Started})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got [][]Name
+	for batch := range s.Follow(ctx, 0) {
+		var names []Name
+		for _, e := range batch {
+			names = append(names, e.Name)
+		}
+		if got = append(got, names); len(got) > 2 {
+			break // it goes on as long as events come
+		}
+		s.Publish(Event{Name: Stopping})
+		cancel()
+	}
+	if diff := cmp.Diff([][]Name{{Started}, {Stopping}}, got); diff != "" {
+		t.Errorf("batches (-want +got)\n%s", diff)
+	}
 }
 
 func TestNames(t *testing.T) {
