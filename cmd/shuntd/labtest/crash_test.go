@@ -194,11 +194,12 @@ func TestKilledDuringEdits(t *testing.T) {
 	for len(e.acked) < edits {
 		since := e.last
 		ctx, cancel := context.WithCancel(t.Context())
+		instant := time.Duration(random.IntN(500)) * time.Millisecond // drawn here: the source is not for two goroutines
 		var killer sync.WaitGroup
 		killer.Go(func() {
 			defer cancel()
 			select {
-			case <-time.After(time.Duration(random.IntN(500)) * time.Millisecond): // the instant is the test's input
+			case <-time.After(instant): // the test's input
 			case <-ctx.Done():
 			}
 			d.kill()
