@@ -1,6 +1,10 @@
 package bpftest
 
 import (
+	"errors"
+
+	"github.com/cilium/ebpf"
+
 	"github.com/shunt-lb/shunt/bpf"
 )
 
@@ -20,6 +24,12 @@ func (f *Fixture) Clear() {
 	for f.Plane.ServiceIndex.NextKey(nil, &key) == nil {
 		f.must(f.Plane.ServiceIndex.Delete(key))
 	}
+	for _, s := range f.wide {
+		if err := f.deleteMatch(s); !errors.Is(err, ebpf.ErrKeyNotExist) { // two may have one prefix
+			f.must(err)
+		}
+	}
+	f.wide = nil
 	f.must(bpf.ClearArray[bpf.KernelService](f.Plane.Services))
 	f.filter = bpf.KernelFilter{}
 	f.must(f.Plane.SetFilter(&f.filter))

@@ -61,6 +61,7 @@ type Fixture struct {
 	filter    bpf.KernelFilter
 	next      indices
 	servers   map[uint32]*Server
+	wide      []*Service                    // those in force that have several addresses or ports
 	events    [bpf.KernelEventEVENTS]uint64 // at the last call of Events
 }
 

@@ -38,7 +38,12 @@ func (s *Server) offered() uint32 {
 
 // Service is a virtual service. Its fields may be changed, then it is applied.
 type Service struct {
-	Listen    netip.AddrPort
+	Listen netip.AddrPort
+	// Prefix is the length of the prefix of addresses that Listen is of, LastPort the
+	// end of the range of ports that it begins; 0: one address, one port, except that
+	// port 0 is all ports.
+	Prefix    int
+	LastPort  uint16
 	Protocol  uint8                  // 0: TCP
 	Scheduler bpf.KernelScheduler    // 0: rr
 	Flags     bpf.KernelServiceFlags // SERVICE_HASH_PORT, SERVICE_FALLBACK
@@ -49,7 +54,7 @@ type Service struct {
 	// Timeouts in place of the settings', for those states that it has; a
 	// template's must be among them with SERVICE_PERSISTENT.
 	Timeouts map[bpf.KernelConnState]time.Duration
-	Servers   []*Server              // kernel order: last added first
+	Servers  []*Server // kernel order: last added first
 
 	Index   uint32 // set by Apply
 	applied []*Server
@@ -77,6 +82,9 @@ func (f *Fixture) Apply(s *Service) *Service {
 		f.applyServer(s, server)
 	}
 	f.applyTimeouts(s)
+	if s.isWide() {
+		s.Flags |= bpf.KernelServiceFlagsSERVICE_WIDE
+	}
 	schedule := f.schedule(s)
 	f.must(f.Plane.Switch(&bpf.KernelSwitchArgs{
 		Key: serviceKey(s), Access: s.Access,
@@ -92,7 +100,10 @@ func (f *Fixture) Apply(s *Service) *Service {
 		}
 	}
 	s.applied, s.was = slices.Clone(s.Servers), s.Scheduler
-	if isNew {
+	switch {
+	case isNew && s.isWide():
+		f.addWide(s)
+	case isNew:
 		f.must(f.Plane.ServiceIndex.Put(serviceKey(s), s.Index))
 		f.AddVirtualAddress(s.Listen.Addr())
 	}
@@ -141,7 +152,11 @@ func serverFlags(s *Service, server *Server) uint8 {
 // RemoveService takes the service away; its connections' packets are refused.
 func (f *Fixture) RemoveService(s *Service) {
 	f.t.Helper()
-	f.must(f.Plane.ServiceIndex.Delete(serviceKey(s)))
+	if s.isWide() {
+		f.removeWide(s)
+	} else {
+		f.must(f.Plane.ServiceIndex.Delete(serviceKey(s)))
+	}
 	var k bpf.KernelService
 	f.must(f.Plane.Services.Lookup(s.Index, &k))
 	k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
