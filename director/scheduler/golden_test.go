@@ -27,7 +27,7 @@ func TestGolden(t *testing.T) {
 // replay returns the servers the model chooses for the case's connections.
 func replay(t *testing.T, c directortest.GoldenCase) []int {
 	t.Helper()
-	model, err := scheduler.New(c.Scheduler, c.Flags())
+	model, err := scheduler.New(c.Scheduler, scheduler.Options{Flags: c.Flags()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func replay(t *testing.T, c directortest.GoldenCase) []int {
 		prefix, persistent := network(c.Client(k).Addr())
 		server, ok := templates[prefix], persistent
 		if !server.IsValid() {
-			server, ok = model.Pick(c.Client(k), vip)
+			server, ok = model.Pick(c.Client(k), vip, nil)
 		}
 		if !ok {
 			chosen = append(chosen, -1)

@@ -96,32 +96,32 @@ func MaglevSlot(client netip.Addr, port uint16, offset uint32) uint32 {
 // maglev is mh. The table depends on the family of the virtual address, which
 // is known at the first pick.
 type maglev struct {
-	servers list
-	flags   director.SchedulerFlags
-	table   []int // nil: to be built
-	vip     netip.Addr
+	list
+	flags director.SchedulerFlags
+	table []int // nil: to be built
+	vip   netip.Addr
 }
 
-func newMaglev(flags director.SchedulerFlags) Model { return &maglev{flags: flags} }
+func newMaglev(o Options) Model { return &maglev{flags: o.Flags} }
 
-func (m *maglev) Pick(client, vip netip.AddrPort) (netip.AddrPort, bool) {
+func (m *maglev) Pick(client, vip netip.AddrPort, loads Loads) (netip.AddrPort, bool) {
 	if m.table == nil || m.vip != vip.Addr() {
-		m.table, m.vip = MaglevTable(vip.Addr(), m.servers), vip.Addr()
+		m.table, m.vip = MaglevTable(vip.Addr(), m.list), vip.Addr()
 	}
-	return lookUp(m.servers, m.table, m.flags, client, MaglevSlot)
+	return lookUp(m.list, loads, m.table, m.flags, client, MaglevSlot)
 }
 
 func (m *maglev) Add(server netip.AddrPort, weight uint32) {
-	m.servers.add(server, weight)
+	m.list.Add(server, weight)
 	m.table = nil
 }
 
 func (m *maglev) Remove(server netip.AddrPort) {
-	m.servers.remove(server)
+	m.remove(server)
 	m.table = nil
 }
 
 func (m *maglev) Edit(server netip.AddrPort, weight uint32) {
-	m.servers.edit(server, weight)
+	m.edit(server, weight)
 	m.table = nil
 }

@@ -2,8 +2,11 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/shunt-lb/shunt/director"
 )
@@ -11,9 +14,9 @@ import (
 // Model chooses servers as one service's scheduler in the kernel does. Not safe
 // for concurrent use.
 type Model interface {
-	// Pick returns the server for a client's new connection to vip, and whether
-	// there is one.
-	Pick(client, vip netip.AddrPort) (server netip.AddrPort, ok bool)
+	// Pick returns the server for a client's new connection to virtual, and
+	// whether there is one. A server that loads does not name has no load.
+	Pick(client, virtual netip.AddrPort, loads Loads) (server netip.AddrPort, ok bool)
 
 	// Add puts a server at the head of the list.
 	Add(server netip.AddrPort, weight uint32)
@@ -25,75 +28,78 @@ type Model interface {
 	Edit(server netip.AddrPort, weight uint32)
 }
 
+// Load is what a server has to do at the time of a pick.
+type Load struct {
+	Active, Inactive int64 // connections, as IPVS counts them
+	Overloaded       bool  // by its thresholds (IP_VS_DEST_F_OVERLOAD)
+}
+
+// overhead is how busy least-connection schedulers take a server to be (kernel:
+// include/net/ip_vs.h, ip_vs_dest_conn_overhead of 6.1).
+func (l Load) overhead() int64 { return l.Active<<8 + l.Inactive }
+
+// Loads are those of a service's servers, and of removed ones that connections
+// still refer to.
+type Loads map[netip.AddrPort]Load
+
+// Options are what some models need beside servers and loads. The zero value
+// has the documented defaults: a model is reproducible unless told otherwise.
+type Options struct {
+	// Flags refine sh and mh; for others they must be zero.
+	Flags director.SchedulerFlags
+	// Random returns a number from 0 to n-1, each as likely as the others, for
+	// twos; nil: a generator that gives the same numbers every time.
+	Random func(n uint32) uint32
+	// Now is the time, for the caches of lblc and lblcr; nil: time stands still.
+	Now func() time.Time
+	// SetLimit bounds lblcr's set of servers for one destination: the one that
+	// has been in it longest leaves for another. 0: no bound, as in the kernel.
+	SetLimit int
+}
+
+// FastPathSetLimit is the SetLimit of the XDP data plane.
+const FastPathSetLimit = 32
+
+func (o Options) withDefaults() Options {
+	if o.Random == nil {
+		o.Random = rand.New(rand.NewPCG(1, 1)).Uint32N
+	}
+	if o.Now == nil {
+		o.Now = func() time.Time { return time.Time{} }
+	}
+	return o
+}
+
 // models says how to make each scheduler's model: the one place to add one.
-var models = map[director.Scheduler]func(director.SchedulerFlags) Model{
-	director.RoundRobin:         newRoundRobin,
-	director.WeightedRoundRobin: newWeightedRoundRobin,
-	director.SourceHash:         newSourceHash,
-	director.Maglev:             newMaglev,
+var models = map[director.Scheduler]func(Options) Model{
+	director.RoundRobin:              newRoundRobin,
+	director.WeightedRoundRobin:      newWeightedRoundRobin,
+	director.LeastConnection:         newLeastConnection,
+	director.WeightedLeastConnection: newWeightedLeastConnection,
+	director.ShortestExpectedDelay:   newShortestExpectedDelay,
+	director.NeverQueue:              newNeverQueue,
+	director.Failover:                newFailover,
+	director.Overflow:                newOverflow,
+	director.TwoRandomChoices:        newTwoRandomChoices,
+	director.DestinationHash:         newDestinationHash,
+	director.SourceHash:              newSourceHash,
+	director.Maglev:                  newMaglev,
+	director.LocalityLC:              newLocality,
+	director.LocalityLCReplicated:    newReplicatedLocality,
 }
 
 // New returns a model with no servers. Unknown schedulers, and flags for one
 // that has none, are director.ErrInvalid.
-func New(name director.Scheduler, flags director.SchedulerFlags) (Model, error) {
+func New(name director.Scheduler, options Options) (Model, error) {
 	build, ok := models[name]
 	if !ok {
 		return nil, fmt.Errorf("scheduler %q: no model: %w", name, director.ErrInvalid)
 	}
-	if flags != (director.SchedulerFlags{}) && !name.HasFlags() {
+	if options.Flags != (director.SchedulerFlags{}) && !name.HasFlags() {
 		return nil, fmt.Errorf("scheduler %s has no flags: %w", name, director.ErrInvalid)
 	}
-	return build(flags), nil
+	return build(options.withDefaults()), nil
 }
 
-// Entry is a server in the list.
-type Entry struct {
-	Address netip.AddrPort
-	Weight  uint32
-	// LastWeight is the weight the server was added with, then its latest that
-	// was not zero. Only mh looks at it, so that weight 0 moves no other client.
-	LastWeight uint32
-}
-
-// Edit returns the entry after its weight was set.
-func (e Entry) Edit(weight uint32) Entry {
-	e.Weight = weight
-	if weight != 0 {
-		e.LastWeight = weight
-	}
-	return e
-}
-
-// NewEntry returns the entry of a server just added.
-func NewEntry(server netip.AddrPort, weight uint32) Entry {
-	return Entry{Address: server, Weight: weight, LastWeight: weight}
-}
-
-// list is a service's servers, last added first.
-type list []Entry
-
-func (l *list) add(server netip.AddrPort, weight uint32) {
-	*l = slices.Insert(*l, 0, NewEntry(server, weight))
-}
-
-// remove returns the index the server had, or -1.
-func (l *list) remove(server netip.AddrPort) int {
-	i := l.index(server)
-	if i >= 0 {
-		*l = slices.Delete(*l, i, i+1)
-	}
-	return i
-}
-
-// edit reports whether the server is there.
-func (l list) edit(server netip.AddrPort, weight uint32) bool {
-	i := l.index(server)
-	if i >= 0 {
-		l[i] = l[i].Edit(weight)
-	}
-	return i >= 0
-}
-
-func (l list) index(server netip.AddrPort) int {
-	return slices.IndexFunc(l, func(e Entry) bool { return e.Address == server })
-}
+// Names returns the schedulers that have a model, sorted.
+func Names() []director.Scheduler { return slices.Sorted(maps.Keys(models)) }

@@ -31,7 +31,7 @@ func entries(weights ...uint32) []scheduler.Entry {
 
 func newModel(t testing.TB, name director.Scheduler, flags director.SchedulerFlags, list []scheduler.Entry) scheduler.Model {
 	t.Helper()
-	model, err := scheduler.New(name, flags)
+	model, err := scheduler.New(name, scheduler.Options{Flags: flags})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestPickVectors(t *testing.T) {
 	for _, tt := range tests {
 		model := newModel(t, tt.name, director.SchedulerFlags{}, entries(tt.weights...))
 		for c, want := range tt.want {
-			got, ok := model.Pick(client(c), vip4)
+			got, ok := model.Pick(client(c), vip4, nil)
 			if wantAddr := netip.MustParseAddrPort(fmt.Sprintf("10.0.0.%d:80", want)); !ok || got != wantAddr {
 				t.Errorf("%s %s: %v, %t, want %v", tt.name, c, got, ok, wantAddr)
 			}
@@ -106,18 +106,18 @@ func TestPickVectors(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	if _, err := scheduler.New("wlc", director.SchedulerFlags{}); !errors.Is(err, director.ErrInvalid) {
-		t.Errorf("wlc: %v, want invalid", err)
+	if _, err := scheduler.New("sip", scheduler.Options{}); !errors.Is(err, director.ErrInvalid) {
+		t.Errorf("sip: %v, want invalid", err)
 	}
-	if _, err := scheduler.New("rr", director.SchedulerFlags{Port: true}); !errors.Is(err, director.ErrInvalid) {
+	if _, err := scheduler.New("rr", scheduler.Options{Flags: director.SchedulerFlags{Port: true}}); !errors.Is(err, director.ErrInvalid) {
 		t.Errorf("rr with flags: %v, want invalid", err)
 	}
 	for _, name := range director.Schedulers() {
-		model, err := scheduler.New(name, director.SchedulerFlags{})
+		model, err := scheduler.New(name, scheduler.Options{})
 		if err != nil {
 			t.Fatalf("%s: %v: every scheduler of this version has a model", name, err)
 		}
-		if got, ok := model.Pick(client("192.0.2.1"), vip4); ok {
+		if got, ok := model.Pick(client("192.0.2.1"), vip4, nil); ok {
 			t.Errorf("%s without servers: %v", name, got)
 		}
 	}
@@ -127,7 +127,7 @@ func TestNewRefuses(t *testing.T) {
 func TestRoundRobinPointer(t *testing.T) {
 	list := entries(1, 1, 1) // .3 .2 .1
 	pick := func(m scheduler.Model) string {
-		server, ok := m.Pick(client("192.0.2.1"), vip4)
+		server, ok := m.Pick(client("192.0.2.1"), vip4, nil)
 		if !ok {
 			return "none"
 		}
@@ -218,10 +218,10 @@ func TestWeightedRoundRobinShares(t *testing.T) {
 		}
 		// Bring the model to the beginning of a round: it may start within one.
 		for range rapid.IntRange(0, 30).Draw(rt, "warm") {
-			model.Pick(client("192.0.2.1"), vip4)
+			model.Pick(client("192.0.2.1"), vip4, nil)
 		}
 		if total == 0 {
-			if got, ok := model.Pick(client("192.0.2.1"), vip4); ok {
+			if got, ok := model.Pick(client("192.0.2.1"), vip4, nil); ok {
 				rt.Fatalf("all weights 0, yet %v", got)
 			}
 			return
@@ -229,11 +229,11 @@ func TestWeightedRoundRobinShares(t *testing.T) {
 		// Any window as long as two rounds after the first has every share twice,
 		// whatever the place in the round.
 		for range total / divisor {
-			model.Pick(client("192.0.2.1"), vip4)
+			model.Pick(client("192.0.2.1"), vip4, nil)
 		}
 		got := make(map[netip.AddrPort]uint32)
 		for range 2 * total / divisor {
-			server, ok := model.Pick(client("192.0.2.1"), vip4)
+			server, ok := model.Pick(client("192.0.2.1"), vip4, nil)
 			if !ok {
 				rt.Fatal("refused")
 			}
@@ -283,7 +283,7 @@ func TestPickIsEligible(t *testing.T) {
 						}
 					}
 					c := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, rapid.Byte().Draw(rt, "client")}), 1)
-					got, ok := model.Pick(c, vip4)
+					got, ok := model.Pick(c, vip4, nil)
 					if ok && weights[got] == 0 {
 						rt.Fatalf("%v is not eligible among %v", got, weights)
 					}

@@ -41,37 +41,37 @@ func SourceHashBucket(client netip.Addr, port uint16, offset uint32) uint32 {
 
 // sourceHash is sh.
 type sourceHash struct {
-	servers list
-	flags   director.SchedulerFlags
-	table   []int
+	list
+	flags director.SchedulerFlags
+	table []int
 }
 
-func newSourceHash(flags director.SchedulerFlags) Model {
-	return &sourceHash{flags: flags, table: SourceHashTable(nil)}
+func newSourceHash(o Options) Model {
+	return &sourceHash{flags: o.Flags, table: SourceHashTable(nil)}
 }
 
-func (m *sourceHash) Pick(client, _ netip.AddrPort) (netip.AddrPort, bool) {
-	return lookUp(m.servers, m.table, m.flags, client, SourceHashBucket)
+func (m *sourceHash) Pick(client, _ netip.AddrPort, loads Loads) (netip.AddrPort, bool) {
+	return lookUp(m.list, loads, m.table, m.flags, client, SourceHashBucket)
 }
 
 func (m *sourceHash) Add(server netip.AddrPort, weight uint32) {
-	m.servers.add(server, weight)
-	m.table = SourceHashTable(m.servers)
+	m.list.Add(server, weight)
+	m.table = SourceHashTable(m.list)
 }
 
 func (m *sourceHash) Remove(server netip.AddrPort) {
-	m.servers.remove(server)
-	m.table = SourceHashTable(m.servers)
+	m.remove(server)
+	m.table = SourceHashTable(m.list)
 }
 
 func (m *sourceHash) Edit(server netip.AddrPort, weight uint32) {
-	m.servers.edit(server, weight)
-	m.table = SourceHashTable(m.servers)
+	m.edit(server, weight)
+	m.table = SourceHashTable(m.list)
 }
 
 // lookUp is the part that sh and mh share: the server in the client's bucket
 // or, with fallback, the first usable one in the buckets of all other offsets.
-func lookUp(servers list, table []int, flags director.SchedulerFlags, client netip.AddrPort,
+func lookUp(servers list, loads Loads, table []int, flags director.SchedulerFlags, client netip.AddrPort,
 	bucket func(netip.Addr, uint16, uint32) uint32,
 ) (netip.AddrPort, bool) {
 	var port uint16
@@ -92,7 +92,7 @@ func lookUp(servers list, table []int, flags director.SchedulerFlags, client net
 		if table[at] < 0 {
 			break
 		}
-		if e := servers[table[at]]; e.Weight > 0 {
+		if e := servers[table[at]]; e.eligible(loads) {
 			return e.Address, true
 		}
 	}

@@ -1,10 +1,6 @@
 package scheduler
 
-import (
-	"net/netip"
-
-	"github.com/shunt-lb/shunt/director"
-)
+import "net/netip"
 
 // WeightStep returns what wrr counts with: its current weight starts at mw, the
 // greatest weight minus (di - 1), and goes down by di, the greatest common
@@ -45,34 +41,34 @@ func CurrentWeight(cw, mw, di uint32) uint32 {
 
 // weightedRoundRobin is wrr.
 type weightedRoundRobin struct {
-	servers list
-	cl      int // where the last pick ended, or head
-	cw      uint32
-	mw, di  uint32
+	list
+	cl     int // where the last pick ended, or head
+	cw     uint32
+	mw, di uint32
 }
 
-func newWeightedRoundRobin(director.SchedulerFlags) Model {
+func newWeightedRoundRobin(Options) Model {
 	return &weightedRoundRobin{cl: head, di: 1}
 }
 
 // Pick walks the list from where the last pick ended, takes the first server of
 // at least the current weight, and lowers the current weight at every end of
 // the list. It gives up when every server was seen at the lowest weight.
-func (m *weightedRoundRobin) Pick(_, _ netip.AddrPort) (netip.AddrPort, bool) {
+func (m *weightedRoundRobin) Pick(_, _ netip.AddrPort, loads Loads) (netip.AddrPort, bool) {
 	if m.mw == 0 {
 		return netip.AddrPort{}, false
 	}
 	var (
 		start     = m.cl
-		stop      = len(m.servers) // no element
-		lastPass  bool             // this pass is at the lowest weight, for all of the list
-		restarted bool             // the current weight went round to the maximum
+		stop      = len(m.list) // no element
+		lastPass  bool          // this pass is at the lowest weight, for all of the list
+		restarted bool          // the current weight went round to the maximum
 	)
 	for i := m.cl + 1; ; i = 0 {
-		for ; i < len(m.servers); i++ {
-			if m.servers[i].Weight >= m.cw {
+		for ; i < len(m.list); i++ {
+			if e := m.list[i]; e.Weight >= m.cw && !loads[e.Address].Overloaded {
 				m.cl = i
-				return m.servers[i].Address, true
+				return e.Address, true
 			}
 			if i == stop {
 				m.cl = i
@@ -97,18 +93,18 @@ func (m *weightedRoundRobin) Pick(_, _ netip.AddrPort) (netip.AddrPort, bool) {
 }
 
 func (m *weightedRoundRobin) Add(server netip.AddrPort, weight uint32) {
-	m.servers.add(server, weight)
+	m.list.Add(server, weight)
 	m.changed()
 }
 
 func (m *weightedRoundRobin) Remove(server netip.AddrPort) {
-	if m.servers.remove(server) >= 0 {
+	if m.remove(server) >= 0 {
 		m.changed()
 	}
 }
 
 func (m *weightedRoundRobin) Edit(server netip.AddrPort, weight uint32) {
-	if m.servers.edit(server, weight) {
+	if m.edit(server, weight) {
 		m.changed()
 	}
 }
@@ -116,6 +112,6 @@ func (m *weightedRoundRobin) Edit(server netip.AddrPort, weight uint32) {
 // changed is ip_vs_wrr_dest_changed.
 func (m *weightedRoundRobin) changed() {
 	m.cl = head
-	m.mw, m.di = WeightStep(m.servers)
+	m.mw, m.di = WeightStep(m.list)
 	m.cw = CurrentWeight(m.cw, m.mw, m.di)
 }

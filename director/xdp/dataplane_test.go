@@ -54,7 +54,7 @@ func TestSchedulesAsTheModels(t *testing.T) {
 			service.Key.Address = netip.AddrPortFrom(service.Key.Address.Addr(), uint16(8000+n))
 			r.must(director.AddService{Service: service})
 			defer r.must(director.RemoveService{Key: service.Key})
-			model, err := scheduler.New(c.name, c.flags)
+			model, err := scheduler.New(c.name, scheduler.Options{Flags: c.flags})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +86,7 @@ func TestSchedulesAsTheModels(t *testing.T) {
 					r.must(ops...)
 					ops = nil
 					client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(random.IntN(256))}), uint16(1024+step))
-					want, wantOK := model.Pick(client, service.Key.Address)
+					want, wantOK := model.Pick(client, service.Key.Address, nil)
 					got, ok := r.syn(client, service.Key.Address)
 					if got != want || ok != wantOK {
 						t.Fatalf("step %d, client %s: the program chose %v %v, the kernel's model %v %v", step, client, got, ok, want, wantOK)
@@ -112,7 +112,7 @@ func TestRestart(t *testing.T) {
 		director.AddService{Service: other},
 		director.SetTimeouts{Timeouts: conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Second}},
 	)
-	model, err := scheduler.New(director.WeightedRoundRobin, director.SchedulerFlags{})
+	model, err := scheduler.New(director.WeightedRoundRobin, scheduler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestRestart(t *testing.T) {
 			r.open()
 		}
 		client := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.9"), uint16(2000+n))
-		want, _ := model.Pick(client, service.Key.Address)
+		want, _ := model.Pick(client, service.Key.Address, nil)
 		if got, _ := r.syn(client, service.Key.Address); got != want {
 			t.Errorf("connection %d: server %s, want %s", n, got, want)
 		}
@@ -197,7 +197,7 @@ func TestRecountHeals(t *testing.T) {
 	for port := range uint16(5) {
 		r.syn(netip.AddrPortFrom(netip.MustParseAddr("198.51.100.9"), 4000+port), service.Key.Address)
 	}
-	if err := r.plane.Correct(1, 7, -2); err != nil {
+	if err := r.plane.Correct(bpf.KernelCorrectArgs{Server: 1, Active: 7, Inactive: -2}); err != nil {
 		t.Fatal(err)
 	}
 	for n, want := range []uint64{12, 5, 5} {
