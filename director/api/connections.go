@@ -19,7 +19,7 @@ const flushEvery = 1024
 // that neither side holds the table in memory. The status has gone out before
 // the walk ends: an error in the middle is the last line, {"problem": …}.
 func (e endpoints) ListConnections(w http.ResponseWriter, r *http.Request, p ListConnectionsParams) {
-	filter, err := e.connectionFilter(p.Service, p.Server, p.Client)
+	filter, err := e.connectionFilter(p.Service, p.Server, p.Client, p.Kind)
 	if err != nil {
 		writeProblem(w, problemOf(err))
 		return
@@ -52,7 +52,7 @@ func (e endpoints) ListConnections(w http.ResponseWriter, r *http.Request, p Lis
 // CountConnections answers countConnections.
 func (e endpoints) CountConnections(w http.ResponseWriter, r *http.Request, p CountConnectionsParams) {
 	e.read(w, func() (any, error) {
-		filter, err := e.connectionFilter(p.Service, p.Server, p.Client)
+		filter, err := e.connectionFilter(p.Service, p.Server, p.Client, p.Kind)
 		if err != nil {
 			return nil, err
 		}
@@ -67,8 +67,27 @@ func (e endpoints) CountConnections(w http.ResponseWriter, r *http.Request, p Co
 	})
 }
 
+// KillConnections answers killConnections. A filter that is left empty by mistake
+// must not end everything: one is wanted.
+func (e endpoints) KillConnections(w http.ResponseWriter, r *http.Request, p KillConnectionsParams) {
+	e.read(w, func() (any, error) {
+		filter, err := e.connectionFilter(p.Service, p.Server, p.Client, p.Kind)
+		if err != nil {
+			return nil, err
+		}
+		if filter == (director.ConnectionFilter{}) {
+			return nil, invalid("remove connections: which is not said", "give service, server, client or kind")
+		}
+		killed, err := e.director.Kill(r.Context(), filter)
+		if err != nil {
+			return nil, fmt.Errorf("remove connections, %d so far: %w", killed, err)
+		}
+		return ConnectionsKilled{Killed: killed}, nil
+	})
+}
+
 // connectionFilter reads the parameters; nil and empty match everything.
-func (h *Handler) connectionFilter(service, server, client *string) (director.ConnectionFilter, error) {
+func (h *Handler) connectionFilter(service, server, client, kind *string) (director.ConnectionFilter, error) {
 	var filter director.ConnectionFilter
 	var err error
 	if service != nil && *service != "" {
@@ -86,6 +105,13 @@ func (h *Handler) connectionFilter(service, server, client *string) (director.Co
 			return filter, badWord("client", err)
 		}
 	}
+	if kind != nil {
+		switch filter.Kind = director.ConnectionKind(*kind); filter.Kind {
+		case "", director.KindConnection, director.KindTemplate:
+		default:
+			return filter, invalid(fmt.Sprintf("kind %.80q: want connection or template", *kind), "leave it out for both")
+		}
+	}
 	return filter, nil
 }
 
@@ -99,9 +125,14 @@ func (h *Handler) filterKey(text string) (director.ServiceKey, error) {
 }
 
 func connectionModel(c conntrack.Connection) *Connection {
-	return &Connection{
+	model := &Connection{
 		Protocol: c.Protocol.String(), Client: c.Client.String(), Virtual: c.Virtual.String(),
 		Server: c.Server.String(), Method: c.Method, State: c.State.String(), Proven: c.Proven,
+		Template: c.Template, UnderTemplate: c.UnderTemplate,
 		Expires: Duration(c.Expires.Truncate(time.Millisecond)),
 	}
+	if c.Template {
+		model.Prefix, model.Controlled = new(c.Prefix), new(c.Controlled)
+	}
+	return model
 }

@@ -32,6 +32,9 @@ func (c ServiceConfig) service() (director.Service, error) {
 			return director.Service{}, err
 		}
 	}
+	if err := c.setSettings(&s); err != nil {
+		return director.Service{}, err
+	}
 	for i, server := range c.Servers {
 		parsed, err := server.server(key)
 		if err != nil {
@@ -86,7 +89,7 @@ func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error)
 	if err != nil {
 		return realserver.Server{}, invalid(fmt.Sprintf("server %s: %v", address, err), "")
 	}
-	s := realserver.Server{Address: address, Method: method, Weight: realserver.DefaultWeight}
+	s := realserver.Server{Address: address, Method: method, Weight: realserver.DefaultWeight, Upper: c.Upper, Lower: c.Lower}
 	if c.Weight != nil {
 		s.Weight = *c.Weight
 	}
@@ -113,9 +116,11 @@ func (e ServiceEdit) apply(s *director.Service) error {
 		s.Flags = flags
 	}
 	if e.Access != nil {
-		return e.Access.apply(&s.Access)
+		if err := e.Access.apply(&s.Access); err != nil {
+			return err
+		}
 	}
-	return nil
+	return e.applySettings(s)
 }
 
 // apply replaces the lists that the edit names.
@@ -146,9 +151,9 @@ func (e ServerEdit) apply(s *realserver.Server) error {
 		}
 		s.Method = method
 	}
-	if e.Weight != nil {
-		s.Weight = *e.Weight
-	}
+	set(&s.Weight, e.Weight)
+	set(&s.Upper, e.Upper)
+	set(&s.Lower, e.Lower)
 	return nil
 }
 
@@ -192,6 +197,9 @@ func serviceConfig(s director.Service) ServiceConfig {
 	c := ServiceConfig{
 		Listen: s.Key.String(), Name: s.Name, Scheduler: string(s.Scheduler),
 		Flags: flagWords(s), VIP: string(s.VIP), Servers: make([]ServerConfig, 0, len(s.Servers)),
+		Persistence: persistenceModel(s.Persistence), OnePacket: s.OnePacket, Timeouts: serviceTimeouts(s.Timeouts),
+		ConnReuseMode: reuseModel(s.Rules.ConnReuse), SloppyTCP: s.Rules.SloppyTCP,
+		ExpireNodestConn: s.Rules.ExpireNoDestConn, ExpireQuiescentTemplate: s.Rules.ExpireQuiescentTemplate,
 	}
 	if !s.Access.IsZero() {
 		c.Access = &Access{Allow: prefixTexts(s.Access.Allow), Deny: prefixTexts(s.Access.Deny)}
@@ -199,6 +207,7 @@ func serviceConfig(s director.Service) ServiceConfig {
 	for _, server := range s.Servers {
 		c.Servers = append(c.Servers, ServerConfig{
 			Address: server.Address.String(), Method: server.Method.String(), Weight: new(server.Weight),
+			Upper: server.Upper, Lower: server.Lower,
 		})
 	}
 	return c
@@ -213,16 +222,17 @@ func parseListen(text string) (director.ServiceKey, error) {
 }
 
 // parseServerAddress reads a server's address. Without a port it is the
-// service's.
+// service's, or of a service of several ports the one that the client asked for,
+// which answers show as 0.
 func parseServerAddress(text string, key director.ServiceKey) (netip.AddrPort, error) {
+	if address, err := netip.ParseAddrPort(text); err == nil && address.Port() == 0 && key.AnyPort() {
+		return address, nil
+	}
 	address, err := director.ParseServerAddress(text)
 	if err != nil {
 		return netip.AddrPort{}, invalid(err.Error(), "write it as 10.0.0.1:80, [2001:db8::1]:80, or 10.0.0.1 for the service's port")
 	}
-	if address.Port() == 0 {
-		address = netip.AddrPortFrom(address.Addr(), key.Address.Port())
-	}
-	return address, nil
+	return key.ServerAddress(address), nil
 }
 
 // parseFlags reads ipvsadm's words, each of which names its scheduler.

@@ -22,6 +22,25 @@ func TestConfigurationAndState(t *testing.T) {
 		"empty":                 {Services: []director.Service{}},
 		"timeouts":              {Services: []director.Service{}, Timeouts: conntrack.DefaultTimeouts()},
 		"a_timeout_is_left_out": {Services: []director.Service{}, Timeouts: conntrack.Timeouts{TCP: time.Hour, UDP: time.Second}},
+		"settings_of_services_and_servers": {Services: []director.Service{
+			{
+				Key:       director.ServiceKey{Protocol: conntrack.TCP, Address: addr("192.0.2.0:8000"), Bits: 24, LastPort: 8999},
+				Scheduler: director.LocalityLCReplicated, VIP: director.VIPExternal,
+				Persistence: director.Persistence{Timeout: 5 * time.Minute, Prefix: 0},
+				Timeouts:    conntrack.Timeouts{TCP: time.Hour, UDP: time.Second},
+				Rules:       director.Rules{SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseFinWait},
+				Servers: []realserver.Server{
+					{Address: addr("10.0.0.11:0"), Method: realserver.DR, Weight: 1, Upper: 1000, Lower: 700},
+					{Address: addr("10.0.0.12:80"), Method: realserver.NAT, Weight: 1, Upper: 5},
+				},
+			},
+			{
+				Key:       director.ServiceKey{Protocol: conntrack.UDP, Address: addr("[2001:db8::]:0"), Bits: 64},
+				Scheduler: director.TwoRandomChoices, VIP: director.VIPManaged, OnePacket: true,
+				Persistence: director.Persistence{Timeout: time.Second, Prefix: 128},
+				Rules:       director.Rules{ConnReuse: director.ReuseNever},
+			},
+		}},
 		"services_in_their_order": {Services: []director.Service{
 			{
 				Key: director.ServiceKey{Protocol: conntrack.UDP, Address: addr("[2001:db8::10]:53")}, Scheduler: director.Maglev,

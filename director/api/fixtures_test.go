@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
@@ -25,10 +26,28 @@ func seededStats() director.Stats {
 	return director.Stats{
 		Services: []director.ServiceStats{{
 			Key: webKey, Counters: director.Counters{Connections: 3, InPackets: 30, InBytes: 3000},
-			Servers: []director.ServerStats{{Server: server, Active: 2, Inactive: 5, Reachable: true}},
+			Servers: []director.ServerStats{{Server: server, Active: 2, Inactive: 5, UDP: 4, Templates: 3, Overloaded: true, Reachable: true}},
 		}},
 		PacketEvents: []director.PacketEvent{{Name: "no-server", Kind: director.PacketAnswer, Help: "no server", Count: 3}},
 		Table:        []director.TableStats{{Family: "ipv4", Limit: 1024}},
 		Interfaces:   []director.InterfaceStats{{Name: "eth0", Mode: "native"}},
+	}
+}
+
+// seededDecision is a template's: every field that can be is set.
+func seededDecision() director.Decision {
+	address := netip.MustParseAddrPort
+	return director.Decision{
+		Service: webKey, By: director.ByTemplate, Server: address("10.0.0.11:8080"), Method: realserver.NAT,
+		Connection: &conntrack.Connection{
+			Protocol: conntrack.TCP, Client: address("198.51.100.0:0"), Virtual: address("192.0.2.10:80"), Server: address("10.0.0.11:8080"),
+			Method: "nat", Proven: true, Template: true, Prefix: 24, Controlled: 2, Expires: time.Minute,
+		},
+		Scheduler: director.SourceHash, Flags: director.SchedulerFlags{Port: true},
+		Candidates: []director.Candidate{
+			{Server: address("10.0.0.12:80"), Weight: 1, Active: 2, Inactive: 3, Overloaded: true},
+			{Server: address("10.0.0.11:8080"), Weight: 3},
+		},
+		Turn: 1, CurrentWeight: 2, Slot: 171,
 	}
 }

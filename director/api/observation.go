@@ -67,6 +67,9 @@ func (o observation) model(s seen) Service {
 	model := Service{
 		Listen: config.Listen, Name: config.Name, Scheduler: config.Scheduler, Flags: flagWords(s.service),
 		VIP: config.VIP, Access: config.Access, Foreign: s.foreign, Servers: []Server{},
+		Persistence: config.Persistence, OnePacket: config.OnePacket, Timeouts: config.Timeouts,
+		ConnReuseMode: config.ConnReuseMode, SloppyTCP: config.SloppyTCP,
+		ExpireNodestConn: config.ExpireNodestConn, ExpireQuiescentTemplate: config.ExpireQuiescentTemplate,
 	}
 	stats := make(map[netip.AddrPort]director.ServerStats)
 	for _, server := range o.stats[s.service.Key] {
@@ -81,10 +84,12 @@ func (o observation) model(s seen) Service {
 func serverModel(server realserver.Server, stats map[netip.AddrPort]director.ServerStats) Server {
 	model := Server{
 		Address: server.Address.String(), Method: server.Method.String(), Weight: server.Weight,
+		Upper: server.Upper, Lower: server.Lower, Draining: server.Draining,
 		Reason: "not in the data plane",
 	}
 	if seen, ok := stats[server.Address]; ok {
-		model.Active, model.Inactive = seen.Active, seen.Inactive
+		model.Active, model.Inactive, model.UDP = seen.Active, seen.Inactive, seen.UDP
+		model.Templates, model.Overloaded = seen.Templates, seen.Overloaded
 		model.Reachable, model.Reason = seen.Reachable, seen.Reason
 	}
 	return model

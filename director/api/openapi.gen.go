@@ -66,6 +66,24 @@ type AccessEdit struct {
 	Deny *[]string `json:"deny,omitempty"`
 }
 
+// Candidate A server as a scheduler sees it.
+type Candidate struct {
+	// Server The server's address.
+	Server string `json:"server"`
+
+	// Weight Its weight as offered: 0 while it has no next hop or is drained.
+	Weight uint32 `json:"weight"`
+
+	// Active Connections in an active state.
+	Active uint64 `json:"active"`
+
+	// Inactive Other connections.
+	Inactive uint64 `json:"inactive"`
+
+	// Overloaded Whether it is over its thresholds.
+	Overloaded bool `json:"overloaded"`
+}
+
 // Configuration Everything that can be desired.
 type Configuration struct {
 	// Timeouts A change of the connection timeouts: only what is present changes.
@@ -75,12 +93,12 @@ type Configuration struct {
 	Services []ServiceConfig `json:"services"`
 }
 
-// Connection A connection.
+// Connection A connection, or a template of persistence.
 type Connection struct {
 	// Protocol tcp or udp.
 	Protocol string `json:"protocol"`
 
-	// Client The client's address.
+	// Client The client's address and port; of a template the client network's address, with port 0.
 	Client string `json:"client"`
 
 	// Virtual The service's address.
@@ -99,6 +117,18 @@ type Connection struct {
 
 	// Proven Whether its client has shown to be real; only then it is safe from eviction.
 	Proven bool `json:"proven"`
+
+	// Template It is a template.
+	Template bool `json:"template,omitempty"`
+
+	// Prefix Length of a template's client network.
+	Prefix *uint8 `json:"prefix,omitempty"`
+
+	// Controlled How many connections a template has, as far as 65535.
+	Controlled *uint32 `json:"controlled,omitempty"`
+
+	// UnderTemplate It is a connection that a template has.
+	UnderTemplate bool `json:"under-template,omitempty"`
 
 	// Expires A duration with a unit, such as 15m or 1h30m.
 	//
@@ -124,6 +154,12 @@ type ConnectionCounts struct {
 	Services []ServiceConnections `json:"services"`
 }
 
+// ConnectionsKilled How many connections and templates were removed.
+type ConnectionsKilled struct {
+	// Killed The number.
+	Killed uint64 `json:"killed"`
+}
+
 // ConnectionsProblem The last line of a list of connections that broke off.
 type ConnectionsProblem struct {
 	// Problem An error as RFC 9457 describes it, with a hint.
@@ -140,6 +176,60 @@ type Counters struct {
 
 	// Out One direction's traffic, client to server (in) or server to client (out, nat only).
 	Out Traffic `json:"out"`
+}
+
+// Decision What would become of a client's first packet.
+type Decision struct {
+	// Protocol tcp or udp.
+	Protocol string `json:"protocol"`
+
+	// Client The client's address; port 0 stands for any.
+	Client string `json:"client"`
+
+	// Virtual The address and port that the client sends to.
+	Virtual string `json:"virtual"`
+
+	// Service URL of the service that the packet is for; left out if it is for none.
+	Service string `json:"service,omitempty"`
+
+	// Name The service's name.
+	Name string `json:"name,omitempty"`
+
+	// By What decides; nothing: no server.
+	By string `json:"by"`
+
+	// Event The packet event that would be counted where the packet gets no server.
+	Event string `json:"event,omitempty"`
+
+	// Help What the packet event means.
+	Help string `json:"help,omitempty"`
+
+	// Server The server; left out if there is none.
+	Server string `json:"server,omitempty"`
+
+	// Method The forwarding method; left out if there is no server.
+	Method string `json:"method,omitempty"`
+
+	// Connection A connection, or a template of persistence.
+	Connection *Connection `json:"connection,omitempty"`
+
+	// Scheduler The service's scheduler.
+	Scheduler string `json:"scheduler,omitempty"`
+
+	// Flags Flags of the scheduler, ipvsadm's words.
+	Flags []string `json:"flags"`
+
+	// Candidates What the scheduler looks at, whether it was asked or not: in the order of the kernel's list, last added first.
+	Candidates []Candidate `json:"candidates"`
+
+	// Turn rr's and wrr's place in candidates, from 0; -1 before the first and for others.
+	Turn int `json:"turn"`
+
+	// CurrentWeight wrr's current weight.
+	CurrentWeight uint32 `json:"current-weight,omitempty"`
+
+	// Slot Where a hash scheduler looks in its table; -1 for others.
+	Slot int `json:"slot"`
 }
 
 // Difference A field that a step sets.
@@ -344,6 +434,28 @@ type PendingRepair struct {
 	Cause string `json:"cause"`
 }
 
+// Persistence The connections of one client network go to one server, by a template.
+type Persistence struct {
+	// Timeout A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	Timeout Duration `json:"timeout"`
+
+	// Prefix Length of a client network, 0 to 32, or 1 to 128 for IPv6; left out, every client is one.
+	Prefix *uint8 `json:"prefix,omitempty"`
+}
+
+// PersistenceEdit A change of persistence: only what is present changes; timeout 0s takes persistence away.
+type PersistenceEdit struct {
+	// Timeout A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	Timeout *Duration `json:"timeout,omitempty"`
+
+	// Prefix Length of a client network.
+	Prefix *uint8 `json:"prefix,omitempty"`
+}
+
 // Plan Steps that lead from what is to something else.
 type Plan struct {
 	// Base The revision it was made against.
@@ -444,17 +556,35 @@ type Server struct {
 	// Weight Its share of new connections.
 	Weight uint32 `json:"weight"`
 
+	// Upper Connections from which on it gets no new ones; left out for no limit.
+	Upper uint32 `json:"upper,omitempty"`
+
+	// Lower Connections below which it gets new ones again; left out for three quarters of upper.
+	Lower uint32 `json:"lower,omitempty"`
+
 	// Active Connections in an active state, as IPVS counts them.
 	Active uint64 `json:"active"`
 
-	// Inactive Other connections.
+	// Inactive Other connections, UDP's included.
 	Inactive uint64 `json:"inactive"`
+
+	// UDP How many of the inactive ones are UDP's, as of a few seconds ago.
+	UDP uint64 `json:"udp"`
+
+	// Templates Templates of persistence that lead to it.
+	Templates uint64 `json:"templates"`
 
 	// Reachable Whether it has a next hop; without one it gets no new connections.
 	Reachable bool `json:"reachable"`
 
 	// Reason Why it is not reachable.
 	Reason string `json:"reason,omitempty"`
+
+	// Overloaded It has reached its upper threshold, and not come below the lower one since: it gets no new connections.
+	Overloaded bool `json:"overloaded,omitempty"`
+
+	// Draining It is being drained: it gets no new connections, and its templates are not used.
+	Draining bool `json:"draining,omitempty"`
 }
 
 // ServerConfig A server as configured.
@@ -467,6 +597,12 @@ type ServerConfig struct {
 
 	// Weight Its share of new connections; 0 takes none.
 	Weight *uint32 `json:"weight,omitempty"`
+
+	// Upper Connections from which on it gets no new ones; 0 for no limit.
+	Upper uint32 `json:"upper,omitempty"`
+
+	// Lower Connections below which it gets new ones again; 0 for three quarters of upper.
+	Lower uint32 `json:"lower,omitempty"`
 }
 
 // ServerEdit A change of a server: only what is present changes.
@@ -474,8 +610,14 @@ type ServerEdit struct {
 	// Method The forwarding method.
 	Method *string `json:"method,omitempty"`
 
-	// Weight Its share of new connections; 0 drains it.
+	// Weight Its share of new connections; 0 takes none.
 	Weight *uint32 `json:"weight,omitempty"`
+
+	// Upper Connections from which on it gets no new ones; 0 for no limit.
+	Upper *uint32 `json:"upper,omitempty"`
+
+	// Lower Connections below which it gets new ones again; 0 for three quarters of upper.
+	Lower *uint32 `json:"lower,omitempty"`
 }
 
 // ServerStats The counters of a server.
@@ -495,7 +637,7 @@ type Service struct {
 	// Name Its name.
 	Name string `json:"name,omitempty"`
 
-	// Scheduler Its scheduling algorithm: rr, wrr, sh or mh.
+	// Scheduler Its scheduling algorithm, IPVS's name.
 	Scheduler string `json:"scheduler"`
 
 	// Flags Flags of the scheduler, ipvsadm's words.
@@ -508,6 +650,27 @@ type Service struct {
 	// allowed if allow is empty and refused if it is not.
 	Access *Access `json:"access,omitempty"`
 
+	// Persistence The connections of one client network go to one server, by a template.
+	Persistence *Persistence `json:"persistence,omitempty"`
+
+	// OnePacket Each packet is scheduled by itself and makes no connection.
+	OnePacket bool `json:"one-packet,omitempty"`
+
+	// Timeouts Connection timeouts of a service of its own. What is left out, or 0s, is the director's.
+	Timeouts *ServiceTimeouts `json:"timeouts,omitempty"`
+
+	// ConnReuseMode Which old connections a client's first segment replaces; left out where it is 1.
+	ConnReuseMode *int `json:"conn-reuse-mode,omitempty"`
+
+	// SloppyTCP Any segment but a reset begins a connection.
+	SloppyTCP bool `json:"sloppy-tcp,omitempty"`
+
+	// ExpireNodestConn A removed server's connections are scheduled anew.
+	ExpireNodestConn bool `json:"expire-nodest-conn,omitempty"`
+
+	// ExpireQuiescentTemplate Weight 0 ends persistence too.
+	ExpireQuiescentTemplate bool `json:"expire-quiescent-template,omitempty"`
+
 	// Foreign It is in the kernel but not Shunt's.
 	Foreign bool `json:"foreign,omitempty"`
 
@@ -517,7 +680,7 @@ type Service struct {
 
 // ServiceConfig A service as configured.
 type ServiceConfig struct {
-	// Listen Its URL, tcp://192.0.2.1:80 or udp://[2001:db8::1]:53.
+	// Listen Its URL: tcp://192.0.2.1:80 or udp://[2001:db8::1]:53; of a prefix and a range of ports tcp://192.0.2.0/24:8000-8999; of all ports, with persistence, tcp://192.0.2.1:0.
 	Listen string `json:"listen"`
 
 	// Name A name, unique among the services that have one.
@@ -535,6 +698,27 @@ type ServiceConfig struct {
 	// Access Which clients may make connections. The longest prefix that contains the client decides; where none does, it is
 	// allowed if allow is empty and refused if it is not.
 	Access *Access `json:"access,omitempty"`
+
+	// Persistence The connections of one client network go to one server, by a template.
+	Persistence *Persistence `json:"persistence,omitempty"`
+
+	// OnePacket Schedule each packet by itself and make no connection; udp.
+	OnePacket bool `json:"one-packet,omitempty"`
+
+	// Timeouts Connection timeouts of a service of its own. What is left out, or 0s, is the director's.
+	Timeouts *ServiceTimeouts `json:"timeouts,omitempty"`
+
+	// ConnReuseMode Which old connections a client's first segment replaces: none (0), those in TIME_WAIT and CLOSE (1), or also those in FIN_WAIT where replies are not seen (3).
+	ConnReuseMode *int `json:"conn-reuse-mode,omitempty"`
+
+	// SloppyTCP Let any segment but a reset begin a connection; tcp.
+	SloppyTCP bool `json:"sloppy-tcp,omitempty"`
+
+	// ExpireNodestConn Schedule a removed server's connections anew.
+	ExpireNodestConn bool `json:"expire-nodest-conn,omitempty"`
+
+	// ExpireQuiescentTemplate Let weight 0 end persistence too.
+	ExpireQuiescentTemplate bool `json:"expire-quiescent-template,omitempty"`
 
 	// Servers Its servers.
 	Servers []ServerConfig `json:"servers,omitempty"`
@@ -571,6 +755,27 @@ type ServiceEdit struct {
 
 	// Access A change of who may make connections: a list that is present replaces the old one; an empty one clears it.
 	Access *AccessEdit `json:"access,omitempty"`
+
+	// Persistence A change of persistence: only what is present changes; timeout 0s takes persistence away.
+	Persistence *PersistenceEdit `json:"persistence,omitempty"`
+
+	// OnePacket Schedule each packet by itself and make no connection; udp.
+	OnePacket *bool `json:"one-packet,omitempty"`
+
+	// Timeouts Connection timeouts of a service of its own. What is left out, or 0s, is the director's.
+	Timeouts *ServiceTimeouts `json:"timeouts,omitempty"`
+
+	// ConnReuseMode Which old connections a client's first segment replaces.
+	ConnReuseMode *int `json:"conn-reuse-mode,omitempty"`
+
+	// SloppyTCP Let any segment but a reset begin a connection; tcp.
+	SloppyTCP *bool `json:"sloppy-tcp,omitempty"`
+
+	// ExpireNodestConn Schedule a removed server's connections anew.
+	ExpireNodestConn *bool `json:"expire-nodest-conn,omitempty"`
+
+	// ExpireQuiescentTemplate Let weight 0 end persistence too.
+	ExpireQuiescentTemplate *bool `json:"expire-quiescent-template,omitempty"`
 }
 
 // ServiceList A page of services.
@@ -598,6 +803,24 @@ type ServiceStats struct {
 
 	// Servers Its servers' counters.
 	Servers []ServerStats `json:"servers"`
+}
+
+// ServiceTimeouts Connection timeouts of a service of its own. What is left out, or 0s, is the director's.
+type ServiceTimeouts struct {
+	// TCP A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	TCP *Duration `json:"tcp,omitempty"`
+
+	// TCPFin A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	TCPFin *Duration `json:"tcp-fin,omitempty"`
+
+	// UDP A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	UDP *Duration `json:"udp,omitempty"`
 }
 
 // Stats All counters.
@@ -759,6 +982,9 @@ type Address = string
 // FilterClient defines model for FilterClient.
 type FilterClient = string
 
+// FilterKind defines model for FilterKind.
+type FilterKind = string
+
 // FilterServer defines model for FilterServer.
 type FilterServer = string
 
@@ -837,6 +1063,21 @@ type ApplyConfigurationParams struct {
 	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
 }
 
+// KillConnectionsParams defines parameters for KillConnections.
+type KillConnectionsParams struct {
+	// Service Only those of the service, by URL or name.
+	Service *FilterService `form:"service,omitempty" json:"service,omitempty"`
+
+	// Server Only those of the server, by address and port.
+	Server *FilterServer `form:"server,omitempty" json:"server,omitempty"`
+
+	// Client Only those of clients in the prefix.
+	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
+
+	// Kind Only connections, or only templates of persistence; left out, both.
+	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
+}
+
 // ListConnectionsParams defines parameters for ListConnections.
 type ListConnectionsParams struct {
 	// Service Only those of the service, by URL or name.
@@ -847,6 +1088,9 @@ type ListConnectionsParams struct {
 
 	// Client Only those of clients in the prefix.
 	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
+
+	// Kind Only connections, or only templates of persistence; left out, both.
+	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
 
 	// Limit The most connections to list; 0 lists all.
 	Limit *uint64 `form:"limit,omitempty" json:"limit,omitempty"`
@@ -862,6 +1106,9 @@ type CountConnectionsParams struct {
 
 	// Client Only those of clients in the prefix.
 	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
+
+	// Kind Only connections, or only templates of persistence; left out, both.
+	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
 }
 
 // StreamConnectionCountsParams defines parameters for StreamConnectionCounts.
@@ -871,6 +1118,18 @@ type StreamConnectionCountsParams struct {
 
 	// LastEventID The id of the last event the client has seen.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
+// ExplainConnectionParams defines parameters for ExplainConnection.
+type ExplainConnectionParams struct {
+	// Protocol tcp or udp.
+	Protocol string `form:"protocol" json:"protocol"`
+
+	// Client The client's address; without a port any.
+	Client string `form:"client" json:"client"`
+
+	// Virtual The address and port that the client sends to.
+	Virtual string `form:"virtual" json:"virtual"`
 }
 
 // ListEventsParams defines parameters for ListEvents.
@@ -1177,9 +1436,17 @@ type ClientInterface interface {
 	// Corresponds with PUT /v1/configuration (the `ApplyConfiguration` operationId).
 	ApplyConfiguration(ctx context.Context, params *ApplyConfigurationParams, body ApplyConfigurationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListConnections The connections that match.
+	// KillConnections Remove the connections and templates that match.
 	//
-	// One JSON object a line, in no order. The status has gone out before the walk ends: if it breaks off, the last line
+	// Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
+	// parameter is wanted. It makes no revision; if it breaks off, what was removed before stays removed.
+	//
+	// Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
+	KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListConnections The connections and templates that match.
+	//
+	// One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk ends: if it breaks off, the last line
 	// is {"problem": …}.
 	//
 	// Corresponds with GET /v1/connections (the `ListConnections` operationId).
@@ -1199,6 +1466,14 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/connections/count/stream (the `StreamConnectionCounts` operationId).
 	StreamConnectionCounts(ctx context.Context, params *StreamConnectionCountsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExplainConnection Which server a client would get, and why.
+	//
+	// What would become of a client's first packet to the address at this moment, by the data plane's own way of
+	// deciding. It changes nothing: no connection, no counter, no scheduler's turn.
+	//
+	// Corresponds with GET /v1/connections/explain (the `ExplainConnection` operationId).
+	ExplainConnection(ctx context.Context, params *ExplainConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Detach Stop load balancing.
 	//
@@ -1333,7 +1608,8 @@ type ClientInterface interface {
 
 	// EditServiceWithBody Change what the body names of a service.
 	//
-	// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access are replaced one by one.
+	// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
+	// and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1342,7 +1618,8 @@ type ClientInterface interface {
 
 	// EditService Change what the body names of a service.
 	//
-	// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access are replaced one by one.
+	// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
+	// and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1383,7 +1660,7 @@ type ClientInterface interface {
 
 	// EditServerWithBody Change what the body names of a server.
 	//
-	// Weight 0 drains it. Connections keep the method they were created with.
+	// At weight 0 it gets no new connections. Connections keep the method they were created with.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1392,7 +1669,7 @@ type ClientInterface interface {
 
 	// EditServer Change what the body names of a server.
 	//
-	// Weight 0 drains it. Connections keep the method they were created with.
+	// At weight 0 it gets no new connections. Connections keep the method they were created with.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1577,9 +1854,27 @@ func (c *RawClient) ApplyConfiguration(ctx context.Context, params *ApplyConfigu
 	return c.Client.Do(req)
 }
 
-// ListConnections The connections that match.
+// KillConnections Remove the connections and templates that match.
 //
-// One JSON object a line, in no order. The status has gone out before the walk ends: if it breaks off, the last line
+// Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
+// parameter is wanted. It makes no revision; if it breaks off, what was removed before stays removed.
+//
+// Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
+func (c *RawClient) KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewKillConnectionsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListConnections The connections and templates that match.
+//
+// One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk ends: if it breaks off, the last line
 // is {"problem": …}.
 //
 // Corresponds with GET /v1/connections (the `ListConnections` operationId).
@@ -1620,6 +1915,24 @@ func (c *RawClient) CountConnections(ctx context.Context, params *CountConnectio
 // Corresponds with GET /v1/connections/count/stream (the `StreamConnectionCounts` operationId).
 func (c *RawClient) StreamConnectionCounts(ctx context.Context, params *StreamConnectionCountsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStreamConnectionCountsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExplainConnection Which server a client would get, and why.
+//
+// What would become of a client's first packet to the address at this moment, by the data plane's own way of
+// deciding. It changes nothing: no connection, no counter, no scheduler's turn.
+//
+// Corresponds with GET /v1/connections/explain (the `ExplainConnection` operationId).
+func (c *RawClient) ExplainConnection(ctx context.Context, params *ExplainConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExplainConnectionRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1933,7 +2246,8 @@ func (c *RawClient) GetService(ctx context.Context, ref Ref, reqEditors ...Reque
 
 // EditServiceWithBody Change what the body names of a service.
 //
-// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access are replaced one by one.
+// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
+// and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1952,7 +2266,8 @@ func (c *RawClient) EditServiceWithBody(ctx context.Context, ref Ref, params *Ed
 
 // EditService Change what the body names of a service.
 //
-// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access are replaced one by one.
+// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
+// and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2043,7 +2358,7 @@ func (c *RawClient) RemoveServer(ctx context.Context, ref Ref, address Address, 
 
 // EditServerWithBody Change what the body names of a server.
 //
-// Weight 0 drains it. Connections keep the method they were created with.
+// At weight 0 it gets no new connections. Connections keep the method they were created with.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2062,7 +2377,7 @@ func (c *RawClient) EditServerWithBody(ctx context.Context, ref Ref, address Add
 
 // EditServer Change what the body names of a server.
 //
-// Weight 0 drains it. Connections keep the method they were created with.
+// At weight 0 it gets no new connections. Connections keep the method they were created with.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2427,6 +2742,96 @@ func NewApplyConfigurationRequestWithBody(server string, params *ApplyConfigurat
 	return req, nil
 }
 
+// NewKillConnectionsRequest constructs an http.Request for the KillConnections method
+func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/connections")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Service != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Server != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Client != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListConnectionsRequest constructs an http.Request for the ListConnections method
 func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*http.Request, error) {
 	var err error
@@ -2482,6 +2887,18 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 		if params.Client != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -2581,6 +2998,18 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 
 		}
 
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -2659,6 +3088,72 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewExplainConnectionRequest constructs an http.Request for the ExplainConnection method
+func NewExplainConnectionRequest(server string, params *ExplainConnectionParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/connections/explain")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "protocol", params.Protocol, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "virtual", params.Virtual, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -4122,7 +4617,10 @@ type ServerInterface interface {
 	// ApplyConfiguration Make the body what is desired.
 	// (PUT /v1/configuration)
 	ApplyConfiguration(w http.ResponseWriter, r *http.Request, params ApplyConfigurationParams)
-	// ListConnections The connections that match.
+	// KillConnections Remove the connections and templates that match.
+	// (DELETE /v1/connections)
+	KillConnections(w http.ResponseWriter, r *http.Request, params KillConnectionsParams)
+	// ListConnections The connections and templates that match.
 	// (GET /v1/connections)
 	ListConnections(w http.ResponseWriter, r *http.Request, params ListConnectionsParams)
 	// CountConnections How many connections match.
@@ -4131,6 +4629,9 @@ type ServerInterface interface {
 	// StreamConnectionCounts The numbers of connections as they change.
 	// (GET /v1/connections/count/stream)
 	StreamConnectionCounts(w http.ResponseWriter, r *http.Request, params StreamConnectionCountsParams)
+	// ExplainConnection Which server a client would get, and why.
+	// (GET /v1/connections/explain)
+	ExplainConnection(w http.ResponseWriter, r *http.Request, params ExplainConnectionParams)
 	// Detach Stop load balancing.
 	// (POST /v1/detach)
 	Detach(w http.ResponseWriter, r *http.Request)
@@ -4349,6 +4850,78 @@ func (siw *ServerInterfaceWrapper) ApplyConfiguration(w http.ResponseWriter, r *
 	handler.ServeHTTP(w, r)
 }
 
+// KillConnections operation middleware
+func (siw *ServerInterfaceWrapper) KillConnections(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params KillConnectionsParams
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", r.URL.Query(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "service"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "service", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "server" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "server", r.URL.Query(), &params.Server, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "server"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "server", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "client" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "client", r.URL.Query(), &params.Client, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "client"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "client", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", r.URL.Query(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.KillConnections(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListConnections operation middleware
 func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *http.Request) {
 
@@ -4393,6 +4966,19 @@ func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *htt
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "client"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "client", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", r.URL.Query(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
 		}
 		return
 	}
@@ -4469,6 +5055,19 @@ func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *ht
 		return
 	}
 
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", r.URL.Query(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CountConnections(w, r, params)
 	}))
@@ -4525,6 +5124,65 @@ func (siw *ServerInterfaceWrapper) StreamConnectionCounts(w http.ResponseWriter,
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.StreamConnectionCounts(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExplainConnection operation middleware
+func (siw *ServerInterfaceWrapper) ExplainConnection(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExplainConnectionParams
+
+	// ------------- Required query parameter "protocol" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "protocol", r.URL.Query(), &params.Protocol, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "protocol"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protocol", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "client" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "client", r.URL.Query(), &params.Client, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "client"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "client", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "virtual" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "virtual", r.URL.Query(), &params.Virtual, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "virtual"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "virtual", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExplainConnection(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5829,8 +6487,10 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodPost+" "+"/v1/services/{ref}/servers", wrapper.AddServer)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}/servers/{address}", wrapper.RemoveServer)
 	mux.HandleFunc(http.MethodPatch+" "+"/v1/services/{ref}/servers/{address}", wrapper.EditServer)
+	mux.HandleFunc(http.MethodDelete+" "+"/v1/connections", wrapper.KillConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections", wrapper.ListConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/count", wrapper.CountConnections)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/explain", wrapper.ExplainConnection)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/count/stream", wrapper.StreamConnectionCounts)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/timeouts", wrapper.GetTimeouts)
 	mux.HandleFunc(http.MethodPatch+" "+"/v1/timeouts", wrapper.EditTimeouts)

@@ -18,6 +18,7 @@ type ConnectionQuery struct {
 	Service string // URL or name
 	Server  string // address and port
 	Client  string // address or prefix
+	Kind    string // connection or template; empty: both
 	Limit   uint64 // 0: all
 }
 
@@ -26,7 +27,7 @@ type ConnectionQuery struct {
 func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[Connection, error] {
 	return func(yield func(Connection, error) bool) {
 		answer, err := c.raw.ListConnections(ctx, &ListConnectionsParams{
-			Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Limit: given(q.Limit),
+			Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind), Limit: given(q.Limit),
 		})
 		if err := c.check(answer, err); err != nil {
 			yield(Connection{}, err)
@@ -54,9 +55,25 @@ func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[C
 // CountConnections counts the connections that match; Limit is not looked at.
 func (c *Client) CountConnections(ctx context.Context, q ConnectionQuery) (uint64, error) {
 	count, err := as[ConnectionCount](c)(c.raw.CountConnections(ctx, &CountConnectionsParams{
-		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client),
+		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind),
 	}))
 	return count.Count, err
+}
+
+// KillConnections removes the connections and templates that match, and returns
+// how many there were. Limit is not looked at; another field must be set.
+func (c *Client) KillConnections(ctx context.Context, q ConnectionQuery) (uint64, error) {
+	killed, err := as[ConnectionsKilled](c)(c.raw.KillConnections(ctx, &KillConnectionsParams{
+		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind),
+	}))
+	return killed.Killed, err
+}
+
+// Explain says which server a client's first packet would get, and why. The
+// protocol is tcp or udp, client an address with or without a port, virtual an
+// address and port.
+func (c *Client) Explain(ctx context.Context, protocol, client, virtual string) (Decision, error) {
+	return as[Decision](c)(c.raw.ExplainConnection(ctx, &ExplainConnectionParams{Protocol: protocol, Client: client, Virtual: virtual}))
 }
 
 // EventQuery selects events.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -37,13 +36,12 @@ type Fake struct {
 
 var _ director.Dataplane = (*Fake)(nil)
 
-// Kill forgets the connections of SetConnections that match by server, client and
-// kind.
+// Kill forgets the connections of SetConnections that match.
 func (f *Fake) Kill(_ context.Context, filter director.ConnectionFilter) (uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before := len(f.conns)
-	f.conns = slices.DeleteFunc(f.conns, func(c conntrack.Connection) bool { return filter.Matches(filter.Service, c) })
+	f.conns = slices.DeleteFunc(f.conns, func(c conntrack.Connection) bool { return matches(filter, c) })
 	return uint64(before - len(f.conns)), nil
 }
 
@@ -291,11 +289,14 @@ func (f *Fake) Connections(ctx context.Context, filter director.ConnectionFilter
 	}
 }
 
+// matches takes a connection for one of every service that its virtual address is
+// of: a fake has no services that overlap.
 func matches(filter director.ConnectionFilter, c conntrack.Connection) bool {
-	key := director.ServiceKey{Protocol: c.Protocol, Address: c.Virtual}
-	return (filter.Service == director.ServiceKey{} || filter.Service == key) &&
-		(filter.Server == netip.AddrPort{} || filter.Server == c.Server) &&
-		(!filter.Client.IsValid() || filter.Client.Contains(c.Client.Addr()))
+	service := director.ServiceKey{Protocol: c.Protocol, Address: c.Virtual}
+	if filter.Service.Protocol == c.Protocol && filter.Service.Contains(c.Virtual) {
+		service = filter.Service
+	}
+	return filter.Matches(service, c)
 }
 
 // Close notes the call.

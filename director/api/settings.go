@@ -1,0 +1,130 @@
+package api
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+)
+
+// The settings of a service beside its scheduler and its servers: persistence,
+// one-packet, timeouts of its own, and what the kernel has as sysctls.
+
+// setSettings takes the model's settings over.
+func (c ServiceConfig) setSettings(s *director.Service) error {
+	if c.Persistence != nil {
+		if c.Persistence.Timeout <= 0 {
+			return invalid(fmt.Sprintf("persistence: timeout %s is out of range", c.Persistence.Timeout), "give a timeout such as 5m, or leave persistence out for none")
+		}
+		s.Persistence = director.Persistence{Timeout: time.Duration(c.Persistence.Timeout), Prefix: fullPrefix(s.Key)}
+		set(&s.Persistence.Prefix, c.Persistence.Prefix)
+	}
+	s.OnePacket = c.OnePacket
+	if c.Timeouts != nil {
+		c.Timeouts.apply(&s.Timeouts)
+	}
+	s.Rules = director.Rules{
+		SloppyTCP: c.SloppyTCP, ExpireNoDestConn: c.ExpireNodestConn, ExpireQuiescentTemplate: c.ExpireQuiescentTemplate,
+	}
+	return setReuse(&s.Rules, c.ConnReuseMode)
+}
+
+// applySettings changes what the edit names.
+func (e ServiceEdit) applySettings(s *director.Service) error {
+	if e.Persistence != nil {
+		if err := e.Persistence.apply(s); err != nil {
+			return err
+		}
+	}
+	set(&s.OnePacket, e.OnePacket)
+	if e.Timeouts != nil {
+		e.Timeouts.apply(&s.Timeouts)
+	}
+	set(&s.Rules.SloppyTCP, e.SloppyTCP)
+	set(&s.Rules.ExpireNoDestConn, e.ExpireNodestConn)
+	set(&s.Rules.ExpireQuiescentTemplate, e.ExpireQuiescentTemplate)
+	return setReuse(&s.Rules, e.ConnReuseMode)
+}
+
+// apply changes what the edit names of the service's persistence. A timeout makes
+// a service persistent that was not, and 0s ends it.
+func (e PersistenceEdit) apply(s *director.Service) error {
+	switch {
+	case e.Timeout != nil && *e.Timeout == 0:
+		if e.Prefix != nil {
+			return invalid("persistence: timeout 0s takes persistence away: it has no prefix then", "leave prefix out, or give a timeout such as 5m")
+		}
+		s.Persistence = director.Persistence{}
+		return nil
+	case e.Timeout == nil && e.Prefix != nil && s.Persistence == (director.Persistence{}):
+		return invalid("persistence: the service has none: timeout is required", "give a timeout such as 5m")
+	case s.Persistence == (director.Persistence{}) && e.Timeout != nil:
+		s.Persistence.Prefix = fullPrefix(s.Key)
+	}
+	if e.Timeout != nil {
+		s.Persistence.Timeout = time.Duration(*e.Timeout)
+	}
+	set(&s.Persistence.Prefix, e.Prefix)
+	return nil
+}
+
+// fullPrefix is the prefix of persistence where none is given, ipvsadm's: every
+// client is a network by itself.
+func fullPrefix(key director.ServiceKey) uint8 { return uint8(key.Address.Addr().BitLen()) }
+
+// apply replaces the timeouts that the model names; 0s is the director's.
+func (t ServiceTimeouts) apply(to *conntrack.Timeouts) {
+	for _, f := range []struct {
+		from *Duration
+		to   *time.Duration
+	}{{t.TCP, &to.TCP}, {t.TCPFin, &to.TCPFin}, {t.UDP, &to.UDP}} {
+		if f.from != nil {
+			*f.to = time.Duration(*f.from)
+		}
+	}
+}
+
+// setReuse takes a conn_reuse_mode over; nil leaves it as it is.
+func setReuse(rules *director.Rules, number *int) error {
+	if number == nil {
+		return nil
+	}
+	mode, err := director.ParseReuseMode(*number)
+	if err != nil {
+		return invalid(fmt.Sprintf("conn-reuse-mode %d: want 0, 1 or 3", *number), "0 replaces no connection, 1 those in TIME_WAIT and CLOSE, 3 also those in FIN_WAIT")
+	}
+	rules.ConnReuse = mode
+	return nil
+}
+
+// set replaces the value if there is one.
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// persistenceModel is the reverse of setSettings; nil for none.
+func persistenceModel(p director.Persistence) *Persistence {
+	if p == (director.Persistence{}) {
+		return nil
+	}
+	return &Persistence{Timeout: Duration(p.Timeout), Prefix: new(p.Prefix)}
+}
+
+// serviceTimeouts returns the timeouts that are the service's own; nil without.
+func serviceTimeouts(t conntrack.Timeouts) *ServiceTimeouts {
+	if t == (conntrack.Timeouts{}) {
+		return nil
+	}
+	return &ServiceTimeouts{TCP: given(Duration(t.TCP)), TCPFin: given(Duration(t.TCPFin)), UDP: given(Duration(t.UDP))}
+}
+
+// reuseModel returns the conn_reuse_mode; nil for the default.
+func reuseModel(mode director.ReuseMode) *int {
+	if mode == director.ReuseClosed {
+		return nil
+	}
+	return new(mode.Number())
+}
