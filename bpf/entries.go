@@ -13,8 +13,8 @@ import (
 
 // Entry is one key of the connection table, decoded: an observation.
 type Entry struct {
-	Source      netip.AddrPort
-	Destination netip.AddrPort
+	Source      netip.AddrPort // of a template: the client network's address, port 0
+	Destination netip.AddrPort // invalid of a template
 	Protocol    uint8
 	Server      uint32 // index
 	State       uint8
@@ -22,8 +22,17 @@ type Entry struct {
 	Reply       bool   // the key is server to client
 	Proven      bool   // never evicted
 	Busy        bool   // being made or removed at this moment
-	Seen        uint32 // tick of the last packet, two seconds behind at most
-	Hop         uint32 // reference to the client's next hop
+	Seen        uint32 // tick of the last packet, two seconds behind at most; of a template: of its last new connection
+	Hop         uint32 // reference to the client's next hop; 0 in the reply of a wide connection
+	Wide        bool   // nat by a service of several addresses or ports
+	// UnderTemplate: a template has the connection.
+	UnderTemplate bool
+	// Template: the entry is a persistence template (abi.h, enum template_layout) of
+	// the service with index Service, with Controlled connections, or more if that
+	// is the largest number it can hold.
+	Template   bool
+	Service    uint32
+	Controlled uint32
 }
 
 // groupBatch is how many groups one system call reads: 1 MiB at most.
@@ -73,6 +82,8 @@ func (e *KernelEntry4) decode() (Entry, bool) {
 	d.Source = netip.AddrPortFrom(netip.AddrFrom4(addressBytes4(e.Source)), source)
 	d.Destination = netip.AddrPortFrom(netip.AddrFrom4(addressBytes4(e.Destination)), destination)
 	d.Seen, d.Hop = e.Seen, e.Hop
+	d.dropPlace()
+	d.decodeTemplate(e.Destination)
 	return d, true
 }
 
@@ -85,7 +96,40 @@ func (e *KernelEntry6) decode() (Entry, bool) {
 	d.Source = netip.AddrPortFrom(netip.AddrFrom16(addressBytes6(e.Source)), source)
 	d.Destination = netip.AddrPortFrom(netip.AddrFrom16(addressBytes6(e.Destination)), destination)
 	d.Seen, d.Hop = e.Seen, e.Hop
+	d.dropPlace()
+	d.decodeTemplate(e.Destination[0])
 	return d, true
+}
+
+// dropPlace makes a place (abi.h, enum place_layout) no hop.
+func (e *Entry) dropPlace() {
+	if e.Wide && e.Reply {
+		e.Hop = 0
+	}
+}
+
+// decodeTemplate sets what a template has in the place of a connection's members.
+func (e *Entry) decodeTemplate(destination uint32) {
+	if e.Protocol != uint8(KernelTemplateLayoutPROTOCOL_TEMPLATE) {
+		return
+	}
+	e.Template, e.Service = true, destination
+	e.Controlled = e.Hop >> KernelTemplateLayoutTEMPLATE_CONTROLLED & uint32(KernelTemplateLayoutTEMPLATE_COUNT_MASK)
+	e.Destination, e.Hop = netip.AddrPort{}, 0
+}
+
+// RemoveArgs are the arguments by which RemoveConnection finds the entry, and the
+// table it is in. The entry must not be a reply's.
+func (e *Entry) RemoveArgs() (v6 bool, args KernelRemoveArgs) {
+	args = KernelRemoveArgs{
+		Client: Address(e.Source.Addr()), ClientPort: Port(e.Source.Port()), Protocol: e.Protocol,
+	}
+	if e.Template {
+		args.VirtualAddress[0] = e.Service
+	} else {
+		args.VirtualAddress, args.VirtualPort = Address(e.Destination.Addr()), Port(e.Destination.Port())
+	}
+	return e.Source.Addr().Is6(), args
 }
 
 // decodeWords decodes what both families share; false if the slot is free or
@@ -104,6 +148,9 @@ func decodeWords(id, recipe uint64) (Entry, bool) {
 		Reply:    bit(KernelRecipeLayoutRECIPE_REPLY),
 		Proven:   bit(KernelRecipeLayoutRECIPE_PROVEN),
 		Busy:     bit(KernelRecipeLayoutRECIPE_BUSY),
+		Wide:     bit(KernelRecipeLayoutRECIPE_WIDE),
+
+		UnderTemplate: bit(KernelRecipeLayoutRECIPE_CONTROLLED),
 	}, true
 }
 

@@ -47,7 +47,17 @@ const (
 // end is consistent.
 func TestRace(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
-		t.Run(families[flag(v6)].name, func(t *testing.T) { testRace(t, v6) })
+		t.Run(families[flag(v6)].name, func(t *testing.T) { testRace(t, v6, func(*bpftest.Service) {}) })
+		// Of two ports, and of two addresses.
+		t.Run(families[flag(v6)].name+"/wide", func(t *testing.T) {
+			testRace(t, v6, func(s *bpftest.Service) {
+				if s.Listen == families[flag(v6)].virtual {
+					s.LastPort = s.Listen.Port() + 1
+				} else {
+					s.Prefix = s.Listen.Addr().BitLen() - 1
+				}
+			})
+		})
 	}
 }
 
@@ -58,9 +68,9 @@ func flag(set bool) int {
 	return 0
 }
 
-func testRace(t *testing.T, v6 bool) {
+func testRace(t *testing.T, v6 bool, change func(*bpftest.Service)) {
 	f := bpftest.New(t, bpftest.Options{Connections: 64})
-	services := raceServices(f, v6)
+	services := raceServices(f, v6, change)
 	packets := racePackets(services, v6)
 	f.Events()
 	var set unix.CPUSet
@@ -165,8 +175,9 @@ func TestClaimedConnectionIsLeftAlone(t *testing.T) {
 	})
 }
 
-// raceServices are two services, of two NAT servers and one DR server each.
-func raceServices(f *bpftest.Fixture, v6 bool) []*bpftest.Service {
+// raceServices are two services, of two NAT servers and one DR server each; change
+// edits each before it is applied.
+func raceServices(f *bpftest.Fixture, v6 bool, change func(*bpftest.Service)) []*bpftest.Service {
 	a := families[flag(v6)]
 	hop := f.AddHop(bpftest.Link{Interface: loopback, Source: bpftest.DirectorInside, Destination: bpftest.ServerMAC})
 	var services []*bpftest.Service
@@ -177,6 +188,7 @@ func raceServices(f *bpftest.Fixture, v6 bool) []*bpftest.Service {
 		}
 		s.Servers[2].Method = dr
 		s.Servers[2].Address = netip.AddrPortFrom(s.Servers[2].Address.Addr(), listen.Port())
+		change(s)
 		services = append(services, f.Apply(s))
 	}
 	return services
