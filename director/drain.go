@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // Drain is an operator's order to take a server out: no new connections, no use
@@ -64,16 +66,14 @@ func (s State) drained() State {
 	s.Services = slices.Clone(s.Services)
 	for i := range s.Services {
 		service := &s.Services[i]
-		for j, server := range service.Servers {
-			if server.Draining == drains[service.Key][server.Address] {
-				continue
-			}
-			*service = service.Clone()
-			for j := range service.Servers[j:] {
-				server := &service.Servers[j:][j]
-				server.Draining = drains[service.Key][server.Address]
-			}
-			break
+		ordered := drains[service.Key]
+		wrong := func(server realserver.Server) bool { return server.Draining != ordered[server.Address] }
+		if !slices.ContainsFunc(service.Servers, wrong) {
+			continue // its memory may be shared
+		}
+		*service = service.Clone()
+		for j := range service.Servers {
+			service.Servers[j].Draining = ordered[service.Servers[j].Address]
 		}
 	}
 	return s

@@ -55,6 +55,11 @@ func parseWide(s string) (key ServiceKey, text string) {
 	}
 	first, last, isRange := strings.Cut(ports, "-")
 	address, bits, isPrefix := strings.Cut(strings.TrimSuffix(host, "]"), "/")
+	if ports == "" && isPrefix {
+		if _, err := netip.ParsePrefix(strings.Trim(host, "[]")); err == nil {
+			return ServiceKey{}, fmt.Sprintf("the port is missing: write %s:80", strings.TrimSuffix(host, ":"))
+		}
+	}
 	if !isRange && !isPrefix || first == "" {
 		addr, err := netip.ParseAddrPort(s)
 		if err != nil {

@@ -2,6 +2,7 @@ package director_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,14 @@ func TestParseServiceKey(t *testing.T) {
 		{"tcp://192.0.2.1:80", "tcp://192.0.2.1:80"},
 		{"UDP://[2001:DB8:0::1]:53", "udp://[2001:db8::1]:53"},
 		{"tcp://192.0.2.1:65535", "tcp://192.0.2.1:65535"},
+		{"tcp://192.0.2.1:0", "tcp://192.0.2.1:0"},
+		{"tcp://192.0.2.0/24:80", "tcp://192.0.2.0/24:80"},
+		{"tcp://192.0.2.1/32:80", "tcp://192.0.2.1:80"},
+		{"tcp://192.0.2.1:80-80", "tcp://192.0.2.1:80"},
+		{"udp://[2001:DB8::/64]:443", "udp://[2001:db8::/64]:443"},
+		{"tcp://10.0.0.0/8:8000-8999", "tcp://10.0.0.0/8:8000-8999"},
+		{"tcp://[2001:db8::1]:1-65535", "tcp://[2001:db8::1]:1-65535"},
+		{"tcp://[2001:db8::/32]:0", "tcp://[2001:db8::/32]:0"},
 	} {
 		key, err := director.ParseServiceKey(tt.in)
 		if err != nil || key.String() != tt.want {
@@ -58,7 +67,20 @@ func TestParseServiceKeyRefuses(t *testing.T) {
 		{"tcp://", invalid, `"" is not an IP address and a port (names are not looked up)`},
 		{"tcp://:80", invalid, `"" is not an IP address (names are not looked up)`},
 		{"tcp://192.0.2.256:80", invalid, `"192.0.2.256" is not an IP address (names are not looked up)`},
-		{"tcp://192.0.2.1:0", invalid, "port 0 is reserved"},
+		{"tcp://192.0.2.1/24:80", invalid, "virtual address 192.0.2.1/24 has bits beyond its prefix: write 192.0.2.0/24"},
+		{"tcp://192.0.2.0/33:80", invalid, `"33" is not the length of a prefix: want 8 to 32`},
+		{"tcp://192.0.2.0/x:80", invalid, `"x" is not the length of a prefix: want 8 to 32`},
+		{"tcp://0.0.0.0/0:80", invalid, "/0 is every address: want a prefix of at least 8 bits"},
+		{"tcp://10.0.0.0/7:80", invalid, "prefix length 7: want at least 8"},
+		{"tcp://[2001::/15]:80", invalid, "prefix length 15: want at least 16"},
+		{"tcp://127.0.0.0/8:80", invalid, "virtual address 127.0.0.0 is a loopback address: no client reaches it"},
+		{"tcp://192.0.2.0/24", invalid, "the port is missing: write 192.0.2.0/24:80"},
+		{"tcp://[2001:db8::/64]", invalid, "the port is missing: write [2001:db8::/64]:80"},
+		{"tcp://192.0.2.1:90-80", invalid, `"90-80" is not a range of ports: want FIRST-LAST within 1 to 65535`},
+		{"tcp://192.0.2.1:0-80", invalid, `"0-80" is not a range of ports: want FIRST-LAST within 1 to 65535`},
+		{"tcp://192.0.2.1:80-65536", invalid, `"80-65536" is not a range of ports: want FIRST-LAST within 1 to 65535`},
+		{"tcp://192.0.2.1:80-", invalid, `"80-" is not a range of ports: want FIRST-LAST within 1 to 65535`},
+		{"tcp://example.org/24:80", invalid, `"example.org" is not an IP address (names are not looked up)`},
 		{"tcp://[2001:db8::1%eth0]:80", invalid, "virtual address 2001:db8::1%eth0 has a zone: a service is not bound to an interface"},
 		{"tcp://[::ffff:192.0.2.1]:80", invalid, "virtual address ::ffff:192.0.2.1 is an IPv4 address in IPv6 form: write 192.0.2.1"},
 		{"tcp://224.0.0.1:80", invalid, "virtual address 224.0.0.1 is multicast: want a unicast address"},
@@ -140,6 +162,27 @@ func TestParseServerAddress(t *testing.T) {
 		_, err := director.ParseServerAddress(in)
 		if want := `server "` + in + `": ` + want; !errors.Is(err, director.ErrInvalid) || err.Error() != want {
 			t.Errorf("%q: error %v, want %s", in, err, want)
+		}
+	}
+}
+
+func TestServiceKeyContains(t *testing.T) {
+	for _, tt := range []struct {
+		key, to string
+		want    bool
+	}{
+		{"tcp://192.0.2.1:80", "192.0.2.1:80", true},
+		{"tcp://192.0.2.1:80", "192.0.2.1:81", false},
+		{"tcp://192.0.2.1:80", "192.0.2.2:80", false},
+		{"tcp://192.0.2.0/24:80-90", "192.0.2.255:90", true},
+		{"tcp://192.0.2.0/24:80-90", "192.0.2.255:91", false},
+		{"tcp://192.0.2.0/24:80-90", "192.0.3.0:80", false},
+		{"tcp://192.0.2.1:0", "192.0.2.1:65535", true},
+		{"tcp://[2001:db8::/64]:443", "[2001:db8::ffff]:443", true},
+		{"tcp://[2001:db8::/64]:443", "192.0.2.1:443", false},
+	} {
+		if got := mustKey(tt.key).Contains(netip.MustParseAddrPort(tt.to)); got != tt.want {
+			t.Errorf("%s contains %s: %t", tt.key, tt.to, got)
 		}
 	}
 }

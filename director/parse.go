@@ -44,8 +44,8 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 }
 
 // Set sets the flag that a word of ipvsadm's names: the scheduler's name with
-// -port or -fallback. For a scheduler that this version does not have, which is
-// Validate's to refuse, the name is not looked at. The error is a *WordError.
+// -port or -fallback. For an unknown scheduler, which is Validate's to refuse, the
+// name is not looked at. The error is a *WordError.
 func (f *SchedulerFlags) Set(scheduler Scheduler, word string) error {
 	if scheduler.Known() && !scheduler.HasFlags() {
 		return &WordError{fmt.Sprintf("scheduler %s has no flags", scheduler), "sh and mh have"}

@@ -46,7 +46,7 @@ func TestSetFlag(t *testing.T) {
 	}{
 		{"sh", "sh-port", director.SchedulerFlags{Port: true}, ""},
 		{"mh", "mh-fallback", director.SchedulerFlags{Fallback: true}, ""},
-		{"wlc", "sh-port", director.SchedulerFlags{Port: true}, ""}, // the scheduler is refused, not its flag
+		{"best", "sh-port", director.SchedulerFlags{Port: true}, ""}, // the scheduler is refused, not its flag
 		{"sh", "mh-port", director.SchedulerFlags{}, `unknown flag "mh-port": scheduler sh has sh-fallback and sh-port`},
 		{"mh", "mh-fast", director.SchedulerFlags{}, `unknown flag "mh-fast": scheduler mh has mh-fallback and mh-port`},
 		{"mh", "port", director.SchedulerFlags{}, `unknown flag "port": scheduler mh has mh-fallback and mh-port`},

@@ -5,17 +5,16 @@ import (
 	"slices"
 )
 
-// DefaultScheduler is used where none is given. It is wrr and not ipvsadm's wlc
-// as long as this version does not have wlc.
-const DefaultScheduler = WeightedRoundRobin
+// DefaultScheduler is used where none is given: ipvsadm's.
+const DefaultScheduler = WeightedLeastConnection
 
-// Schedulers returns the schedulers this version has.
+// Schedulers returns all schedulers, in the order of ipvsadm's help.
 func Schedulers() []Scheduler {
-	return []Scheduler{RoundRobin, WeightedRoundRobin, SourceHash, Maglev}
+	return []Scheduler{
+		RoundRobin, WeightedRoundRobin, LeastConnection, WeightedLeastConnection, LocalityLC, LocalityLCReplicated, DestinationHash, SourceHash,
+		ShortestExpectedDelay, NeverQueue, Failover, Overflow, Maglev, TwoRandomChoices,
+	}
 }
-
-// laterSchedulers are those of IPVS that this version does not have.
-var laterSchedulers = []Scheduler{"lc", "wlc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "twos"}
 
 // Number returns the value of the sysctl conn_reuse_mode that the mode stands for.
 func (m ReuseMode) Number() int {

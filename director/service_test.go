@@ -4,7 +4,9 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 )
 
@@ -13,6 +15,14 @@ func TestIdentical(t *testing.T) {
 	full := web()
 	full.Access = director.Access{Allow: prefixes("10.0.0.0/8"), Deny: prefixes("10.1.0.0/16")}
 	full.Flags = director.SchedulerFlags{Port: true, Fallback: true}
+	full.Key = director.ServiceKey{Protocol: full.Key.Protocol, Address: full.Key.Address, Bits: 24, LastPort: 90}
+	full.Persistence = director.Persistence{Timeout: time.Minute, Prefix: 24}
+	full.OnePacket = true
+	full.Timeouts = conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Second}
+	full.Rules = director.Rules{
+		SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseNever,
+	}
+	full.Servers[1].Upper, full.Servers[1].Lower, full.Servers[1].Draining = 10, 5, true
 	if !full.Identical(full.Clone()) {
 		t.Error("a clone is not identical")
 	}
@@ -34,6 +44,10 @@ func TestIdentical(t *testing.T) {
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(s).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Access).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Flags).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Key).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Persistence).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Timeouts).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Rules).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1]).Elem() })
 	reversed := full.Clone()
 	slices.Reverse(reversed.Servers)

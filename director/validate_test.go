@@ -54,11 +54,70 @@ func TestValidateRefuses(t *testing.T) {
 		},
 		{
 			"unknown_scheduler", func(s *director.State) { s.Services[1].Scheduler = "best" },
-			[]string{`services[1] udp://[2001:db8::1]:53: unknown scheduler "best": want rr, wrr, sh, mh`},
+			[]string{`services[1] udp://[2001:db8::1]:53: unknown scheduler "best": want rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos`},
 		},
 		{
-			"later_scheduler", func(s *director.State) { s.Services[1].Scheduler = "wlc" },
-			[]string{`services[1] udp://[2001:db8::1]:53: scheduler wlc is not there yet: this version has rr, wrr, sh, mh (not supported)`},
+			"port_0_without_persistence", func(s *director.State) {
+				s.Services[1].Key.Address = netip.MustParseAddrPort("[2001:db8::1]:0")
+				s.Services[1].Servers[0].Address = netip.MustParseAddrPort("[2001:db8:1::1]:0")
+			},
+			[]string{`services[1] udp://[2001:db8::1]:0: port 0, all ports, is for persistent services: give persistence, or a range such as 1-65535`},
+		},
+		{
+			"persistence", func(s *director.State) {
+				s.Services[0].Persistence = director.Persistence{Timeout: 1500 * time.Millisecond, Prefix: 33}
+				s.Services[1].Persistence = director.Persistence{Timeout: 1000 * time.Hour}
+			},
+			[]string{
+				`services[0] "web": persistence timeout 1.5s: want whole seconds`,
+				`services[0] "web": prefix 33: want 32 at most`,
+				`services[1] udp://[2001:db8::1]:53: persistence timeout 1000h0m0s is out of range: want 1s to 744h (31 days)`,
+				`services[1] udp://[2001:db8::1]:53: prefix 0: want 1 to 128`,
+			},
+		},
+		{
+			"prefix_without_timeout", func(s *director.State) { s.Services[0].Persistence.Prefix = 24 },
+			[]string{`services[0] "web": persistence timeout 0s is out of range: want 1s to 744h (31 days)`},
+		},
+		{
+			"rules_of_the_other_protocol", func(s *director.State) {
+				s.Services[0].OnePacket = true
+				s.Services[0].Timeouts.UDP = -time.Second
+				s.Services[1].Rules = director.Rules{SloppyTCP: true, ConnReuse: director.ReuseNever}
+			},
+			[]string{
+				`services[0] "web": one-packet scheduling is for udp`,
+				`services[0] "web": udp timeout -1s is out of range: want 1s to 744h (31 days)`,
+				`services[1] udp://[2001:db8::1]:53: sloppy-tcp is for tcp`,
+				`services[1] udp://[2001:db8::1]:53: conn-reuse-mode is for tcp`,
+			},
+		},
+		{
+			"thresholds", func(s *director.State) {
+				s.Services[0].Servers[0].Lower = 5
+				s.Services[0].Servers[1].Upper, s.Services[0].Servers[1].Lower = 1<<31, 1<<31
+			},
+			[]string{
+				`services[0] "web": servers[0]: lower threshold 5 is greater than the upper one (0)`,
+				`services[0] "web": servers[1]: upper threshold 2147483648 is out of range: want 0 to 2147483647`,
+			},
+		},
+		{
+			"ports_of_a_wide_service", func(s *director.State) {
+				s.Services[0].Key.LastPort = 90
+				s.Services[0].Servers[2].Address = netip.MustParseAddrPort("192.0.2.1:0")
+			},
+			[]string{`services[0] "web": servers[1]: port 80: method dr does not rewrite packets, and the service has several ports: leave the port out`},
+		},
+		{
+			"server_within_the_prefix", func(s *director.State) {
+				s.Services[0].Key = mustKey("tcp://10.0.0.0/24:80")
+				s.Services[0].Servers = s.Services[0].Servers[:2]
+			},
+			[]string{
+				`services[0] "web": servers[0]: 10.0.0.1 is the service's own virtual address: only method local delivers there`,
+				`services[0] "web": servers[1]: 10.0.0.2 is the service's own virtual address: only method local delivers there`,
+			},
 		},
 		{
 			"flags_without_scheduler_flags", func(s *director.State) { s.Services[0].Flags.Port = true },
@@ -126,7 +185,7 @@ func TestValidateRefuses(t *testing.T) {
 			[]string{
 				`services[0] "web": virtual address 127.0.0.1 is a loopback address: no client reaches it`,
 				`services[0] "web": servers[0]: weight 70000 is out of range: want 0 to 65535`,
-				`services[1] udp://[2001:db8::1]:53: unknown scheduler "": want rr, wrr, sh, mh`,
+				`services[1] udp://[2001:db8::1]:53: unknown scheduler "": want rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos`,
 			},
 		},
 	}
@@ -209,7 +268,7 @@ func TestNormalize(t *testing.T) {
 	before := in.Clone()
 	got := director.State{Services: []director.Service{dns(), in}}.Normalize()
 	want := web()
-	want.Scheduler = director.WeightedRoundRobin
+	want.Scheduler = director.WeightedLeastConnection
 	if diff := cmp.Diff([]director.Service{want, dns()}, got.Services, cmpNetip); diff != "" {
 		t.Errorf("normalized (-want +got):\n%s", diff)
 	}

@@ -59,19 +59,29 @@ func reference() config.Config {
 				},
 				{
 					Key:  director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.10:80")},
-					Name: "web", Scheduler: director.WeightedRoundRobin, VIP: director.VIPManaged,
+					Name: "web", Scheduler: director.WeightedLeastConnection, VIP: director.VIPManaged,
+					Persistence: director.Persistence{Timeout: 5 * time.Minute, Prefix: 24},
+					Timeouts:    conntrack.Timeouts{TCP: time.Hour, TCPFin: 30 * time.Second, UDP: time.Minute},
 					Access: director.Access{
 						Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("198.51.100.7/32")},
 						Deny:  []netip.Prefix{netip.MustParsePrefix("10.66.0.0/16")},
 					},
 					Servers: []realserver.Server{
 						server("10.0.0.11:8080", realserver.NAT, 3), server("10.0.0.12:80", realserver.DR, 2),
+						{Address: netip.MustParseAddrPort("10.0.0.13:8080"), Method: realserver.NAT, Weight: 1, Upper: 1000, Lower: 700},
 					},
+				},
+				{
+					Key: director.ServiceKey{
+						Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.128:8000"), Bits: 28, LastPort: 8999,
+					},
+					Scheduler: director.WeightedLeastConnection, VIP: director.VIPManaged,
+					Servers: []realserver.Server{server("10.0.0.21:0", realserver.DR, 1)},
 				},
 				{
 					Key:  director.ServiceKey{Protocol: conntrack.UDP, Address: netip.MustParseAddrPort("[2001:db8::53]:53")},
 					Name: "dns", Scheduler: director.Maglev, VIP: director.VIPExternal,
-					Flags: director.SchedulerFlags{Port: true, Fallback: true},
+					Flags: director.SchedulerFlags{Port: true, Fallback: true}, OnePacket: true,
 					Servers: []realserver.Server{
 						server("[2001:db8:1::1]:53", realserver.DR, 1), server("[2001:db8:1::2]:53", realserver.DR, 1),
 					},
@@ -102,8 +112,9 @@ func TestReferenceDefaults(t *testing.T) {
 	var kept []string
 	for line := range strings.Lines(string(data)) {
 		text, comment, _ := strings.Cut(line, "#")
-		key, _, _ := strings.Cut(strings.TrimSpace(text), ":")
-		if !strings.HasPrefix(comment, " default") && !slices.Contains(groups, key) {
+		key, value, _ := strings.Cut(strings.TrimSpace(text), ":")
+		isGroup := slices.Contains(groups, key) && (value == "" || key == "connections")
+		if !strings.HasPrefix(comment, " default") && !isGroup {
 			kept = append(kept, line)
 		}
 	}

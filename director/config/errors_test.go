@@ -100,10 +100,10 @@ func TestErrors(t *testing.T) {
 		}},
 		{"meant", "directr: {}\nservices:\n- {listn: x, sheduler: rr, listen: 'tcp://192.0.2.1:80', vip: extrenal, servers: [{adress: 10.0.0.1, address: 10.0.0.1, method: NTA}]}\n", []string{
 			`f:1:1: the configuration: unknown key "directr": want director, include, services; did you mean director?`,
-			`f:3:4: services[0]: unknown key "listn": want access, flags, listen, method, name, scheduler, servers, vip; did you mean listen?`,
-			`f:3:14: services[0]: unknown key "sheduler": want access, flags, listen, method, name, scheduler, servers, vip; did you mean scheduler?`,
+			`f:3:4: services[0]: unknown key "listn": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, listen, method, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, vip; did you mean listen?`,
+			`f:3:14: services[0]: unknown key "sheduler": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, listen, method, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, vip; did you mean scheduler?`,
 			`f:3:63: services[0] tcp://192.0.2.1:80: unknown vip "extrenal": want managed or external; did you mean external?`,
-			`f:3:84: services[0].servers[0]: unknown key "adress": want address, method, weight; did you mean address?`,
+			`f:3:84: services[0].servers[0]: unknown key "adress": want address, lower, method, upper, weight; did you mean address?`,
 			`f:3:129: services[0].servers[0].method: unknown forwarding method "NTA": want nat, dr, tunnel or local; did you mean nat?`,
 		}},
 		{"plain_only", "director:\n  mode: |-\n    native\n  midstream: !!str drop\n  interfaces: [~, &a b]\n  !!str log: {}\n", []string{
@@ -142,8 +142,8 @@ func TestErrors(t *testing.T) {
 			`f:3:44: services[1].servers[0].address: the key is missing: an IP address with or without a port`,
 			`f:3:44: services[1].servers[0].method: the method is missing: give it here or at the service: nat, dr or local`,
 		}},
-		{"bad_listen", "services:\n- {listen: 'tcp://192.0.2.1:0', servers: []}\n- {listen: 'fwmark://1', servers: []}\n- {listen: 'tcp://a:1', servers: [{address: b, method: c}]}\n", []string{
-			`f:2:12: services[0].listen: port 0 is reserved`,
+		{"bad_listen", "services:\n- {listen: 'tcp://192.0.2.1:9-5', servers: []}\n- {listen: 'fwmark://1', servers: []}\n- {listen: 'tcp://a:1', servers: [{address: b, method: c}]}\n", []string{
+			`f:2:12: services[0].listen: "9-5" is not a range of ports: want FIRST-LAST within 1 to 65535`,
 			`f:3:12: services[1].listen: fwmark services need the ipvs data plane, which is not there yet (not supported)`,
 			`f:4:12: services[2].listen: "a" is not an IP address (names are not looked up)`,
 			`f:4:45: services[2].servers[0].address: "b" is not an IP address and a port (names are not looked up)`,
@@ -165,7 +165,6 @@ func TestErrors(t *testing.T) {
   vip: mine
   servers: []
 `, []string{
-			`f:4:14: services[0] "web": scheduler wlc is not there yet: this version has rr, wrr, sh, mh (not supported)`,
 			`f:7:14: services[0] "web": servers[0]: port 8080: method dr does not rewrite packets, so the port must be the service's (80)`,
 			`f:9:13: services[0].servers[1].weight: "65536" is not a weight: want 0 to 65535`,
 			`f:10:15: services[0] "web": servers[2]: 10.0.0.2:80 is servers[1] already`,
@@ -183,7 +182,7 @@ func TestErrors(t *testing.T) {
 			`f:2:57: services[0].flags[0]: unknown flag "mh-port": scheduler sh has sh-fallback and sh-port; did you mean sh-port?`,
 			`f:2:66: services[0].flags[1]: unknown flag "sh-fast": scheduler sh has sh-fallback and sh-port`,
 			`f:3:56: services[1].flags: scheduler rr has no flags: sh and mh have`,
-			`f:4:45: services[2] tcp://192.0.2.3:80: unknown scheduler "best": want rr, wrr, sh, mh`,
+			`f:4:45: services[2] tcp://192.0.2.3:80: unknown scheduler "best": want rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos`,
 		}},
 		{"shapes", "services:\n- web\n- {listen: [], servers: {}}\n- {listen: 'tcp://192.0.2.1:80', method: dr, servers: [10.0.0.1]}\n", []string{
 			`f:2:3: services[0]: want a mapping (key: value)`,

@@ -21,7 +21,7 @@ import (
 func TestFormat(t *testing.T) {
 	state := reference().State
 	state.Services[1].Servers = nil
-	state.Services[2].Name = "123"
+	state.Services[3].Name = "123"
 	got, err := config.Format(state, "revision 12 of\x1b d1\nby root ", "")
 	if err != nil {
 		t.Fatal(err)
@@ -44,15 +44,24 @@ services:
 
   - name: web
     listen: tcp://192.0.2.10:80
-    scheduler: wrr
+    scheduler: wlc
     access: {allow: [10.0.0.0/8, 198.51.100.7/32], deny: [10.66.0.0/16]}
+    persistence: {timeout: 5m, prefix: 24}
+    timeouts: {tcp: 1h, tcp-fin: 30s, udp: 1m}
     servers: []
+
+  - listen: tcp://192.0.2.128/28:8000-8999
+    scheduler: wlc
+    method: dr
+    servers:
+      - {address: 10.0.0.21}
 
   - name: "123"
     listen: udp://[2001:db8::53]:53
     scheduler: mh
     flags: [mh-fallback, mh-port]
     vip: external
+    one-packet: true
     method: dr
     servers:
       - {address: 2001:db8:1::1}
@@ -96,12 +105,43 @@ func states(t *rapid.T) director.State {
 				Protocol: rapid.SampledFrom([]conntrack.Protocol{conntrack.TCP, conntrack.UDP}).Draw(t, "protocol"),
 				Address:  netip.AddrPortFrom(vip, port.Draw(t, "port")),
 			},
+			Timeouts: conntrack.Timeouts{TCP: timeout("own tcp"), TCPFin: timeout("own tcp-fin"), UDP: timeout("own udp")},
+			Rules: director.Rules{
+				ExpireNoDestConn: rapid.Bool().Draw(t, "nodest"), ExpireQuiescentTemplate: rapid.Bool().Draw(t, "quiescent"),
+			},
 			Scheduler: rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
 			VIP:       rapid.SampledFrom([]director.VIPOwner{director.VIPManaged, director.VIPExternal}).Draw(t, "owner"),
 			Name: rapid.OneOf(
 				rapid.Just(""), rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9._-]{0,30}`),
 				rapid.SampledFrom([]string{"null", "True", "no", "1e3", "0x1F", "0b1", "0o7", "1_000", "2026-01-01", "1.5", "7", "0.", "n", "Y", "1.inf", "127.0.0.1"}),
 			).Draw(t, "name"),
+		}
+		if s.Key.Protocol == conntrack.TCP {
+			s.Rules.SloppyTCP = rapid.Bool().Draw(t, "sloppy")
+			s.Rules.ConnReuse = rapid.SampledFrom([]director.ReuseMode{director.ReuseClosed, director.ReuseNever, director.ReuseFinWait}).Draw(t, "reuse")
+		} else {
+			s.OnePacket = rapid.Bool().Draw(t, "one-packet")
+		}
+		if rapid.Bool().Draw(t, "persistent") {
+			s.Persistence = director.Persistence{
+				Timeout: time.Duration(rapid.IntRange(1, 744*3600).Draw(t, "persistence")) * time.Second,
+				Prefix:  uint8(rapid.IntRange(1, vip.BitLen()).Draw(t, "persistence prefix")),
+			}
+		}
+		switch last := port.Draw(t, "last port"); rapid.IntRange(0, 3).Draw(t, "ports") {
+		case 0:
+			if last > s.Key.Address.Port() {
+				s.Key.LastPort = last
+			}
+		case 1:
+			if s.Persistence.Timeout != 0 {
+				s.Key.Address = netip.AddrPortFrom(vip, 0)
+			}
+		}
+		if rapid.IntRange(0, 3).Draw(t, "wide") == 0 {
+			s.Key.Bits = uint8(rapid.IntRange(vip.BitLen()-4, vip.BitLen()-1).Draw(t, "vip bits"))
+			s.Key.Address = netip.AddrPortFrom(s.Key.Prefix().Masked().Addr(), s.Key.Address.Port())
+			vip = s.Key.Address.Addr()
 		}
 		if s.Scheduler.HasFlags() {
 			s.Flags = director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback flag")}
@@ -124,11 +164,17 @@ func states(t *rapid.T) director.State {
 				Method: rapid.SampledFrom([]realserver.Method{realserver.NAT, realserver.DR, realserver.Local}).Draw(t, "method"),
 				Weight: rapid.Uint32Range(0, realserver.MaxWeight).Draw(t, "weight"),
 			}
+			if server.Upper = rapid.Uint32Range(0, realserver.MaxThreshold).Draw(t, "upper"); server.Upper > 0 {
+				server.Lower = rapid.Uint32Range(0, server.Upper).Draw(t, "lower")
+			}
 			server.Address = netip.AddrPortFrom(address(v4, "server"), s.Key.Address.Port())
+			if s.Key.AnyPort() {
+				server.Address = netip.AddrPortFrom(server.Address.Addr(), 0)
+			}
 			if server.Method == realserver.NAT {
 				server.Address = netip.AddrPortFrom(server.Address.Addr(), port.Draw(t, "server port"))
 			}
-			if s.Server(server.Address) < 0 && (server.Method == realserver.Local || server.Address.Addr() != vip) {
+			if s.Server(server.Address) < 0 && (server.Method == realserver.Local || !s.Key.Prefix().Contains(server.Address.Addr())) {
 				s.Servers = append(s.Servers, server)
 			}
 		}

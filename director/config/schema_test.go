@@ -226,6 +226,8 @@ func holding(path, value string) string {
 		return fmt.Sprintf("services: [{listen: 'tcp://%s:80', method: nat, servers: [{address: %s}]}]", vip, address)
 	case ofServer && key == "method":
 		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', method: dr, servers: [{address: 10.0.0.1, %s}]}]", pair(key, value))
+	case ofServer && key == "lower":
+		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, upper: 9, %s}]}]", pair(key, value))
 	case ofServer:
 		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, %s}]}]", pair(key, value))
 	}
@@ -237,7 +239,16 @@ func holding(path, value string) string {
 		return fmt.Sprintf("services: [{listen: 'tcp://%s:80', servers: [], access: {%s}}]", vip, pair(key, value))
 	}
 	if key, ofService := strings.CutPrefix(path, "services[]."); ofService {
+		mapping, sub, nested := strings.Cut(key, ".")
 		switch {
+		case nested && mapping == "persistence" && sub != "timeout":
+			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], persistence: {timeout: 1m, %s}}]", pair(sub, value))
+		case nested && value != "":
+			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], %s: {%s}}]", mapping, pair(sub, value))
+		case nested:
+			return "services: [{listen: 'tcp://192.0.2.1:80', servers: []}]"
+		case key == "one-packet":
+			return fmt.Sprintf("services: [{listen: 'udp://192.0.2.1:53', servers: [], %s}]", pair(key, value))
 		case key == "listen" && value != "":
 			return fmt.Sprintf("services: [{listen: %s, servers: []}]", value)
 		case key == "servers" || key == "listen":
