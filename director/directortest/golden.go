@@ -3,13 +3,17 @@ package directortest
 import (
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // GoldenCase is what a kernel's IPVS did with one sequence of connections (see
@@ -28,6 +32,12 @@ type GoldenCase struct {
 	Steps []GoldenStep `json:"steps"`
 	// Clients are used in turn; port 0 is an ephemeral port.
 	Clients []netip.AddrPort `json:"clients"`
+	// Virtuals, if there are any, are the addresses that connections are made to, in
+	// turn: the service has them all (fwmark).
+	Virtuals []netip.Addr `json:"vips"`
+	// Upper and Lower are the thresholds of the servers; empty: none.
+	Upper []uint32 `json:"u_thresh"`
+	Lower []uint32 `json:"l_thresh"`
 	// PersistTimeout is in seconds, 0 for no persistence; PersistNetmask is
 	// dotted.
 	PersistTimeout      int        `json:"persist_timeout"`
@@ -40,7 +50,7 @@ type GoldenCase struct {
 // GoldenStep is a change that was made before connection number At.
 type GoldenStep struct {
 	At     int    `json:"at"`
-	Op     string `json:"op"` // add, del or weight
+	Op     string `json:"op"` // add, del, weight or close: all of the server's connections
 	Server int    `json:"server"`
 	Weight uint32 `json:"weight"`
 }
@@ -53,7 +63,36 @@ func Golden(t testing.TB, scheduler director.Scheduler) []GoldenCase {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, string(scheduler)+".json")
+	return readGolden(t, filepath.Join(dir, string(scheduler)+".json"))
+}
+
+// AllGolden reads the cases of all files of the folder that SHUNT_GOLDEN names, or
+// of testdata/golden.
+func AllGolden(t testing.TB) []GoldenCase {
+	t.Helper()
+	dir := os.Getenv("SHUNT_GOLDEN")
+	if dir == "" {
+		var err error
+		if dir, err = goldenDir(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		t.Fatalf("%s: no golden data", dir)
+	}
+	var cases []GoldenCase
+	for _, file := range files {
+		cases = append(cases, readGolden(t, file)...)
+	}
+	return cases
+}
+
+func readGolden(t testing.TB, path string) []GoldenCase {
+	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +121,58 @@ func (c GoldenCase) Server(i int) netip.AddrPort {
 
 // Client returns the source of connection k.
 func (c GoldenCase) Client(k int) netip.AddrPort { return c.Clients[k%len(c.Clients)] }
+
+// Virtual returns the address of connection k; where the case names none, any is
+// as good.
+func (c GoldenCase) Virtual(k int) netip.AddrPort {
+	switch {
+	case len(c.Virtuals) > 0:
+		return netip.AddrPortFrom(c.Virtuals[k%len(c.Virtuals)], 80)
+	case c.Family == "ipv6":
+		return netip.MustParseAddrPort("[2001:db8::1]:80")
+	default:
+		return netip.MustParseAddrPort("192.0.2.1:80")
+	}
+}
+
+// RealServer returns a server, by its index in the order of addition, as it was
+// added: with NAT, and with the thresholds of the case.
+func (c GoldenCase) RealServer(i int, weight uint32) realserver.Server {
+	server := realserver.Server{Address: c.Server(i), Method: realserver.NAT, Weight: weight}
+	if i < len(c.Upper) {
+		server.Upper = c.Upper[i]
+	}
+	if i < len(c.Lower) {
+		server.Lower = c.Lower[i]
+	}
+	return server
+}
+
+// Service returns the case's service without servers.
+func (c GoldenCase) Service(t testing.TB) director.Service {
+	t.Helper()
+	service := director.Service{
+		Key:       director.ServiceKey{Protocol: conntrack.TCP, Address: c.Virtual(0)},
+		Scheduler: c.Scheduler, Flags: c.Flags(),
+		Persistence: director.Persistence{Timeout: time.Duration(c.PersistTimeout) * time.Second},
+	}
+	var err error
+	if c.Protocol != "" {
+		if service.Key.Protocol, err = conntrack.ParseProtocol(c.Protocol); err != nil {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+	}
+	if c.PersistTimeout != 0 {
+		service.Persistence.Prefix = uint8(c.Virtual(0).Addr().BitLen())
+		if c.PersistNetmask.Is4() {
+			service.Persistence.Prefix = 0
+			for _, b := range c.PersistNetmask.AsSlice() {
+				service.Persistence.Prefix += uint8(bits.OnesCount8(b))
+			}
+		}
+	}
+	return service
+}
 
 // Flags returns the scheduler's flags.
 func (c GoldenCase) Flags() director.SchedulerFlags {

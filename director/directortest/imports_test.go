@@ -26,14 +26,14 @@ var mayImport = map[string][]string{
 	"director/watch":             {"director", "director/event"},
 	"director/metrics":           {"director", "director/event", "conntrack"},
 	"director/doctor":            {"director", "realserver", "conntrack"},
-	"director/scheduler":         {"director", "realserver"},
+	"director/scheduler":         {"director", "realserver", "conntrack"},
 	"director/xdp":               {"director", "director/scheduler", "director/xdp/nexthop", "realserver", "conntrack", "bpf"},
 	"director/xdp/nexthop":       {},
 	"director/config":            {"director", "realserver", "conntrack"},
 	"director/api":               {"director", "director/event", "realserver", "conntrack"},
 	"director/directortest":      {"director", "realserver", "conntrack"},
 	"director/directortest/ipvs": {"bpf/bpftest", "director", "director/directortest", "realserver", "conntrack"},
-	"cmd/shunt":                  {"conntrack", "director", "director/api", "director/config", "director/event", "realserver"},
+	"cmd/shunt":                  {"conntrack", "director", "director/api", "director/config", "director/event", "director/scheduler", "realserver"},
 	"cmd/shuntd": {
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
 		"director/event", "director/metrics", "director/store", "director/watch", "director/xdp",
@@ -56,7 +56,7 @@ var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directorte
 var mayNotContain = map[string][]string{
 	"cmd/shunt": {
 		"github.com/cilium/ebpf", "github.com/vishvananda/netlink", "go.etcd.io/bbolt",
-		module + "/bpf", module + "/director/xdp", module + "/director/scheduler",
+		module + "/bpf", module + "/director/xdp",
 	},
 }
 

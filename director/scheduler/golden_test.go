@@ -6,58 +6,63 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
-// TestGolden replays everything the kernel was seen to choose.
+// TestGolden replays everything the kernel was seen to choose, or what the folder
+// that SHUNT_GOLDEN names says it chose.
 func TestGolden(t *testing.T) {
-	for _, name := range director.Schedulers() {
-		for _, c := range directortest.Golden(t, name) {
-			t.Run(c.Name, func(t *testing.T) {
-				if diff := cmp.Diff(c.Chosen, replay(t, c)); diff != "" {
-					t.Errorf("chosen (-kernel +model):\n%s", diff)
-				}
-			})
-		}
+	for _, c := range directortest.AllGolden(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			_, chosen := replay(t, c)
+			if diff := cmp.Diff(c.Chosen, chosen); diff != "" {
+				t.Errorf("chosen (-kernel +model):\n%s", diff)
+			}
+		})
 	}
 }
 
-// replay returns the servers the model chooses for the case's connections.
-func replay(t *testing.T, c directortest.GoldenCase) []int {
+// The counts that the kernel ended with, in the order of addition, and the order
+// of its list are the model's too.
+func TestGoldenCounts(t *testing.T) {
+	t.Setenv("SHUNT_GOLDEN", "")
+	for _, c := range directortest.AllGolden(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			s, _ := replay(t, c)
+			var counts [][2]int
+			for _, server := range s.Servers() {
+				counts = append([][2]int{{int(server.Load.Active), int(server.Load.Inactive)}}, counts...)
+			}
+			if diff := cmp.Diff(c.FinalActiveInactive, counts); diff != "" {
+				t.Errorf("active and inactive (-kernel +model):\n%s", diff)
+			}
+			var order []int
+			for i := range c.Weights {
+				order = append([]int{i}, order...)
+			}
+			if diff := cmp.Diff(c.KernelListOrder, order); diff != "" {
+				t.Errorf("list (-kernel +model):\n%s", diff)
+			}
+		})
+	}
+}
+
+// replay returns the service after the case's connections, and the servers that
+// the model chose for them.
+func replay(t *testing.T, c directortest.GoldenCase) (*scheduler.Simulation, []int) {
 	t.Helper()
-	model, err := scheduler.New(c.Scheduler, scheduler.Options{Flags: c.Flags()})
+	s, err := scheduler.NewSimulation(c.Service(t), scheduler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	vip := netip.MustParseAddrPort("192.0.2.1:80")
-	if c.Family == "ipv6" {
-		vip = netip.MustParseAddrPort("[2001:db8::1]:80")
-	}
 	index := make(map[netip.AddrPort]int)
-	for i, weight := range c.Weights {
-		model.Add(c.Server(i), weight)
+	add := func(i int, weight uint32) {
 		index[c.Server(i)] = i
+		s.AddServer(c.RealServer(i, weight))
 	}
-	// Persistence is not the scheduler's: a template remembers its choice for
-	// the rest of the client's network.
-	templates := make(map[netip.Prefix]netip.AddrPort)
-	network := func(client netip.Addr) (netip.Prefix, bool) {
-		if c.PersistTimeout == 0 {
-			return netip.Prefix{}, false
-		}
-		length := 0
-		for _, b := range c.PersistNetmask.AsSlice() {
-			for ; b != 0; b <<= 1 {
-				length++
-			}
-		}
-		prefix, err := client.Prefix(length)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return prefix, true
+	for i, weight := range c.Weights {
+		add(i, weight)
 	}
 	var chosen []int
 	for k := range c.Chosen {
@@ -65,32 +70,35 @@ func replay(t *testing.T, c directortest.GoldenCase) []int {
 			if step.At != k {
 				continue
 			}
-			server := c.Server(step.Server)
 			switch step.Op {
 			case "add":
-				index[server] = step.Server
-				model.Add(server, step.Weight)
+				add(step.Server, step.Weight)
 			case "del":
-				model.Remove(server)
+				s.RemoveServer(c.Server(step.Server))
 			case "weight":
-				model.Edit(server, step.Weight)
+				s.EditServer(c.RealServer(step.Server, step.Weight))
+			case "close":
+				s.CloseAll(c.Server(step.Server))
 			default:
 				t.Fatalf("unknown step %q", step.Op)
 			}
 		}
-		prefix, persistent := network(c.Client(k).Addr())
-		server, ok := templates[prefix], persistent
-		if !server.IsValid() {
-			server, ok = model.Pick(c.Client(k), vip, nil)
+		client, virtual := c.Client(k), c.Virtual(k)
+		if client.Port() == 0 {
+			client = netip.AddrPortFrom(client.Addr(), uint16(32768+k))
 		}
-		if !ok {
+		choice := s.Open(client, virtual)
+		if !choice.Server.IsValid() {
 			chosen = append(chosen, -1)
 			continue
 		}
-		if persistent {
-			templates[prefix] = server
+		chosen = append(chosen, index[choice.Server])
+		s.Establish(client, virtual)
+		if c.Mode == "closed" {
+			s.Close(client, virtual)
+		} else if c.Mode != "open" {
+			t.Fatalf("unknown mode %q", c.Mode)
 		}
-		chosen = append(chosen, index[server])
 	}
-	return chosen
+	return s, chosen
 }
