@@ -69,7 +69,18 @@ func (p *Plane) Sweep(v6 bool, args *KernelSweepArgs) error {
 	return p.run(prog, func(prog *ebpf.Program) (int32, error) { return 0, runOnTable(prog, args) })
 }
 
-// RemoveConnection removes one connection; ErrNotFound if there is none.
+// Explain says what would become of a packet, by the program's own way of
+// deciding, and changes nothing.
+func (p *Plane) Explain(v6 bool, args *KernelExplainArgs) error {
+	prog := p.ShuntExplain4
+	if v6 {
+		prog = p.ShuntExplain6
+	}
+	return p.run(prog, func(prog *ebpf.Program) (int32, error) { return 0, runOnTable(prog, args) })
+}
+
+// RemoveConnection removes one connection or template; ErrNotFound if there is
+// none, unix.EAGAIN if a packet was making, changing or removing it.
 func (p *Plane) RemoveConnection(v6 bool, args *KernelRemoveArgs) error {
 	prog := p.ShuntRemove4
 	if v6 {
@@ -81,9 +92,8 @@ func (p *Plane) RemoveConnection(v6 bool, args *KernelRemoveArgs) error {
 	})
 }
 
-// Correct adds to a server's counts of active and inactive connections.
-func (p *Plane) Correct(server uint32, active, inactive int64) error {
-	args := KernelCorrectArgs{Server: server, Active: active, Inactive: inactive}
+// Correct adds to a server's counts of connections and templates.
+func (p *Plane) Correct(args KernelCorrectArgs) error {
 	return p.run(p.ShuntCorrect, func(prog *ebpf.Program) (int32, error) { return 0, runControl(prog, &args) })
 }
 

@@ -29,6 +29,11 @@ func (d *Dataplane) adoptState() error {
 	if err := d.hops.adopt(d.plane, d.model); err != nil {
 		return err
 	}
+	for _, svc := range d.model.services {
+		if err := d.writeTimeouts(svc, readTimeouts(&r.settings)); err != nil {
+			return err
+		}
+	}
 	for _, s := range d.model.servers {
 		if !s.removed && !s.service.removed {
 			d.watch(s)
@@ -116,7 +121,7 @@ func (r *reading) model(words *arena) *model {
 		if i == 0 || r.servers[i].Life == uint8(bpf.KernelLifecycleLIFE_FREE) || svc == nil {
 			continue
 		}
-		if s := parseServer(uint32(i), &r.servers[i], svc); svc.members[s.address] == nil {
+		if s := parseServer(uint32(i), &r.servers[i], r.load(uint32(i)), svc); svc.members[s.address] == nil {
 			m.addServer(s)
 		}
 	}

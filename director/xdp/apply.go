@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
 )
 
@@ -192,9 +191,7 @@ func (a *application) apply(op director.Operation) error {
 	case director.RemoveServer:
 		return a.removeServer(op)
 	case director.SetTimeouts:
-		return a.plane.ChangeSettings(func(s *bpf.KernelSettings) {
-			putTimeouts(s, a.plane.Clock, readTimeouts(s).Merge(op.Timeouts))
-		})
+		return a.setTimeouts(op.Timeouts)
 	default:
 		return fmt.Errorf("operation %T: %w", op, director.ErrUnsupported)
 	}

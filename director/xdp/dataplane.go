@@ -34,7 +34,9 @@ type Dataplane struct {
 	hops   *hopTable
 	access *accessSets
 	sweeps sweepState
-	closed bool
+	// destinations is what the sweep knows of lblc's and lblcr's memory.
+	destinations destinationsState
+	closed       bool
 	// interfaces the fast path is to run on.
 	interfaces []attachment
 	// resolved is closed and replaced whenever a server's reachability changed.

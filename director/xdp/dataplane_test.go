@@ -253,7 +253,7 @@ func TestCountersOutliveServers(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	r := newRig(t, Options{})
-	service := testService("wlc", director.SchedulerFlags{})
+	service := testService("sometimes", director.SchedulerFlags{})
 	tunnelled := local(1, 1)
 	tunnelled.Method = realserver.Tunnel
 	good := testService(director.RoundRobin, director.SchedulerFlags{})

@@ -12,43 +12,136 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// schedulerNumber is the ABI's number of a scheduler, 0 if the fast path has none.
-func schedulerNumber(name director.Scheduler) uint8 {
-	switch name {
-	case director.RoundRobin:
-		return uint8(bpf.KernelSchedulerSCHEDULER_RR)
-	case director.WeightedRoundRobin:
-		return uint8(bpf.KernelSchedulerSCHEDULER_WRR)
-	case director.SourceHash:
-		return uint8(bpf.KernelSchedulerSCHEDULER_SH)
-	case director.Maglev:
-		return uint8(bpf.KernelSchedulerSCHEDULER_MH)
-	default:
-		return 0
-	}
+// schedulerNumbers are the ABI's.
+var schedulerNumbers = map[director.Scheduler]bpf.KernelScheduler{
+	director.RoundRobin:              bpf.KernelSchedulerSCHEDULER_RR,
+	director.WeightedRoundRobin:      bpf.KernelSchedulerSCHEDULER_WRR,
+	director.LeastConnection:         bpf.KernelSchedulerSCHEDULER_LC,
+	director.WeightedLeastConnection: bpf.KernelSchedulerSCHEDULER_WLC,
+	director.ShortestExpectedDelay:   bpf.KernelSchedulerSCHEDULER_SED,
+	director.NeverQueue:              bpf.KernelSchedulerSCHEDULER_NQ,
+	director.Failover:                bpf.KernelSchedulerSCHEDULER_FO,
+	director.Overflow:                bpf.KernelSchedulerSCHEDULER_OVF,
+	director.TwoRandomChoices:        bpf.KernelSchedulerSCHEDULER_TWOS,
+	director.DestinationHash:         bpf.KernelSchedulerSCHEDULER_DH,
+	director.SourceHash:              bpf.KernelSchedulerSCHEDULER_SH,
+	director.Maglev:                  bpf.KernelSchedulerSCHEDULER_MH,
+	director.LocalityLC:              bpf.KernelSchedulerSCHEDULER_LBLC,
+	director.LocalityLCReplicated:    bpf.KernelSchedulerSCHEDULER_LBLCR,
 }
 
+// schedulerNumber is the ABI's number of a scheduler, 0 if the fast path has none.
+func schedulerNumber(name director.Scheduler) uint8 { return uint8(schedulerNumbers[name]) }
+
 func schedulerName(number uint8) director.Scheduler {
-	for _, name := range director.Schedulers() {
-		if schedulerNumber(name) == number {
+	for name, n := range schedulerNumbers {
+		if uint8(n) == number {
 			return name
 		}
 	}
 	return ""
 }
 
-func serviceFlags(svc *service) uint16 {
-	var flags uint16
-	if svc.flags.Port {
-		flags |= uint16(bpf.KernelServiceFlagsSERVICE_HASH_PORT)
+// hasDestinations says whether the scheduler remembers what it chose for a virtual
+// address.
+func hasDestinations(name director.Scheduler) bool {
+	return name == director.LocalityLC || name == director.LocalityLCReplicated
+}
+
+// serviceFlag is one of the flags, with whether a service's settings have it and
+// what gives it to them.
+type serviceFlag struct {
+	flag bpf.KernelServiceFlags
+	is   func(*settings) bool
+	set  func(*settings)
+}
+
+// serviceFlags are those that stand for settings.
+var serviceFlags = []serviceFlag{
+	{
+		bpf.KernelServiceFlagsSERVICE_HASH_PORT,
+		func(s *settings) bool { return s.flags.Port }, func(s *settings) { s.flags.Port = true },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_FALLBACK,
+		func(s *settings) bool { return s.flags.Fallback }, func(s *settings) { s.flags.Fallback = true },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_VIP_MANAGED,
+		func(s *settings) bool { return s.vip == director.VIPManaged }, func(s *settings) { s.vip = director.VIPManaged },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_ONE_PACKET,
+		func(s *settings) bool { return s.onePacket }, func(s *settings) { s.onePacket = true },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_SLOPPY_TCP,
+		func(s *settings) bool { return s.rules.SloppyTCP }, func(s *settings) { s.rules.SloppyTCP = true },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_EXPIRE_NODEST,
+		func(s *settings) bool { return s.rules.ExpireNoDestConn }, func(s *settings) { s.rules.ExpireNoDestConn = true },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_EXPIRE_QUIESCENT,
+		func(s *settings) bool { return s.rules.ExpireQuiescentTemplate },
+		func(s *settings) { s.rules.ExpireQuiescentTemplate = true },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_REUSE_NEVER,
+		func(s *settings) bool { return s.rules.ConnReuse == director.ReuseNever },
+		func(s *settings) { s.rules.ConnReuse = director.ReuseNever },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_REUSE_FIN_WAIT,
+		func(s *settings) bool { return s.rules.ConnReuse == director.ReuseFinWait },
+		func(s *settings) { s.rules.ConnReuse = director.ReuseFinWait },
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_PERSISTENT,
+		func(s *settings) bool { return s.persistence.Timeout != 0 },
+		func(*settings) {}, // what it is comes with the number of seconds
+	},
+}
+
+// kernelService is what the services map is to hold of a service beside its
+// schedule.
+func kernelService(svc *service) bpf.KernelService {
+	k := bpf.KernelService{
+		Key:         serviceKey(svc.key),
+		Scheduler:   schedulerNumber(svc.scheduler),
+		Life:        uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Access:      svc.access.word,
+		Seconds:     timeoutSeconds(svc.timeouts),
+		Persistence: uint32(svc.persistence.Timeout / time.Second),
+		LastPort:    svc.key.LastPort,
+		Prefix:      svc.key.Bits, ClientPrefix: svc.persistence.Prefix,
 	}
-	if svc.flags.Fallback {
-		flags |= uint16(bpf.KernelServiceFlagsSERVICE_FALLBACK)
+	for _, f := range serviceFlags {
+		if f.is(&svc.settings) {
+			k.Flags |= uint16(f.flag)
+		}
 	}
-	if svc.vip == director.VIPManaged {
-		flags |= uint16(bpf.KernelServiceFlagsSERVICE_VIP_MANAGED)
+	if svc.key.IsWide() {
+		k.Flags |= uint16(bpf.KernelServiceFlagsSERVICE_WIDE)
 	}
-	return flags
+	if svc.removed {
+		k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
+	}
+	if svc.persistence.Timeout != 0 {
+		k.ClientMask = clientMask(svc.key.Address.Addr().Is6(), svc.persistence.Prefix)
+	}
+	copy(k.Name[:], svc.name)
+	return k
+}
+
+// clientMask has the bits of an address set that the prefix covers.
+func clientMask(v6 bool, prefix uint8) [4]uint32 {
+	ones := netip.AddrFrom4([4]byte{0xff, 0xff, 0xff, 0xff})
+	if v6 {
+		ones = netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+	}
+	return bpf.Address(netip.PrefixFrom(ones, min(int(prefix), ones.BitLen())).Masked().Addr())
 }
 
 func serviceKey(key director.ServiceKey) bpf.KernelServiceKey {
@@ -71,22 +164,28 @@ func parseServiceKey(k bpf.KernelServiceKey) director.ServiceKey {
 	}
 }
 
-// parseService reads a service's settings; its access word and its schedule are
-// read by others.
+// parseService reads a service's key and settings; its access word and its
+// schedule are read by others.
 func parseService(index uint32, k *bpf.KernelService) *service {
 	svc := &service{
-		index:     index,
-		key:       parseServiceKey(k.Key),
-		name:      string(bytes.TrimRight(k.Name[:], "\x00")),
-		scheduler: schedulerName(k.Scheduler),
-		vip:       director.VIPExternal,
-		removed:   k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
+		index: index,
+		key:   parseServiceKey(k.Key),
+		settings: settings{
+			name:      string(bytes.TrimRight(k.Name[:], "\x00")),
+			scheduler: schedulerName(k.Scheduler),
+			vip:       director.VIPExternal,
+			persistence: director.Persistence{
+				Timeout: time.Duration(k.Persistence) * time.Second, Prefix: k.ClientPrefix,
+			},
+			timeouts: parseSeconds(k.Seconds),
+		},
+		removed: k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
 	}
-	has := func(flag bpf.KernelServiceFlags) bool { return k.Flags&uint16(flag) != 0 }
-	svc.flags.Port = has(bpf.KernelServiceFlagsSERVICE_HASH_PORT)
-	svc.flags.Fallback = has(bpf.KernelServiceFlagsSERVICE_FALLBACK)
-	if has(bpf.KernelServiceFlagsSERVICE_VIP_MANAGED) {
-		svc.vip = director.VIPManaged
+	svc.key.LastPort, svc.key.Bits = k.LastPort, k.Prefix
+	for _, f := range serviceFlags {
+		if k.Flags&uint16(f.flag) != 0 {
+			f.set(&svc.settings)
+		}
 	}
 	return svc
 }
@@ -99,9 +198,20 @@ func kernelServer(s *server) bpf.KernelServer {
 		Port: bpf.Port(real.Port()), VirtualPort: bpf.Port(virtual.Port()),
 		DeltaL4: bpf.Delta(wire(virtual), wire(real)),
 		DeltaIp: bpf.Delta(virtual.Addr().AsSlice(), real.Addr().AsSlice()),
-		Weight:  s.weight, LastWeight: s.lastWeight, OfferedWeight: s.offered(),
+		Weight:  s.weight, LastWeight: s.lastWeight, OfferedWeight: s.offered(), Flags: serverFlags(s),
 		Address: bpf.Address(real.Addr()), VirtualAddress: bpf.Address(virtual.Addr()),
 	}
+}
+
+func serverFlags(s *server) uint8 {
+	var flags bpf.KernelServerFlags
+	if s.draining {
+		flags |= bpf.KernelServerFlagsSERVER_DRAINING
+	}
+	if s.service.hasTimeouts() {
+		flags |= bpf.KernelServerFlagsSERVER_OWN_TIMEOUTS
+	}
+	return uint8(flags)
 }
 
 // wire returns the address and port as on the wire.
@@ -120,38 +230,18 @@ func (s *server) life() bpf.KernelLifecycle {
 	}
 }
 
-func parseServer(index uint32, k *bpf.KernelServer, svc *service) *server {
+// parseServer reads a server; its thresholds are in its load.
+func parseServer(index uint32, k *bpf.KernelServer, load *bpf.KernelServerLoad, svc *service) *server {
 	return &server{
-		index:      index,
-		service:    svc,
-		address:    netip.AddrPortFrom(bpf.ParseAddress(k.Address, svc.key.Address.Addr().Is6()), bpf.Port(k.Port)),
-		method:     realserver.Method(k.Method),
-		weight:     k.Weight,
-		lastWeight: k.LastWeight,
-		removed:    k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
-		hop:        k.Hop,
+		index:   index,
+		service: svc,
+		address: netip.AddrPortFrom(bpf.ParseAddress(k.Address, svc.key.Address.Addr().Is6()), bpf.Port(k.Port)),
+		terms: terms{
+			method: realserver.Method(k.Method), weight: k.Weight, lastWeight: k.LastWeight,
+			upper: load.Upper, lower: load.Lower,
+			draining: k.Flags&uint8(bpf.KernelServerFlagsSERVER_DRAINING) != 0,
+		},
+		removed: k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
+		hop:     k.Hop,
 	}
-}
-
-func putTimeouts(s *bpf.KernelSettings, clock bpf.Clock, t conntrack.Timeouts) {
-	for _, state := range conntrack.States() {
-		s.Timeout[state] = clock.Ticks(t.Of(state))
-	}
-	s.Seconds = [3]uint32{uint32(t.TCP / time.Second), uint32(t.TCPFin / time.Second), uint32(t.UDP / time.Second)}
-}
-
-// readTimeouts returns what the timeouts were set from.
-func readTimeouts(s *bpf.KernelSettings) conntrack.Timeouts {
-	seconds := func(i int) time.Duration { return time.Duration(s.Seconds[i]) * time.Second }
-	return conntrack.Timeouts{TCP: seconds(0), TCPFin: seconds(1), UDP: seconds(2)}
-}
-
-// foundTimeouts returns the timeouts in force; none if the ticks of a state are
-// not what the timeouts make them.
-func foundTimeouts(s *bpf.KernelSettings, clock bpf.Clock) conntrack.Timeouts {
-	t, want := readTimeouts(s), *s
-	if putTimeouts(&want, clock, t); want.Timeout != s.Timeout {
-		return conntrack.Timeouts{}
-	}
-	return t
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -15,6 +16,8 @@ import (
 // server whose entry or next hop does not lead to it. A schedule that is not
 // what its scheduler makes of the servers shows as no scheduler, an address that
 // is not on the host as one that is not managed, timeouts not in force as none.
+// So does a service whose settings are not what its entry makes of them: it shows
+// as one without a scheduler.
 func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -68,6 +71,14 @@ func (d *Dataplane) foundService(r *reading, svc *service, addresses map[netip.A
 		found.Scheduler = ""
 		list = d.listed(r, svc, k)
 	}
+	parsed := parseService(svc.index, k)
+	parsed.access.word = k.Access
+	if again := kernelService(parsed); !sameEntry(k, &again) {
+		found.Scheduler = ""
+	}
+	if !r.hasTimeouts(parsed) {
+		found.Persistence, found.Timeouts = director.Persistence{}, conntrack.Timeouts{}
+	}
 	// The list is last added first; a Service has them as they were added.
 	for _, s := range slices.Backward(list) {
 		if server, ok := d.foundServer(r, s); ok {
@@ -77,12 +88,20 @@ func (d *Dataplane) foundService(r *reading, svc *service, addresses map[netip.A
 	return found, true
 }
 
+// sameEntry compares all but the cursor and the schedules.
+func sameEntry(a, b *bpf.KernelService) bool {
+	x, y := *a, *b
+	x.Cursor, x.Schedule = y.Cursor, y.Schedule
+	return x == y
+}
+
 // service returns a service's settings.
 func (r *reading) service(index uint32) director.Service {
 	k := &r.services[index]
 	svc := parseService(index, k)
 	return director.Service{
 		Key: svc.key, Name: svc.name, Scheduler: svc.scheduler, Flags: svc.flags, VIP: svc.vip,
+		Persistence: svc.persistence, OnePacket: svc.onePacket, Timeouts: svc.timeouts, Rules: svc.rules,
 		Access: foundAccess(r.access, k.Access, svc.key.Address.Addr().Is6()),
 	}
 }
@@ -106,10 +125,12 @@ func (d *Dataplane) foundServer(r *reading, s *server) (realserver.Server, bool)
 	if !has(&r.filter.ServerAddress, s.address.Addr()) || !d.hops.isIntact(d.plane, s.hop) || s.removed {
 		return realserver.Server{}, false
 	}
-	found := realserver.Server{Address: s.address, Method: realserver.Method(k.Method), Weight: k.Weight}
-	// All else follows from method, weight and what is known of the next hop. Where
-	// these are the same and it differs, there is no telling what the entry does.
-	want.Method, want.Weight = k.Method, k.Weight
+	// All else follows from these and what is known of the next hop. Where they are
+	// the same and it differs, there is no telling what the entry does.
+	found := parseServer(s.index, &k, r.load(s.index), s.service).value()
+	found.Address = s.address
+	const draining = uint8(bpf.KernelServerFlagsSERVER_DRAINING)
+	want.Method, want.Weight, want.Flags = k.Method, k.Weight, want.Flags&^draining|k.Flags&draining
 	if found != s.value() {
 		want.OfferedWeight, want.LastWeight = k.OfferedWeight, k.LastWeight
 	}
@@ -130,7 +151,7 @@ func (d *Dataplane) unknownServices(r *reading) []director.Service {
 			if int(i) >= len(r.servers) || r.servers[i].Service != index || r.servers[i].Life != uint8(bpf.KernelLifecycleLIFE_LIVE) {
 				continue
 			}
-			found.Servers = append(found.Servers, parseServer(i, &r.servers[i], &service{key: found.Key}).value())
+			found.Servers = append(found.Servers, parseServer(i, &r.servers[i], r.load(i), &service{key: found.Key}).value())
 		}
 		unknown = append(unknown, found)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -27,15 +28,12 @@ type model struct {
 // service is a service that has an index: live, or removed with servers that
 // connections may still refer to.
 type service struct {
-	index     uint32
-	key       director.ServiceKey
-	name      string
-	scheduler director.Scheduler
-	flags     director.SchedulerFlags
-	vip       director.VIPOwner
-	access    accessList
-	removed   bool
-	members   map[netip.AddrPort]*server // removed ones included
+	index uint32
+	key   director.ServiceKey
+	settings
+	access  accessList
+	removed bool
+	members map[netip.AddrPort]*server // removed ones included
 	// list is the schedule's server list in kernel order: last added first.
 	list []*server
 	// weights are the list's in the schedule in force.
@@ -47,21 +45,65 @@ type service struct {
 	sum      uint64
 }
 
+// settings are what an edit of a service changes, its access list apart.
+type settings struct {
+	name        string
+	scheduler   director.Scheduler
+	flags       director.SchedulerFlags
+	vip         director.VIPOwner
+	persistence director.Persistence
+	onePacket   bool
+	timeouts    conntrack.Timeouts
+	rules       director.Rules
+}
+
+func settingsOf(s director.Service) settings {
+	return settings{
+		name: s.Name, scheduler: s.Scheduler, flags: s.Flags, vip: s.VIP,
+		persistence: s.Persistence, onePacket: s.OnePacket, timeouts: s.Timeouts, rules: s.Rules,
+	}
+}
+
+// hasTimeouts says whether the service has a set of timeouts in the maps: its own
+// ones, or that of its templates.
+func (s *settings) hasTimeouts() bool {
+	return s.timeouts != conntrack.Timeouts{} || s.persistence.Timeout != 0
+}
+
 // server is a server that has an index.
 type server struct {
-	index      uint32
-	service    *service
-	address    netip.AddrPort
-	method     realserver.Method
-	weight     uint32
-	lastWeight uint32
-	removed    bool
+	index   uint32
+	service *service
+	address netip.AddrPort
+	terms
+	removed bool
 	// removedBefore is the number of the first sweep that began after the removal.
 	removedBefore uint64
 	watched       bool
 	hop           uint32 // static hop; 0: none
 	reason        string // why there is none, for the operator
 	resolving     bool   // the reason may be gone in a moment
+}
+
+// terms are what an edit of a server changes.
+type terms struct {
+	method       realserver.Method
+	weight       uint32
+	lastWeight   uint32 // as given when it was added, then the latest that was not 0
+	upper, lower uint32
+	draining     bool
+}
+
+// edited returns the terms after an edit; those of a new server begin anew.
+func (t terms) edited(v realserver.Server, isAdded bool) terms {
+	next := terms{
+		method: v.Method, weight: v.Weight, lastWeight: t.lastWeight,
+		upper: v.Upper, lower: v.Lower, draining: v.Draining,
+	}
+	if isAdded || v.Weight != 0 {
+		next.lastWeight = v.Weight
+	}
+	return next
 }
 
 func newModel() *model {
@@ -77,14 +119,18 @@ func newModel() *model {
 
 // offered is the server's weight as scheduled.
 func (s *server) offered() uint32 {
-	if s.method != realserver.Local && s.hop == 0 {
+	if s.draining || !s.isReachable() {
 		return 0
 	}
 	return s.weight
 }
 
+func (s *server) isReachable() bool { return s.method == realserver.Local || s.hop != 0 }
+
 func (s *server) value() realserver.Server {
-	return realserver.Server{Address: s.address, Method: s.method, Weight: s.weight}
+	return realserver.Server{
+		Address: s.address, Method: s.method, Weight: s.weight, Upper: s.upper, Lower: s.lower, Draining: s.draining,
+	}
 }
 
 // live returns the live service with the key.

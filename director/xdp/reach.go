@@ -108,28 +108,33 @@ func (d *Dataplane) carryHop(s *server, before uint32) error {
 }
 
 // writeServer makes the server's entry what it is to be: as a whole if it is new
-// or was spoilt, else what may change of one that packets read. Called with mu held.
+// or was spoilt, else what may change of one that packets read; and its thresholds.
+// Called with mu held.
 func (d *Dataplane) writeServer(s *server) error {
 	want := kernelServer(s)
 	var has [1]bpf.KernelServer
-	if err := bpf.ReadRange(d.plane.Servers, s.index, has[:]); err != nil {
+	var load [1]bpf.KernelServerLoad
+	if err := errors.Join(bpf.ReadRange(d.plane.Servers, s.index, has[:]), bpf.ReadRange(d.plane.Loads, s.index, load[:])); err != nil {
 		return err
 	}
-	if has[0] == want {
+	sameThresholds := load[0].Upper == s.upper && load[0].Lower == s.lower
+	if has[0] == want && sameThresholds {
 		return nil
 	}
 	rest := has[0]
 	rest.Hop, rest.Weight, rest.LastWeight, rest.OfferedWeight = want.Hop, want.Weight, want.LastWeight, want.OfferedWeight
-	rest.Life, rest.Method = want.Life, want.Method
+	rest.Life, rest.Method, rest.Flags = want.Life, want.Method, want.Flags
 	if rest != want {
 		if err := d.plane.Servers.Put(s.index, &want); err != nil {
 			return fmt.Errorf("write server %s: %w", s.address, err)
 		}
-		return nil
+		if sameThresholds {
+			return nil
+		}
 	}
 	return d.plane.SetServer(&bpf.KernelServerArgs{
-		Server: s.index, Hop: s.hop, Weight: s.weight, LastWeight: s.lastWeight,
-		OfferedWeight: s.offered(), Life: want.Life, Method: uint8(s.method),
+		Server: s.index, Hop: want.Hop, Weight: want.Weight, LastWeight: want.LastWeight, OfferedWeight: want.OfferedWeight,
+		Upper: s.upper, Lower: s.lower, Life: want.Life, Method: want.Method, Flags: want.Flags,
 	})
 }
 

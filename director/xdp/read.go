@@ -45,6 +45,25 @@ func read(plane *bpf.Plane) (*reading, error) {
 	return r, nil
 }
 
+// load returns a server's counts and thresholds.
+func (r *reading) load(server uint32) *bpf.KernelServerLoad {
+	var load [1]bpf.KernelServerLoad
+	if err := bpf.ReadRange(r.plane.Loads, server, load[:]); err != nil {
+		return &bpf.KernelServerLoad{} // of a server beyond the map, which is in no service
+	}
+	return &load[0]
+}
+
+// hasTimeouts says whether the map holds the service's set of timeouts, if it has one.
+func (r *reading) hasTimeouts(svc *service) bool {
+	if !svc.hasTimeouts() {
+		return true
+	}
+	var set [1]bpf.KernelTimeoutSet
+	err := bpf.ReadRange(r.plane.Timeouts, svc.index, set[:])
+	return err == nil && set[0] == timeoutSet(&svc.settings, r.plane.Clock, readTimeouts(&r.settings))
+}
+
 // schedule returns the one in force.
 func schedule(k *bpf.KernelService) *bpf.KernelSchedule {
 	return &k.Schedule[k.Cursor>>bpf.KernelCursorLayoutCURSOR_HALF&1]

@@ -14,9 +14,9 @@ const patience = 8
 // The table is read while it changes: a connection that comes or goes between
 // the sweep's reading and the count's makes a difference that is none.
 type doubt struct {
-	load             bpf.KernelServerLoad
-	connections      uint64 // made since the server was added
-	active, inactive suspect
+	load        bpf.KernelServerLoad
+	connections uint64     // made since the server was added
+	counts      [3]suspect // active, inactive, templates
 }
 
 // suspect is a count that differed in the last sweeps.
@@ -60,8 +60,11 @@ func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
 	}
 	for i, s := range d.model.servers {
 		load := loads[i]
-		active, inactive := int64(recounts[i].Active)-load.Active, int64(recounts[i].Inactive)-load.Inactive
-		if active == 0 && inactive == 0 {
+		recount := &recounts[i]
+		diffs := [3]int64{
+			int64(recount.Active) - load.Active, int64(recount.Inactive) - load.Inactive, int64(recount.Templates) - load.Templates,
+		}
+		if diffs == ([3]int64{}) {
 			continue
 		}
 		traffic, err := d.plane.Traffic(i)
@@ -71,14 +74,15 @@ func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
 		before := d.sweeps.doubts[i]
 		now := doubt{load: load, connections: traffic.Connections}
 		steady := before.load == load && before.connections == traffic.Connections
-		var byActive, byInactive int64
-		now.active, byActive = before.active.next(active, steady)
-		now.inactive, byInactive = before.inactive.next(inactive, steady)
+		var by [3]int64
+		for c, diff := range diffs {
+			now.counts[c], by[c] = before.counts[c].next(diff, steady)
+		}
 		doubts[i] = now
-		if byActive == 0 && byInactive == 0 {
+		if by == ([3]int64{}) {
 			continue
 		}
-		if err := d.plane.Correct(i, byActive, byInactive); err != nil {
+		if err := d.plane.Correct(bpf.KernelCorrectArgs{Server: i, Active: by[0], Inactive: by[1], Templates: by[2]}); err != nil {
 			return fmt.Errorf("correct connection counts of %s: %w", s.address, err)
 		}
 		family := 0
@@ -86,7 +90,8 @@ func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
 			family = 1
 		}
 		d.sweeps.corrected[family]++
-		d.opts.Log.Warn("connection counts corrected", "server", s.address, "service", s.service.key, "active", byActive, "inactive", byInactive)
+		d.opts.Log.Warn("connection counts corrected", "server", s.address, "service", s.service.key,
+			"active", by[0], "inactive", by[1], "templates", by[2])
 	}
 	d.sweeps.doubts = doubts
 	return nil

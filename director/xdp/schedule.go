@@ -45,24 +45,11 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool, steps
 		d.words.release(words)
 		return err
 	}
-	args := bpf.KernelSwitchArgs{
-		Schedule:   next,
-		Key:        serviceKey(svc.key),
-		Service:    svc.index,
-		OldServers: uint32(len(svc.list)),
-		StepCount:  uint32(len(steps)),
-		Scheduler:  schedulerNumber(svc.scheduler),
-		Flags:      serviceFlags(svc),
-		Life:       uint8(bpf.KernelLifecycleLIFE_LIVE),
-		Access:     svc.access.word,
-	}
-	if svc.removed {
-		args.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
-	}
+	args := switchArgs(svc)
+	args.Schedule, args.OldServers, args.StepCount = next, uint32(len(svc.list)), uint32(len(steps))
 	if restart {
 		args.Restart = 1
 	}
-	copy(args.Name[:], svc.name)
 	// Point of no return.
 	if err := d.plane.Switch(&args); err != nil {
 		d.words.release(words)
@@ -72,6 +59,16 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool, steps
 	svc.words, svc.schedule, svc.sum = words, next, sum
 	svc.list, svc.weights = slices.Clone(list), weights
 	return nil
+}
+
+// switchArgs are the arguments that put a service's settings in force.
+func switchArgs(svc *service) bpf.KernelSwitchArgs {
+	k := kernelService(svc)
+	return bpf.KernelSwitchArgs{
+		Service: svc.index, Key: k.Key, Flags: k.Flags, Scheduler: k.Scheduler, Life: k.Life, Access: k.Access,
+		ClientMask: k.ClientMask, Seconds: k.Seconds, Persistence: k.Persistence,
+		LastPort: k.LastPort, Prefix: k.Prefix, ClientPrefix: k.ClientPrefix, Name: k.Name,
+	}
 }
 
 // step is what wrr counts with.
@@ -101,6 +98,8 @@ func buildSchedule(svc *service, list []*server) (bpf.KernelSchedule, []uint32) 
 	switch svc.scheduler {
 	case director.WeightedRoundRobin:
 		next.MaxWeight, next.Gcd = scheduler.WeightStep(entries)
+	case director.DestinationHash:
+		slots = scheduler.DestinationHashTable(entries)
 	case director.SourceHash:
 		slots = scheduler.SourceHashTable(entries)
 	case director.Maglev:

@@ -60,7 +60,7 @@ func (a *application) insertServer(b *batch, s *server, v realserver.Server, isN
 	}
 	b.onFailure(func() error {
 		a.retire(s)
-		s.method, s.weight, s.lastWeight = old.method, old.weight, old.lastWeight
+		s.terms = old.terms
 		if !isNew {
 			return a.writeServer(s)
 		}
@@ -68,7 +68,7 @@ func (a *application) insertServer(b *batch, s *server, v realserver.Server, isN
 		a.model.dropServer(s)
 		return errors.Join(a.plane.Servers.Put(s.index, &bpf.KernelServer{}), a.writeFilter())
 	})
-	s.method, s.weight, s.lastWeight, s.removed = v.Method, v.Weight, v.Weight, false
+	s.terms, s.removed = s.edited(v, true), false
 	a.follow(s)
 	if isNew {
 		if err := a.clearCounters(s.index); err != nil {
@@ -94,6 +94,7 @@ func (a *application) follow(s *server) {
 	a.watch(s)
 }
 
+// clearCounters clears what an index's last server left, its thresholds included.
 func (d *Dataplane) clearCounters(index uint32) error {
 	perCPU := make([]bpf.KernelTraffic, ebpf.MustPossibleCPU())
 	if err := d.plane.ServerTraffic.Put(index, perCPU); err != nil {
@@ -102,6 +103,7 @@ func (d *Dataplane) clearCounters(index uint32) error {
 	if err := d.plane.Loads.Put(index, &bpf.KernelServerLoad{}); err != nil {
 		return fmt.Errorf("clear counts: %w", err)
 	}
+	delete(d.sweeps.udp, index)
 	return nil
 }
 
@@ -120,19 +122,15 @@ func (a *application) editServer(op director.EditServer) error {
 	return a.setServer(a.begin(svc, op), s, op.Server)
 }
 
-// setServer gives a live server its method and weight, and writes all of it that
-// packets need.
+// setServer gives a live server its terms, and writes all of it that packets need.
 func (a *application) setServer(b *batch, s *server, v realserver.Server) error {
 	old := *s
 	b.onFailure(func() error {
-		s.method, s.weight, s.lastWeight = old.method, old.weight, old.lastWeight
+		s.terms = old.terms
 		a.follow(s)
 		return a.writeServer(s)
 	})
-	s.method, s.weight = v.Method, v.Weight
-	if v.Weight != 0 {
-		s.lastWeight = v.Weight
-	}
+	s.terms = s.edited(v, false)
 	a.follow(s)
 	return errors.Join(a.writeFilter(), a.hops.repair(a.plane, s.hop), a.writeServer(s))
 }

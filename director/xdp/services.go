@@ -3,6 +3,7 @@ package xdp
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -16,8 +17,20 @@ func checkService(s director.Service) error {
 	if schedulerNumber(s.Scheduler) == 0 {
 		return fmt.Errorf("scheduler %s: %w by the XDP data plane", s.Scheduler, director.ErrUnsupported)
 	}
-	if p := s.Key.Protocol; p != conntrack.TCP && p != conntrack.UDP {
-		return fmt.Errorf("protocol %s: %w by the XDP data plane", p, director.ErrUnsupported)
+	switch s.Key.Protocol {
+	case conntrack.UDP:
+	case conntrack.TCP:
+		if s.OnePacket {
+			return fmt.Errorf("one-packet scheduling of a TCP service: %w: its packets would go to one server each", director.ErrInvalid)
+		}
+	default:
+		return fmt.Errorf("protocol %s: %w by the XDP data plane", s.Key.Protocol, director.ErrUnsupported)
+	}
+	if p := s.Persistence; p.Timeout < 0 || p.Timeout%time.Second != 0 || p.Timeout == 0 && p.Prefix != 0 {
+		return fmt.Errorf("persistence of %s by a prefix of %d bits: %w: want whole seconds, or neither", p.Timeout, p.Prefix, director.ErrInvalid)
+	}
+	if bits := s.Key.Address.Addr().BitLen(); int(s.Persistence.Prefix) > bits {
+		return fmt.Errorf("persistence by a prefix of %d bits: %w: addresses have %d", s.Persistence.Prefix, director.ErrInvalid, bits)
 	}
 	return nil
 }
@@ -34,7 +47,7 @@ func (a *application) addService(op director.AddService) error {
 		if err != nil {
 			return err
 		}
-		svc = &service{index: index, key: op.Service.Key, scheduler: op.Service.Scheduler}
+		svc = &service{index: index, key: op.Service.Key, settings: settings{scheduler: op.Service.Scheduler}}
 		b := a.begin(svc, op)
 		if err := a.makeService(b); err != nil {
 			return err
@@ -111,14 +124,20 @@ func (a *application) setService(b *batch, s director.Service) error {
 	if err := a.setAccess(b, s.Access); err != nil {
 		return err
 	}
-	svc.name, svc.scheduler, svc.flags, svc.vip = s.Name, s.Scheduler, s.Flags, s.VIP
+	svc.settings = settingsOf(s)
 	if svc.scheduler != old.scheduler {
 		b.restart, b.steps = true, nil
+		if hasDestinations(old.scheduler) {
+			b.then(func() error { return a.forgetDestinations(svc) })
+		}
 	}
 	b.onFailure(func() error {
-		svc.name, svc.scheduler, svc.flags, svc.vip = old.name, old.scheduler, old.flags, old.vip
-		return nil
+		svc.settings = old.settings
+		return a.rewriteTimeouts(svc)
 	})
+	if err := a.carryTimeouts(b); err != nil {
+		return err
+	}
 	if err := a.writeFilter(); err != nil {
 		return err
 	}
@@ -131,6 +150,17 @@ func (a *application) setService(b *batch, s director.Service) error {
 	if old.vip == director.VIPManaged && s.VIP != director.VIPManaged {
 		b.then(func() error { return a.dropVIP(&old) })
 	}
+	return nil
+}
+
+// carryTimeouts writes the service's set of timeouts before its settings are in
+// force, so that no template of it is made without; servers forget a set that is
+// no more after.
+func (a *application) carryTimeouts(b *batch) error {
+	if b.svc.hasTimeouts() {
+		return a.rewriteTimeouts(b.svc)
+	}
+	b.then(func() error { return a.writeMembers(b.svc) })
 	return nil
 }
 
@@ -179,7 +209,11 @@ func (a *application) removeService(op director.RemoveService) error {
 		for _, s := range svc.members {
 			a.retire(s)
 		}
-		return errors.Join(a.writeMembers(svc), a.access.remove(access), a.dropVIP(svc))
+		err := errors.Join(a.writeMembers(svc), a.access.remove(access), a.dropVIP(svc))
+		if hasDestinations(svc.scheduler) {
+			err = errors.Join(err, a.forgetDestinations(svc))
+		}
+		return err
 	})
 	return nil
 }

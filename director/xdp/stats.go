@@ -2,15 +2,10 @@ package xdp
 
 import (
 	"context"
-	"iter"
-	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/realserver"
 )
 
 // Stats reads all counters.
@@ -57,9 +52,11 @@ type allCounters struct {
 	traffic []bpf.KernelTraffic
 	loads   []bpf.KernelServerLoad
 	retired []bpf.KernelTraffic
+	udp     map[uint32]uint64
 }
 
 func (d *Dataplane) readCounters() (c allCounters, err error) {
+	c.udp = d.sweeps.udp
 	used := d.model.usedServers()
 	if c.traffic, err = d.plane.AllTraffic(used); err != nil {
 		return c, err
@@ -84,7 +81,10 @@ func (c *allCounters) service(svc *service) director.ServiceStats {
 			Server: s.value(), Counters: counters(c.traffic[s.index]),
 			// Below zero for the instant in which a connection is removed as it is made.
 			Active: uint64(max(0, load.Active)), Inactive: uint64(max(0, load.Inactive)),
-			Reachable: s.method == realserver.Local || s.hop != 0, Reason: s.reason,
+			UDP:        min(c.udp[s.index], uint64(max(0, load.Inactive))),
+			Templates:  uint64(max(0, load.Templates)),
+			Overloaded: load.Overloaded != 0,
+			Reachable:  s.isReachable(), Reason: s.reason,
 		})
 	}
 	return stats
@@ -94,66 +94,4 @@ func counters(t bpf.KernelTraffic) director.Counters {
 	return director.Counters{
 		Connections: t.Connections, InPackets: t.InPackets, InBytes: t.InBytes, OutPackets: t.OutPackets, OutBytes: t.OutBytes,
 	}
-}
-
-// Connections iterates over the table's forward keys.
-func (d *Dataplane) Connections(ctx context.Context, filter director.ConnectionFilter) iter.Seq2[conntrack.Connection, error] {
-	return func(yield func(conntrack.Connection, error) bool) {
-		names, timeouts, now, err := d.connectionView(ctx)
-		if err != nil {
-			yield(conntrack.Connection{}, err)
-			return
-		}
-		for _, v6 := range []bool{false, true} {
-			for e, err := range d.plane.Entries(v6) {
-				if err == nil {
-					err = ctx.Err()
-				}
-				if err != nil {
-					yield(conntrack.Connection{}, err)
-					return
-				}
-				if e.Reply || e.Busy {
-					continue
-				}
-				idle := time.Duration(max(0, int32(now-e.Seen))) * d.plane.Clock.Tick()
-				c := conntrack.Connection{
-					Protocol: conntrack.Protocol(e.Protocol), Client: e.Source, Virtual: e.Destination,
-					Server: names[e.Server], Method: realserver.Method(e.Method).String(),
-					State: conntrack.State(e.State), Proven: e.Proven,
-					Expires: timeouts.Of(conntrack.State(e.State)) - idle,
-				}
-				if matches(filter, &c) && !yield(c, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// connectionView returns what the walk needs and must not lock for: servers'
-// addresses by index, timeouts, the tick.
-func (d *Dataplane) connectionView(ctx context.Context) (map[uint32]netip.AddrPort, conntrack.Timeouts, uint32, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.check(ctx); err != nil {
-		return nil, conntrack.Timeouts{}, 0, err
-	}
-	names := make(map[uint32]netip.AddrPort, len(d.model.servers))
-	for i, s := range d.model.servers {
-		names[i] = s.address
-	}
-	settings, err := d.plane.Settings()
-	if err != nil {
-		return nil, conntrack.Timeouts{}, 0, err
-	}
-	now, err := d.plane.Now()
-	return names, readTimeouts(&settings), now, err
-}
-
-func matches(f director.ConnectionFilter, c *conntrack.Connection) bool {
-	var any director.ServiceKey
-	return (f.Service == any || f.Service == director.ServiceKey{Protocol: c.Protocol, Address: c.Virtual}) &&
-		(!f.Server.IsValid() || f.Server == c.Server) &&
-		(!f.Client.IsValid() || f.Client.Contains(c.Client.Addr()))
 }

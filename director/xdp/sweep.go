@@ -26,8 +26,9 @@ type sweepState struct {
 	expired   [2]uint64
 	corrected [2]uint64
 	orphans   uint64
-	doubts    map[uint32]doubt // servers whose counts differed in the last sweep
-	unused    map[uint32]bool  // learned hops without a use in the last sweep
+	doubts    map[uint32]doubt  // servers whose counts differed in the last sweep
+	udp       map[uint32]uint64 // UDP connections by server, in the last complete sweep
+	unused    map[uint32]bool   // learned hops without a use in the last sweep
 }
 
 // families in the order of the arrays above.
@@ -136,10 +137,18 @@ func (d *Dataplane) finishSweep(number uint64) error {
 	if err != nil {
 		return err
 	}
+	d.noteUDP(recounts)
 	if err := d.healCounts(recounts); err != nil {
 		return err
 	}
-	if err := d.freeServers(number, recounts); err != nil {
+	named, looked, err := d.reviewDestinations(time.Now())
+	if err != nil {
+		return err
+	}
+	keeps := func(s *server) bool {
+		return !s.service.removed && hasDestinations(s.service.scheduler) && (!looked || named[s.index])
+	}
+	if err := d.freeServers(number, recounts, keeps); err != nil {
 		return err
 	}
 	if err := d.repairSchedules(); err != nil {
@@ -166,12 +175,23 @@ func (d *Dataplane) repairSchedules() error {
 	return nil
 }
 
+// noteUDP keeps for Stats what the recount found.
+func (d *Dataplane) noteUDP(recounts []bpf.KernelRecount) {
+	d.sweeps.udp = map[uint32]uint64{}
+	for i := range d.model.servers {
+		if n := recounts[i].Udp; n > 0 {
+			d.sweeps.udp[i] = n
+		}
+	}
+}
+
 // freeServers frees the indices of removed servers, and then services, that no
-// connection refers to any more.
-func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount) error {
+// connection or template refers to any more; keeps says which ones something else
+// does.
+func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount, keeps func(*server) bool) error {
 	freed := false
 	for i, s := range d.model.servers {
-		if !s.removed || s.removedBefore > number || recounts[i].Keys > 0 {
+		if !s.removed || s.removedBefore > number || recounts[i].Keys > 0 || keeps(s) {
 			continue
 		}
 		if err := d.retireTraffic(s); err != nil {
