@@ -29,6 +29,7 @@ type Fake struct {
 	found    error
 	stats    director.Stats
 	conns    []conntrack.Connection
+	kill     error
 	closed   bool
 	decision director.Decision
 	applies  int
@@ -40,9 +41,19 @@ var _ director.Dataplane = (*Fake)(nil)
 func (f *Fake) Kill(_ context.Context, filter director.ConnectionFilter) (uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.kill != nil {
+		return 0, f.kill
+	}
 	before := len(f.conns)
 	f.conns = slices.DeleteFunc(f.conns, func(c conntrack.Connection) bool { return matches(filter, c) })
 	return uint64(before - len(f.conns)), nil
+}
+
+// FailKill makes Kill return the error until it is called with nil.
+func (f *Fake) FailKill(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kill = err
 }
 
 // Decide returns what SetDecision was given, for the question asked.

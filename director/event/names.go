@@ -27,6 +27,14 @@ const (
 	ServerReachable   Name = "server-reachable"
 	ServerUnreachable Name = "server-unreachable"
 
+	DrainStarted   Name = "drain-started"
+	DrainProgress  Name = "drain-progress"
+	DrainFinished  Name = "drain-finished"
+	DrainOverdue   Name = "drain-overdue"
+	DrainKilled    Name = "drain-killed"
+	DrainFailed    Name = "drain-failed"
+	DrainCancelled Name = "drain-cancelled"
+
 	TablePressure Name = "table-pressure"
 	TableRelieved Name = "table-relieved"
 
@@ -67,6 +75,13 @@ func Names() []Info {
 		{ForeignGone, slog.LevelInfo, "a service that Shunt does not manage is gone or was adopted"},
 		{ServerReachable, slog.LevelInfo, "a server has a next hop and gets new connections"},
 		{ServerUnreachable, slog.LevelWarn, "a server has no next hop and gets no new connections"},
+		{DrainStarted, slog.LevelInfo, "a server is being drained, or still is after a restart"},
+		{DrainProgress, slog.LevelInfo, "a draining server has other connections left than it had"},
+		{DrainFinished, slog.LevelInfo, "a draining server has no connection left"},
+		{DrainOverdue, slog.LevelWarn, "a draining server has connections left at its deadline, and none is removed"},
+		{DrainKilled, slog.LevelWarn, "what a draining server had left at its deadline was removed"},
+		{DrainFailed, slog.LevelError, "what a draining server has left could not be removed; it is tried again"},
+		{DrainCancelled, slog.LevelInfo, "a drain was cancelled, or its server removed, before it was through"},
 		{TablePressure, slog.LevelWarn, "a connection table is filling"},
 		{TableRelieved, slog.LevelInfo, "a connection table has room again"},
 		{DropsStarted, slog.LevelWarn, "packets are dropped for a reason for which none were"},

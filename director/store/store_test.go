@@ -59,6 +59,7 @@ func drawState(t *rapid.T) director.State {
 			Address: netip.AddrPortFrom(addr, rapid.Uint16().Draw(t, "port")),
 			Method:  realserver.Method(rapid.IntRange(0, 3).Draw(t, "method")),
 			Weight:  rapid.Uint32().Draw(t, "weight"),
+			Upper:   rapid.Uint32().Draw(t, "upper"), Lower: rapid.Uint32().Draw(t, "lower"), Draining: rapid.Bool().Draw(t, "draining"),
 		}
 	})
 	duration := rapid.Map(rapid.Int64(), func(n int64) time.Duration { return time.Duration(n) })
@@ -68,6 +69,15 @@ func drawState(t *rapid.T) director.State {
 			Key: director.ServiceKey{
 				Protocol: rapid.SampledFrom([]conntrack.Protocol{conntrack.TCP, conntrack.UDP}).Draw(t, "protocol"),
 				Address:  netip.MustParseAddrPort(rapid.SampledFrom(addresses).Draw(t, "address")),
+				Bits:     rapid.SampledFrom([]uint8{0, 24}).Draw(t, "bits"),
+				LastPort: rapid.SampledFrom([]uint16{0, 65535}).Draw(t, "last port"),
+			},
+			Persistence: director.Persistence{Timeout: duration.Draw(t, "persistence"), Prefix: rapid.Uint8().Draw(t, "client prefix")},
+			OnePacket:   rapid.Bool().Draw(t, "one-packet"),
+			Timeouts:    conntrack.Timeouts{TCP: duration.Draw(t, "own tcp"), TCPFin: duration.Draw(t, "own fin"), UDP: duration.Draw(t, "own udp")},
+			Rules: director.Rules{
+				SloppyTCP: rapid.Bool().Draw(t, "sloppy"), ExpireNoDestConn: rapid.Bool().Draw(t, "nodest"),
+				ExpireQuiescentTemplate: rapid.Bool().Draw(t, "quiescent"), ConnReuse: rapid.Custom(drawReuse).Draw(t, "reuse"),
 			},
 			Name:      rapid.SampledFrom([]string{"", "web", "dns"}).Draw(t, "name"),
 			Scheduler: rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
@@ -85,7 +95,24 @@ func drawState(t *rapid.T) director.State {
 	if rapid.Bool().Draw(t, "other timeouts") {
 		state.Timeouts = conntrack.Timeouts{TCP: duration.Draw(t, "tcp"), TCPFin: duration.Draw(t, "fin"), UDP: duration.Draw(t, "udp")}
 	}
+	for i := range state.Services {
+		if !rapid.Bool().Draw(t, "drained") {
+			continue
+		}
+		drain := director.Drain{
+			Service: state.Services[i].Key, Server: server.Draw(t, "server").Address, Kill: rapid.Bool().Draw(t, "kill"),
+			Since: time.Unix(rapid.Int64Range(0, 1<<33).Draw(t, "since"), 0).UTC(),
+		}
+		if rapid.Bool().Draw(t, "has a deadline") {
+			drain.Deadline = time.Unix(rapid.Int64Range(0, 1<<33).Draw(t, "deadline"), 0).UTC()
+		}
+		state.Drains = append(state.Drains, drain)
+	}
 	return state
+}
+
+func drawReuse(t *rapid.T) director.ReuseMode {
+	return director.ReuseMode(rapid.IntRange(0, 2).Draw(t, "mode"))
 }
 
 func TestWhateverIsAppendedIsThereAfterReopening(t *testing.T) {

@@ -1,0 +1,215 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/shunt-lb/shunt/director/event"
+)
+
+// DrainPhase says how far a drain is.
+type DrainPhase string
+
+// The phases.
+const (
+	PhaseDraining DrainPhase = "draining" // connections are left
+	PhaseOverdue  DrainPhase = "overdue"  // connections are left after the deadline
+	PhaseDrained  DrainPhase = "drained"  // none is left; the server may be removed
+)
+
+// DrainStatus is a drain and what its server has left.
+type DrainStatus struct {
+	Drain
+	Phase  DrainPhase
+	Active uint64
+	// Inactive leaves out UDP, which is counted apart: its entries end by their
+	// timeout alone. UDP is as of a few seconds ago.
+	Inactive uint64
+	UDP      uint64
+	// Templates that name the server. None is followed, so that they keep no
+	// drain from its end.
+	Templates uint64
+}
+
+// Left is the number of connections that are left.
+func (s DrainStatus) Left() uint64 { return s.Active + s.Inactive + s.UDP }
+
+// due reports whether what is left is to be gone.
+func (s DrainStatus) due(now time.Time) bool {
+	if s.Deadline.IsZero() {
+		return s.Kill
+	}
+	return !now.Before(s.Deadline)
+}
+
+// Drains returns the drains in force and what is left, by service and server.
+func (d *Director) Drains(ctx context.Context) ([]DrainStatus, error) {
+	state := d.State()
+	if len(state.Drains) == 0 {
+		return nil, nil
+	}
+	stats, err := d.dp.Stats(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read what draining servers have left: %w", err)
+	}
+	return statusOf(state.Drains, stats, time.Now()), nil
+}
+
+func statusOf(drains []Drain, stats Stats, now time.Time) []DrainStatus {
+	type id struct {
+		key  ServiceKey
+		addr netip.AddrPort
+	}
+	servers := make(map[id]*ServerStats)
+	for i := range stats.Services {
+		service := &stats.Services[i]
+		for j := range service.Servers {
+			servers[id{service.Key, service.Servers[j].Server.Address}] = &service.Servers[j]
+		}
+	}
+	all := make([]DrainStatus, len(drains))
+	for i, drain := range drains {
+		status := DrainStatus{Drain: drain, Phase: PhaseDrained}
+		if server := servers[id{drain.Service, drain.Server}]; server != nil {
+			status.Active, status.Templates = server.Active, server.Templates
+			// The counts are of two moments.
+			status.UDP = min(server.UDP, server.Inactive)
+			status.Inactive = server.Inactive - status.UDP
+		}
+		switch {
+		case status.Left() == 0:
+		case status.due(now):
+			status.Phase = PhaseOverdue
+		default:
+			status.Phase = PhaseDraining
+		}
+		all[i] = status
+	}
+	return all
+}
+
+const (
+	// drainInterval is how often drains are looked at.
+	drainInterval = time.Second
+	// progressInterval is the least time between two events of progress.
+	progressInterval = 10 * time.Second
+)
+
+// watched is what was told of a drain.
+type watched struct {
+	Drain
+	phase   DrainPhase // "": nothing yet
+	left    uint64
+	told    time.Time
+	failing bool // the last attempt to remove what is left failed
+}
+
+// RunDrains follows the drains until the context ends, nil then: it tells their
+// progress by events, and removes at the deadline what is left where that is the
+// order. It begins with those an earlier daemon left.
+func (d *Director) RunDrains(ctx context.Context) error {
+	ticker := time.NewTicker(drainInterval)
+	defer ticker.Stop()
+	following := make(map[Drain]*watched)
+	began := time.Now().Truncate(time.Second)
+	for {
+		if following = d.followDrains(ctx, following, began); ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// followDrains looks at each drain once; it returns those that are in force. Those
+// ordered before began are an earlier daemon's.
+func (d *Director) followDrains(ctx context.Context, before map[Drain]*watched, began time.Time) map[Drain]*watched {
+	drains, err := d.Drains(ctx)
+	if err != nil {
+		return before // director/watch tells that the counters cannot be read
+	}
+	now := time.Now()
+	following := make(map[Drain]*watched, len(drains))
+	for _, status := range drains {
+		id := Drain{Service: status.Service, Server: status.Server, Since: status.Since}
+		w := before[id]
+		if w == nil {
+			w = &watched{}
+			d.tellDrain(event.DrainStarted, status, "%s", begun(status, status.Since.Before(began)))
+		}
+		w.Drain = status.Drain
+		following[id] = w
+		if status.Left() > 0 && status.Kill && status.due(now) {
+			d.cut(ctx, w, status)
+			continue
+		}
+		d.tellProgress(w, status, now)
+	}
+	for id, w := range before {
+		if following[id] == nil && w.phase != PhaseDrained {
+			d.tellDrain(event.DrainCancelled, DrainStatus{Drain: w.Drain}, "cancelled with %d connections left", w.left)
+		}
+	}
+	return following
+}
+
+func begun(s DrainStatus, resumed bool) string {
+	text := "begun"
+	if resumed {
+		text = "resumed"
+	}
+	text += fmt.Sprintf(": %d connections left", s.Left())
+	switch {
+	case s.Deadline.IsZero():
+	case s.Kill:
+		text += ", to be removed at " + s.Deadline.Format(time.RFC3339)
+	default:
+		text += ", due at " + s.Deadline.Format(time.RFC3339)
+	}
+	return text
+}
+
+// tellProgress publishes what changed since the last event.
+func (d *Director) tellProgress(w *watched, s DrainStatus, now time.Time) {
+	switch {
+	case s.Phase != w.phase && s.Phase == PhaseDrained:
+		d.tellDrain(event.DrainFinished, s, "finished: no connection is left")
+	case s.Phase != w.phase && s.Phase == PhaseOverdue:
+		d.tellDrain(event.DrainOverdue, s, "overdue: %d connections left at the deadline", s.Left())
+	case w.phase == "":
+	case s.Left() != w.left && now.Sub(w.told) >= progressInterval:
+		d.tellDrain(event.DrainProgress, s, "%d connections left: %d active, %d inactive, %d udp", s.Left(), s.Active, s.Inactive, s.UDP)
+	default:
+		return
+	}
+	w.phase, w.left, w.told = s.Phase, s.Left(), now
+}
+
+// cut removes what is left at the deadline. What fails is tried again.
+func (d *Director) cut(ctx context.Context, w *watched, s DrainStatus) {
+	n, err := d.dp.Kill(ctx, ConnectionFilter{Service: s.Service, Server: s.Server})
+	if err != nil {
+		if !w.failing && ctx.Err() == nil {
+			d.tellDrain(event.DrainFailed, s, "remove what is left: %v", err)
+		}
+		w.failing = true
+		return
+	}
+	w.failing = false
+	if n > 0 {
+		d.tellDrain(event.DrainKilled, s, "%d connections and templates removed", n)
+	}
+	w.phase, w.left = PhaseOverdue, s.Left()
+}
+
+func (d *Director) tellDrain(name event.Name, s DrainStatus, format string, args ...any) {
+	d.opts.Events.Publish(event.Event{
+		Name: name, Service: s.Service.String(), Server: s.Server.String(),
+		Message: fmt.Sprintf("drain of server %s of %s: ", s.Server, s.Service) + fmt.Sprintf(format, args...),
+	})
+}
