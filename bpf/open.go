@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -49,8 +50,12 @@ const (
 // dataSections maps a section of the object to the name of its pin.
 var dataSections = map[string]string{".data.settings": pinSettings, ".data.filter": pinFilter}
 
+// lblcrExpiration is how long lblcr keeps a set of servers that does not change
+// before it takes one out (kernel: net/netfilter/ipvs/ip_vs_lblcr.c, DEFAULT_EXPIRATION).
+const lblcrExpiration = 24 * time.Hour
+
 // transientMaps are made anew by every process: nothing in them outlives a packet.
-var transientMaps = map[string]bool{KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true}
+var transientMaps = map[string]bool{KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true, KernelMapNewDestination: true}
 
 // Open loads the programs over the maps pinned in pinDir, or makes and pins
 // them. It attaches nothing. limits are ignored where maps are adopted.
@@ -307,6 +312,7 @@ func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [
 		"groups6":        groups(limits.Connections6),
 		"tick_shift":     clock.shift,
 		"refresh_ticks":  clock.refresh(),
+		"set_ticks":      clock.Ticks(lblcrExpiration),
 		"seeds":          seeds,
 		"slot_set":       slotSet,
 		"weakly_ordered": weak,

@@ -80,7 +80,11 @@ const (
 )
 
 type KernelDestination struct {
-	_       structs.HostLayout
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
 	Used    uint32
 	Changed uint32
 	Count   uint32
@@ -159,9 +163,10 @@ const (
 	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 33
 	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 34
 	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 35
-	KernelEventEVENT_FAULT_MAP              KernelEvent = 36
-	KernelEventEVENT_FAULT_SERVER           KernelEvent = 37
-	KernelEventEVENTS                       KernelEvent = 38
+	KernelEventEVENT_NOTE_DESTINATIONS_FULL KernelEvent = 36
+	KernelEventEVENT_FAULT_MAP              KernelEvent = 37
+	KernelEventEVENT_FAULT_SERVER           KernelEvent = 38
+	KernelEventEVENTS                       KernelEvent = 39
 )
 
 type KernelFilter struct {
@@ -543,8 +548,11 @@ type KernelSlow struct {
 		ClientPort  uint32
 		Destination [4]uint32
 		IsTrial     uint32
+		Flags       uint32
+		Cursor      uint64
+		Next        uint64
+		Schedule    KernelSchedule
 	}
-	_       [4]byte
 	Forward struct {
 		_   structs.HostLayout
 		Key struct {
@@ -687,6 +695,7 @@ const (
 	KernelMapHops                   = "hops"
 	KernelMapLoads                  = "loads"
 	KernelMapMatches                = "matches"
+	KernelMapNewDestination         = "new_destination"
 	KernelMapPorts                  = "ports"
 	KernelMapRecounts               = "recounts"
 	KernelMapRetiredTraffic         = "retired_traffic"
@@ -742,6 +751,7 @@ const (
 	KernelVarOurs                   = "ours"
 	KernelVarRefreshTicks           = "refresh_ticks"
 	KernelVarSeeds                  = "seeds"
+	KernelVarSetTicks               = "set_ticks"
 	KernelVarSlotSet                = "slot_set"
 	KernelVarTickShift              = "tick_shift"
 	KernelVarWeaklyOrdered          = "weakly_ordered"
@@ -818,6 +828,7 @@ type KernelMapSpecs struct {
 	Hops           *ebpf.MapSpec `ebpf:"hops"`
 	Loads          *ebpf.MapSpec `ebpf:"loads"`
 	Matches        *ebpf.MapSpec `ebpf:"matches"`
+	NewDestination *ebpf.MapSpec `ebpf:"new_destination"`
 	Ports          *ebpf.MapSpec `ebpf:"ports"`
 	Recounts       *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -866,6 +877,7 @@ type KernelVariableSpecs struct {
 	Ours                   *ebpf.VariableSpec `ebpf:"ours"`
 	RefreshTicks           *ebpf.VariableSpec `ebpf:"refresh_ticks"`
 	Seeds                  *ebpf.VariableSpec `ebpf:"seeds"`
+	SetTicks               *ebpf.VariableSpec `ebpf:"set_ticks"`
 	SlotSet                *ebpf.VariableSpec `ebpf:"slot_set"`
 	TickShift              *ebpf.VariableSpec `ebpf:"tick_shift"`
 	WeaklyOrdered          *ebpf.VariableSpec `ebpf:"weakly_ordered"`
@@ -901,6 +913,7 @@ type KernelMaps struct {
 	Hops           *ebpf.Map `ebpf:"hops"`
 	Loads          *ebpf.Map `ebpf:"loads"`
 	Matches        *ebpf.Map `ebpf:"matches"`
+	NewDestination *ebpf.Map `ebpf:"new_destination"`
 	Ports          *ebpf.Map `ebpf:"ports"`
 	Recounts       *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic *ebpf.Map `ebpf:"retired_traffic"`
@@ -927,6 +940,7 @@ func (m *KernelMaps) Close() error {
 		m.Hops,
 		m.Loads,
 		m.Matches,
+		m.NewDestination,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -976,6 +990,7 @@ type KernelVariables struct {
 	Ours                   *ebpf.Variable `ebpf:"ours"`
 	RefreshTicks           *ebpf.Variable `ebpf:"refresh_ticks"`
 	Seeds                  *ebpf.Variable `ebpf:"seeds"`
+	SetTicks               *ebpf.Variable `ebpf:"set_ticks"`
 	SlotSet                *ebpf.Variable `ebpf:"slot_set"`
 	TickShift              *ebpf.Variable `ebpf:"tick_shift"`
 	WeaklyOrdered          *ebpf.Variable `ebpf:"weakly_ordered"`

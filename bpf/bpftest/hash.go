@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	sourceHashSlots = 256
-	maglevSlots     = 4093
+	sourceHashSlots      = 256
+	destinationHashSlots = 256
+	maglevSlots          = 4093
 )
 
 // sourceHash is sh's table, of server indices: each server in turn takes as many
@@ -23,6 +24,18 @@ func sourceHash(servers []*Server) []uint32 {
 		}
 	}
 	return append(table, make([]uint32, sourceHashSlots)...)[:sourceHashSlots]
+}
+
+// destinationHash is dh's table, of server indices: each server in turn takes a
+// bucket (kernel: ip_vs_dh.c, ip_vs_dh_reassign).
+func destinationHash(servers []*Server) []uint32 {
+	table := make([]uint32, destinationHashSlots)
+	for i := range table {
+		if len(servers) > 0 {
+			table[i] = servers[i%len(servers)].Index
+		}
+	}
+	return table
 }
 
 // maglev is mh's table, of server indices (kernel: ip_vs_mh.c, ip_vs_mh_populate).

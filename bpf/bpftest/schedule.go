@@ -23,6 +23,8 @@ func (f *Fixture) schedule(s *Service) bpf.KernelSchedule {
 		if greatest := slices.Max(append(weights, 0)); greatest > 0 {
 			schedule.MaxWeight = greatest - (schedule.Gcd - 1)
 		}
+	case bpf.KernelSchedulerSCHEDULER_DH:
+		schedule.Table, schedule.Slots = f.putWords(destinationHash(s.Servers)), destinationHashSlots
 	case bpf.KernelSchedulerSCHEDULER_SH:
 		schedule.Table, schedule.Slots = f.putWords(sourceHash(s.Servers)), sourceHashSlots
 	case bpf.KernelSchedulerSCHEDULER_MH:

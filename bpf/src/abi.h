@@ -329,6 +329,7 @@ struct destination_key {
 };
 
 struct destination {
+	struct bpf_spin_lock lock; /* of the set; zero when read from user space */
 	__u32 used; /* tick of the last pick */
 	__u32 changed; /* tick of the last change of the set */
 	__u32 count; /* members, newest first; lblc has one */
@@ -486,6 +487,7 @@ enum event {
 	EVENT_NOTE_EXPIRED_HIT, /* a packet met an expired entry the sweep has not removed */
 	EVENT_NOTE_STALE_READ, /* a slot was reused while it was read */
 	EVENT_NOTE_CURSOR_CONTENDED, /* a pick did not move rr's or wrr's cursor */
+	EVENT_NOTE_DESTINATIONS_FULL, /* lblc or lblcr did not remember a pick */
 	/* cannot happen */
 	EVENT_FAULT_MAP, /* an array without an element that must be there */
 	EVENT_FAULT_SERVER, /* a live connection's server is free */

@@ -38,6 +38,9 @@ SHARED_MAP(services, BPF_MAP_TYPE_ARRAY, __u32, struct service, 1);
 SHARED_MAP(servers, BPF_MAP_TYPE_ARRAY, __u32, struct server, 1);
 SHARED_MAP(timeouts, BPF_MAP_TYPE_ARRAY, __u32, struct timeout_set, 1); /* by service */
 MAP(destinations, BPF_MAP_TYPE_HASH, struct destination_key, struct destination, 1);
+/* Where a new element of destinations is made: it does not fit the stack, nor a lock this map. */
+typedef __u32 destination_words[sizeof(struct destination) / sizeof(__u32)];
+MAP(new_destination, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, destination_words, 1);
 SHARED_MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);
 SHARED_MAP(recounts, BPF_MAP_TYPE_ARRAY, __u32, struct recount, 1);
 SHARED_MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
@@ -74,6 +77,7 @@ volatile const __u32 groups4; /* elements of connections4 */
 volatile const __u32 groups6;
 volatile const __u32 tick_shift; /* a tick is 2^tick_shift jiffies: about a quarter second */
 volatile const __u32 refresh_ticks; /* about one second */
+volatile const __u32 set_ticks; /* after so many without a change lblcr's set loses a member: a day */
 /* Of the tables' hash: odd or even, secret, constant while the tables live. */
 volatile const __u64 seeds[12];
 volatile const __u32 slot_set; /* the first of the slots this program goes on to */
