@@ -328,7 +328,7 @@ static __always_inline int answer_packet(struct xdp_md *ctx, const struct packet
 	struct answer_request r = { .event = event, .mtu = mtu };
 
 #pragma unroll
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < (v6 ? 4 : 1); i++)
 		r.from[i] = from[i];
 
 	r.l3 = p->l3 - (void *)(long)ctx->data;
