@@ -74,6 +74,26 @@ func (c *call) ask() error {
 
 func (c *call) local() string { return c.conn.LocalAddr().String() }
 
+// moving is a connection that may take its time, but not stand still for longer
+// than the limit.
+type moving struct{ net.Conn }
+
+// Read renews the deadline of a Write that waits beside it, too.
+func (c moving) Read(b []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+// Write renews the deadline of a Read that waits beside it, too.
+func (c moving) Write(b []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
 // job is an HTTP request and what its answer must be.
 type job struct {
 	service string
@@ -88,10 +108,16 @@ type job struct {
 // run sends the request over a connection of its own and returns the name of
 // the server that answered it in full.
 func (j job) run(ns *directortest.Namespace) (string, error) {
-	client := http.Client{Timeout: limit, Transport: &http.Transport{
+	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return ns.Dial(ctx, "tcp", j.from, j.address)
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			conn, err := ns.Dial(ctx, "tcp", j.from, j.address)
+			if err != nil {
+				return nil, err
+			}
+			return moving{conn}, nil
 		},
 	}}
 	url := fmt.Sprintf("http://%s/bytes/%d", j.address, j.size)
