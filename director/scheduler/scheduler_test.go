@@ -29,9 +29,9 @@ func entries(weights ...uint32) []scheduler.Entry {
 	return list
 }
 
-func newModel(t testing.TB, name director.Scheduler, flags director.SchedulerFlags, list []scheduler.Entry) scheduler.Model {
+func newModel(t testing.TB, name director.Scheduler, options scheduler.Options, list []scheduler.Entry) scheduler.Model {
 	t.Helper()
-	model, err := scheduler.New(name, scheduler.Options{Flags: flags})
+	model, err := scheduler.New(name, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestPickVectors(t *testing.T) {
 		{director.SourceHash, []uint32{1, 2, 3}, map[string]int{"192.0.2.1": 3, "192.0.2.2": 2, "192.0.2.3": 3, "198.51.100.7": 2, "2001:db8::1": 2}},
 	}
 	for _, tt := range tests {
-		model := newModel(t, tt.name, director.SchedulerFlags{}, entries(tt.weights...))
+		model := newModel(t, tt.name, scheduler.Options{}, entries(tt.weights...))
 		for c, want := range tt.want {
 			got, ok := model.Pick(client(c), vip4, nil)
 			if wantAddr := netip.MustParseAddrPort(fmt.Sprintf("10.0.0.%d:80", want)); !ok || got != wantAddr {
@@ -134,7 +134,7 @@ func TestRoundRobinPointer(t *testing.T) {
 		return server.Addr().String()
 	}
 	t.Run("deleting_the_last_chosen_goes_to_its_predecessor", func(t *testing.T) {
-		m := newModel(t, director.RoundRobin, director.SchedulerFlags{}, list)
+		m := newModel(t, director.RoundRobin, scheduler.Options{}, list)
 		pick(m)
 		pick(m) // .2
 		m.Remove(list[1].Address)
@@ -143,7 +143,7 @@ func TestRoundRobinPointer(t *testing.T) {
 		}
 	})
 	t.Run("deleting_an_earlier_one_does_not_move_it", func(t *testing.T) {
-		m := newModel(t, director.RoundRobin, director.SchedulerFlags{}, list)
+		m := newModel(t, director.RoundRobin, scheduler.Options{}, list)
 		pick(m)
 		pick(m) // .2
 		m.Remove(list[0].Address)
@@ -152,7 +152,7 @@ func TestRoundRobinPointer(t *testing.T) {
 		}
 	})
 	t.Run("deleting_the_first_chosen_goes_to_the_head", func(t *testing.T) {
-		m := newModel(t, director.RoundRobin, director.SchedulerFlags{}, list)
+		m := newModel(t, director.RoundRobin, scheduler.Options{}, list)
 		pick(m) // .3
 		m.Remove(list[0].Address)
 		if got := pick(m); got != "10.0.0.2" {
@@ -160,7 +160,7 @@ func TestRoundRobinPointer(t *testing.T) {
 		}
 	})
 	t.Run("only_the_last_chosen_is_left", func(t *testing.T) {
-		m := newModel(t, director.RoundRobin, director.SchedulerFlags{}, list)
+		m := newModel(t, director.RoundRobin, scheduler.Options{}, list)
 		pick(m) // .3
 		m.Edit(list[1].Address, 0)
 		m.Edit(list[2].Address, 0)
@@ -205,7 +205,7 @@ func drawWeights(t *rapid.T, most uint32) []uint32 {
 func TestWeightedRoundRobinShares(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		list := entries(drawWeights(rt, 12)...)
-		model := newModel(t, director.WeightedRoundRobin, director.SchedulerFlags{}, list)
+		model := newModel(t, director.WeightedRoundRobin, scheduler.Options{}, list)
 		var total, divisor uint32
 		for _, e := range list {
 			total += e.Weight
@@ -245,57 +245,6 @@ func TestWeightedRoundRobinShares(t *testing.T) {
 			}
 		}
 	})
-}
-
-// Under any changes a pick is an eligible server, and there is one whenever one
-// is eligible and the scheduler is bound to find it.
-func TestPickIsEligible(t *testing.T) {
-	for _, name := range director.Schedulers() {
-		flags := director.SchedulerFlags{Fallback: name.HasFlags()}
-		t.Run(string(name), func(t *testing.T) {
-			rapid.Check(t, func(rt *rapid.T) {
-				all := entries(make([]uint32, 8)...)
-				model := newModel(t, name, flags, nil)
-				weights := make(map[netip.AddrPort]uint32)
-				for range rapid.IntRange(1, 40).Draw(rt, "steps") {
-					server := rapid.SampledFrom(all).Draw(rt, "server").Address
-					weight := rapid.Uint32Range(0, 3).Draw(rt, "weight")
-					_, there := weights[server]
-					switch rapid.SampledFrom([]string{"add", "remove", "edit", "pick", "pick"}).Draw(rt, "step") {
-					case "add":
-						if !there {
-							model.Add(server, weight)
-							weights[server] = weight
-						}
-					case "remove":
-						model.Remove(server)
-						delete(weights, server)
-					case "edit":
-						model.Edit(server, weight)
-						if there {
-							weights[server] = weight
-						}
-					}
-					var eligible int
-					for _, w := range weights {
-						if w > 0 {
-							eligible++
-						}
-					}
-					c := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, rapid.Byte().Draw(rt, "client")}), 1)
-					got, ok := model.Pick(c, vip4, nil)
-					if ok && weights[got] == 0 {
-						rt.Fatalf("%v is not eligible among %v", got, weights)
-					}
-					// The hash schedulers' fallback tries hashed buckets, which need not
-					// reach every server of mh; one of sh's 256 always does.
-					if !ok && eligible > 0 && name != director.Maglev {
-						rt.Fatalf("refused with %v", weights)
-					}
-				}
-			})
-		})
-	}
 }
 
 func TestSourceHashTable(t *testing.T) {

@@ -86,7 +86,9 @@ func (s *Simulation) flush(server *simulatedServer) {
 	for _, key := range s.Connections(server.address) {
 		s.remove(s.connections[flow{key[0], key[1]}])
 	}
-	s.flushTemplates(server)
+	for t := range server.templates {
+		s.removeTemplate(t)
+	}
 }
 
 // Advance lets time go by: what has been idle too long ends, and templates that

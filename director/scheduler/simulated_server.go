@@ -11,9 +11,9 @@ import (
 type simulatedServer struct {
 	realserver.Server
 	address    netip.AddrPort
-	available  bool // not removed (IP_VS_DEST_F_AVAILABLE)
-	templates  int64
-	references int // connections and templates, dead ones too
+	available  bool                        // not removed (IP_VS_DEST_F_AVAILABLE)
+	templates  map[*simulatedTemplate]bool // those left to die too
+	references int                         // connections and templates
 }
 
 // offered is the weight that the scheduler gets to see.
@@ -34,7 +34,7 @@ func (s *Simulation) AddServer(server realserver.Server) {
 	}
 	added := s.gone[server.Address]
 	if added == nil {
-		added = &simulatedServer{address: server.Address}
+		added = &simulatedServer{address: server.Address, templates: make(map[*simulatedTemplate]bool)}
 	}
 	delete(s.gone, server.Address)
 	added.available = true

@@ -57,7 +57,7 @@ func (s *Simulation) addTemplate(client netip.Addr, server *simulatedServer) *si
 		}
 		s.removeTemplate(t)
 	}
-	server.templates++
+	server.templates[t] = true
 	s.bind(server, func(*Load) {})
 	s.templates[t.network] = t
 	s.timers.set(&t.timer, s.now.Add(t.timeout))
@@ -69,15 +69,6 @@ func (s *Simulation) removeTemplate(t *simulatedTemplate) {
 		delete(s.templates, t.network)
 	}
 	s.timers.stop(&t.timer)
-	t.server.templates--
+	delete(t.server.templates, t)
 	s.unbind(t.server, func(*Load) {})
-}
-
-// flushTemplates removes those of a server that is gone.
-func (s *Simulation) flushTemplates(server *simulatedServer) {
-	for _, t := range s.templates {
-		if t.server == server {
-			s.removeTemplate(t)
-		}
-	}
 }

@@ -258,7 +258,7 @@ type ServerState struct {
 func (s *Simulation) Servers() []ServerState {
 	states := make([]ServerState, len(s.servers))
 	for i, server := range s.servers {
-		states[i] = ServerState{server.Server, s.loads[server.address], server.templates}
+		states[i] = ServerState{server.Server, s.loads[server.address], int64(len(server.templates))}
 	}
 	return states
 }
