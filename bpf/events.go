@@ -50,6 +50,7 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_NOTE_STALE_READ:        {"stale-read", "note", "table slots reused while they were read"},
 	KernelEventEVENT_NOTE_CURSOR_CONTENDED:  {"cursor-contended", "note", "rr or wrr picks that did not move on"},
 	KernelEventEVENT_NOTE_DESTINATIONS_FULL: {"destinations-full", "note", "lblc or lblcr picks not remembered: no room for another destination"},
+	KernelEventEVENT_NOTE_TEMPLATE_HEALED:   {"template-healed", "note", "templates whose count of connections was wrong and was put right"},
 
 	KernelEventEVENT_FAULT_MAP:    {"fault-map", "fault", "a map without an element that must be there"},
 	KernelEventEVENT_FAULT_SERVER: {"fault-server", "fault", "a connection of a server that is free"},

@@ -302,8 +302,8 @@ func (r *racer) remove() error {
 		Client: bpf.Address(client.Addr()), ClientPort: bpf.Port(client.Port()),
 		VirtualAddress: bpf.Address(s.Listen.Addr()), VirtualPort: bpf.Port(s.Listen.Port()), Protocol: bpftest.TCP,
 	})
-	if errors.Is(err, bpf.ErrNotFound) {
-		return nil
+	if errors.Is(err, bpf.ErrNotFound) || errors.Is(err, unix.EAGAIN) {
+		return nil // the other racer has it
 	}
 	return err
 }

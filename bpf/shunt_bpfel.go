@@ -79,6 +79,15 @@ const (
 	KernelCursorLayoutCURSOR_HALF     KernelCursorLayout = 48
 )
 
+type KernelDecider uint32
+
+const (
+	KernelDeciderDECIDED_BY_NOTHING    KernelDecider = 0
+	KernelDeciderDECIDED_BY_CONNECTION KernelDecider = 1
+	KernelDeciderDECIDED_BY_TEMPLATE   KernelDecider = 2
+	KernelDeciderDECIDED_BY_SCHEDULER  KernelDecider = 3
+)
+
 type KernelDestination struct {
 	_    structs.HostLayout
 	Lock struct {
@@ -164,10 +173,30 @@ const (
 	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 34
 	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 35
 	KernelEventEVENT_NOTE_DESTINATIONS_FULL KernelEvent = 36
-	KernelEventEVENT_FAULT_MAP              KernelEvent = 37
-	KernelEventEVENT_FAULT_SERVER           KernelEvent = 38
-	KernelEventEVENTS                       KernelEvent = 39
+	KernelEventEVENT_NOTE_TEMPLATE_HEALED   KernelEvent = 37
+	KernelEventEVENT_FAULT_MAP              KernelEvent = 38
+	KernelEventEVENT_FAULT_SERVER           KernelEvent = 39
+	KernelEventEVENTS                       KernelEvent = 40
 )
+
+type KernelExplainArgs struct {
+	_               structs.HostLayout
+	Source          [4]uint32
+	Destination     [4]uint32
+	SourcePort      uint16
+	DestinationPort uint16
+	Protocol        uint8
+	TcpFlags        uint8
+	Pad             [2]uint8
+	Event           uint32
+	DecidedBy       uint32
+	Service         uint32
+	Server          uint32
+	Recipe          uint64
+	Met             uint64
+	MetSeen         uint32
+	MetHop          uint32
+}
 
 type KernelFilter struct {
 	_              structs.HostLayout
@@ -312,6 +341,7 @@ const (
 	KernelRecipeLayoutRECIPE_CONTROLLED KernelRecipeLayout = 53
 	KernelRecipeLayoutRECIPE_WIDE       KernelRecipeLayout = 54
 	KernelRecipeLayoutRECIPE_DOUBT      KernelRecipeLayout = 55
+	KernelRecipeLayoutRECIPE_PROLONGED  KernelRecipeLayout = 56
 )
 
 type KernelRecount struct {
@@ -561,16 +591,16 @@ type KernelSlow struct {
 			Destination [4]uint32
 			Id          uint64
 		}
-		Hash   uint32
-		Pad    uint32
-		Recipe uint64
-		Tick   uint32
-		Hop    uint32
-		Group  uint32
-		Slot   uint32
-		Victim uint64
-		IsLive uint32
-		Pad1   uint32
+		Hash    uint32
+		Pad     uint32
+		Recipe  uint64
+		Tick    uint32
+		Hop     uint32
+		Group   uint32
+		Slot    uint32
+		Victim  uint64
+		IsLive  uint32
+		IsTrial uint32
 	}
 	Reply struct {
 		_   structs.HostLayout
@@ -580,19 +610,60 @@ type KernelSlow struct {
 			Destination [4]uint32
 			Id          uint64
 		}
-		Hash   uint32
-		Pad    uint32
+		Hash    uint32
+		Pad     uint32
+		Recipe  uint64
+		Tick    uint32
+		Hop     uint32
+		Group   uint32
+		Slot    uint32
+		Victim  uint64
+		IsLive  uint32
+		IsTrial uint32
+	}
+	Made struct {
+		_   structs.HostLayout
+		Key struct {
+			_           structs.HostLayout
+			Source      [4]uint32
+			Destination [4]uint32
+			Id          uint64
+		}
+		Hash    uint32
+		Pad     uint32
+		Recipe  uint64
+		Tick    uint32
+		Hop     uint32
+		Group   uint32
+		Slot    uint32
+		Victim  uint64
+		IsLive  uint32
+		IsTrial uint32
+	}
+	Template struct {
+		_   structs.HostLayout
+		Key struct {
+			_           structs.HostLayout
+			Source      [4]uint32
+			Destination [4]uint32
+			Id          uint64
+		}
 		Recipe uint64
-		Tick   uint32
-		Hop    uint32
 		Group  uint32
 		Slot   uint32
-		Victim uint64
-		IsLive uint32
-		Pad1   uint32
+		Seen   uint32
+		Hop    uint32
 	}
-	Own  KernelServer
-	Link struct {
+	Chosen       uint32
+	Method       uint32
+	DecidedBy    uint32
+	IsPersistent uint8
+	IsOnce       uint8
+	IsWide       uint8
+	Pad1         uint8
+	Dead         uint64
+	Own          KernelServer
+	Link         struct {
 		_           structs.HostLayout
 		Destination uint64
 		Source      uint64
@@ -711,6 +782,8 @@ const (
 	KernelProgShuntClock            = "shunt_clock"
 	KernelProgShuntCorrect          = "shunt_correct"
 	KernelProgShuntCreate           = "shunt_create"
+	KernelProgShuntExplain4         = "shunt_explain4"
+	KernelProgShuntExplain6         = "shunt_explain6"
 	KernelProgShuntMain             = "shunt_main"
 	KernelProgShuntOdd              = "shunt_odd"
 	KernelProgShuntRemove4          = "shunt_remove4"
@@ -726,8 +799,10 @@ const (
 	KernelVarExportAccessVerdict    = "export_access_verdict"
 	KernelVarExportConnState        = "export_conn_state"
 	KernelVarExportCursorLayout     = "export_cursor_layout"
+	KernelVarExportDecider          = "export_decider"
 	KernelVarExportDestinationShape = "export_destination_shape"
 	KernelVarExportEvent            = "export_event"
+	KernelVarExportExplainArgs      = "export_explain_args"
 	KernelVarExportFilterShape      = "export_filter_shape"
 	KernelVarExportHopLayout        = "export_hop_layout"
 	KernelVarExportIdLayout         = "export_id_layout"
@@ -802,6 +877,8 @@ type KernelProgramSpecs struct {
 	ShuntClock     *ebpf.ProgramSpec `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.ProgramSpec `ebpf:"shunt_correct"`
 	ShuntCreate    *ebpf.ProgramSpec `ebpf:"shunt_create"`
+	ShuntExplain4  *ebpf.ProgramSpec `ebpf:"shunt_explain4"`
+	ShuntExplain6  *ebpf.ProgramSpec `ebpf:"shunt_explain6"`
 	ShuntMain      *ebpf.ProgramSpec `ebpf:"shunt_main"`
 	ShuntOdd       *ebpf.ProgramSpec `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.ProgramSpec `ebpf:"shunt_remove4"`
@@ -852,8 +929,10 @@ type KernelVariableSpecs struct {
 	ExportAccessVerdict    *ebpf.VariableSpec `ebpf:"export_access_verdict"`
 	ExportConnState        *ebpf.VariableSpec `ebpf:"export_conn_state"`
 	ExportCursorLayout     *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
+	ExportDecider          *ebpf.VariableSpec `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.VariableSpec `ebpf:"export_destination_shape"`
 	ExportEvent            *ebpf.VariableSpec `ebpf:"export_event"`
+	ExportExplainArgs      *ebpf.VariableSpec `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.VariableSpec `ebpf:"export_filter_shape"`
 	ExportHopLayout        *ebpf.VariableSpec `ebpf:"export_hop_layout"`
 	ExportIdLayout         *ebpf.VariableSpec `ebpf:"export_id_layout"`
@@ -965,8 +1044,10 @@ type KernelVariables struct {
 	ExportAccessVerdict    *ebpf.Variable `ebpf:"export_access_verdict"`
 	ExportConnState        *ebpf.Variable `ebpf:"export_conn_state"`
 	ExportCursorLayout     *ebpf.Variable `ebpf:"export_cursor_layout"`
+	ExportDecider          *ebpf.Variable `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.Variable `ebpf:"export_destination_shape"`
 	ExportEvent            *ebpf.Variable `ebpf:"export_event"`
+	ExportExplainArgs      *ebpf.Variable `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.Variable `ebpf:"export_filter_shape"`
 	ExportHopLayout        *ebpf.Variable `ebpf:"export_hop_layout"`
 	ExportIdLayout         *ebpf.Variable `ebpf:"export_id_layout"`
@@ -1003,6 +1084,8 @@ type KernelPrograms struct {
 	ShuntClock     *ebpf.Program `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.Program `ebpf:"shunt_correct"`
 	ShuntCreate    *ebpf.Program `ebpf:"shunt_create"`
+	ShuntExplain4  *ebpf.Program `ebpf:"shunt_explain4"`
+	ShuntExplain6  *ebpf.Program `ebpf:"shunt_explain6"`
 	ShuntMain      *ebpf.Program `ebpf:"shunt_main"`
 	ShuntOdd       *ebpf.Program `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.Program `ebpf:"shunt_remove4"`
@@ -1020,6 +1103,8 @@ func (p *KernelPrograms) Close() error {
 		p.ShuntClock,
 		p.ShuntCorrect,
 		p.ShuntCreate,
+		p.ShuntExplain4,
+		p.ShuntExplain6,
 		p.ShuntMain,
 		p.ShuntOdd,
 		p.ShuntRemove4,

@@ -68,6 +68,9 @@ func TestTCPTransitions(t *testing.T) {
 		for table, method := range map[string]bpf.KernelMethod{"INPUT": nat, "OUTPUT": nat, "IN-ONLY": dr} {
 			t.Run(a.name+"/"+table, func(t *testing.T) {
 				s := newScene(t, f, a, bpftest.TCP, method)
+				// Or a SYN would not meet the states of connections that are over.
+				s.service.Flags |= bpf.KernelServiceFlagsSERVICE_REUSE_NEVER
+				f.Apply(s.service)
 				p := s.request()
 				if got := f.Run(p.Bytes()); got.Action != bpftest.TX {
 					t.Fatal(got.Action, f.Events())

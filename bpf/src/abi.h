@@ -72,6 +72,7 @@ enum recipe_layout {
 	RECIPE_CONTROLLED = 53, /* set: made under a template, which counts it */
 	RECIPE_WIDE = 54, /* set: NAT by a service of many addresses or ports */
 	RECIPE_DOUBT = 55, /* of a template: the last sweep counted other connections under it than it says */
+	RECIPE_PROLONGED = 56, /* of a template: it has outlived its timeout, now it is a minute (ip_vs_conn_expire) */
 };
 
 /*
@@ -99,8 +100,8 @@ enum masks {
 enum template_layout {
 	PROTOCOL_TEMPLATE = 254,
 	TEMPLATE_CONTROLLED = 0, /* bits 0-15 of hop: how many there are; 65535: or more */
-	TEMPLATE_RECOUNTED = 16, /* bits 16-31: how many the sweep has met since it met the template */
-	TEMPLATE_COUNT_MASK = 0xffff,
+	TEMPLATE_RECOUNTED = 16, /* bits 16-31: how many the sweep has met since it met the template; */
+	TEMPLATE_COUNT_MASK = 0xffff, /* 65535: one has come or gone since, so that it cannot tell */
 };
 
 /*
@@ -488,6 +489,7 @@ enum event {
 	EVENT_NOTE_STALE_READ, /* a slot was reused while it was read */
 	EVENT_NOTE_CURSOR_CONTENDED, /* a pick did not move rr's or wrr's cursor */
 	EVENT_NOTE_DESTINATIONS_FULL, /* lblc or lblcr did not remember a pick */
+	EVENT_NOTE_TEMPLATE_HEALED, /* a template had counted other connections than the sweep met, twice */
 	/* cannot happen */
 	EVENT_FAULT_MAP, /* an array without an element that must be there */
 	EVENT_FAULT_SERVER, /* a live connection's server is free */
@@ -554,6 +556,36 @@ struct server_args {
 	__s32 result; /* out: 0 or -ENOENT */
 };
 
+/* What decides on a packet's server. */
+enum decider {
+	DECIDED_BY_NOTHING, /* it gets none: the event says why */
+	DECIDED_BY_CONNECTION,
+	DECIDED_BY_TEMPLATE,
+	DECIDED_BY_SCHEDULER,
+};
+
+/*
+ * shunt_explain4/6: what would become of a packet, by the way that packets go, with
+ * nothing changed.
+ */
+struct explain_args {
+	__u32 source[4];
+	__u32 destination[4];
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 tcp_flags; /* as in the segment; of a first one: 2, SYN */
+	__u8 pad[2];
+	__u32 event; /* out: enum event; EVENT_NONE: it goes to the server, or to the client if it is a reply */
+	__u32 decided_by; /* out: enum decider */
+	__u32 service; /* out: index; 0: of none */
+	__u32 server; /* out: index; 0: none */
+	__u64 recipe; /* out: that the packet would follow; 0: none */
+	__u64 met; /* out: recipe of the connection or template that decided; 0: none did */
+	__u32 met_seen; /* out: tick */
+	__u32 met_hop; /* out: a template's counts, see template_layout */
+};
+
 /*
  * shunt_remove4/6: removes one connection by its client-to-server key, or a template
  * (its network, its service's index, no ports, PROTOCOL_TEMPLATE).
@@ -565,7 +597,7 @@ struct remove_args {
 	__be16 virtual_port;
 	__u8 protocol;
 	__u8 pad[3];
-	__s32 result; /* out: 0 or -ENOENT */
+	__s32 result; /* out: 0, -ENOENT, or -EAGAIN: others were changing it */
 };
 
 /* shunt_correct: heals a server's load. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * A connection over its one or two keys: find them, claim it, remove it. NAT has
+ * A connection over its one or two keys: find them, wait for them, tell whether
+ * they are over. NAT has
  * two keys, client to server ("forward", which has the last word on the state)
  * and server to client ("reply"); other methods have one.
  */
@@ -202,21 +203,37 @@ static __always_inline void look_up_reply(struct lookup *reply, const struct key
 }
 
 /* The forward entry that a wide connection's reply entry names by its place: it must have that reply key. */
-static __always_inline void look_up_place(struct lookup *forward, const struct key *reply, __u64 recipe, __u32 place,
-					  const struct server *server, const int v6)
+static __always_inline void look_up_place(struct lookup *forward, const struct key *reply, __u32 index, __u32 place,
+					  const int v6)
 {
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	struct key expected;
 
 	forward->group = place >> PLACE_GROUP;
 	forward->slot = place & ((1 << PLACE_GROUP) - 1);
-	if (v6)
-		look_at6(forward);
-	else
-		look_at4(forward);
+	look_at(forward, v6);
+	if (!server) {
+		forward->recipe = 0;
+		return;
+	}
 	reply_key(&expected, &forward->key, server);
 	if (!is_wide(forward->recipe) || forward->recipe & BIT(RECIPE_REPLY) ||
-	    recipe_server(forward->recipe) != recipe_server(recipe) || !same_key(&expected, reply))
+	    recipe_server(forward->recipe) != index || !same_key(&expected, reply))
 		forward->recipe = 0;
+}
+
+__noinline int look_up_place4(struct lookup *forward, const struct key *reply, __u32 index, __u32 place)
+{
+	if (forward && reply)
+		look_up_place(forward, reply, index, place, 0);
+	return 0;
+}
+
+__noinline int look_up_place6(struct lookup *forward, const struct key *reply, __u32 index, __u32 place)
+{
+	if (forward && reply)
+		look_up_place(forward, reply, index, place, 1);
+	return 0;
 }
 
 /* The forward entry of the connection with the reply entry that has this key, recipe and hop. */
@@ -224,15 +241,19 @@ static __always_inline void look_up_forward(struct lookup *forward, const struct
 					    const int v6)
 {
 	__u32 index = recipe_server(recipe);
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	struct server *server;
 
+	if (is_wide(recipe)) {
+		if (v6)
+			look_up_place6(forward, reply, index, hop);
+		else
+			look_up_place4(forward, reply, index, hop);
+		return;
+	}
+	server = bpf_map_lookup_elem(&servers, &index);
 	forward->recipe = 0;
 	if (!server)
 		return;
-	if (is_wide(recipe)) {
-		look_up_place(forward, reply, recipe, hop, server, v6);
-		return;
-	}
 	forward_key(&forward->key, reply, server);
 	look_up_half(forward, index, 0, v6);
 }
@@ -248,49 +269,6 @@ static __always_inline void release_slot(__u32 index, __u32 slot, const int v6)
 	entry = entry_at(group, slot, v6);
 	if (entry)
 		release(group, entry, slot, v6);
-}
-
-/*
- * Claims the connection whose forward entry is in that slot and removes it: its
- * reply key, its count, its entry. False if the recipe is not what the caller
- * read: somebody else has changed it since.
- */
-static __always_inline int claim_and_remove(__u32 index, __u32 slot, __u64 recipe, const int v6)
-{
-	void *group = group_at(index, v6);
-	struct lookup reply = {};
-	struct key key;
-	__u64 *entry;
-
-	if (!group)
-		return 0;
-	entry = entry_at(group, slot, v6);
-	if (!entry || !change(entry, recipe, recipe | BIT(RECIPE_BUSY), v6))
-		return 0;
-	entry_key(&key, entry, v6);
-	if (recipe_method(recipe) == METHOD_NAT) {
-		look_up_reply(&reply, &key, recipe_server(recipe), v6);
-		if (reply.recipe)
-			release_slot(reply.group, reply.slot, v6);
-	}
-	unbind_connection(recipe_server(recipe), recipe_state(recipe));
-	release(group, entry, slot, v6);
-	return 1;
-}
-
-__noinline int claim_and_remove4(__u32 index, __u32 slot, __u64 recipe)
-{
-	return claim_and_remove(index, slot, recipe, 0);
-}
-
-__noinline int claim_and_remove6(__u32 index, __u32 slot, __u64 recipe)
-{
-	return claim_and_remove(index, slot, recipe, 1);
-}
-
-static __always_inline int remove_entry(__u32 index, __u32 slot, __u64 recipe, const int v6)
-{
-	return v6 ? claim_and_remove6(index, slot, recipe) : claim_and_remove4(index, slot, recipe);
 }
 
 /* Loads while another CPU makes or removes the connection: a microsecond or so. */
@@ -343,18 +321,36 @@ static __always_inline __u64 await(__u32 group, __u32 slot, __u64 recipe, const 
 	return (wait.recipe ^ recipe) & GENERATION_MASK ? 0 : wait.recipe;
 }
 
-/* Ticks that may pass without a packet before the connection dies. */
-static __always_inline __u32 timeout_of(__u64 recipe)
+#define PROLONGED_SECONDS 60 /* kernel: ip_vs_conn.c, ip_vs_conn_expire */
+
+/* Ticks that may pass without a packet before the connection, or the template, of that server dies. */
+static __always_inline __u32 timeout_at(const struct server *server, __u64 recipe)
 {
-	__u32 index = recipe_server(recipe), state = recipe_state(recipe), service;
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	__u32 state = recipe_state(recipe), service;
 	struct timeout_set *own;
 
+	if (recipe & BIT(RECIPE_PROLONGED))
+		return PROLONGED_SECONDS * refresh_ticks;
 	if (!server || !(server->flags & SERVER_OWN_TIMEOUTS))
 		return current.timeout[state];
 	service = server->service;
 	own = bpf_map_lookup_elem(&timeouts, &service);
 	return own ? own->ticks[state] : current.timeout[state];
+}
+
+static __always_inline __u32 timeout_of(__u64 recipe)
+{
+	__u32 index = recipe_server(recipe);
+
+	return timeout_at(bpf_map_lookup_elem(&servers, &index), recipe);
+}
+
+static __always_inline int is_longer(__u32 timeout, __u32 seen, __u32 tick)
+{
+	__s32 idle = tick - seen;
+
+	/* Negative: another CPU saw a later tick. */
+	return idle > (__s32)timeout;
 }
 
 /*
@@ -363,10 +359,31 @@ static __always_inline __u32 timeout_of(__u64 recipe)
  */
 static __always_inline int has_expired(__u64 recipe, __u32 seen, __u32 tick)
 {
-	__s32 idle = tick - seen;
+	return is_longer(timeout_of(recipe), seen, tick);
+}
 
-	/* Negative: another CPU saw a later tick. */
-	return idle > (__s32)timeout_of(recipe);
+/* The flags of the server's service. */
+static __always_inline __u32 rules_of(const struct server *server)
+{
+	__u32 index = server->service;
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+
+	return service ? LOAD(&service->flags) : 0;
+}
+
+/* Whether the connections of the server, which was removed, are to end (expire_nodest_conn). */
+static __always_inline int is_forsaken(const struct server *server)
+{
+	return server->life == LIFE_SERVER_REMOVED && rules_of(server) & SERVICE_EXPIRE_NODEST;
+}
+
+/* As has_expired; also of connections whose server was removed, where the service does not want them. */
+static __always_inline int is_over(__u64 recipe, __u32 seen, __u32 tick)
+{
+	__u32 index = recipe_server(recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	return is_longer(timeout_at(server, recipe), seen, tick) || (server && is_forsaken(server));
 }
 
 #endif

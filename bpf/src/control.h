@@ -102,6 +102,22 @@ __noinline int remove_orphan6(__u32 index, __u32 slot)
 	return remove_orphan(index, slot, 1);
 }
 
+/*
+ * What a sweep has to do with a template: see that its count is right, end its time;
+ * true if it removed it. One whose last connection has just gone, or that the sweep
+ * found in use against its count, is left to the next sweep.
+ */
+static __always_inline int sweep_template(struct sweep *sweep, __u32 slot, __u64 recipe, __u64 tail, const int v6)
+{
+	__u32 counts = v6 ? review_template6(sweep->index, slot, recipe) : review_template4(sweep->index, slot, recipe);
+
+	if (!is_over(recipe, tail, sweep->tick) || (!controlled(counts) && recounted(counts)))
+		return 0;
+	/* Its doubt may have been marked or cleared since: then the next sweep ends it. */
+	return v6 ? expire_template6(sweep->index, slot, recipe, sweep->tick) :
+		    expire_template4(sweep->index, slot, recipe, sweep->tick);
+}
+
 static __always_inline long sweep_slot(__u32 slot, struct sweep *sweep, const int v6)
 {
 	void *group = sweep->group;
@@ -120,15 +136,24 @@ static __always_inline long sweep_slot(__u32 slot, struct sweep *sweep, const in
 		sweep->live_keys++;
 		return 0;
 	}
+	if (is_template(recipe)) {
+		if (sweep_template(sweep, slot, recipe, tail, v6))
+			return 0;
+		sweep->live_keys++;
+		recount(recipe);
+		return 0;
+	}
 	if (recipe & BIT(RECIPE_REPLY)) {
 		if (has_expired(recipe, tail, sweep->tick - ORPHAN_TICKS) &&
 		    (v6 ? remove_orphan6(sweep->index, slot) : remove_orphan4(sweep->index, slot))) {
 			sweep->orphans++;
 			return 0;
 		}
-	} else if (has_expired(recipe, tail, sweep->tick) && remove_entry(sweep->index, slot, recipe, v6)) {
+	} else if (is_over(recipe, tail, sweep->tick) && remove_entry(sweep->index, slot, recipe, v6)) {
 		sweep->removed++;
 		return 0;
+	} else {
+		tell(sweep->index, slot, recipe, NEWS_MET, v6);
 	}
 	sweep->live_keys++;
 	recount(recipe);
@@ -326,9 +351,10 @@ static __always_inline void remove_connection(struct remove_args *args, const in
 		look_up6(&l);
 	else
 		look_up4(&l);
-	if (!l.recipe || l.recipe & (BIT(RECIPE_REPLY) | BIT(RECIPE_BUSY)))
+	if (!l.recipe || l.recipe & BIT(RECIPE_REPLY))
 		return;
-	if (remove_entry(l.group, l.slot, l.recipe, v6))
+	args->result = -EAGAIN;
+	if (!(l.recipe & BIT(RECIPE_BUSY)) && remove_entry(l.group, l.slot, l.recipe, v6))
 		args->result = 0;
 }
 
@@ -368,6 +394,8 @@ int shunt_correct(struct correct_args *args)
 	__sync_fetch_and_add(&load->active, args->active);
 	__sync_fetch_and_add(&load->inactive, args->inactive);
 	__sync_fetch_and_add(&load->templates, args->templates);
+	/* By the counts that were wrong it may wait for an end that has been. */
+	end_overload(load);
 	return 0;
 }
 

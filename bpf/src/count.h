@@ -74,20 +74,27 @@ __noinline int bind_connection(__u32 server, __u32 state)
 	return 0;
 }
 
+/* Takes the flag from a server that has few enough connections again. */
+static __always_inline void end_overload(struct server_load *load)
+{
+	__s64 total;
+
+	if (!load->overloaded)
+		return;
+	total = total_of(load);
+	if (load->lower ? total < load->lower : !load->upper || total * 4 < (__s64)load->upper * 3)
+		*(volatile __u32 *)&load->overloaded = 0;
+}
+
 /* Counts the end of one (kernel: ip_vs_conn.c, ip_vs_unbind_dest). */
 __noinline int unbind_connection(__u32 server, __u32 state)
 {
 	struct server_load *load = load_of(server);
-	__s64 total;
 
 	if (!load)
 		return 0;
 	add_load(load, state, -1);
-	if (!load->overloaded)
-		return 0;
-	total = total_of(load);
-	if (load->lower ? total < load->lower : !load->upper || total * 4 < (__s64)load->upper * 3)
-		*(volatile __u32 *)&load->overloaded = 0;
+	end_overload(load);
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #ifndef SHUNT_CREATE_H
 #define SHUNT_CREATE_H
 
+#include "persist.h"
 #include "service.h"
 #include "track.h"
 
@@ -39,7 +40,8 @@ static __always_inline __u32 fold_client(const struct key *key, const int v6)
 	return bpf_ntohl(key->source[0]);
 }
 
-/* Removes the connection whose reply key is in the way of c->reply, if it has expired. */
+/* Removes the connection whose reply key is in the way of c->reply, if it has expired; a trial says whether it would.
+ */
 static __always_inline int remove_if_expired(struct slow *c, const int v6)
 {
 	struct lookup *forward = &c->other;
@@ -57,9 +59,13 @@ static __always_inline int remove_if_expired(struct slow *c, const int v6)
 		hop = forward->hop;
 	}
 	look_up_forward(forward, &c->reply.key, c->reply.recipe, hop, v6);
+	if (c->is_trial && c->dead && forward->recipe && same_key(&forward->key, &c->key))
+		return 1;
 	if (!forward->recipe || forward->recipe & BIT(RECIPE_BUSY) ||
 	    !has_expired(forward->recipe, forward->seen, c->tick))
 		return 0;
+	if (c->is_trial)
+		return 1;
 	return remove_entry(forward->group, forward->slot, forward->recipe, v6);
 }
 
@@ -77,8 +83,11 @@ static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u6
 	r->recipe = recipe | BIT(RECIPE_REPLY);
 	r->tick = c->tick;
 	r->hop = is_wide(recipe) ? make_place(c->forward.group, c->forward.slot) : c->hop;
+	r->is_trial = c->is_trial;
 	result = insert_key(r, v6);
 	if (result == EXISTS && remove_if_expired(c, v6)) {
+		if (c->is_trial)
+			return EVENT_NONE;
 		r->recipe = recipe | BIT(RECIPE_REPLY);
 		result = insert_key(r, v6);
 	}
@@ -90,27 +99,6 @@ static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u6
 	default:
 		return EVENT_DROP_TABLE_FULL;
 	}
-}
-
-static __always_inline __u64 with_server(__u64 recipe, __u32 index, __u32 method)
-{
-	if (method != METHOD_NAT)
-		recipe &= ~BIT(RECIPE_WIDE);
-	recipe &= ~((__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD);
-	return recipe | (__u64)index << RECIPE_SERVER | (__u64)method << RECIPE_METHOD;
-}
-
-/* Picks a server that belongs to the service still; 0: none. */
-static __always_inline __u32 pick_server(struct pick_request *p, __u32 *method)
-{
-	__u32 index = pick(p);
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
-
-	/* A schedule replaced while it was read may name what is another's by now. */
-	if (!index || !server || server->life != LIFE_LIVE || server->service != p->service)
-		return 0;
-	*method = server->method & METHOD_MASK;
-	return index;
 }
 
 /*
@@ -125,7 +113,8 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 	for (int i = 0; i < SERVER_TRIES; i++) {
 		if (recipe_method(*recipe) != METHOD_NAT)
 			return EVENT_NONE;
-		event = insert_reply(c, recipe_server(*recipe), *recipe & ~(BIT(RECIPE_BUSY) | GENERATION_MASK), v6);
+		event = insert_reply(c, recipe_server(*recipe),
+				     *recipe & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | GENERATION_MASK), v6);
 		if (event != EVENT_DROP_REPLY_COLLISION)
 			return event;
 		c->pick.attempt++;
@@ -135,7 +124,9 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 		if (index == recipe_server(*recipe))
 			continue;
 		*recipe = with_server(*recipe, index, method);
-		count(EVENT_NOTE_COLLISION_AVOIDED);
+		c->decided_by = DECIDED_BY_SCHEDULER;
+		if (!c->is_trial)
+			count(EVENT_NOTE_COLLISION_AVOIDED);
 	}
 	return event;
 }
@@ -167,78 +158,163 @@ static __always_inline enum event adopt(struct slow *c, const struct insert_requ
 	return c->recipe && !(c->recipe & BIT(RECIPE_BUSY)) ? EVENT_NONE : EVENT_DROP_BUSY;
 }
 
-static __always_inline enum event create(struct slow *c, const int v6)
+/* Finds the service of a packet without a connection; EVENT_NONE if the packet may begin one, or why not. */
+static __always_inline enum event admit(struct slow *c, const int v6)
 {
-	const __u8 protocol = c->key.id >> ID_PROTOCOL;
-	struct insert_request *r = &c->forward;
-	const struct service *service;
-	enum event event;
-	__u32 index, method = 0, state = STATE_UDP;
+	struct service *service = find_service(c, v6);
+	const __u8 flags = c->tcp_flags;
 
-	service = find_service(c, v6);
 	if (!service)
 		return EVENT_PASS_NO_SERVICE;
 	if (is_martian(&c->key, v6))
 		return EVENT_DROP_MARTIAN;
 	if (service->access && !is_let_in(c))
 		return EVENT_DROP_ACCESS_DENIED;
-	if (protocol == IPPROTO_TCP && (c->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
+	/* Kernel: ip_vs_proto_tcp.c, tcp_conn_schedule. */
+	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP &&
+	    (flags & TCP_RST || !(flags & TCP_SYN || service->flags & SERVICE_SLOPPY_TCP)))
 		return EVENT_DROP_MIDSTREAM;
+	if ((__u16)c->key.id == bpf_htons(FTP_DATA_PORT))
+		return EVENT_DROP_FTP_DATA;
+	c->is_persistent = !!(service->flags & SERVICE_PERSISTENT);
+	c->is_once = service->flags & SERVICE_ONE_PACKET && (__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_UDP;
+	c->is_wide = !!(service->flags & SERVICE_WIDE);
+	return EVENT_NONE;
+}
+
+__noinline int admit4(struct slow *c)
+{
+	return c ? admit(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int admit6(struct slow *c)
+{
+	return c ? admit(c, 1) : EVENT_FAULT_MAP;
+}
+
+/* Chooses the server; EVENT_NONE or why there is none. */
+static __always_inline enum event choose(struct slow *c, const int v6)
+{
 	c->pick.client = fold_client(&c->key, v6);
 	c->pick.client_port = bpf_ntohs((__u16)c->key.id);
 	c->pick.attempt = 0;
+	c->pick.is_trial = c->is_trial;
 	for (int i = 0; i < 4; i++)
 		c->pick.destination[i] = c->key.destination[i];
-	if (c->pick.client_port == FTP_DATA_PORT)
-		return EVENT_DROP_FTP_DATA;
-	index = pick_server(&c->pick, &method);
-	if (!index)
-		return EVENT_ANSWER_NO_SERVER;
+	c->template.recipe = 0;
+	c->decided_by = DECIDED_BY_NOTHING;
+	return c->is_persistent ? choose_persistent(c, v6) : schedule_server(c);
+}
 
-	if (protocol == IPPROTO_TCP)
-		state = next_tcp_state(method == METHOD_NAT ? DIRECTION_INPUT : DIRECTION_INPUT_ONLY, c->tcp_flags,
-				       STATE_NONE);
+__noinline int choose4(struct slow *c)
+{
+	return c ? choose(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int choose6(struct slow *c)
+{
+	return c ? choose(c, 1) : EVENT_FAULT_MAP;
+}
+
+/*
+ * One-packet scheduling: the server chosen has the packet as a connection that ends
+ * with it (kernel: ip_vs_core.c, IP_VS_CONN_F_ONE_PACKET).
+ */
+static __always_inline enum event serve_once(struct slow *c, __u64 recipe, const int v6)
+{
+	c->recipe = recipe;
+	c->is_new = 1;
+	if (c->is_trial)
+		return EVENT_NONE;
+	bind_connection(c->chosen, STATE_UDP);
+	unbind_connection(c->chosen, STATE_UDP);
+	let_template_go(c, v6);
+	return EVENT_NONE;
+}
+
+/* Inserts the connection with the recipe, both keys; EVENT_NONE or why it could not be. */
+static __always_inline enum event insert_connection(struct slow *c, __u64 recipe, const int v6)
+{
+	struct insert_request *r = &c->forward;
+	enum insertion result;
+	enum event event;
+
 	r->key = c->key;
 	r->hash = c->hash;
 	r->tick = c->tick;
-	r->recipe = with_server((__u64)state << RECIPE_STATE, index, method);
-	c->hop = 0;
-	if (method == METHOD_NAT) {
-		r->recipe |= BIT(RECIPE_BUSY);
-		if (service->flags & SERVICE_WIDE)
-			r->recipe |= BIT(RECIPE_WIDE);
-		c->hop = learn_hop(&c->link);
-	}
+	r->recipe = recipe;
 	r->hop = c->hop;
-	switch (insert_key(r, v6)) {
-	case INSERTED:
-		break;
-	case EXISTS:
-		return adopt(c, r, v6);
-	default:
+	r->is_trial = c->is_trial;
+	result = insert_key(r, v6);
+	if (result == NO_ROOM)
 		return EVENT_DROP_TABLE_FULL;
-	}
+	if (result == EXISTS && !c->is_trial) /* else it is the dead one */
+		return adopt(c, r, v6);
 	c->recipe = r->recipe & ~BIT(RECIPE_BUSY);
 	event = complete_nat(c, &c->recipe, v6);
-	if (event != EVENT_NONE) {
+	if (event != EVENT_NONE && !c->is_trial)
 		end_claim(r, 0, v6);
+	if (event != EVENT_NONE || c->is_trial)
 		return event;
-	}
-	bind_connection(recipe_server(c->recipe), state);
+	if (recipe_server(c->recipe) != c->chosen)
+		c->recipe &= ~BIT(RECIPE_CONTROLLED); /* the template stays where it is */
+	bind_connection(recipe_server(c->recipe), recipe_state(recipe));
 	if (r->recipe & BIT(RECIPE_BUSY))
 		end_claim(r, c->recipe, v6);
 	c->is_new = 1;
 	return EVENT_NONE;
 }
 
-__noinline int create4(struct slow *c)
+/* Makes the connection to the server chosen; EVENT_NONE or why it could not be. */
+static __always_inline enum event connect(struct slow *c, const int v6)
 {
-	return c ? create(c, 0) : EVENT_FAULT_MAP;
+	__u32 state = STATE_UDP;
+	enum event event;
+	__u64 recipe;
+
+	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP)
+		state = next_tcp_state(c->method == METHOD_NAT ? DIRECTION_INPUT : DIRECTION_INPUT_ONLY, c->tcp_flags,
+				       STATE_NONE);
+	c->hop = 0;
+	recipe = with_server((__u64)state << RECIPE_STATE, c->chosen, c->method);
+	if (c->method == METHOD_NAT && c->is_wide)
+		recipe |= BIT(RECIPE_WIDE);
+	if (c->is_once)
+		return serve_once(c, recipe, v6);
+	if (c->template.recipe)
+		recipe |= BIT(RECIPE_CONTROLLED);
+	if (c->method == METHOD_NAT) {
+		recipe |= BIT(RECIPE_BUSY);
+		if (!c->is_trial)
+			c->hop = learn_hop(&c->link);
+	}
+	event = insert_connection(c, recipe, v6);
+	/* Dropped, adopted, or with another server: the template has not got this connection. */
+	if (event != EVENT_NONE || !c->is_new || !(c->recipe & BIT(RECIPE_CONTROLLED)))
+		let_template_go(c, v6);
+	return event;
 }
 
-__noinline int create6(struct slow *c)
+__noinline int connect4(struct slow *c)
 {
-	return c ? create(c, 1) : EVENT_FAULT_MAP;
+	return c ? connect(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int connect6(struct slow *c)
+{
+	return c ? connect(c, 1) : EVENT_FAULT_MAP;
+}
+
+/* All of it; EVENT_NONE or what became of the packet. */
+static __always_inline enum event create(struct slow *c, const int v6)
+{
+	enum event event = v6 ? admit6(c) : admit4(c);
+
+	if (event == EVENT_NONE)
+		event = v6 ? choose6(c) : choose4(c);
+	if (event == EVENT_NONE)
+		event = v6 ? connect6(c) : connect4(c);
+	return event;
 }
 
 #endif

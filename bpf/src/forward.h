@@ -178,6 +178,12 @@ static __always_inline int is_too_big(const struct packet *p, const struct hop *
 	return hop->mtu && p->length > hop->mtu;
 }
 
+/* The virtual address a client's packet is for, while it has not been rewritten. */
+static __always_inline const __u32 *destination_of(const struct packet *p, const int v6)
+{
+	return v6 ? ((struct ipv6hdr *)p->l3)->daddr.in6_u.u6_addr32 : &((struct iphdr *)p->l3)->daddr;
+}
+
 /* A packet longer than the next hop's MTU: tell the sender, or drop what may be fragmented. */
 static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
 				   const struct hop *hop, const int v6)
@@ -208,9 +214,9 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	if (!hop || !hop->ifindex)
 		return finish(EVENT_DROP_UNREACHABLE);
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, p->key.destination, EVENT_ANSWER_TTL, 0, v6);
+		return answer_packet(ctx, p, destination_of(p, v6), EVENT_ANSWER_TTL, 0, v6);
 	if (is_too_big(p, hop))
-		return too_big(ctx, p, p->key.destination, hop, v6);
+		return too_big(ctx, p, destination_of(p, v6), hop, v6);
 	if (method == METHOD_NAT) {
 		rewrite_destination(p, server, v6);
 		age(p, server->delta_ip, v6);
@@ -260,6 +266,14 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 	return leave(ctx, p, hop);
 }
 
+/* What becomes of the packets of connections to a server that is not live. */
+static __always_inline enum event event_of_dead(const struct server *server)
+{
+	return server->life == LIFE_SERVER_REMOVED  ? EVENT_DROP_SERVER_REMOVED :
+	       server->life == LIFE_SERVICE_REMOVED ? EVENT_DROP_SERVICE_REMOVED :
+						      EVENT_FAULT_SERVER;
+}
+
 /* Follows the recipe of a packet's connection, whose server is this one; the XDP action. */
 static __always_inline int follow_to(struct xdp_md *ctx, const struct packet *p, struct server *server, __u64 recipe,
 				     __u32 hop, const int v6)
@@ -267,23 +281,10 @@ static __always_inline int follow_to(struct xdp_md *ctx, const struct packet *p,
 	__u32 index = recipe_server(recipe);
 
 	if (server->life != LIFE_LIVE)
-		return finish(server->life == LIFE_SERVER_REMOVED  ? EVENT_DROP_SERVER_REMOVED :
-			      server->life == LIFE_SERVICE_REMOVED ? EVENT_DROP_SERVICE_REMOVED :
-								     EVENT_FAULT_SERVER);
+		return finish(event_of_dead(server));
 	if (recipe & BIT(RECIPE_REPLY))
 		return give_back(ctx, p, server, index, hop, v6);
 	return forward(ctx, p, server, index, recipe_method(recipe), v6);
-}
-
-/* As follow_to, of a connection whose service has one address and port: all is in the server. */
-static __always_inline int follow(struct xdp_md *ctx, const struct packet *p, __u64 recipe, __u32 hop, const int v6)
-{
-	__u32 index = recipe_server(recipe);
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
-
-	if (!server)
-		return finish(EVENT_FAULT_MAP);
-	return follow_to(ctx, p, server, recipe, hop, v6);
 }
 
 /* The one's complement sum that an address replaced by another adds to a checksum's words. */

@@ -6,7 +6,7 @@
 #ifndef SHUNT_INSERT_H
 #define SHUNT_INSERT_H
 
-#include "connection.h"
+#include "remove.h"
 
 /* Finds a slot without an entry among slots from first on. */
 static __always_inline int free_slot(struct found *found, void *first, __u32 first_slot, const int slots, const int v6)
@@ -33,10 +33,10 @@ enum insertion {
 
 /*
  * Inserts the key with recipe (its generation is filled in) unless it is there.
- * Both outcomes leave the entry in *found.
+ * Both outcomes leave the entry in *found. A trial looks for room and takes none.
  */
 static __always_inline enum insertion try_insert(struct found *found, const struct place *place, const struct key *key,
-						 __u64 recipe, __u64 tail, const int v6)
+						 __u64 recipe, __u64 tail, __u32 is_trial, const int v6)
 {
 	struct group_head *head = place->group;
 	enum insertion result = NO_ROOM;
@@ -53,8 +53,12 @@ static __always_inline enum insertion try_insert(struct found *found, const stru
 	    !free_slot(found, place->far, place->far_slot, WAYS / 2, v6)) {
 		if (!free_slot(found, place->group + OVERFLOW_OFFSET(v6), SETS * WAYS, OVERFLOW, v6))
 			goto unlock;
-		__sync_fetch_and_add(&head->strays, 1);
+		__sync_fetch_and_add(&head->strays, !is_trial);
 	}
+	result = INSERTED;
+	found->recipe = recipe;
+	if (is_trial)
+		goto unlock;
 	entry = found->entry;
 	generation = (head->generation + 1) & GENERATION_MASK;
 	if (!generation)
@@ -80,24 +84,23 @@ static __always_inline enum insertion try_insert(struct found *found, const stru
 	found->recipe = recipe;
 	found->seen = tail;
 	found->hop = tail >> 32;
-	result = INSERTED;
 unlock:
 	bpf_spin_unlock(&head->lock);
 	return result;
 }
 
 /*
- * How willingly the entry's connection is given up: 0 never, highest first. An
- * expired one above all, else an unproven one by its age.
+ * How willingly the entry's connection, or template, is given up: 0 never, highest
+ * first. An expired one above all, else an unproven one by its age.
  */
 static __always_inline __u32 dispensability(const __u64 *entry, __u32 tick, const int v6)
 {
-	__u64 recipe = LOAD(entry + WORDS(v6) + 1);
-	__u32 seen = LOAD(entry + WORDS(v6) + 2);
+	__u64 recipe = LOAD(entry + WORDS(v6) + 1), tail = LOAD(entry + WORDS(v6) + 2);
+	__u32 seen = tail;
 
 	if (!recipe || recipe & (BIT(RECIPE_BUSY) | BIT(RECIPE_REPLY)))
 		return 0;
-	if (has_expired(recipe, seen, tick))
+	if (has_expired(recipe, seen, tick) && !(is_template(recipe) && is_in_use(tail >> 32)))
 		return 1U << 31 | (tick - seen);
 	if (recipe & BIT(RECIPE_PROVEN))
 		return 0;
@@ -183,7 +186,7 @@ struct insert_request {
 	__u32 slot; /* out */
 	__u64 victim; /* out: the recipe of the entry to be given up first */
 	__u32 is_live; /* out: the victim has not expired */
-	__u32 pad1;
+	__u32 is_trial; /* in: nothing is inserted, and nobody given up: is there room? */
 };
 
 /*
@@ -221,11 +224,11 @@ static __always_inline enum insertion insert_once(struct insert_request *r, cons
 
 	if (!locate(&place, r->hash, v6))
 		return NO_ROOM;
-	result = try_insert(&found, &place, &r->key, r->recipe, tail, v6);
+	result = try_insert(&found, &place, &r->key, r->recipe, tail, r->is_trial, v6);
 	r->group = place.index;
 	r->victim = 0;
 	if (result == NO_ROOM)
-		return find_victim(r, &place, v6) ? AGAIN : NO_ROOM;
+		return find_victim(r, &place, v6) ? r->is_trial ? INSERTED : AGAIN : NO_ROOM;
 	if (!found.recipe)
 		return AGAIN; /* the key's slot was just being freed: id goes first */
 	r->recipe = found.recipe;

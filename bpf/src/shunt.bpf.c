@@ -9,6 +9,7 @@
 #include "forward.h"
 #include "create.h"
 #include "control.h"
+#include "explain.h"
 
 /* Whether following the recipe is all that the packet asks for. */
 static __always_inline int is_settled(const struct packet *p, const struct found *found)
@@ -60,10 +61,12 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, _
 static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct parsed *scratch, const int v6)
 {
 	void *end = (void *)(long)ctx->data_end;
+	struct server *server;
 	struct found found;
 	struct place place;
 	enum event event;
 	int is_virtual;
+	__u32 index;
 
 	if (!parse_addresses(p, end, v6))
 		return finish(EVENT_PASS_MALFORMED);
@@ -84,7 +87,14 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 		return is_virtual ? go_slow(ctx, p, place.hash, 1, 0, v6) : finish(EVENT_PASS_NO_SERVICE);
 	if (!is_settled(p, &found))
 		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
-	return follow(ctx, p, found.recipe, found.hop, v6);
+	index = recipe_server(found.recipe);
+	server = bpf_map_lookup_elem(&servers, &index);
+	if (!server)
+		return finish(EVENT_FAULT_MAP);
+	/* What the service wants of the connections of a server that is gone, settle knows. */
+	if (server->life != LIFE_LIVE)
+		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
+	return follow_to(ctx, p, server, found.recipe, found.hop, v6);
 }
 
 /* The network layer, which p->l3 and p->eth_proto say; scratch as for parse_network6. */
@@ -251,7 +261,7 @@ int shunt_create(struct xdp_md *ctx)
 
 	if (!s || !view_link(ctx, s))
 		return finish(EVENT_FAULT_MAP);
-	event = s->is_v6 ? create6(s) : create4(s);
+	event = s->is_v6 ? create(s, 1) : create(s, 0);
 	return event == EVENT_NONE ? follow_made(ctx, s) : refuse(ctx, s, event);
 }
 
@@ -290,4 +300,6 @@ EXPORT(enum access_layout, access_layout);
 EXPORT(enum access_verdict, access_verdict);
 EXPORT(struct sweep_args, sweep_args);
 EXPORT(struct remove_args, remove_args);
+EXPORT(struct explain_args, explain_args);
+EXPORT(enum decider, decider);
 EXPORT(enum slot, slot);

@@ -2,7 +2,8 @@
 /*
  * What the fast path leaves to the slow path, and the space that works in: it
  * does not fit a stack of 512 bytes, so each CPU has one in a map. XDP programs
- * do not interrupt one another on a CPU.
+ * do not interrupt one another on a CPU, but packets may interrupt a program that
+ * user space runs: that has a space of its own.
  */
 #ifndef SHUNT_SLOW_H
 #define SHUNT_SLOW_H
@@ -39,6 +40,16 @@ struct slow {
 	struct pick_request pick;
 	struct insert_request forward;
 	struct insert_request reply;
+	struct insert_request made; /* a template's */
+	struct lookup template; /* the client's; recipe 0: none has the connection */
+	__u32 chosen; /* the server's index */
+	__u32 method;
+	__u32 decided_by; /* enum decider: who chose it */
+	__u8 is_persistent; /* of the service, at one moment: who is chosen must fit what is made */
+	__u8 is_once; /* one-packet */
+	__u8 is_wide; /* SERVICE_WIDE */
+	__u8 pad1;
+	__u64 dead; /* recipe of the connection that a trial would have removed; 0: none */
 
 	/* follow's: the server of a connection with RECIPE_WIDE, made to measure */
 	struct server own;
@@ -50,13 +61,19 @@ struct slow {
 
 _Static_assert(sizeof(struct bpf_fib_lookup) == 64, "see struct slow");
 
-MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct slow, 1);
+enum scratch {
+	SCRATCH_PACKETS,
+	SCRATCH_CONTROL,
+	SCRATCHES,
+};
+
+MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct slow, SCRATCHES);
 
 static __always_inline struct slow *slow_scratch(void)
 {
-	__u32 zero = 0;
+	__u32 index = SCRATCH_PACKETS;
 
-	return bpf_map_lookup_elem(&scratch, &zero);
+	return bpf_map_lookup_elem(&scratch, &index);
 }
 
 #endif

@@ -213,6 +213,9 @@ static __always_inline int transit(struct lookup *forward, enum direction direct
 		if (change(entry, old, new, v6)) {
 			forward->recipe = new;
 			move_count(old, new);
+			/* Kernel: ip_vs_conn.c, ip_vs_control_assure_ct. */
+			if (new & ~old & BIT(RECIPE_PROVEN))
+				tell(forward->group, forward->slot, new, NEWS_PROVEN, v6);
 			break;
 		}
 		forward->recipe = LOAD(entry + WORDS(v6) + 1);
@@ -225,21 +228,36 @@ static __always_inline int transit(struct lookup *forward, enum direction direct
 }
 
 /*
- * Whether a client's first segment meets a connection that is over: it is
- * scheduled anew, conn_reuse_mode's default (kernel: ip_vs_core.c, is_new_conn_expected).
+ * Whether a client's first segment is scheduled anew although there is a
+ * connection: it is over, or its server is not to have any (kernel: ip_vs_core.c,
+ * ip_vs_in, is_new_conn and is_new_conn_expected).
  */
-static __always_inline int is_reuse(__u64 recipe, __u8 tcp_flags)
+static __always_inline int is_reuse(__u64 recipe, const struct server *server, __u8 tcp_flags)
 {
-	const __u32 over = 1 << STATE_TIME_WAIT | 1 << STATE_CLOSE;
+	__u32 over = 1 << STATE_TIME_WAIT | 1 << STATE_CLOSE, rules;
 
-	return (tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN && over >> recipe_state(recipe) & 1;
+	if (!(tcp_flags & TCP_SYN))
+		return 0;
+	rules = rules_of(server);
+	if (rules & SERVICE_REUSE_NEVER)
+		return 0;
+	if (rules & SERVICE_EXPIRE_NODEST && !server->offered_weight)
+		return 1;
+	if (recipe & BIT(RECIPE_CONTROLLED))
+		return 0;
+	if (rules & SERVICE_REUSE_FIN_WAIT && recipe_method(recipe) != METHOD_NAT)
+		over |= 1 << STATE_FIN_WAIT;
+	return over >> recipe_state(recipe) & 1;
 }
 
-static __always_inline int is_server_live(__u32 index)
+/* The end of a connection that a packet has met; a trial notes it and leaves it there. */
+static __always_inline enum settled give_up(struct slow *r, const struct lookup *forward, const int v6)
 {
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
-
-	return server && server->life == LIFE_LIVE;
+	if (r->is_trial) {
+		r->dead = forward->recipe;
+		return SETTLED_DEAD;
+	}
+	return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
 }
 
 /*
@@ -251,9 +269,10 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 {
 	struct lookup *hit = &r->hit, *other = &r->other, *forward = hit;
 	enum direction direction = DIRECTION_INPUT_ONLY;
+	struct server *server;
 	int is_reply, spaced;
+	__u32 hop, index;
 	__u64 recipe;
-	__u32 hop;
 
 	hit->key = r->key;
 	if (v6)
@@ -277,13 +296,16 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	if (forward->recipe & BIT(RECIPE_BUSY))
 		return SETTLED_BUSY;
 	if (has_expired(forward->recipe, forward->seen, r->tick)) {
-		count(EVENT_NOTE_EXPIRED_HIT);
-		return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
+		if (!r->is_trial)
+			count(EVENT_NOTE_EXPIRED_HIT);
+		return give_up(r, forward, v6);
 	}
-	if (!is_reply && is_reuse(forward->recipe, r->tcp_flags))
-		return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
-	if (!is_server_live(recipe_server(forward->recipe))) {
-		/* Its packets are dropped and must not keep it: kernel ip_vs_core.c, ip_vs_in. */
+	index = recipe_server(forward->recipe);
+	server = bpf_map_lookup_elem(&servers, &index);
+	if (!is_reply && server && (is_reuse(forward->recipe, server, r->tcp_flags) || is_forsaken(server)))
+		return give_up(r, forward, v6);
+	if (!server || server->life != LIFE_LIVE || r->is_trial) {
+		/* Without a server its packets are dropped and must not keep it: kernel ip_vs_core.c, ip_vs_in. */
 		r->recipe = hit->recipe;
 		r->hop = hit->hop;
 		return SETTLED;

@@ -21,7 +21,11 @@ type TableAccessKey struct {
 }
 
 type TableDestination struct {
-	_       structs.HostLayout
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
 	Used    uint32
 	Changed uint32
 	Count   uint32
@@ -241,6 +245,7 @@ const (
 	TableMapHops           = "hops"
 	TableMapLoads          = "loads"
 	TableMapMatches        = "matches"
+	TableMapNewDestination = "new_destination"
 	TableMapPorts          = "ports"
 	TableMapRecounts       = "recounts"
 	TableMapRetiredTraffic = "retired_traffic"
@@ -267,6 +272,7 @@ const (
 	TableVarOurs           = "ours"
 	TableVarRefreshTicks   = "refresh_ticks"
 	TableVarSeeds          = "seeds"
+	TableVarSetTicks       = "set_ticks"
 	TableVarSlotSet        = "slot_set"
 	TableVarTickShift      = "tick_shift"
 	TableVarWeaklyOrdered  = "weakly_ordered"
@@ -338,6 +344,7 @@ type TableMapSpecs struct {
 	Hops           *ebpf.MapSpec `ebpf:"hops"`
 	Loads          *ebpf.MapSpec `ebpf:"loads"`
 	Matches        *ebpf.MapSpec `ebpf:"matches"`
+	NewDestination *ebpf.MapSpec `ebpf:"new_destination"`
 	Ports          *ebpf.MapSpec `ebpf:"ports"`
 	Recounts       *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -363,6 +370,7 @@ type TableVariableSpecs struct {
 	Ours          *ebpf.VariableSpec `ebpf:"ours"`
 	RefreshTicks  *ebpf.VariableSpec `ebpf:"refresh_ticks"`
 	Seeds         *ebpf.VariableSpec `ebpf:"seeds"`
+	SetTicks      *ebpf.VariableSpec `ebpf:"set_ticks"`
 	SlotSet       *ebpf.VariableSpec `ebpf:"slot_set"`
 	TickShift     *ebpf.VariableSpec `ebpf:"tick_shift"`
 	WeaklyOrdered *ebpf.VariableSpec `ebpf:"weakly_ordered"`
@@ -399,6 +407,7 @@ type TableMaps struct {
 	Hops           *ebpf.Map `ebpf:"hops"`
 	Loads          *ebpf.Map `ebpf:"loads"`
 	Matches        *ebpf.Map `ebpf:"matches"`
+	NewDestination *ebpf.Map `ebpf:"new_destination"`
 	Ports          *ebpf.Map `ebpf:"ports"`
 	Recounts       *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic *ebpf.Map `ebpf:"retired_traffic"`
@@ -425,6 +434,7 @@ func (m *TableMaps) Close() error {
 		m.Hops,
 		m.Loads,
 		m.Matches,
+		m.NewDestination,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -451,6 +461,7 @@ type TableVariables struct {
 	Ours          *ebpf.Variable `ebpf:"ours"`
 	RefreshTicks  *ebpf.Variable `ebpf:"refresh_ticks"`
 	Seeds         *ebpf.Variable `ebpf:"seeds"`
+	SetTicks      *ebpf.Variable `ebpf:"set_ticks"`
 	SlotSet       *ebpf.Variable `ebpf:"slot_set"`
 	TickShift     *ebpf.Variable `ebpf:"tick_shift"`
 	WeaklyOrdered *ebpf.Variable `ebpf:"weakly_ordered"`

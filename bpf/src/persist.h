@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Which server a new connection gets: the one that its client network's template
+ * names, or else the scheduler's choice, of which a template is made (kernel:
+ * ip_vs_core.c, ip_vs_sched_persist). A template is followed whatever its server's
+ * weight and load. The answer is in struct slow: chosen, method, decided_by, and
+ * template, of which the connection is counted already.
+ */
+#ifndef SHUNT_PERSIST_H
+#define SHUNT_PERSIST_H
+
+#include "slow.h"
+
+static __always_inline __u64 with_server(__u64 recipe, __u32 index, __u32 method)
+{
+	if (method != METHOD_NAT)
+		recipe &= ~BIT(RECIPE_WIDE);
+	recipe &= ~((__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD);
+	return recipe | (__u64)index << RECIPE_SERVER | (__u64)method << RECIPE_METHOD;
+}
+
+/* Picks a server that belongs to the service still; 0: none. */
+static __always_inline __u32 pick_server(struct pick_request *p, __u32 *method)
+{
+	__u32 index = pick(p);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	/* A schedule replaced while it was read may name what is another's by now. */
+	if (!index || !server || server->life != LIFE_LIVE || server->service != p->service)
+		return 0;
+	*method = server->method & METHOD_MASK;
+	return index;
+}
+
+/* The scheduler's choice; EVENT_NONE or that there is no server. */
+static __always_inline enum event schedule_server(struct slow *c)
+{
+	c->chosen = pick_server(&c->pick, &c->method);
+	if (!c->chosen)
+		return EVENT_ANSWER_NO_SERVER;
+	c->decided_by = DECIDED_BY_SCHEDULER;
+	return EVENT_NONE;
+}
+
+/* Chooses the server of the template found, if it may be followed (kernel: ip_vs_conn.c, ip_vs_check_template). */
+static __always_inline int follow_template(struct slow *c, const struct service *service)
+{
+	__u32 index = recipe_server(c->template.recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	if (!server || server->life != LIFE_LIVE || server->service != c->pick.service ||
+	    server->flags & SERVER_DRAINING)
+		return 0;
+	if (service->flags & SERVICE_EXPIRE_QUIESCENT && !server->offered_weight)
+		return 0;
+	c->chosen = index;
+	c->method = server->method & METHOD_MASK;
+	c->decided_by = DECIDED_BY_TEMPLATE;
+	return 1;
+}
+
+/* A template's counts as they are once the connection that a trial would have removed is gone. */
+static __always_inline __u32 counts_without_dead(const struct slow *c)
+{
+	__u32 counts = c->template.hop;
+
+	if (c->dead & BIT(RECIPE_CONTROLLED) && recipe_server(c->dead) == recipe_server(c->template.recipe))
+		counts = counts_after(counts, NEWS_ENDED);
+	return counts;
+}
+
+/* Whether the time of the template found is over, and so the template, unless this is a trial. */
+static __always_inline int is_template_over(const struct slow *c, const int v6)
+{
+	const struct lookup *t = &c->template;
+
+	if (!has_expired(t->recipe, t->seen, c->tick))
+		return 0;
+	if (c->is_trial)
+		return !is_in_use(counts_without_dead(c));
+	return v6 ? expire_template6(t->group, t->slot, t->recipe, c->tick) :
+		    expire_template4(t->group, t->slot, t->recipe, c->tick);
+}
+
+/* Makes the template, which names the server chosen, with one connection; INSERTED, EXISTS or NO_ROOM. */
+static __always_inline enum insertion make_template(struct slow *c, const int v6)
+{
+	struct insert_request *r = &c->made;
+	enum insertion result;
+
+	r->key = c->template.key;
+	r->hash = hash_key(&r->key, v6);
+	r->recipe = with_server((__u64)STATE_TEMPLATE << RECIPE_STATE, c->chosen, c->method);
+	r->tick = c->tick;
+	r->hop = make_counts(1, COUNT_UNKNOWN);
+	r->is_trial = c->is_trial;
+	result = insert_key(r, v6);
+	if (c->is_trial && result == EXISTS)
+		result = INSERTED; /* it would have been removed before */
+	if (result == INSERTED) {
+		if (!c->is_trial)
+			bind_connection(c->chosen, STATE_TEMPLATE);
+		c->template.recipe = r->recipe;
+		c->template.group = r->group;
+		c->template.slot = r->slot;
+	}
+	return result;
+}
+
+#define TEMPLATE_TRIES 3
+
+/* Chooses the server by the client's template. Another CPU's template is as good as one's own. */
+static __always_inline enum event choose_persistent(struct slow *c, const int v6)
+{
+	__u32 index = c->pick.service;
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+	struct lookup *t = &c->template;
+	enum insertion result;
+
+	if (!service)
+		return EVENT_FAULT_MAP;
+	template_key(&t->key, c->key.source, service, index);
+	for (int i = 0; i < TEMPLATE_TRIES; i++) {
+		if (v6)
+			look_up6(t);
+		else
+			look_up4(t);
+		t->recipe = await(t->group, t->slot, t->recipe, v6);
+		if (t->recipe & BIT(RECIPE_BUSY))
+			return EVENT_DROP_BUSY;
+		if (t->recipe && !is_template_over(c, v6)) {
+			if (follow_template(c, service)) {
+				if (c->is_trial || (v6 ? hold_template6(t, c->tick) : hold_template4(t, c->tick)))
+					return EVENT_NONE;
+				continue; /* it was just removed */
+			}
+			if (!c->is_trial)
+				remove_entry(t->group, t->slot, t->recipe, v6);
+		}
+		t->recipe = 0;
+		if (c->decided_by != DECIDED_BY_SCHEDULER && schedule_server(c) != EVENT_NONE)
+			return EVENT_ANSWER_NO_SERVER;
+		result = make_template(c, v6);
+		if (result != EXISTS)
+			return result == INSERTED ? EVENT_NONE : EVENT_DROP_TABLE_FULL;
+		count(EVENT_NOTE_INSERT_RACE);
+	}
+	return EVENT_DROP_BUSY;
+}
+
+/* Takes back that the connection under c's template has begun; it did not. */
+static __always_inline void let_template_go(struct slow *c, const int v6)
+{
+	if (c->is_trial || !c->template.recipe)
+		return;
+	if (v6)
+		let_template_go6(&c->template);
+	else
+		let_template_go4(&c->template);
+}
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The end of a connection, or of a template: its claim, its other key, its counts. */
+#ifndef SHUNT_REMOVE_H
+#define SHUNT_REMOVE_H
+
+#include "template.h"
+
+/* Removes the reply key of the connection in that slot with that recipe, which the caller has claimed. */
+static __always_inline int remove_reply(__u32 index, __u32 slot, __u64 recipe, const int v6)
+{
+	void *group = group_at(index, v6);
+	struct lookup reply = {};
+	struct key key;
+	__u64 *entry;
+
+	if (!group)
+		return 0;
+	entry = entry_at(group, slot, v6);
+	if (!entry)
+		return 0;
+	entry_key(&key, entry, v6);
+	look_up_reply(&reply, &key, recipe_server(recipe), v6);
+	if (reply.recipe)
+		release_slot(reply.group, reply.slot, v6);
+	return 0;
+}
+
+__noinline int remove_reply4(__u32 index, __u32 slot, __u64 recipe)
+{
+	return remove_reply(index, slot, recipe, 0);
+}
+
+__noinline int remove_reply6(__u32 index, __u32 slot, __u64 recipe)
+{
+	return remove_reply(index, slot, recipe, 1);
+}
+
+/*
+ * Claims the connection whose forward entry is in that slot and removes it: its
+ * reply key, its counts, its entry. False if the recipe is not what the caller
+ * read: somebody else has changed it since. A template is removed likewise,
+ * whether or not it has connections.
+ */
+static __always_inline int claim_and_remove(__u32 index, __u32 slot, __u64 recipe, const int v6)
+{
+	void *group = group_at(index, v6);
+	__u64 *entry;
+
+	if (!group)
+		return 0;
+	entry = entry_at(group, slot, v6);
+	if (!entry || !change(entry, recipe, recipe | BIT(RECIPE_BUSY), v6))
+		return 0;
+	if (is_template(recipe)) {
+		remove_template(index, slot, recipe, v6);
+		return 1;
+	}
+	if (recipe_method(recipe) == METHOD_NAT) {
+		if (v6)
+			remove_reply6(index, slot, recipe);
+		else
+			remove_reply4(index, slot, recipe);
+	}
+	tell(index, slot, recipe, NEWS_ENDED, v6);
+	unbind_connection(recipe_server(recipe), recipe_state(recipe));
+	release(group, entry, slot, v6);
+	return 1;
+}
+
+__noinline int claim_and_remove4(__u32 index, __u32 slot, __u64 recipe)
+{
+	return claim_and_remove(index, slot, recipe, 0);
+}
+
+__noinline int claim_and_remove6(__u32 index, __u32 slot, __u64 recipe)
+{
+	return claim_and_remove(index, slot, recipe, 1);
+}
+
+static __always_inline int remove_entry(__u32 index, __u32 slot, __u64 recipe, const int v6)
+{
+	return v6 ? claim_and_remove6(index, slot, recipe) : claim_and_remove4(index, slot, recipe);
+}
+
+#endif
