@@ -26,6 +26,8 @@ func (d *Dataplane) adoptState() error {
 	d.hops = newHopTable()
 	d.access = newAccessSets(d.plane)
 	d.model = r.model(d.words)
+	d.matches = newMatchTable(d.plane, d.words)
+	d.matches.adopt(r.matches, d.model)
 	if err := d.hops.adopt(d.plane, d.model); err != nil {
 		return err
 	}
@@ -90,11 +92,11 @@ func (d *Dataplane) adoptIndex(r *reading) error {
 		if svc.removed {
 			continue
 		}
-		if err := d.plane.ServiceIndex.Put(serviceKey(svc.key), svc.index); err != nil {
-			return fmt.Errorf("index service %s: %w", svc.key, err)
+		if err := d.index(svc); err != nil {
+			return fmt.Errorf("service %s: %w", svc.key, err)
 		}
 	}
-	return nil
+	return d.matches.purge()
 }
 
 // model makes the model of what was read, and takes the regions of schedules

@@ -33,7 +33,9 @@ type Dataplane struct {
 	words  *arena
 	hops   *hopTable
 	access *accessSets
-	sweeps sweepState
+	// matches is how packets find services of several addresses or ports.
+	matches *matchTable
+	sweeps  sweepState
 	// destinations is what the sweep knows of lblc's and lblcr's memory.
 	destinations destinationsState
 	closed       bool

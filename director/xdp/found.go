@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/shunt-lb/shunt/bpf"
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -16,8 +15,8 @@ import (
 // server whose entry or next hop does not lead to it. A schedule that is not
 // what its scheduler makes of the servers shows as no scheduler, an address that
 // is not on the host as one that is not managed, timeouts not in force as none.
-// So does a service whose settings are not what its entry makes of them: it shows
-// as one without a scheduler.
+// A service whose entry is not what its settings make it, or whose set of timeouts
+// is not, shows as one without a scheduler too.
 func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -28,12 +27,16 @@ func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 	if err != nil {
 		return director.State{}, err
 	}
-	addresses, err := d.vips.list()
+	addresses, err := d.vips.list(len(d.matches.services) > 0)
 	if err != nil {
 		return director.State{}, err
 	}
 	state := director.State{Timeouts: foundTimeouts(&r.settings, d.plane.Clock)}
+	spoilt := d.matches.spoilt(r.matches, d.model)
 	for _, svc := range d.model.sorted() {
+		if !d.isIndexed(r, svc, spoilt) {
+			continue
+		}
 		if s, ok := d.foundService(r, svc, addresses); ok {
 			state.Services = append(state.Services, s)
 		}
@@ -54,16 +57,16 @@ func (r *reading) isThere(index uint32) bool {
 	k := &r.services[index]
 	at, indexed := r.index[k.Key]
 	return k.Life == uint8(bpf.KernelLifecycleLIFE_LIVE) && indexed && at == index &&
-		has(&r.filter.VirtualAddress, parseServiceKey(k.Key).Address.Addr())
+		has(&r.filter.VirtualAddress, parseServiceKey(k.Key).Prefix())
 }
 
-func (d *Dataplane) foundService(r *reading, svc *service, addresses map[netip.Addr]bool) (director.Service, bool) {
+func (d *Dataplane) foundService(r *reading, svc *service, addresses map[netip.Prefix]bool) (director.Service, bool) {
 	k := &r.services[svc.index]
-	if svc.removed || k.Key != serviceKey(svc.key) || !r.isThere(svc.index) {
+	found := r.service(svc.index)
+	if svc.removed || found.Key != svc.key {
 		return director.Service{}, false
 	}
-	found := r.service(svc.index)
-	if found.VIP == director.VIPManaged && !addresses[svc.key.Address.Addr()] {
+	if found.VIP == director.VIPManaged && !addresses[svc.key.Prefix()] {
 		found.VIP = director.VIPExternal
 	}
 	list := svc.list
@@ -73,11 +76,8 @@ func (d *Dataplane) foundService(r *reading, svc *service, addresses map[netip.A
 	}
 	parsed := parseService(svc.index, k)
 	parsed.access.word = k.Access
-	if again := kernelService(parsed); !sameEntry(k, &again) {
+	if again := kernelService(parsed); !sameEntry(k, &again) || !r.hasTimeouts(parsed) {
 		found.Scheduler = ""
-	}
-	if !r.hasTimeouts(parsed) {
-		found.Persistence, found.Timeouts = director.Persistence{}, conntrack.Timeouts{}
 	}
 	// The list is last added first; a Service has them as they were added.
 	for _, s := range slices.Backward(list) {
@@ -122,7 +122,7 @@ func (d *Dataplane) listed(r *reading, svc *service, k *bpf.KernelService) []*se
 // given to it would not get there.
 func (d *Dataplane) foundServer(r *reading, s *server) (realserver.Server, bool) {
 	k, want := r.servers[s.index], kernelServer(s)
-	if !has(&r.filter.ServerAddress, s.address.Addr()) || !d.hops.isIntact(d.plane, s.hop) || s.removed {
+	if !has(&r.filter.ServerAddress, host(s.address.Addr())) || !d.hops.isIntact(d.plane, s.hop) || s.removed {
 		return realserver.Server{}, false
 	}
 	// All else follows from these and what is known of the next hop. Where they are

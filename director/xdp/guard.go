@@ -12,7 +12,7 @@ import (
 
 // reviewPlane repairs what is no part of the director's state: the programs'
 // slots, the settings from the options, the interfaces, and prefixes that no
-// list has.
+// list or service has.
 func (d *Dataplane) reviewPlane() error {
 	errs := []error{d.reviewSettings(), d.reviewSlots()}
 	for i := range d.interfaces {
@@ -21,6 +21,7 @@ func (d *Dataplane) reviewPlane() error {
 	if d.access.strays {
 		errs = append(errs, d.access.purge(d.model.setsInUse()))
 	}
+	errs = append(errs, d.matches.purge())
 	return errors.Join(errs...)
 }
 

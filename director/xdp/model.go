@@ -157,7 +157,7 @@ func (m *model) sorted() []*service {
 func (m *model) addService(svc *service) {
 	svc.members = map[netip.AddrPort]*server{}
 	m.services[svc.index], m.byKey[svc.key] = svc, svc
-	m.filter.virtual.add(svc.key.Address.Addr())
+	m.filter.virtual.add(svc.key.Prefix())
 }
 
 func (m *model) dropService(svc *service) {
@@ -165,7 +165,7 @@ func (m *model) dropService(svc *service) {
 	if m.byKey[svc.key] == svc {
 		delete(m.byKey, svc.key)
 	}
-	m.filter.virtual.drop(svc.key.Address.Addr())
+	m.filter.virtual.drop(svc.key.Prefix())
 	m.nextService = min(m.nextService, svc.index)
 }
 
@@ -179,7 +179,7 @@ func (m *model) addServer(s *server) {
 		m.byAddr[addr] = map[*server]bool{}
 	}
 	m.byAddr[addr][s] = true
-	m.filter.server.add(addr)
+	m.filter.server.add(host(addr))
 }
 
 func (m *model) dropServer(s *server) {
@@ -191,7 +191,7 @@ func (m *model) dropServer(s *server) {
 	if delete(m.byAddr[addr], s); len(m.byAddr[addr]) == 0 {
 		delete(m.byAddr, addr)
 	}
-	m.filter.server.drop(addr)
+	m.filter.server.drop(host(addr))
 	m.nextServer = min(m.nextServer, s.index)
 }
 
@@ -217,26 +217,27 @@ func (m *model) usedServers() uint32 {
 	return highest + 1
 }
 
-// needsAddress says whether a live service but this one has its virtual address,
-// whoever manages it.
+// needsAddress says whether a live service but this one has its virtual addresses,
+// whoever manages them.
 func (m *model) needsAddress(but *service) bool {
 	for _, svc := range m.services {
-		if !svc.removed && svc.index != but.index && svc.key.Address.Addr() == but.key.Address.Addr() {
+		if !svc.removed && svc.index != but.index && svc.key.Prefix() == but.key.Prefix() {
 			return true
 		}
 	}
 	return false
 }
 
-// managedAddresses returns the virtual addresses that live services have Shunt manage.
-func (m *model) managedAddresses() []netip.Addr {
-	seen := map[netip.Addr]bool{}
-	var addrs []netip.Addr
+// managedAddresses returns the virtual addresses, and prefixes, that live services have
+// Shunt manage.
+func (m *model) managedAddresses() []netip.Prefix {
+	seen := map[netip.Prefix]bool{}
+	var all []netip.Prefix
 	for _, svc := range m.services {
-		if a := svc.key.Address.Addr(); !svc.removed && svc.vip == director.VIPManaged && !seen[a] {
-			seen[a] = true
-			addrs = append(addrs, a)
+		if p := svc.key.Prefix(); !svc.removed && svc.vip == director.VIPManaged && !seen[p] {
+			seen[p] = true
+			all = append(all, p)
 		}
 	}
-	return addrs
+	return all
 }

@@ -18,6 +18,7 @@ type reading struct {
 	filter   *bpf.KernelFilter
 	settings bpf.KernelSettings
 	access   map[uint32][]bpf.AccessEntry
+	matches  []bpf.MatchEntry
 	buffer   []uint32
 }
 
@@ -40,6 +41,9 @@ func read(plane *bpf.Plane) (*reading, error) {
 		return nil, err
 	}
 	if r.access, err = readAccess(plane); err != nil {
+		return nil, err
+	}
+	if r.matches, err = plane.MatchEntries(); err != nil {
 		return nil, err
 	}
 	return r, nil

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
@@ -112,8 +110,13 @@ func (a *application) editService(op director.EditService) error {
 // the kernel holds of that, it is written.
 func (a *application) setService(b *batch, s director.Service) error {
 	svc, old := b.svc, *b.svc
+	if svc.key.IsWide() {
+		if err := a.matches.check(svc); err != nil {
+			return err
+		}
+	}
 	if s.VIP == director.VIPManaged {
-		added, err := a.vips.add(s.Key.Address.Addr())
+		added, err := a.vips.add(s.Key.Prefix())
 		if err != nil {
 			return err
 		}
@@ -141,12 +144,7 @@ func (a *application) setService(b *batch, s director.Service) error {
 	if err := a.writeFilter(); err != nil {
 		return err
 	}
-	b.then(func() error {
-		if err := a.plane.ServiceIndex.Put(serviceKey(svc.key), svc.index); err != nil {
-			return fmt.Errorf("index service: %w", err)
-		}
-		return nil
-	})
+	b.then(func() error { return a.index(svc) })
 	if old.vip == director.VIPManaged && s.VIP != director.VIPManaged {
 		b.then(func() error { return a.dropVIP(&old) })
 	}
@@ -189,18 +187,18 @@ func (a *application) setAccess(b *batch, list director.Access) error {
 }
 
 func (a *application) removeService(op director.RemoveService) error {
-	// Also if the model has none: somebody else's entry of that key.
-	if err := a.plane.ServiceIndex.Delete(serviceKey(op.Key)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("unindex service: %w", err)
-	}
 	svc, err := a.model.live(op.Key)
 	if err != nil {
-		return nil // what is not there is removed
+		// What is not there is removed; also somebody else's entry of that key.
+		return a.unindex(op.Key, nil)
+	}
+	if err := a.unindex(op.Key, svc); err != nil {
+		return errors.Join(err, a.index(svc))
 	}
 	b, access := a.begin(svc, op), svc.access
 	b.onFailure(func() error {
 		svc.removed, svc.access = false, access
-		return a.plane.ServiceIndex.Put(serviceKey(svc.key), svc.index)
+		return a.index(svc)
 	})
 	svc.removed, svc.access = true, accessList{}
 	b.list, b.restart = nil, true
@@ -224,5 +222,5 @@ func (d *Dataplane) dropVIP(svc *service) error {
 	if svc.vip != director.VIPManaged || d.model.needsAddress(svc) {
 		return nil
 	}
-	return d.vips.remove(svc.key.Address.Addr())
+	return d.vips.remove(svc.key.Prefix())
 }

@@ -12,8 +12,10 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// vips adds virtual addresses to the loopback interface, where they are
-// answered for on every interface and routed nowhere.
+// vips adds virtual addresses to the loopback interface, where they are answered for
+// on every interface and routed nowhere. A prefix becomes a local route there, which
+// makes all its addresses the host's; of IPv6, no neighbour is told so: its routers
+// need a route to this host.
 type vips struct {
 	handle *netlink.Handle
 	lo     netlink.Link
@@ -43,14 +45,18 @@ const label = "lo:shunt"
 // forget has the host's addresses read anew.
 func (v *vips) forget() { v.hosts = nil }
 
-// add puts the address on the host and says whether it did; one that is there by
-// our doing stays, one that is there by somebody else's is refused.
-func (v *vips) add(a netip.Addr) (bool, error) {
+// add puts the address, or the prefix of several, on the host and says whether it
+// did; what is there by our doing stays, what is there by somebody else's is refused.
+func (v *vips) add(p netip.Prefix) (bool, error) {
 	if v.hosts == nil {
 		if err := v.read(); err != nil {
 			return false, err
 		}
 	}
+	if !p.IsSingleIP() {
+		return v.addRoute(p)
+	}
+	a := p.Addr()
 	for i := range v.hosts[a] {
 		if !v.isOurs(&v.hosts[a][i]) {
 			return false, fmt.Errorf("virtual address %s is on %s already: %w: remove it there or set vip: external",
@@ -69,17 +75,23 @@ func (v *vips) add(a netip.Addr) (bool, error) {
 	return true, nil
 }
 
-// list returns the addresses that are on the host by our doing.
-func (v *vips) list() (map[netip.Addr]bool, error) {
+// list returns what is on the host by our doing; routes are looked for if any are
+// expected.
+func (v *vips) list(routes bool) (map[netip.Prefix]bool, error) {
 	if err := v.read(); err != nil {
 		return nil, err
 	}
-	ours := map[netip.Addr]bool{}
+	ours := map[netip.Prefix]bool{}
 	for a, hosts := range v.hosts {
 		for i := range hosts {
 			if v.isOurs(&hosts[i]) {
-				ours[a] = true
+				ours[host(a)] = true
 			}
+		}
+	}
+	if routes {
+		if err := v.listRoutes(ours); err != nil {
+			return nil, err
 		}
 	}
 	return ours, nil
@@ -119,12 +131,15 @@ func (v *vips) interfaceOf(have *netlink.Addr) string {
 	return fmt.Sprintf("interface %d", have.LinkIndex)
 }
 
-// remove takes the address off the host; one that is not there is gone.
-func (v *vips) remove(a netip.Addr) error {
-	err := v.handle.AddrDel(v.lo, hostAddress(a))
-	delete(v.hosts, a)
+// remove takes the address or prefix off the host; one that is not there is gone.
+func (v *vips) remove(p netip.Prefix) error {
+	if !p.IsSingleIP() {
+		return v.removeRoute(p)
+	}
+	err := v.handle.AddrDel(v.lo, hostAddress(p.Addr()))
+	delete(v.hosts, p.Addr())
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("remove virtual address %s from lo: %w", a, err)
+		return fmt.Errorf("remove virtual address %s from lo: %w", p.Addr(), err)
 	}
 	return nil
 }

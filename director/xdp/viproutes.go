@@ -1,0 +1,88 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// routeProtocol marks our routes: a number that neither the kernel nor a routing
+// daemon has (kernel: include/uapi/linux/rtnetlink.h, RTPROT_*).
+const routeProtocol = 83
+
+// addRoute makes a local route of the prefix. A prefix that an address of the host
+// is in is refused: the services would have the host's own packets.
+func (v *vips) addRoute(p netip.Prefix) (bool, error) {
+	for a, hosts := range v.hosts {
+		for i := range hosts {
+			if p.Contains(a) && !v.isOurs(&hosts[i]) {
+				return false, fmt.Errorf("virtual addresses %s: %s is on %s already: %w: remove it there or set vip: external",
+					p, a, v.interfaceOf(&hosts[i]), director.ErrExists)
+			}
+		}
+	}
+	route := v.hostRoute(p)
+	err := v.handle.RouteAdd(route)
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, unix.EEXIST) {
+		return false, fmt.Errorf("add local route %s: %w", p, err)
+	}
+	ours := map[netip.Prefix]bool{}
+	if err := v.listRoutes(ours); err != nil {
+		return false, err
+	}
+	if !ours[p] {
+		return false, fmt.Errorf("virtual addresses %s have a local route already: %w: remove it or set vip: external", p, director.ErrExists)
+	}
+	return false, nil
+}
+
+// removeRoute removes the prefix's route; one that is not there is gone.
+func (v *vips) removeRoute(p netip.Prefix) error {
+	if err := v.handle.RouteDel(v.hostRoute(p)); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove local route %s: %w", p, err)
+	}
+	return nil
+}
+
+// listRoutes adds the prefixes that have a route of ours.
+func (v *vips) listRoutes(ours map[netip.Prefix]bool) error {
+	filter := &netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol, LinkIndex: v.lo.Attrs().Index,
+	}
+	const mask = netlink.RT_FILTER_TABLE | netlink.RT_FILTER_TYPE | netlink.RT_FILTER_PROTOCOL | netlink.RT_FILTER_OIF
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := v.handle.RouteListFiltered(family, filter, mask)
+		if err != nil {
+			return fmt.Errorf("list the host's local routes: %w", err)
+		}
+		for i := range routes {
+			if dst := routes[i].Dst; dst != nil {
+				a, _ := netip.AddrFromSlice(dst.IP)
+				bits, _ := dst.Mask.Size()
+				ours[netip.PrefixFrom(a.Unmap(), bits)] = true
+			}
+		}
+	}
+	return nil
+}
+
+// hostRoute is ip route add local PREFIX dev lo.
+func (v *vips) hostRoute(p netip.Prefix) *netlink.Route {
+	route := &netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol, LinkIndex: v.lo.Attrs().Index,
+		Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+	}
+	if p.Addr().Is4() {
+		route.Scope = unix.RT_SCOPE_HOST
+	}
+	return route
+}
