@@ -114,8 +114,13 @@ func (e *Entry) decodeTemplate(destination uint32) {
 		return
 	}
 	e.Template, e.Service = true, destination
-	e.Controlled = e.Hop >> KernelTemplateLayoutTEMPLATE_CONTROLLED & uint32(KernelTemplateLayoutTEMPLATE_COUNT_MASK)
+	e.Controlled = Controlled(e.Hop)
 	e.Destination, e.Hop = netip.AddrPort{}, 0
+}
+
+// Controlled is how many connections a template has by its hop word, at most 65535.
+func Controlled(hop uint32) uint32 {
+	return hop >> KernelTemplateLayoutTEMPLATE_CONTROLLED & uint32(KernelTemplateLayoutTEMPLATE_COUNT_MASK)
 }
 
 // RemoveArgs are the arguments by which RemoveConnection finds the entry, and the
@@ -152,6 +157,13 @@ func decodeWords(id, recipe uint64) (Entry, bool) {
 
 		UnderTemplate: bit(KernelRecipeLayoutRECIPE_CONTROLLED),
 	}, true
+}
+
+// Follows decodes the recipe that a packet would follow, or that the connection or
+// template has that decides on it: an entry without its key.
+func Follows(recipe uint64) Entry {
+	e, _ := decodeWords(recipe<<KernelIdLayoutID_GENERATION, recipe)
+	return e
 }
 
 // ports decodes an id's ports, which are as on the wire.

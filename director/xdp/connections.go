@@ -32,7 +32,9 @@ type foundConnection struct {
 // connections iterates over what the filter selects; it ends with the first error.
 func (d *Dataplane) connections(ctx context.Context, filter director.ConnectionFilter) iter.Seq2[foundConnection, error] {
 	return func(yield func(foundConnection, error) bool) {
+		d.mu.Lock()
 		view, err := d.view(ctx)
+		d.mu.Unlock()
 		if err != nil {
 			yield(foundConnection{}, err)
 			return
@@ -74,9 +76,8 @@ type serviceView struct {
 	persistence director.Persistence
 }
 
+// view is called with mu held.
 func (d *Dataplane) view(ctx context.Context) (*view, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.check(ctx); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package xdp
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -34,8 +35,11 @@ type repairRig struct {
 const (
 	webService = iota // rr, nat and local, IPv4, with a list and an address of ours
 	hashService
-	turnService // wrr
-	mhService   // IPv6
+	turnService   // wrr, thresholds
+	stickyService // persistence, timeouts of its own, a server that drains
+	farService    // dh
+	dnsService    // one-packet
+	mhService     // IPv6
 )
 
 func newRepairRig(t *testing.T) *repairRig {
@@ -54,12 +58,27 @@ func newRepairRig(t *testing.T) *repairRig {
 	}
 	hash := service("192.0.2.2:80", director.SourceHash, local(1, 1), local(2, 3))
 	hash.Flags.Port = true
-	turn := service("192.0.2.3:80", director.WeightedRoundRobin, local(1, 1), local(2, 3), local(3, 0))
+	limited := local(2, 3)
+	limited.Upper, limited.Lower = 60000, 50000
+	turn := service("192.0.2.3:80", director.WeightedRoundRobin, local(1, 1), limited, local(3, 0))
+	turn.Rules.ConnReuse = director.ReuseNever
+	sticky := service("192.0.2.4:80", director.RoundRobin, local(1, 1), local(2, 1), local(3, 1))
+	sticky.Name = "sticky"
+	sticky.Persistence = director.Persistence{Timeout: 5 * time.Minute, Prefix: 32}
+	sticky.Timeouts.TCP = time.Hour
+	sticky.Rules = director.Rules{ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseFinWait}
+	far := service("192.0.2.5:80", director.DestinationHash, local(1, 1), local(2, 1))
+	dns := service("192.0.2.6:53", director.LocalityLC, natServer())
+	dns.Key.Protocol, dns.OnePacket = conntrack.UDP, true
 	mh := service("[2001:db8::1]:80", director.Maglev,
 		realserver.Server{Address: netip.MustParseAddrPort("[fd00::1]:80"), Method: realserver.Local, Weight: 1},
 		realserver.Server{Address: netip.MustParseAddrPort("[fd00::2]:80"), Method: realserver.Local, Weight: 2})
 	r.director = director.New(r.Dataplane, r.store, director.Options{})
-	if err := r.director.Start(t.Context(), director.State{Services: []director.Service{web, hash, turn, mh}}, director.Request{}); err != nil {
+	state := director.State{Services: []director.Service{web, hash, turn, sticky, far, dns, mh}}
+	if err := r.director.Start(t.Context(), state, director.Request{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.director.DrainServer(t.Context(), director.Request{}, sticky.Key, local(3, 1).Address, time.Time{}, false); err != nil {
 		t.Fatal(err)
 	}
 	r.want = r.director.State()
@@ -77,9 +96,18 @@ func (r *repairRig) found() director.State {
 	return found
 }
 
+// diff compares what is wanted, but for orders that no data plane knows, with what
+// is found.
+func (r *repairRig) diff() string {
+	r.t.Helper()
+	want := r.want
+	want.Drains = nil
+	return cmp.Diff(want, r.found(), plain)
+}
+
 func (r *repairRig) sameAsWanted() {
 	r.t.Helper()
-	if diff := cmp.Diff(r.want, r.found(), plain); diff != "" {
+	if diff := r.diff(); diff != "" {
 		r.t.Fatalf("found (-want +got):\n%s", diff)
 	}
 }
@@ -87,13 +115,16 @@ func (r *repairRig) sameAsWanted() {
 // flows opens connections to all services: as many as each has servers.
 func (r *repairRig) flows() {
 	r.t.Helper()
-	for _, s := range r.want.Services {
+	for i, s := range r.want.Services {
+		if s.OnePacket || i == farService {
+			continue // there are no connections, or only such to one server
+		}
 		seen := map[netip.AddrPort]bool{}
 		for range 24 {
 			r.clients++
 			addr := netip.AddrFrom4([4]byte{198, 51, 100, byte(r.clients)})
 			if s.Key.Address.Addr().Is6() {
-				addr = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(r.clients)})
+				addr = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 4: 1, 15: byte(r.clients)})
 			}
 			client := netip.AddrPortFrom(addr, uint16(2000+r.clients))
 			server, ok := r.syn(client, s.Key.Address)
@@ -112,7 +143,7 @@ func (r *repairRig) flows() {
 			}
 		}
 		for _, server := range s.Servers {
-			if seen[server.Address] != (server.Weight > 0) {
+			if seen[server.Address] != (server.Weight > 0 && !server.Draining) {
 				r.t.Errorf("%s: %s of weight %d was chosen: %v", s.Key, server.Address, server.Weight, seen[server.Address])
 			}
 		}
@@ -151,6 +182,28 @@ func (r *repairRig) editServer(i, n int, edit func(*bpf.KernelServer)) {
 	r.ok(r.plane.Servers.Lookup(r.server(i, n).index, &k))
 	edit(&k)
 	r.ok(r.plane.Servers.Put(r.server(i, n).index, &k))
+}
+
+func (r *repairRig) editLoad(i, n int, edit func(*bpf.KernelServerLoad)) {
+	r.t.Helper()
+	var k bpf.KernelServerLoad
+	r.ok(r.plane.Loads.Lookup(r.server(i, n).index, &k))
+	edit(&k)
+	r.ok(r.plane.Loads.Put(r.server(i, n).index, &k))
+}
+
+// editTimeouts changes one of a service's set.
+func (r *repairRig) editTimeouts(i int, state bpf.KernelConnState) {
+	r.t.Helper()
+	var set bpf.KernelTimeoutSet
+	r.ok(r.plane.Timeouts.Lookup(r.service(i).index, &set))
+	set.Ticks[state]++
+	r.ok(r.plane.Timeouts.Put(r.service(i).index, &set))
+}
+
+// flip returns an edit that turns a flag of a service over.
+func flip(flag bpf.KernelServiceFlags) func(*bpf.KernelService) {
+	return func(k *bpf.KernelService) { k.Flags ^= uint16(flag) }
 }
 
 // Whatever somebody else does to the maps or to the host, the next
@@ -209,6 +262,39 @@ func TestReconcileRepairs(t *testing.T) {
 		{"weight", func() { r.editServer(turnService, 1, func(k *bpf.KernelServer) { k.Weight = 9 }) }},
 		{"offered weight", func() { r.editServer(mhService, 1, func(k *bpf.KernelServer) { k.OfferedWeight = 0 }) }},
 		{"last weight", func() { r.editServer(mhService, 0, func(k *bpf.KernelServer) { k.LastWeight = 4 }) }},
+		{"persistence's seconds", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.Persistence = 7 }) }},
+		{"persistence ended", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_PERSISTENT)) }},
+		{"client network", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.ClientPrefix = 8 }) }},
+		{"client mask", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.ClientMask[0] = 0 }) }},
+		{"client mask of a service without persistence", func() { r.editService(turnService, func(k *bpf.KernelService) { k.ClientMask[3] = 1 }) }},
+		{"timeouts of a service", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.Seconds[0]-- }) }},
+		{"timeouts of a service that has none", func() { r.editService(hashService, func(k *bpf.KernelService) { k.Seconds[2] = 5 }) }},
+		{"set of timeouts", func() { r.editTimeouts(stickyService, bpf.KernelConnStateSTATE_ESTABLISHED) }},
+		{"timeout of templates", func() { r.editTimeouts(stickyService, bpf.KernelConnStateSTATE_TEMPLATE) }},
+		{"one-packet", func() { r.editService(dnsService, flip(bpf.KernelServiceFlagsSERVICE_ONE_PACKET)) }},
+		{"sloppy TCP", func() { r.editService(webService, flip(bpf.KernelServiceFlagsSERVICE_SLOPPY_TCP)) }},
+		{"expire-nodest-conn", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_EXPIRE_NODEST)) }},
+		{"expire-quiescent-template", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_EXPIRE_QUIESCENT)) }},
+		{"reuse never", func() { r.editService(turnService, flip(bpf.KernelServiceFlagsSERVICE_REUSE_NEVER)) }},
+		{"reuse in FIN_WAIT", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_REUSE_FIN_WAIT)) }},
+		{"both modes of reuse", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_REUSE_NEVER)) }},
+		{"a flag nobody knows", func() { r.editService(mhService, flip(1 << 15)) }},
+		{"table of dh", func() { r.ok(r.plane.Words.Put(words(farService).Table+17, uint32(0))) }},
+		{"server drains no more", func() {
+			r.editServer(stickyService, 2, func(k *bpf.KernelServer) { k.Flags &^= uint8(bpf.KernelServerFlagsSERVER_DRAINING) })
+		}},
+		{"server drains", func() {
+			r.editServer(turnService, 0, func(k *bpf.KernelServer) { k.Flags |= uint8(bpf.KernelServerFlagsSERVER_DRAINING) })
+		}},
+		{"server without its service's timeouts", func() {
+			r.editServer(stickyService, 0, func(k *bpf.KernelServer) { k.Flags &^= uint8(bpf.KernelServerFlagsSERVER_OWN_TIMEOUTS) })
+		}},
+		{"server with timeouts of no service", func() {
+			r.editServer(webService, 0, func(k *bpf.KernelServer) { k.Flags |= uint8(bpf.KernelServerFlagsSERVER_OWN_TIMEOUTS) })
+		}},
+		{"upper threshold", func() { r.editLoad(turnService, 1, func(k *bpf.KernelServerLoad) { k.Upper = 1 }) }},
+		{"lower threshold", func() { r.editLoad(turnService, 1, func(k *bpf.KernelServerLoad) { k.Lower = 0 }) }},
+		{"threshold of a server without", func() { r.editLoad(webService, 0, func(k *bpf.KernelServerLoad) { k.Upper = 3 }) }},
 		{"filter of virtual addresses", func() {
 			f := *r.model.filter.words
 			clear(f.VirtualAddress[:])
@@ -259,7 +345,7 @@ func TestReconcileRepairs(t *testing.T) {
 			r.t = t
 			before := r.director.Drift()
 			damage.do()
-			if diff := cmp.Diff(r.want, r.found(), plain); diff == "" {
+			if r.diff() == "" {
 				t.Fatal("Found does not see it")
 			}
 			r.ok(r.director.Reconcile(t.Context()))
