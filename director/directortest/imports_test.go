@@ -15,25 +15,26 @@ const module = "github.com/shunt-lb/shunt"
 // mayImport is the table of ARCHITECTURE.md: which packages of ours a package
 // may import directly. A package that is not in it fails the test.
 var mayImport = map[string][]string{
-	"bpf":                        {},
-	"bpf/bpftest":                {"bpf"},
-	"bpf/bpftest/bench":          {"bpf"},
-	"conntrack":                  {},
-	"realserver":                 {},
-	"director":                   {"realserver", "conntrack", "director/event"},
-	"director/event":             {},
-	"director/store":             {"director", "realserver", "conntrack"},
-	"director/watch":             {"director", "director/event"},
-	"director/metrics":           {"director", "director/event", "conntrack"},
-	"director/doctor":            {"director", "realserver", "conntrack"},
-	"director/scheduler":         {"director", "realserver", "conntrack"},
-	"director/xdp":               {"director", "director/scheduler", "director/xdp/nexthop", "realserver", "conntrack", "bpf"},
-	"director/xdp/nexthop":       {},
-	"director/config":            {"director", "realserver", "conntrack"},
-	"director/api":               {"director", "director/event", "realserver", "conntrack"},
-	"director/directortest":      {"director", "realserver", "conntrack"},
-	"director/directortest/ipvs": {"bpf/bpftest", "director", "director/directortest", "realserver", "conntrack"},
-	"cmd/shunt":                  {"conntrack", "director", "director/api", "director/config", "director/event", "director/scheduler", "realserver"},
+	"bpf":                                {},
+	"bpf/bpftest":                        {"bpf"},
+	"bpf/bpftest/bench":                  {"bpf"},
+	"conntrack":                          {},
+	"realserver":                         {},
+	"director":                           {"realserver", "conntrack", "director/event"},
+	"director/event":                     {},
+	"director/store":                     {"director", "realserver", "conntrack"},
+	"director/watch":                     {"director", "director/event"},
+	"director/metrics":                   {"director", "director/event", "conntrack"},
+	"director/doctor":                    {"director", "realserver", "conntrack"},
+	"director/scheduler":                 {"director", "realserver", "conntrack"},
+	"director/xdp":                       {"director", "director/scheduler", "director/xdp/nexthop", "realserver", "conntrack", "bpf"},
+	"director/xdp/nexthop":               {},
+	"director/config":                    {"director", "realserver", "conntrack"},
+	"director/api":                       {"director", "director/event", "realserver", "conntrack"},
+	"director/directortest":              {"director", "realserver", "conntrack"},
+	"director/directortest/ipvs":         {"bpf/bpftest", "director", "director/directortest", "realserver", "conntrack"},
+	"director/directortest/differential": {"bpf/bpftest", "conntrack", "director", "director/directortest/ipvs", "director/scheduler", "realserver"},
+	"cmd/shunt":                          {"conntrack", "director", "director/api", "director/config", "director/event", "director/scheduler", "realserver"},
 	"cmd/shuntd": {
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
 		"director/event", "director/metrics", "director/store", "director/watch", "director/xdp",
@@ -50,7 +51,7 @@ var (
 
 // forTests are the packages for tests only. The scripts may use them too: the
 // demo runs in the lab.
-var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/ipvs"}
+var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/differential", "director/directortest/ipvs"}
 
 // mayNotContain names what must not be linked into a program at all.
 var mayNotContain = map[string][]string{

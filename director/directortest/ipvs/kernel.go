@@ -258,3 +258,27 @@ func (k *Kernel) must(err error) {
 		k.t.Fatal(err)
 	}
 }
+
+// IsPortUnreachable reports whether the frame is that ICMP error.
+func (f Frame) IsPortUnreachable() bool {
+	const ethernet, ip4, ip6 = 14, 20, 40
+	b := f.Bytes
+	switch {
+	case len(b) > ethernet+ip4+1 && b[12] == 0x08 && b[13] == 0x00:
+		return b[ethernet+9] == unix.IPPROTO_ICMP && b[ethernet+ip4] == 3 && b[ethernet+ip4+1] == 3 // RFC 792
+	case len(b) > ethernet+ip6+1 && b[12] == 0x86 && b[13] == 0xdd:
+		return b[ethernet+6] == unix.IPPROTO_ICMPV6 && b[ethernet+ip6] == 1 && b[ethernet+ip6+1] == 4 // RFC 4443 §3.1
+	default:
+		return false
+	}
+}
+
+// Release returns the kernel's release, as uname -r prints it.
+func Release(t testing.TB) string {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
