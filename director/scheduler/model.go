@@ -70,36 +70,47 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// models says how to make each scheduler's model: the one place to add one.
-var models = map[director.Scheduler]func(Options) Model{
-	director.RoundRobin:              newRoundRobin,
-	director.WeightedRoundRobin:      newWeightedRoundRobin,
-	director.LeastConnection:         newLeastConnection,
-	director.WeightedLeastConnection: newWeightedLeastConnection,
-	director.ShortestExpectedDelay:   newShortestExpectedDelay,
-	director.NeverQueue:              newNeverQueue,
-	director.Failover:                newFailover,
-	director.Overflow:                newOverflow,
-	director.TwoRandomChoices:        newTwoRandomChoices,
-	director.DestinationHash:         newDestinationHash,
-	director.SourceHash:              newSourceHash,
-	director.Maglev:                  newMaglev,
-	director.LocalityLC:              newLocality,
-	director.LocalityLCReplicated:    newReplicatedLocality,
+// algorithm is what the package knows of one scheduler.
+type algorithm struct {
+	build func(Options) Model
+	about string // what it chooses, in a line
+}
+
+// algorithms are all there are: the one place to add one.
+var algorithms = map[director.Scheduler]algorithm{
+	director.RoundRobin:         {newRoundRobin, "the servers in turn"},
+	director.WeightedRoundRobin: {newWeightedRoundRobin, "the servers in turn, each as often as its weight says"},
+	director.LeastConnection:    {newLeastConnection, "the server with the fewest connections"},
+	director.WeightedLeastConnection: {
+		newWeightedLeastConnection, "the server with the fewest connections for its weight",
+	},
+	director.ShortestExpectedDelay: {newShortestExpectedDelay, "the server with the fewest active connections for its weight, this one included"},
+	director.NeverQueue:            {newNeverQueue, "a server without an active connection, or else as sed"},
+	director.Failover:              {newFailover, "the server of the greatest weight that is not overloaded"},
+	director.Overflow:              {newOverflow, "the server of the greatest weight that has not more active connections than that"},
+	director.TwoRandomChoices:      {newTwoRandomChoices, "of two servers drawn by weight the less loaded one"},
+	director.DestinationHash:       {newDestinationHash, "by a hash of the virtual address, whatever the weights"},
+	director.SourceHash:            {newSourceHash, "by a hash of the client's address, buckets by weight"},
+	director.Maglev:                {newMaglev, "by a hash of the client's address that few changes move"},
+	director.LocalityLC:            {newLocality, "for each virtual address the server it had, or else as wlc"},
+	director.LocalityLCReplicated:  {newReplicatedLocality, "for each virtual address the least loaded of its servers, more as they fill up"},
 }
 
 // New returns a model with no servers. Unknown schedulers, and flags for one
 // that has none, are director.ErrInvalid.
 func New(name director.Scheduler, options Options) (Model, error) {
-	build, ok := models[name]
+	known, ok := algorithms[name]
 	if !ok {
 		return nil, fmt.Errorf("scheduler %q: no model: %w", name, director.ErrInvalid)
 	}
 	if options.Flags != (director.SchedulerFlags{}) && !name.HasFlags() {
 		return nil, fmt.Errorf("scheduler %s has no flags: %w", name, director.ErrInvalid)
 	}
-	return build(options.withDefaults()), nil
+	return known.build(options.withDefaults()), nil
 }
 
 // Names returns the schedulers that have a model, sorted.
-func Names() []director.Scheduler { return slices.Sorted(maps.Keys(models)) }
+func Names() []director.Scheduler { return slices.Sorted(maps.Keys(algorithms)) }
+
+// About says in a line what a scheduler chooses; nothing of an unknown one.
+func About(name director.Scheduler) string { return algorithms[name].about }

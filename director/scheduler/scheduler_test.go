@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -112,6 +113,9 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := scheduler.New("rr", scheduler.Options{Flags: director.SchedulerFlags{Port: true}}); !errors.Is(err, director.ErrInvalid) {
 		t.Errorf("rr with flags: %v, want invalid", err)
 	}
+	if want := slices.Sorted(slices.Values(director.Schedulers())); !slices.Equal(want, scheduler.Names()) {
+		t.Errorf("models of %v, want %v", scheduler.Names(), want)
+	}
 	for _, name := range director.Schedulers() {
 		model, err := scheduler.New(name, scheduler.Options{})
 		if err != nil {
@@ -119,6 +123,9 @@ func TestNewRefuses(t *testing.T) {
 		}
 		if got, ok := model.Pick(client("192.0.2.1"), vip4, nil); ok {
 			t.Errorf("%s without servers: %v", name, got)
+		}
+		if scheduler.About(name) == "" {
+			t.Errorf("%s: nothing is said about it", name)
 		}
 	}
 }
