@@ -150,6 +150,7 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	parts.Go(func() error { return d.plane.Run(ctx) })
 	parts.Go(func() error { return d.director.Run(reconciling) })
 	parts.Go(func() error { return watcher.Run(reconciling) })
+	parts.Go(func() error { return d.director.RunDrains(reconciling) })
 	parts.Go(func() error { return handler.Run(ctx, local) })
 	if remote != nil {
 		parts.Go(func() error { return handler.Run(ctx, remote) })
