@@ -127,10 +127,10 @@ func carryOut(c *cli.Context, client *api.Client, plan api.Plan, do func(api.Ter
 	return write(c.App.Writer, []byte(outcomeText(outcome)))
 }
 
-// cutting counts the connections that the steps would end.
-func cutting(c *cli.Context, client *api.Client, steps []api.Step) (uint64, error) {
+// cutting counts what would go with what the steps remove.
+func cutting(c *cli.Context, client *api.Client, steps []api.Step) (losses, error) {
 	if removalText(steps) == "" {
-		return 0, nil
+		return losses{}, nil
 	}
 	services, err := client.Services(c.Context)
 	return cutBy(steps, services), err

@@ -8,7 +8,7 @@ import (
 )
 
 const withoutServers = `services:
-  - {listen: "tcp://192.0.2.10:80", name: web, method: nat, servers: [{address: 10.0.0.11:8080, weight: 3}]}
+  - {listen: "tcp://192.0.2.10:80", name: web, scheduler: wrr, method: nat, servers: [{address: 10.0.0.11:8080, weight: 3}]}
   - {listen: "udp://[2001:db8::10]:53", scheduler: sh, flags: [sh-port, sh-fallback], vip: external, method: dr, servers: [{address: "2001:db8:1::1", weight: 0}]}
 `
 
@@ -83,5 +83,38 @@ func TestRemove_asks(t *testing.T) {
 	}
 	if services := d.director.State().Services; len(services) != 1 {
 		t.Errorf("%d services, want 1", len(services))
+	}
+}
+
+// TestKill_asks: on a terminal, what is killed is counted and asked about first,
+// unless nothing matches.
+func TestKill_asks(t *testing.T) {
+	d := seededDaemon(t)
+	d.fake.SetStats(filledStats())
+	d.fake.SetConnections(filledConnections()...)
+	for _, test := range []struct {
+		args, question, answer, want string
+		code                         int
+	}{
+		{"--service web", "This removes 3 connections and 2 templates. Go on? [y/N] ", "n\r", "conn kill: not confirmed; nothing was changed", exitFailed},
+		{"--service web --kind template", "This removes 2 templates. Go on? [y/N] ", "y\r", "2 templates killed", exitOK},
+		{"--kind template", "", "", "0 templates killed", exitOK},
+		{"--client 198.51.100.7", "This removes 1 connection. Go on? [y/N] ", "y\r", "1 connection killed, templates included", exitOK},
+		{"--client 198.51.100.8 --yes", "", "", "1 connection killed, templates included", exitOK},
+	} {
+		term := startTerminal(t, []string{"TERM=dumb"}, "shunt", append([]string{"conn", "kill"}, strings.Fields(test.args)...)...)
+		if test.question != "" {
+			term.expect(test.question)
+			term.send(test.answer)
+		}
+		if code, text := term.wait(); code != test.code || !strings.Contains(text, test.want) || strings.Contains(text, "Go on?") {
+			t.Errorf("%s: code %d, %q", test.args, code, text)
+		}
+	}
+	term := startTerminal(t, []string{"TERM=dumb"}, "shunt", "server", "remove", "web", "10.0.0.11:8080")
+	term.expect("This removes server 10.0.0.11:8080 of tcp://192.0.2.10:80, which cuts 7 connections and 1 template. Go on? [y/N] ")
+	term.send("y\r")
+	if code, text := term.wait(); code != exitOK || !strings.Contains(text, "7 connections and 1 template cut") {
+		t.Errorf("code %d, %q", code, text)
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director/api"
@@ -33,19 +35,35 @@ func terms(c *cli.Context) api.Terms {
 	return api.Terms{Why: c.String(flagWhy), Revision: c.Uint64(flagIfRevision), Force: c.Bool("force")}
 }
 
-// connectionsOf counts the connections of servers.
-func connectionsOf(servers ...api.Server) uint64 {
-	n := uint64(0)
+// losses are what goes with a server.
+type losses struct{ connections, templates uint64 }
+
+// lossesOf adds up what the servers have.
+func lossesOf(servers ...api.Server) losses {
+	var all losses
 	for _, s := range servers {
-		n += s.Active + s.Inactive
+		all.connections += s.Active + s.Inactive
+		all.templates += s.Templates
 	}
-	return n
+	return all
 }
 
-// sayCut says what a removal did to connections, if it did.
-func sayCut(c *cli.Context, connections uint64) error {
-	if connections == 0 {
+// String lists what there is: "3 connections and 1 template"; "" if nothing.
+func (l losses) String() string {
+	var parts []string
+	if l.connections > 0 {
+		parts = append(parts, count(l.connections, "connection"))
+	}
+	if l.templates > 0 {
+		parts = append(parts, count(l.templates, "template"))
+	}
+	return strings.Join(parts, " and ")
+}
+
+// sayCut says what a removal cut, if it did.
+func sayCut(c *cli.Context, cut losses) error {
+	if cut == (losses{}) {
 		return nil
 	}
-	return write(c.App.Writer, []byte(count(connections, "connection")+" cut\n"))
+	return write(c.App.Writer, []byte(cut.String()+" cut\n"))
 }

@@ -98,7 +98,7 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 	switch strings.Join(append(slices.Clone(c.path), name), " ") {
 	case "events name":
 		return eventNames()
-	case "conn list server":
+	case "conn list server", "conn kill server":
 		return c.servers(ctx, "")
 	case "token create role":
 		return plain(api.Viewer.String(), api.Operator.String(), api.Admin.String())
@@ -114,6 +114,10 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return list(word, plain("sh-port", "sh-fallback", "mh-port", "mh-fallback"))
 	case "method":
 		return plain(methods...)
+	case "kind":
+		return plain(kinds...)
+	case "conn-reuse-mode":
+		return plain("0", "1", "3")
 	case "vip":
 		return plain(string(director.VIPManaged), string(director.VIPExternal))
 	case "output":

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 )
 
@@ -24,45 +25,100 @@ func connCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "conn",
 		Usage:       "the connection table",
-		Description: examples("", "shunt conn list --service web --limit 20"),
-		Subcommands: []*cli.Command{{
-			Name: "list", Usage: "list connections",
-			Description: examples("Up to 10000 connections are sorted by client; more come in the order of the table. A state\n"+
-				"with * is unproven (no handshake or reply yet): it gives way when the table is full.",
-				"shunt conn list --service web --client 198.51.100.0/24",
-				"shunt conn list --server 10.0.0.11:8080 --count --watch"),
-			Flags: []cli.Flag{
-				&cli.StringFlag{Name: "service", Usage: "only those of `SERVICE`"},
-				&cli.StringFlag{Name: "server", Usage: "only those paired with `ADDRESS:PORT`"},
-				&cli.StringFlag{Name: "client", Usage: "only those of the client `ADDRESS` or prefix"},
-				&cli.Uint64Flag{Name: "limit", Usage: "at most `N`; 0: all"},
-				&cli.BoolFlag{Name: "count", Usage: "print only how many there are"},
-				outputFlag(), watchFlag(),
+		Description: examples("", "shunt conn list --service web --limit 20", "shunt conn explain tcp://192.0.2.10:80 --from 198.51.100.7"),
+		Subcommands: []*cli.Command{
+			{
+				Name: "list", Usage: "list connections, and templates of persistence",
+				Description: examples("Up to 10000 are sorted by client; more come in the order of the table. A state with * is\n"+
+					"unproven (no handshake or reply yet): it gives way when the table is full. A template's client is\n"+
+					"a network, and its state how many connections it has.",
+					"shunt conn list --service web --client 198.51.100.0/24",
+					"shunt conn list --kind template",
+					"shunt conn list --server 10.0.0.11:8080 --count --watch"),
+				Flags: append(connectionFlags(),
+					&cli.Uint64Flag{Name: "limit", Usage: "at most `N`; 0: all"},
+					&cli.BoolFlag{Name: "count", Usage: "print only how many there are"},
+					outputFlag(), watchFlag(),
+				),
+				Action: reading(asking(listConnections)),
 			},
-			Action: reading(asking(listConnections)),
-		}},
+			{
+				Name: "kill", Usage: "remove the connections and templates that match",
+				Description: examples("Their packets are those of no connection from then on: TCP clients are reset, or have to begin\n"+
+					"anew. At least one flag says which. A terminal is asked first.",
+					"shunt conn kill --service web --server 10.0.0.11:8080",
+					"shunt conn kill --client 198.51.100.7 --yes",
+					"shunt conn kill --service web --kind template"),
+				Flags: append(connectionFlags(), yesFlag()), Action: asking(killConnections),
+			},
+			{
+				Name: "explain", Usage: "say which server a client would get, and why", ArgsUsage: "SERVICE",
+				Description: examples("The data plane decides as it would on the client's first packet to the address, and changes\n"+
+					"nothing. SERVICE is the URL of the address and port that the client sends to, or the name of a\n"+
+					"service that has only one. Without a port in --from, the client's port is 0: the schedulers that\n"+
+					"look at it may answer otherwise for another.",
+					"shunt conn explain tcp://192.0.2.10:80 --from 198.51.100.7:40000",
+					"shunt conn explain web --from 198.51.100.7 -o json"),
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "from", Usage: "the client, `ADDRESS[:PORT]`"},
+					outputFlag(), watchFlag(),
+				},
+				Action: reading(asking(explain)),
+			},
+		},
 	}
 }
 
-func listConnections(c *cli.Context, client *api.Client) error {
-	query := api.ConnectionQuery{
-		Service: c.String("service"), Server: c.String("server"), Client: c.String("client"), Limit: c.Uint64("limit"),
+// connectionFlags say which connections are meant.
+func connectionFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "service", Usage: "only those of `SERVICE`"},
+		&cli.StringFlag{Name: "server", Usage: "only those paired with `ADDRESS:PORT`"},
+		&cli.StringFlag{Name: "client", Usage: "only those of the client `ADDRESS` or prefix"},
+		&cli.StringFlag{
+			Name: "kind", Usage: "only those of the `KIND`: connection or template",
+			Action: func(c *cli.Context, kind string) error {
+				if !slices.Contains(kinds, kind) {
+					return usage(c, "unknown --kind %q: want %s", kind, alternatives(kinds))
+				}
+				return nil
+			},
+		},
 	}
-	if c.Bool("count") && query.Limit > 0 {
-		return usage(c, "--count and --limit exclude each other")
+}
+
+// kinds are the values of --kind.
+var kinds = []string{string(director.KindConnection), string(director.KindTemplate)}
+
+// connectionQuery reads connectionFlags of a command that shows: a service may be
+// the beginning of a name.
+func connectionQuery(c *cli.Context, client *api.Client) (api.ConnectionQuery, error) {
+	query := api.ConnectionQuery{
+		Service: c.String("service"), Server: c.String("server"), Client: c.String("client"), Kind: c.String("kind"),
 	}
 	if ref := query.Service; ref != "" && !strings.Contains(ref, "://") {
 		var err error
 		if query.Service, err = listenOf(c, client, ref); err != nil {
-			return err
+			return query, err
 		}
 	}
+	return query, nil
+}
+
+func listConnections(c *cli.Context, client *api.Client) error {
+	if c.Bool("count") && c.Uint64("limit") > 0 {
+		return usage(c, "--count and --limit exclude each other")
+	}
+	query, err := connectionQuery(c, client)
+	if err != nil {
+		return err
+	}
+	query.Limit = c.Uint64("limit")
 	if c.Bool("count") {
 		return countConnections(c, client, query)
 	}
 	connections := client.Connections(c.Context, query)
 	w := bufio.NewWriter(c.App.Writer)
-	var err error
 	switch c.String("output") {
 	case formatJSON:
 		err = connectionsJSON(w, connections)
@@ -167,12 +223,30 @@ func connectionsTable(w io.Writer, connections iter.Seq2[api.Connection, error])
 	}
 }
 
+// connectionCells are the cells of a connection; those of a template say for
+// which network and how many connections it is.
 func connectionCells(c api.Connection) []string {
-	state := c.State
+	state, client := c.State, c.Client
+	if c.Template {
+		client = clientNetwork(c)
+		state = "TEMPLATE"
+		if c.Controlled != nil {
+			state += fmt.Sprintf(" of %d", *c.Controlled)
+		}
+	}
 	if !c.Proven {
 		state += "*"
 	}
-	return []string{c.Protocol, minutes(c.Expires), state, c.Client, c.Virtual, c.Server, c.Method}
+	return []string{c.Protocol, minutes(c.Expires), state, client, c.Virtual, c.Server, c.Method}
+}
+
+// clientNetwork is the network that a template is for.
+func clientNetwork(c api.Connection) string {
+	client, err := netip.ParseAddrPort(c.Client)
+	if err != nil || c.Prefix == nil {
+		return c.Client
+	}
+	return netip.PrefixFrom(client.Addr(), int(*c.Prefix)).String()
 }
 
 // compareConnections orders by client, virtual address and protocol.

@@ -138,8 +138,8 @@ func (d *daemon) start() error {
 }
 
 // meddle does what the script says to the fake kernel: makes the operation of a
-// number fail, adds a service nobody told Shunt of, takes a server away, or finds
-// things on the host.
+// number fail, adds a service nobody told Shunt of, takes a server away, has
+// templates and overloaded servers, decides as named, or finds things on the host.
 func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	d := ts.Value(daemonKey{}).(*daemon)
 	switch args[0] {
@@ -162,6 +162,11 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 		d.fake.Meddle(func(s *director.State) { s.Services[0].Servers = nil })
 	case "reconciles":
 		ts.Check(d.director.Reconcile(context.Background()))
+	case "fills":
+		d.fake.SetStats(filledStats())
+		d.fake.SetConnections(filledConnections()...)
+	case "decides":
+		d.fake.SetDecision(decisionBy(args[1]))
 	case "has":
 		found := findings(args[1:]...)
 		d.findings.Store(&found)

@@ -60,10 +60,10 @@ func removalText(steps []api.Step) string {
 	return strings.Join(parts, " and ")
 }
 
-// cutBy counts the connections that the steps' removals end, as the services
-// were counted last.
-func cutBy(steps []api.Step, services []api.Service) uint64 {
-	n := uint64(0)
+// cutBy counts what goes with the steps' removals, as the services were counted
+// last.
+func cutBy(steps []api.Step, services []api.Service) losses {
+	var servers []api.Server
 	for _, step := range steps {
 		i := slices.IndexFunc(services, func(s api.Service) bool { return s.Listen == step.Service })
 		if director.Action(step.Action) != director.ActionRemove || i < 0 {
@@ -71,11 +71,11 @@ func cutBy(steps []api.Step, services []api.Service) uint64 {
 		}
 		for _, server := range services[i].Servers {
 			if step.Server == "" || step.Server == server.Address {
-				n += connectionsOf(server)
+				servers = append(servers, server)
 			}
 		}
 	}
-	return n
+	return lossesOf(servers...)
 }
 
 // guardError is a plan that removes more than is allowed without --force.

@@ -22,12 +22,12 @@ func serverCommand() *cli.Command {
 				Name: "add", Usage: "add a server to a service", ArgsUsage: "SERVICE ADDRESS[:PORT]",
 				Description: examples("The port is the service's unless given; only nat can change it. The method has no\n"+
 					"default, because those of ipvsadm and keepalived differ.",
-					"shunt server add web 10.0.0.11:8080 --method nat --weight 3"),
+					"shunt server add web 10.0.0.11:8080 --method nat --weight 3 --upper 1000 --lower 700"),
 				Flags: changeFlags(serverFlags()...), Action: asking(addServer),
 			},
 			{
 				Name: "edit", Usage: "change what is named and nothing else", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Description: examples("", "shunt server edit web 10.0.0.11:8080 --weight 5"),
+				Description: examples("", "shunt server edit web 10.0.0.11:8080 --weight 5", "shunt server edit web 10.0.0.11:8080 --upper none"),
 				Flags:       changeFlags(serverFlags()...), Action: asking(editServer),
 			},
 			{
@@ -38,9 +38,9 @@ func serverCommand() *cli.Command {
 			},
 			{
 				Name: "remove", Usage: "remove a server; its connections end", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Description: examples("If it has connections, a terminal is asked first; afterwards it says how many were cut.\n"+
-					"`shunt server drain` lets them end by themselves.",
-					"shunt server remove web 10.0.0.11:8080"),
+				Description: examples("If it has connections or templates, it says how many this cuts: a terminal is asked first,\n"+
+					"and without one --yes is wanted. `shunt server drain` lets them end by themselves.",
+					"shunt server remove web 10.0.0.11:8080", "shunt server remove web 10.0.0.11:8080 --yes"),
 				Flags:  changeFlags(yesFlag()),
 				Action: asking(removeServer),
 			},
@@ -60,6 +60,8 @@ func serverFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr or local"},
 		&cli.StringFlag{Name: "weight", Aliases: []string{"w"}, Usage: "share of new connections, `0-65535` (a new server's default: 1)"},
+		&cli.StringFlag{Name: "upper", Aliases: []string{"x"}, Usage: "from `N` connections on it gets no new ones; none: no limit"},
+		&cli.StringFlag{Name: "lower", Aliases: []string{"y"}, Usage: "below `N` connections it gets new ones again; none: below three quarters of --upper"},
 	}
 }
 
@@ -84,6 +86,18 @@ func addServer(c *cli.Context, client *api.Client) error {
 		return err
 	}
 	server := api.ServerConfig{Address: c.Args().Get(1), Method: c.String("method"), Weight: weight}
+	for _, f := range []struct {
+		name string
+		to   *uint32
+	}{{"upper", &server.Upper}, {"lower", &server.Lower}} {
+		n, err := threshold(c, f.name)
+		if err != nil {
+			return err
+		}
+		if n != nil {
+			*f.to = *n
+		}
+	}
 	ref := c.Args().Get(0)
 	return exact(c, client, ref, "", func() error {
 		_, err := client.AddServer(c.Context, ref, server, terms(c))
@@ -95,6 +109,12 @@ func editServer(c *cli.Context, client *api.Client) error {
 	edit := api.ServerEdit{Method: given(c, "method")}
 	var err error
 	if edit.Weight, err = weight(c); err != nil {
+		return err
+	}
+	if edit.Upper, err = threshold(c, "upper"); err != nil {
+		return err
+	}
+	if edit.Lower, err = threshold(c, "lower"); err != nil {
 		return err
 	}
 	if edit == (api.ServerEdit{}) {
@@ -122,9 +142,9 @@ func removeServer(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
-		cut := uint64(0)
+		var cut losses
 		if i := serverAt(service, address); i >= 0 {
-			cut = connectionsOf(service.Servers[i])
+			cut = lossesOf(service.Servers[i])
 		}
 		if err := confirmCut(c, "server "+address+" of "+service.Listen, cut); err != nil {
 			return err
@@ -149,7 +169,7 @@ func serverAt(service api.Service, address string) int {
 		if err != nil {
 			return -1
 		}
-		want = netip.AddrPortFrom(bare, key.Address.Port())
+		want = key.ServerAddress(netip.AddrPortFrom(bare, 0))
 	}
 	return slices.IndexFunc(service.Servers, func(s api.Server) bool { return s.Address == want.String() })
 }
@@ -188,21 +208,14 @@ func printServers(c *cli.Context, services ...api.Service) error {
 		}
 	}
 	return output(c, servers, func(t *table) {
-		t.row("SERVICE", "NAME", "SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE", "STATE")
+		var all []api.Server
 		for _, s := range servers {
-			t.row(s.Service, s.Name, s.Address, s.Method, s.Weight, s.Active, s.Inactive, serverState(t, s.Server))
+			all = append(all, s.Server)
+		}
+		columns := columnsOf(all...)
+		t.row(append([]any{"SERVICE", "NAME"}, columns.header()...)...)
+		for _, s := range servers {
+			t.row(append([]any{s.Service, s.Name}, columns.row(t, s.Server)...)...)
 		}
 	})
-}
-
-// serverState says in a word whether the server can be reached, or why not.
-func serverState(t *table, s api.Server) string {
-	switch {
-	case s.Reachable:
-		return t.in(green, "reachable")
-	case s.Reason == "":
-		return t.in(red, "unreachable")
-	default:
-		return t.in(red, "unreachable: "+s.Reason)
-	}
 }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 )
 
@@ -20,19 +22,24 @@ func serviceCommand() *cli.Command {
 				Description: examples("",
 					"shunt service add tcp://192.0.2.10:80 --name web --scheduler wrr",
 					"shunt service add udp://[2001:db8::10]:53 -s sh --flags sh-port --why 'ticket 4711'",
-					"shunt service add tcp://192.0.2.10:22 --allow 198.51.100.0/24 --deny 198.51.100.66"),
-				Flags: changeFlags(serviceFlags()...), Action: asking(addService),
+					"shunt service add tcp://192.0.2.10:22 --allow 198.51.100.0/24 --deny 198.51.100.66",
+					"shunt service add tcp://192.0.2.10:443 --persistent 5m --prefix 24 --timeout-tcp 1h",
+					"shunt service add tcp://192.0.2.0/24:8000-8999 --vip external",
+					"shunt service add udp://192.0.2.10:514 --one-packet"),
+				Flags: changeFlags(append(serviceFlags(), settingFlags()...)...), Action: asking(addService),
 			},
 			{
 				Name: "edit", Usage: "change what is named and nothing else", ArgsUsage: "SERVICE",
 				Description: examples("",
 					"shunt service edit web --scheduler sh --flags sh-port,sh-fallback",
-					"shunt service edit web --allow none --deny 203.0.113.0/24"),
-				Flags: changeFlags(serviceFlags()...), Action: asking(editService),
+					"shunt service edit web --allow none --deny 203.0.113.0/24",
+					"shunt service edit web --persistent none --timeout-tcp none --no-sloppy-tcp"),
+				Flags: changeFlags(append(serviceFlags(), settingEditFlags()...)...), Action: asking(editService),
 			},
 			{
 				Name: "remove", Usage: "remove a service with its servers; its connections end", ArgsUsage: "SERVICE",
-				Description: examples("If it has connections, a terminal is asked first; afterwards it says how many were cut.",
+				Description: examples("If its servers have connections or templates, it says how many this cuts: a terminal is\n"+
+					"asked first, and without one --yes is wanted.",
 					"shunt service remove web", "shunt service remove tcp://192.0.2.10:80 --why 'moved to host b'"),
 				Flags: changeFlags(yesFlag()), Action: asking(removeService),
 			},
@@ -57,10 +64,19 @@ func serviceCommand() *cli.Command {
 	}
 }
 
+// schedulerNames lists the schedulers this version has.
+func schedulerNames() string {
+	var names []string
+	for _, s := range director.Schedulers() {
+		names = append(names, string(s))
+	}
+	return alternatives(names)
+}
+
 func serviceFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "name", Usage: "a `NAME` to call the service by; '' leaves it without one"},
-		&cli.StringFlag{Name: "scheduler", Aliases: []string{"s"}, Usage: "`SCHEDULER`: rr, wrr, sh or mh (a new service's default: wrr)"},
+		&cli.StringFlag{Name: "scheduler", Aliases: []string{"s"}, Usage: "`SCHEDULER`: " + schedulerNames() + " (a new service's default: " + string(director.DefaultScheduler) + ")"},
 		&cli.StringFlag{Name: "flags", Aliases: []string{"b"}, Usage: "scheduler `FLAGS`, all of them, with commas: sh-port, sh-fallback, mh-port, mh-fallback"},
 		&cli.StringFlag{Name: "vip", Usage: "who puts the address on the host, `OWNER`: managed (Shunt; a new service's default) or external"},
 		&cli.StringSliceFlag{Name: "allow", Usage: "let clients of `PREFIX` in and no others; for several, give it several times; none: all"},
@@ -108,6 +124,13 @@ func addService(c *cli.Context, client *api.Client) error {
 			service.Access.Deny = *deny
 		}
 	}
+	var settings api.ServiceEdit
+	if err := readSettings(c, &settings); err != nil {
+		return err
+	}
+	if err := configure(c, &service, settings); err != nil {
+		return err
+	}
 	_, err = client.AddService(c.Context, service, terms(c))
 	return err
 }
@@ -129,6 +152,9 @@ func editService(c *cli.Context, client *api.Client) error {
 	if access != (api.AccessEdit{}) {
 		edit.Access = &access
 	}
+	if err := readSettings(c, &edit); err != nil {
+		return err
+	}
 	if edit == (api.ServiceEdit{}) {
 		return usage(c, "nothing to change")
 	}
@@ -146,7 +172,7 @@ func removeService(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
-		cut := connectionsOf(service.Servers...)
+		cut := lossesOf(service.Servers...)
 		if err := confirmCut(c, "service "+service.Listen, cut); err != nil {
 			return err
 		}
@@ -191,21 +217,28 @@ func listServices(c *cli.Context, client *api.Client) error {
 		return err
 	}
 	return output(c, services, func(t *table) {
-		t.row("PROTO", "VIP", "NAME", "SCHEDULER", "FLAGS", "OWNER", "REACHABLE", "ACTIVE", "INACTIVE")
+		persistent := slices.ContainsFunc(services, func(s api.Service) bool { return s.Persistence != nil })
+		header := []any{"PROTO", "VIP", "NAME", "SCHEDULER", "FLAGS", "OWNER", "REACHABLE", "ACTIVE", "INACTIVE"}
+		if persistent {
+			header = append(header, "TEMPLATES", "PERSISTENT")
+		}
+		t.row(header...)
 		for _, s := range services {
-			serviceRow(t, s)
+			serviceRow(t, s, persistent)
 		}
 	})
 }
 
-func serviceRow(t *table, s api.Service) {
-	reachable, active, inactive := 0, uint64(0), uint64(0)
+// serviceRow shows a service in a line; how it is persistent only where one is.
+func serviceRow(t *table, s api.Service, persistent bool) {
+	reachable, active, inactive, templates := 0, uint64(0), uint64(0), uint64(0)
 	for _, server := range s.Servers {
 		if server.Reachable {
 			reachable++
 		}
 		active += server.Active
 		inactive += server.Inactive
+		templates += server.Templates
 	}
 	shown := fmt.Sprintf("%d/%d", reachable, len(s.Servers))
 	switch {
@@ -222,7 +255,15 @@ func serviceRow(t *table, s api.Service) {
 		owner = t.in(yellow, "foreign")
 	}
 	protocol, vip := splitURL(s.Listen)
-	t.row(protocol, vip, s.Name, s.Scheduler, strings.Join(s.Flags, ","), owner, shown, active, inactive)
+	row := []any{protocol, vip, s.Name, s.Scheduler, strings.Join(s.Flags, ","), owner, shown, active, inactive}
+	if persistent {
+		how := ""
+		if s.Persistence != nil {
+			how = persistenceText(s.Persistence)
+		}
+		row = append(row, templates, how)
+	}
+	t.row(row...)
 }
 
 func showService(c *cli.Context, client *api.Client) error {
@@ -245,13 +286,15 @@ func serviceTable(t *table, s api.Service) {
 		t.row("allowed clients", accessText(s.Access.Allow, "all"))
 		t.row("denied clients", accessText(s.Access.Deny, ""))
 	}
+	settingRows(t, s)
 	if s.Foreign {
 		t.row("managed", t.in(yellow, "no: it is in the kernel, but not Shunt's (see `shunt service adopt`)"))
 	}
 	t.blank()
-	t.row("SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE", "STATE")
+	columns := columnsOf(s.Servers...)
+	t.row(columns.header()...)
 	for _, server := range s.Servers {
-		t.row(server.Address, server.Method, server.Weight, server.Active, server.Inactive, serverState(t, server))
+		t.row(columns.row(t, server)...)
 	}
 }
 

@@ -74,7 +74,7 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 	}
 	row := topRow{key: service.Listen, match: service.Listen + " " + service.Name + " " + service.Scheduler}
 	var active, inactive uint64
-	taking, down, drained := 0, 0, 0
+	taking, down, drained, full := 0, 0, 0, 0
 	for _, server := range service.Servers {
 		active += server.Active
 		inactive += server.Inactive
@@ -84,6 +84,8 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 			taking++
 		case "drain":
 			drained++
+		case "full":
+			full++
 		default:
 			down++
 		}
@@ -93,10 +95,10 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 		row.mark = markFaint
 	case taking == 0:
 		row.mark = markBad
-	case down > 0:
+	case down > 0 || full > 0:
 		row.mark = markWarn
 	}
-	row.detail = serviceDetail(service, down, drained)
+	row.detail = serviceDetail(service, down, drained, full)
 	row.cells = append([]topCell{
 		textCell(name), textCell(service.Listen), textCell(service.Scheduler),
 		{fmt.Sprintf("%d/%d", taking, len(service.Servers)), float64(taking)},
@@ -105,7 +107,7 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 }
 
 // serviceDetail is a service in a line.
-func serviceDetail(service api.Service, down, drained int) string {
+func serviceDetail(service api.Service, down, drained, full int) string {
 	parts := []string{
 		service.Name, service.Listen, strings.Join(append([]string{service.Scheduler}, service.Flags...), " "),
 		count(len(service.Servers), "server"),
@@ -115,6 +117,12 @@ func serviceDetail(service api.Service, down, drained int) string {
 	}
 	if drained > 0 {
 		parts = append(parts, fmt.Sprintf("%d drained", drained))
+	}
+	if full > 0 {
+		parts = append(parts, fmt.Sprintf("%d overloaded", full))
+	}
+	if service.Persistence != nil {
+		parts = append(parts, "persistent "+persistenceText(service.Persistence))
 	}
 	if service.Foreign {
 		parts = append(parts, "in the kernel, but not Shunt's")
@@ -127,8 +135,10 @@ func topServerState(server api.Server) string {
 	switch {
 	case !server.Reachable:
 		return "down"
-	case server.Weight == 0:
+	case server.Weight == 0 || server.Draining:
 		return "drain"
+	case server.Overloaded:
+		return "full"
 	default:
 		return "up"
 	}
@@ -144,7 +154,17 @@ func topServerRow(service api.Service, server api.Server, s topSnapshot) topRow 
 		parts = append(parts, "unreachable: "+server.Reason)
 	case "drain":
 		row.mark = markWarn
-		parts = append(parts, "takes no new connections: weight 0")
+		why := "weight 0"
+		if server.Draining {
+			why = "draining"
+		}
+		parts = append(parts, "takes no new connections: "+why)
+	case "full":
+		row.mark = markWarn
+		parts = append(parts, fmt.Sprintf("takes no new connections: it reached its upper threshold of %d", server.Upper))
+	}
+	if server.Templates > 0 {
+		parts = append(parts, count(server.Templates, "template"))
 	}
 	row.detail = join(parts)
 	row.cells = append([]topCell{
@@ -167,9 +187,9 @@ func topConnectionRow(c api.Connection) topRow {
 	row := topRow{
 		key:    c.Protocol + " " + c.Client + " " + c.Virtual,
 		match:  strings.Join(cells, " "),
-		detail: c.Protocol + " " + c.Client + " > " + c.Server + " by " + c.Virtual,
+		detail: c.Protocol + " " + cells[3] + " > " + c.Server + " by " + c.Virtual,
 		cells: []topCell{
-			textCell(c.Client), textCell(c.Server), textCell(cells[2]),
+			textCell(cells[3]), textCell(c.Server), textCell(cells[2]),
 			{cells[1], time.Duration(c.Expires).Seconds()},
 			textCell(c.Method), textCell(c.Virtual),
 		},

@@ -42,7 +42,7 @@ var topColumns = map[topKind][]topColumn{
 		{head: "SERVER", letter: 'n', shrink: true, help: "address and port"},
 		{head: "WGT", letter: 'w', number: true, rank: 9, help: "weight"},
 		{head: "METHOD", letter: 'm', rank: 8, help: "forwarding method"},
-		{head: "STATE", letter: 't', rank: 4, help: "up; drain: weight 0; down: unreachable"},
+		{head: "STATE", letter: 't', rank: 4, help: "up; drain: drained, or weight 0; full: overloaded; down: unreachable"},
 	}, rateColumns),
 	viewConnections: {
 		{head: "CLIENT", letter: 'n', shrink: true, help: "the client"},

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+var (
+	filledWeb = director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.10:80")}
+	filledA   = netip.MustParseAddrPort("10.0.0.11:8080")
+	filledB   = netip.MustParseAddrPort("10.0.0.12:80")
+)
+
+// filledStats are of the seeded service web, persistent and busy.
+func filledStats() director.Stats {
+	return director.Stats{
+		Services: []director.ServiceStats{{
+			Key: filledWeb,
+			Servers: []director.ServerStats{
+				{Server: realserver.Server{Address: filledA}, Active: 2, Inactive: 5, Templates: 1, Overloaded: true, Reachable: true},
+				{Server: realserver.Server{Address: filledB}, Active: 1, UDP: 0, Templates: 2, Reachable: true},
+			},
+		}},
+		PacketEvents: []director.PacketEvent{{Name: "no-server", Kind: director.PacketAnswer, Help: "no server can take the connection"}},
+	}
+}
+
+// filledConnections are two connections of a template, another one, and another
+// template, unproven.
+func filledConnections() []conntrack.Connection {
+	client := netip.MustParseAddrPort
+	connection := func(from string, to netip.AddrPort, edit func(*conntrack.Connection)) conntrack.Connection {
+		c := conntrack.Connection{
+			Protocol: conntrack.TCP, Client: client(from), Virtual: filledWeb.Address, Server: to, Method: "nat",
+			State: conntrack.Established, Proven: true, Expires: 899 * time.Second,
+		}
+		edit(&c)
+		return c
+	}
+	under := func(c *conntrack.Connection) { c.UnderTemplate = true }
+	template := func(prefix uint8, controlled uint32, proven bool) func(*conntrack.Connection) {
+		return func(c *conntrack.Connection) {
+			c.State, c.Template, c.Prefix, c.Controlled, c.Proven = conntrack.None, true, prefix, controlled, proven
+			c.Expires = 299 * time.Second
+		}
+	}
+	return []conntrack.Connection{
+		connection("198.51.100.7:40001", filledA, under),
+		connection("198.51.100.8:40002", filledA, under),
+		connection("203.0.113.9:40003", filledB, func(*conntrack.Connection) {}),
+		connection("198.51.100.0:0", filledA, template(24, 2, true)),
+		connection("203.0.113.0:0", filledB, template(24, 0, false)),
+	}
+}
+
+// decisionBy is a decision of each kind, and of some schedulers.
+func decisionBy(name string) director.Decision {
+	d := director.Decision{
+		Service: filledWeb, By: director.ByScheduler, Server: filledA, Method: realserver.NAT,
+		Scheduler: director.WeightedLeastConnection, Turn: -1, Slot: -1,
+		Candidates: []director.Candidate{
+			{Server: netip.MustParseAddrPort("10.0.0.13:80"), Weight: 0, Active: 0},
+			{Server: filledB, Weight: 1, Active: 1, Inactive: 5, Overloaded: true},
+			{Server: filledA, Weight: 3, Active: 2, Inactive: 5},
+		},
+	}
+	connections := filledConnections()
+	switch name {
+	case "by-connection":
+		d.By, d.Connection = director.ByConnection, &connections[0]
+	case "by-template":
+		d.By, d.Connection = director.ByTemplate, &connections[3]
+	case "to-nobody":
+		d = director.Decision{By: director.ByNothing, Event: "no-service", Turn: -1, Slot: -1}
+	case "refused":
+		d.By, d.Event, d.Server = director.ByNothing, "no-server", netip.AddrPort{}
+		d.Candidates = d.Candidates[:1]
+	case "wrr":
+		d.Scheduler, d.Turn, d.CurrentWeight = director.WeightedRoundRobin, 1, 2
+	case "sed":
+		d.Scheduler = director.ShortestExpectedDelay
+	case "lc":
+		d.Scheduler = director.LeastConnection
+	case "mh": // of a service of several ports: the server has the client's
+		d.Scheduler, d.Flags, d.Slot = director.Maglev, director.SchedulerFlags{Port: true}, 924
+		d.Candidates = []director.Candidate{{Server: netip.MustParseAddrPort("10.0.0.11:0"), Weight: 1}}
+	}
+	return d
+}

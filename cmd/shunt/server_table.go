@@ -1,0 +1,72 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// serverColumns are the columns of a table of servers: those of what no server
+// has are left out.
+type serverColumns struct{ thresholds, templates bool }
+
+// columnsOf returns the columns that the servers need.
+func columnsOf(servers ...api.Server) serverColumns {
+	return serverColumns{
+		thresholds: slices.ContainsFunc(servers, func(s api.Server) bool { return s.Upper > 0 }),
+		templates:  slices.ContainsFunc(servers, func(s api.Server) bool { return s.Templates > 0 }),
+	}
+}
+
+func (c serverColumns) header() []any {
+	row := []any{"SERVER", "METHOD", "WEIGHT"}
+	if c.thresholds {
+		row = append(row, "UPPER", "LOWER")
+	}
+	row = append(row, "ACTIVE", "INACTIVE")
+	if c.templates {
+		row = append(row, "TEMPLATES")
+	}
+	return append(row, "STATE")
+}
+
+// row shows a server. A threshold that is not set is a dash.
+func (c serverColumns) row(t *table, s api.Server) []any {
+	row := []any{s.Address, s.Method, s.Weight}
+	if c.thresholds {
+		for _, n := range []uint32{s.Upper, s.Lower} {
+			if n == 0 {
+				row = append(row, "")
+				continue
+			}
+			row = append(row, n)
+		}
+	}
+	row = append(row, s.Active, s.Inactive)
+	if c.templates {
+		row = append(row, s.Templates)
+	}
+	return append(row, serverState(t, s))
+}
+
+// serverState says in a word whether the server can be reached, or why not, and
+// what else keeps new connections from it.
+func serverState(t *table, s api.Server) string {
+	var words []string
+	if s.Draining {
+		words = append(words, t.in(yellow, "draining"))
+	}
+	if s.Overloaded {
+		words = append(words, t.in(yellow, "overloaded"))
+	}
+	switch {
+	case s.Reachable:
+		words = append(words, t.in(green, "reachable"))
+	case s.Reason == "":
+		words = append(words, t.in(red, "unreachable"))
+	default: // last: it may be long, and have commas
+		words = append(words, t.in(red, "unreachable: "+s.Reason))
+	}
+	return strings.Join(words, ", ")
+}

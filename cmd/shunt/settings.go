@@ -1,0 +1,195 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shunt-lb/shunt/director/api"
+)
+
+// The settings of a service beside its scheduler: persistence, one-packet,
+// timeouts of its own, and what the kernel has as sysctls.
+
+// notSet takes a setting with a value away, as "none" does with --allow.
+const notSet = "none"
+
+// switches are the settings that are on or off: on by their name, and off, when a
+// service is edited, by --no- and it.
+var switches = []struct {
+	name, usage string
+	of          func(*api.ServiceEdit) **bool
+}{
+	{"one-packet", "schedule each packet by itself and make no connection (udp)", func(e *api.ServiceEdit) **bool { return &e.OnePacket }},
+	{"sloppy-tcp", "let any segment but a reset begin a connection (tcp)", func(e *api.ServiceEdit) **bool { return &e.SloppyTCP }},
+	{"expire-nodest-conn", "schedule a removed server's connections anew instead of dropping their packets", func(e *api.ServiceEdit) **bool { return &e.ExpireNodestConn }},
+	{"expire-quiescent-template", "let weight 0 end persistence too", func(e *api.ServiceEdit) **bool { return &e.ExpireQuiescentTemplate }},
+}
+
+// settingFlags are those of `service add`.
+func settingFlags() []cli.Flag {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "persistent", Aliases: []string{"p"}, Usage: "keep a client's connections on one server, until `TIMEOUT` after the last; none: do not"},
+		&cli.UintFlag{Name: "prefix", Usage: "persistence takes the clients of a prefix of this `LENGTH` for one (default: each by itself)"},
+		&cli.StringFlag{Name: "timeout-tcp", Usage: "`TIMEOUT` of established connections; none: the director's (see `shunt timeouts`)"},
+		&cli.StringFlag{Name: "timeout-tcp-fin", Usage: "`TIMEOUT` of connections that are closing; none: the director's"},
+		&cli.StringFlag{Name: "timeout-udp", Usage: "`TIMEOUT` of UDP; none: the director's"},
+		&cli.IntFlag{Name: "conn-reuse-mode", DefaultText: "1", Usage: "connections that a client's first segment replaces, `MODE`: 0 none, 1 those in TIME_WAIT and CLOSE, 3 in FIN_WAIT too where replies are not seen"},
+	}
+	for _, s := range switches {
+		flags = append(flags, &cli.BoolFlag{Name: s.name, Usage: s.usage})
+	}
+	return flags
+}
+
+// settingEditFlags are those of `service edit`.
+func settingEditFlags() []cli.Flag {
+	flags := settingFlags()
+	for _, s := range switches {
+		flags = append(flags, &cli.BoolFlag{Name: "no-" + s.name, Usage: "take --" + s.name + " away"})
+	}
+	return flags
+}
+
+// readSettings puts the settings that flags name into the edit.
+func readSettings(c *cli.Context, edit *api.ServiceEdit) error {
+	var persistence api.PersistenceEdit
+	var err error
+	if persistence.Timeout, err = timeout(c, "persistent"); err != nil {
+		return err
+	}
+	if c.IsSet("prefix") {
+		length := c.Uint("prefix")
+		if length > 128 {
+			return usage(c, "--prefix %d: want 0 to 32, or 1 to 128 for IPv6", length)
+		}
+		persistence.Prefix = new(uint8(length))
+	}
+	if persistence != (api.PersistenceEdit{}) {
+		edit.Persistence = &persistence
+	}
+	var timeouts api.ServiceTimeouts
+	for _, f := range []struct {
+		name string
+		to   **api.Duration
+	}{{"timeout-tcp", &timeouts.TCP}, {"timeout-tcp-fin", &timeouts.TCPFin}, {"timeout-udp", &timeouts.UDP}} {
+		if *f.to, err = timeout(c, f.name); err != nil {
+			return err
+		}
+	}
+	if timeouts != (api.ServiceTimeouts{}) {
+		edit.Timeouts = &timeouts
+	}
+	if c.IsSet("conn-reuse-mode") {
+		edit.ConnReuseMode = new(c.Int("conn-reuse-mode"))
+	}
+	for _, s := range switches {
+		switch no := "no-" + s.name; {
+		case c.Bool(s.name) && c.Bool(no):
+			return usage(c, "--%s and --%s exclude each other", s.name, no)
+		case c.Bool(no):
+			*s.of(edit) = new(bool)
+		case c.IsSet(s.name):
+			*s.of(edit) = new(c.Bool(s.name))
+		}
+	}
+	return nil
+}
+
+// timeout reads a flag; nil where it was not given, 0 for "none".
+func timeout(c *cli.Context, name string) (*api.Duration, error) {
+	text := c.String(name)
+	switch {
+	case !c.IsSet(name):
+		return nil, nil
+	case text == notSet:
+		return new(api.Duration), nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return nil, usage(c, "--%s: %q is not a duration such as 90s or 15m", name, text)
+	}
+	if d <= 0 {
+		return nil, usage(c, "--%s %s is out of range: %s takes it away", name, text, notSet)
+	}
+	return new(api.Duration(d)), nil
+}
+
+// configure takes the settings of an edit, of which nothing was there before,
+// over into a new service.
+func configure(c *cli.Context, service *api.ServiceConfig, edit api.ServiceEdit) error {
+	switch p := edit.Persistence; {
+	case p == nil:
+	case p.Timeout == nil:
+		return usage(c, "--prefix is for --persistent")
+	case *p.Timeout > 0:
+		service.Persistence = &api.Persistence{Timeout: *p.Timeout, Prefix: p.Prefix}
+	}
+	service.Timeouts, service.ConnReuseMode = edit.Timeouts, edit.ConnReuseMode
+	on := func(b *bool) bool { return b != nil && *b }
+	service.OnePacket, service.SloppyTCP = on(edit.OnePacket), on(edit.SloppyTCP)
+	service.ExpireNodestConn, service.ExpireQuiescentTemplate = on(edit.ExpireNodestConn), on(edit.ExpireQuiescentTemplate)
+	return nil
+}
+
+// settingRows shows the settings that are not the default.
+func settingRows(t *table, s api.Service) {
+	if s.Persistence != nil {
+		t.row("persistent", persistenceText(s.Persistence))
+	}
+	if s.Timeouts != nil {
+		var words []string
+		for _, f := range []struct {
+			name string
+			of   *api.Duration
+		}{{"tcp", s.Timeouts.TCP}, {"tcp-fin", s.Timeouts.TCPFin}, {"udp", s.Timeouts.UDP}} {
+			if f.of != nil {
+				words = append(words, f.name+" "+f.of.String())
+			}
+		}
+		t.row("timeouts", strings.Join(words, ", "))
+	}
+	if s.ConnReuseMode != nil {
+		t.row("conn-reuse-mode", *s.ConnReuseMode)
+	}
+	for _, f := range []struct {
+		name string
+		on   bool
+	}{
+		{"one-packet", s.OnePacket},
+		{"sloppy-tcp", s.SloppyTCP},
+		{"expire-nodest-conn", s.ExpireNodestConn},
+		{"expire-quiescent-template", s.ExpireQuiescentTemplate},
+	} {
+		if f.on {
+			t.row(f.name, "yes")
+		}
+	}
+}
+
+// persistenceText says how long, and for which networks: "5m0s for each /24".
+func persistenceText(p *api.Persistence) string {
+	if p.Prefix == nil {
+		return p.Timeout.String()
+	}
+	return fmt.Sprintf("%s for each /%d", p.Timeout, *p.Prefix)
+}
+
+// threshold reads --upper or --lower; nil where it was not given, 0 for "none".
+func threshold(c *cli.Context, name string) (*uint32, error) {
+	if !c.IsSet(name) {
+		return nil, nil
+	}
+	text := c.String(name)
+	if text == notSet {
+		return new(uint32), nil
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return nil, usage(c, "--%s: %q is not a number of connections", name, text)
+	}
+	return new(uint32(n)), nil
+}
