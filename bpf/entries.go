@@ -33,6 +33,9 @@ type Entry struct {
 	Template   bool
 	Service    uint32
 	Controlled uint32
+	// Prolonged: the template has outlived its timeout, for its connections' sake; a
+	// minute is its timeout now.
+	Prolonged bool
 }
 
 // groupBatch is how many groups one system call reads: 1 MiB at most.
@@ -156,6 +159,7 @@ func decodeWords(id, recipe uint64) (Entry, bool) {
 		Wide:     bit(KernelRecipeLayoutRECIPE_WIDE),
 
 		UnderTemplate: bit(KernelRecipeLayoutRECIPE_CONTROLLED),
+		Prolonged:     bit(KernelRecipeLayoutRECIPE_PROLONGED),
 	}, true
 }
 

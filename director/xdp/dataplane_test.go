@@ -37,29 +37,34 @@ func local(i int, weight uint32) realserver.Server {
 // every choice of the loaded program with the kernel's model.
 func TestSchedulesAsTheModels(t *testing.T) {
 	r := newRig(t, Options{})
-	for n, c := range []struct {
+	type variant struct {
 		name  director.Scheduler
 		flags director.SchedulerFlags
-	}{
-		{name: director.RoundRobin},
-		{name: director.WeightedRoundRobin},
-		{name: director.SourceHash},
-		{name: director.SourceHash, flags: director.SchedulerFlags{Port: true, Fallback: true}},
-		{name: director.Maglev},
-		{name: director.Maglev, flags: director.SchedulerFlags{Port: true, Fallback: true}},
-	} {
+	}
+	var variants []variant
+	for _, name := range director.Schedulers() {
+		if name == director.TwoRandomChoices {
+			continue // chance
+		}
+		variants = append(variants, variant{name: name})
+		if name.HasFlags() {
+			variants = append(variants, variant{name, director.SchedulerFlags{Port: true, Fallback: true}})
+		}
+	}
+	for n, c := range variants {
 		t.Run(fmt.Sprintf("%s/%+v", c.name, c.flags), func(t *testing.T) {
 			service := testService(c.name, c.flags)
 			// A port of its own: a service that comes back finds its connections again.
 			service.Key.Address = netip.AddrPortFrom(service.Key.Address.Addr(), uint16(8000+n))
 			r.must(director.AddService{Service: service})
 			defer r.must(director.RemoveService{Key: service.Key})
-			model, err := scheduler.New(c.name, scheduler.Options{Flags: c.flags})
+			model, err := scheduler.New(c.name, scheduler.Options{Flags: c.flags, SetLimit: scheduler.FastPathSetLimit})
 			if err != nil {
 				t.Fatal(err)
 			}
 			random := rand.New(rand.NewPCG(1, uint64(len(c.name))+2))
 			present := map[int]bool{}
+			var open []netip.AddrPort // clients that have a connection
 			var ops []director.Operation // not applied yet: several at once are as one after another
 			do := func(op director.Operation) {
 				if ops = append(ops, op); random.IntN(2) == 0 {
@@ -72,29 +77,76 @@ func TestSchedulesAsTheModels(t *testing.T) {
 				addr := local(i, 0).Address
 				switch kind := random.IntN(7); {
 				case kind == 0 && !present[i]:
-					do(director.AddServer{Key: service.Key, Server: local(i, weight)})
+					server := local(i, weight)
+					server.Upper = uint32(random.IntN(2) * (1 + random.IntN(20)))
+					do(director.AddServer{Key: service.Key, Server: server})
 					model.Add(addr, weight)
 					present[i] = true
 				case kind <= 1 && present[i]:
-					do(director.EditServer{Key: service.Key, Server: local(i, weight)})
+					server := local(i, weight)
+					server.Upper = uint32(random.IntN(2) * (1 + random.IntN(20)))
+					do(director.EditServer{Key: service.Key, Server: server})
 					model.Edit(addr, weight)
 				case kind == 2 && present[i] && random.IntN(2) == 0:
 					do(director.RemoveServer{Key: service.Key, Address: addr})
 					model.Remove(addr)
 					delete(present, i)
+				case kind == 3 && len(open) > 0:
+					last := len(open) - 1
+					j := random.IntN(len(open))
+					filter := only(open[j])
+					filter.Service = service.Key
+					if n, err := r.Kill(t.Context(), filter); err != nil || n != 1 {
+						t.Fatalf("end the connection of %s: %d, %v", open[j], n, err)
+					}
+					open[j], open = open[last], open[:last]
 				default:
 					r.must(ops...)
 					ops = nil
-					client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(random.IntN(256))}), uint16(1024+step))
-					want, wantOK := model.Pick(client, service.Key.Address, nil)
+					client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(step / 256), byte(step)}), uint16(1024+random.IntN(9)))
+					want, wantOK := model.Pick(client, service.Key.Address, r.loads(service.Key))
 					got, ok := r.syn(client, service.Key.Address)
-					if got != want || ok != wantOK {
+					if ok != wantOK || ok && got != want {
 						t.Fatalf("step %d, client %s: the program chose %v %v, the kernel's model %v %v", step, client, got, ok, want, wantOK)
+					}
+					if ok {
+						open = append(open, client)
 					}
 				}
 			}
 		})
 	}
+}
+
+// loads are what the service's servers have to do now.
+func (r *rig) loads(key director.ServiceKey) scheduler.Loads {
+	r.t.Helper()
+	loads := scheduler.Loads{}
+	for _, s := range r.stats(key).Servers {
+		loads[s.Server.Address] = scheduler.Load{Active: int64(s.Active), Inactive: int64(s.Inactive), Overloaded: s.Overloaded}
+	}
+	return loads
+}
+
+// stats are the service's.
+func (r *rig) stats(key director.ServiceKey) director.ServiceStats {
+	r.t.Helper()
+	stats, err := r.Stats(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, s := range stats.Services {
+		if s.Key == key {
+			return s
+		}
+	}
+	r.t.Fatalf("no stats of %s", key)
+	return director.ServiceStats{}
+}
+
+// only selects what the client's address has.
+func only(client netip.AddrPort) director.ConnectionFilter {
+	return director.ConnectionFilter{Client: netip.PrefixFrom(client.Addr(), client.Addr().BitLen())}
 }
 
 // TestRestart closes and opens the data plane: what it holds is what it held,

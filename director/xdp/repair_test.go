@@ -278,7 +278,7 @@ func TestReconcileRepairs(t *testing.T) {
 		{"reuse never", func() { r.editService(turnService, flip(bpf.KernelServiceFlagsSERVICE_REUSE_NEVER)) }},
 		{"reuse in FIN_WAIT", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_REUSE_FIN_WAIT)) }},
 		{"both modes of reuse", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_REUSE_NEVER)) }},
-		{"a flag nobody knows", func() { r.editService(mhService, flip(1 << 15)) }},
+		{"a flag nobody knows", func() { r.editService(mhService, flip(1<<15)) }},
 		{"table of dh", func() { r.ok(r.plane.Words.Put(words(farService).Table+17, uint32(0))) }},
 		{"server drains no more", func() {
 			r.editServer(stickyService, 2, func(k *bpf.KernelServer) { k.Flags &^= uint8(bpf.KernelServerFlagsSERVER_DRAINING) })
