@@ -119,6 +119,26 @@ func IsActive(state uint8) bool {
 	return false
 }
 
+// EditTails changes the word of all live entries that is a next hop, a template's
+// counts, or a place.
+func (f *Fixture) EditTails(change func(id uint64, hop uint32) uint32) {
+	f.t.Helper()
+	editGroups(f, f.Plane.Connections4, func(g *bpf.KernelGroup4) {
+		for i := range g.Slots {
+			if s := &g.Slots[i]; s.Recipe != 0 {
+				s.Hop = change(s.Id, s.Hop)
+			}
+		}
+	})
+	editGroups(f, f.Plane.Connections6, func(g *bpf.KernelGroup6) {
+		for i := range g.Slots {
+			if s := &g.Slots[i]; s.Recipe != 0 {
+				s.Hop = change(s.Id, s.Hop)
+			}
+		}
+	})
+}
+
 // edit changes the recipe and the last-seen tick of all live entries. No packet
 // must run meanwhile.
 func (f *Fixture) edit(change func(recipe *uint64, seen *uint32)) {
