@@ -97,6 +97,25 @@ func TestScrapeHasEveryNameAndNoOther(t *testing.T) {
 	}
 }
 
+// TestAvailableServers: of weight 0, unreachable, overloaded, draining, and one
+// that takes new connections.
+func TestAvailableServers(t *testing.T) {
+	text := strict(t, state(1, 5))
+	for _, line := range []string{
+		`shunt_service_servers{service="tcp://192.0.0.1:80"} 5`,
+		`shunt_service_available_servers{service="tcp://192.0.0.1:80"} 1`,
+		`shunt_server_weight{server="10.0.0.1:8080",service="tcp://192.0.0.1:80"} 0`,
+		`shunt_server_reachable{server="10.0.0.2:8080",service="tcp://192.0.0.1:80"} 0`,
+		`shunt_server_overloaded{server="10.0.0.3:8080",service="tcp://192.0.0.1:80"} 1`,
+		`shunt_server_draining{server="10.0.0.4:8080",service="tcp://192.0.0.1:80"} 1`,
+		`shunt_server_overloaded{server="10.0.0.5:8080",service="tcp://192.0.0.1:80"} 0`,
+	} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("no line %q", line)
+		}
+	}
+}
+
 func TestEveryEventIsCounted(t *testing.T) {
 	text := strict(t, state(0, 0))
 	for _, info := range event.Names() {

@@ -32,8 +32,12 @@ const (
 	nameServerBytes    = "shunt_server_bytes_total"
 	nameServerActive   = "shunt_server_active_connections"
 	nameServerIdle     = "shunt_server_inactive_connections"
+	nameServerUDP      = "shunt_server_udp_connections"
+	nameServerTemplate = "shunt_server_templates"
 	nameServerWeight   = "shunt_server_weight"
 	nameServerReach    = "shunt_server_reachable"
+	nameServerOverload = "shunt_server_overloaded"
+	nameServerDraining = "shunt_server_draining"
 	namePacketEvents   = "shunt_packet_events_total"
 	nameTableKeys      = "shunt_table_keys"
 	nameTableSlots     = "shunt_table_slots"
@@ -94,7 +98,7 @@ func Names() []Info {
 
 		{nameServiceInfo, Gauge, []string{"service", "name", "scheduler"}, "Always 1; the labels say what a desired service is called and how it schedules. Join it by the label service."},
 		{nameServiceServers, Gauge, service, "Servers the service has in the data plane."},
-		{nameServiceReady, Gauge, service, "Servers that can get new connections: reachable, with a weight above 0."},
+		{nameServiceReady, Gauge, service, "Servers that can get new connections: reachable, with a weight above 0, neither overloaded nor draining."},
 		{nameServiceConns, Counter, service, "Connections made, those of servers removed since included."},
 		{nameServicePackets, Counter, []string{"service", "direction"}, "Packets forwarded: in, to a server; out, back to a client (only where replies pass the director)."},
 		{nameServiceBytes, Counter, []string{"service", "direction"}, "Bytes of the IP packets forwarded, in and out."},
@@ -105,8 +109,12 @@ func Names() []Info {
 		{nameServerBytes, Counter, []string{"service", "server", "direction"}, "Bytes of the IP packets forwarded, in and out."},
 		{nameServerActive, Gauge, server, "Connections in an active state, as IPVS counts them: TCP established or on the way to it."},
 		{nameServerIdle, Gauge, server, "Connections in another state, UDP's included."},
+		{nameServerUDP, Gauge, server, "How many of the inactive connections are UDP's, as of a few seconds ago."},
+		{nameServerTemplate, Gauge, server, "Templates of persistence that lead to the server."},
 		{nameServerWeight, Gauge, server, "The server's weight; at 0 it keeps its connections and gets no new ones."},
 		{nameServerReach, Gauge, server, "Whether the data plane has a next hop for the server: 1, or 0 and it gets no new connections."},
+		{nameServerOverload, Gauge, server, "Whether the server has reached its upper threshold, and not come below the lower one since: 1 and it gets no new connections, or 0."},
+		{nameServerDraining, Gauge, server, "Whether the server is being drained: 1 and it gets no new connections, or 0."},
 
 		{namePacketEvents, Counter, []string{"name", "kind"}, "Packets by what became of them. Kinds: pass (left to the host), drop, answer (by ICMP or reset), note, fault (cannot happen)."},
 		{nameTableKeys, Gauge, family, "Keys in the connection table at its last sweep: two for a connection by nat, one for others."},

@@ -53,7 +53,7 @@ func (s scrape) addService(stats director.ServiceStats) {
 	service := stats.Key.String()
 	available, active, inactive := 0, uint64(0), uint64(0)
 	for _, server := range stats.Servers {
-		if server.Reachable && server.Server.Weight > 0 {
+		if server.Reachable && server.Server.Weight > 0 && !server.Overloaded && !server.Server.Draining {
 			available++
 		}
 		active += server.Active
@@ -82,8 +82,12 @@ func (s scrape) addServer(service string, stats director.ServerStats) {
 	s.add(nameServerBytes, float64(c.OutBytes), service, server, "out")
 	s.add(nameServerActive, float64(stats.Active), service, server)
 	s.add(nameServerIdle, float64(stats.Inactive), service, server)
+	s.add(nameServerUDP, float64(stats.UDP), service, server)
+	s.add(nameServerTemplate, float64(stats.Templates), service, server)
 	s.add(nameServerWeight, float64(stats.Server.Weight), service, server)
 	s.add(nameServerReach, one(stats.Reachable), service, server)
+	s.add(nameServerOverload, one(stats.Overloaded), service, server)
+	s.add(nameServerDraining, one(stats.Server.Draining), service, server)
 }
 
 // one returns 1 for true, 0 for false: how a metric says yes or no.

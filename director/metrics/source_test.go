@@ -66,10 +66,10 @@ func state(services, servers int) *source {
 		for j := range servers {
 			server := director.ServerStats{
 				Counters: director.Counters{Connections: 1, InPackets: 2, InBytes: 3, OutPackets: 4, OutBytes: 5},
-				Active:   6, Inactive: 7, Reachable: j != 1,
+				Active:   6, Inactive: 7, UDP: 3, Templates: 2, Reachable: j != 1, Overloaded: j == 2,
 			}
 			server.Server.Address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i / 250), byte(i % 250), byte(j + 1)}), 8080)
-			server.Server.Weight = uint32(j)
+			server.Server.Weight, server.Server.Draining = uint32(j), j == 3
 			service.Servers = append(service.Servers, server.Server)
 			stats.Servers = append(stats.Servers, server)
 		}
