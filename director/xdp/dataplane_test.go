@@ -64,7 +64,7 @@ func TestSchedulesAsTheModels(t *testing.T) {
 			}
 			random := rand.New(rand.NewPCG(1, uint64(len(c.name))+2))
 			present := map[int]bool{}
-			var open []netip.AddrPort // clients that have a connection
+			var open []netip.AddrPort    // clients that have a connection
 			var ops []director.Operation // not applied yet: several at once are as one after another
 			do := func(op director.Operation) {
 				if ops = append(ops, op); random.IntN(2) == 0 {
