@@ -136,7 +136,7 @@ func newApp(s streams) *cli.App {
 		{categoryObserve, []*cli.Command{
 			statusCommand(), topCommand(), statsCommand(), dropsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
 		}},
-		{categoryTools, []*cli.Command{completionCommand(), manCommand(), tokenCommand(), versionCommand()}},
+		{categoryTools, []*cli.Command{schedulerCommand(), completionCommand(), manCommand(), tokenCommand(), versionCommand()}},
 	} {
 		for _, command := range group.commands {
 			command.Category = group.category

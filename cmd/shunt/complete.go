@@ -118,6 +118,8 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return plain(kinds...)
 	case "conn-reuse-mode":
 		return plain("0", "1", "3")
+	case "hold":
+		return plain(holds...)
 	case "vip":
 		return plain(string(director.VIPManaged), string(director.VIPExternal))
 	case "output":
@@ -130,7 +132,7 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return c.services(ctx, word)
 	case "if-revision", "revision":
 		return c.revisions(ctx)
-	case "socket", "file", "cacert", "cert", "key", "token-file", "dir":
+	case "socket", "file", "clients", "cacert", "cert", "key", "token-file", "dir":
 		return []candidate{{filesFollow, ""}}
 	}
 	return nil

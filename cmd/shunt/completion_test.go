@@ -45,6 +45,8 @@ func TestComplete(t *testing.T) {
 		{"service add ", ""},
 		{"service add tcp://192.0.2.1:1 --scheduler m", "mh"},
 		{"service edit web --no-s", "--no-sloppy-tcp"},
+		{"scheduler simulate --hold ", "open closed"},
+		{"scheduler simulate -s l", "lc lblc lblcr"},
 		{"service add x --no-s", ""},
 		{"service edit web --conn-reuse-mode ", "0 1 3"},
 		{"service add x --flags sh-port,sh", "sh-port,sh-fallback"},

@@ -40,7 +40,10 @@ func (s *Simulation) AddServer(server realserver.Server) {
 	added.available = true
 	s.configure(added, server)
 	s.servers = slices.Insert(s.servers, 0, added)
-	s.model.Add(server.Address, added.offered())
+	s.model.Add(server.Address, added.Weight)
+	if added.Draining {
+		s.model.Edit(server.Address, 0) // and not added with 0: mh goes on with its weight
+	}
 }
 
 // EditServer sets all of a server but its address; one that is not there is
