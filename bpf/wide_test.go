@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/bpftest"
@@ -345,4 +346,68 @@ func TestWideReplyCollision(t *testing.T) {
 		}
 		diffLoads(t, f, s.service.Servers...)
 	})
+}
+
+// A client's template holds for all addresses and ports of the service; a server
+// without a port gets each connection at the one that was asked for.
+func TestWidePersistence(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	eachScene(t, f, func(t *testing.T, s *scene) {
+		wideScene(t, s, 0)
+		s.RemoveService(s.service)
+		hop := s.service.Servers[0].Hop
+		service := &bpftest.Service{
+			Listen: netip.AddrPortFrom(s.at(0), 0), Prefix: s.bits(24), Protocol: s.protocol,
+			Flags: bpf.KernelServiceFlagsSERVICE_PERSISTENT, ClientPrefix: s.client.Addr().BitLen(),
+			Timeouts: map[bpf.KernelConnState]time.Duration{bpf.KernelConnStateSTATE_TEMPLATE: time.Hour},
+			Servers: []*bpftest.Server{
+				{Address: netip.AddrPortFrom(s.server.Addr(), 0), Weight: 1, Hop: hop},
+				{Address: netip.AddrPortFrom(s.secondServer.Addr(), 0), Weight: 1, Hop: hop},
+			},
+		}
+		f.Apply(service)
+		chosen := map[netip.Addr]bool{}
+		for n, client := range []netip.Addr{s.client.Addr(), s.other.Addr()} {
+			server := service.Servers[n].Address.Addr()
+			for i := range uint16(6) {
+				p, back := s.request(), s.reply()
+				p.From = netip.AddrPortFrom(client, 3000+i)
+				p.To = netip.AddrPortFrom(s.at(byte(10*i)), 1+1000*i)
+				run(t, f, p.Bytes(), sent(forwarded(p, netip.AddrPortFrom(server, p.To.Port()))), nil)
+				back.From, back.To = netip.AddrPortFrom(server, p.To.Port()), p.From
+				run(t, f, back.Bytes(), sent(returned(back, p.To)), nil)
+			}
+			chosen[server] = true
+		}
+		if len(chosen) != 2 {
+			t.Errorf("chosen: %v", chosen)
+		}
+		f.AgeBy(2 * bpftest.Timeouts[bpf.KernelConnStateSTATE_ESTABLISHED])
+		f.Sweep()
+		for _, e := range f.Entries() {
+			if !e.Template {
+				t.Errorf("left: %+v", e)
+			}
+		}
+		diffLoads(t, f, service.Servers...)
+	})
+}
+
+// One-packet scheduling rewrites by the packet's own address and port, too.
+func TestWideOnePacket(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, a := range families {
+		t.Run(a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.UDP, nat)
+			wideScene(t, s, 0)
+			s.service.Flags |= bpf.KernelServiceFlagsSERVICE_ONE_PACKET
+			f.Apply(s.service)
+			for port := uint16(8000); port < 9000; port += 111 {
+				p := s.request()
+				p.To = netip.AddrPortFrom(s.at(byte(port)), port)
+				run(t, f, p.Bytes(), sent(forwarded(p, netip.AddrPortFrom(s.server.Addr(), port))), nil)
+			}
+			diffEntries(t, f)
+		})
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -244,6 +246,52 @@ func (r *rig) forwarded(p bpftest.Packet) (from, to netip.AddrPort) {
 		return netip.AddrPortFrom(a, uint16(b[port])<<8|uint16(b[port+1]))
 	}
 	return at(12, 20), at(16, 22)
+}
+
+// While services within one another come and go, a packet is always for one of them.
+func TestWideServicesAreReplacedAsAWhole(t *testing.T) {
+	r := newRig(t, Options{})
+	r.add(wideService(wideKey(t, "tcp://192.0.2.0/24:1-1000"), 1))
+	before, err := r.plane.EventCounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var wait sync.WaitGroup
+	var sent atomic.Int64
+	wait.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			n := sent.Add(1)
+			client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}), uint16(1024+n%60000))
+			r.send(bpftest.Packet{From: client, To: netip.MustParseAddrPort("192.0.2.20:80"), Flags: "S"})
+		}
+	})
+	services := []string{"tcp://192.0.2.16/28:80", "tcp://192.0.2.0/24:80", "tcp://192.0.2.20:70-90", "tcp://192.0.0.0/16:80", "tcp://192.0.2.20:80"}
+	for i := 0; i < 200 || sent.Load() < 5000; i++ {
+		service := wideService(wideKey(t, services[i%len(services)]), 2+i%len(services))
+		if _, err := r.model.live(service.Key); err == nil {
+			r.must(director.RemoveService{Key: service.Key})
+		} else {
+			r.add(service)
+		}
+	}
+	close(done)
+	wait.Wait()
+	after, err := r.plane.EventCounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := after[bpf.KernelEventEVENT_PASS_NO_SERVICE] - before[bpf.KernelEventEVENT_PASS_NO_SERVICE]; n != 0 {
+		t.Errorf("%d of %d packets met no service", n, sent.Load())
+	}
+	if after[bpf.KernelEventEVENT_PASS_LOCAL] == before[bpf.KernelEventEVENT_PASS_LOCAL] {
+		t.Errorf("of %d packets none was given to a server", sent.Load())
+	}
 }
 
 // More than there is room for is refused, and nothing is changed by that.
