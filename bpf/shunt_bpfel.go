@@ -661,6 +661,9 @@ type KernelSlow struct {
 	IsOnce       uint8
 	IsWide       uint8
 	Pad1         uint8
+	Old          uint64
+	OldGroup     uint32
+	OldSlot      uint32
 	Dead         uint64
 	Own          KernelServer
 	Link         struct {

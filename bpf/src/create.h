@@ -59,7 +59,7 @@ static __always_inline int remove_if_expired(struct slow *c, const int v6)
 		hop = forward->hop;
 	}
 	look_up_forward(forward, &c->reply.key, c->reply.recipe, hop, v6);
-	if (c->is_trial && c->dead && forward->recipe && same_key(&forward->key, &c->key))
+	if (c->is_trial && (c->dead || c->old) && forward->recipe && same_key(&forward->key, &c->key))
 		return 1;
 	if (!forward->recipe || forward->recipe & BIT(RECIPE_BUSY) ||
 	    !has_expired(forward->recipe, forward->seen, c->tick))
@@ -305,15 +305,27 @@ __noinline int connect6(struct slow *c)
 	return c ? connect(c, 1) : EVENT_FAULT_MAP;
 }
 
+/* Makes way for the new connection; true if an old one was there, which is counted still. */
+static __always_inline int clear_way(struct slow *c, const int v6)
+{
+	if (!c->old || c->is_trial)
+		return 0;
+	return v6 ? take_out6(c->old_group, c->old_slot, c->old) : take_out4(c->old_group, c->old_slot, c->old);
+}
+
 /* All of it; EVENT_NONE or what became of the packet. */
 static __always_inline enum event create(struct slow *c, const int v6)
 {
 	enum event event = v6 ? admit6(c) : admit4(c);
+	int is_replaced;
 
 	if (event == EVENT_NONE)
 		event = v6 ? choose6(c) : choose4(c);
+	is_replaced = clear_way(c, v6);
 	if (event == EVENT_NONE)
 		event = v6 ? connect6(c) : connect4(c);
+	if (is_replaced)
+		unbind_connection(recipe_server(c->old), recipe_state(c->old));
 	return event;
 }
 

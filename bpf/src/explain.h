@@ -2,7 +2,9 @@
 /*
  * What would become of a packet: the functions that packets go through themselves,
  * as a trial, which changes nothing. Packets may interrupt it, so that it works in
- * a space of its own; what they change meanwhile it may see or not.
+ * a space of its own; what they change meanwhile it may see or not. An expired
+ * connection of the same client that no sweep has removed yet is one connection too
+ * many to schedulers that look at loads.
  */
 #ifndef SHUNT_EXPLAIN_H
 #define SHUNT_EXPLAIN_H
@@ -54,6 +56,7 @@ static __always_inline int take_up(struct slow *s, const struct explain_args *ar
 	s->is_trial = 1;
 	s->recipe = 0;
 	s->dead = 0;
+	s->old = 0;
 	s->chosen = 0;
 	s->pick.service = 0;
 	s->template.recipe = 0;

@@ -59,7 +59,7 @@ static __always_inline int follow_template(struct slow *c, const struct service 
 	return 1;
 }
 
-/* A template's counts as they are once the connection that a trial would have removed is gone. */
+/* A template's counts as they are once the expired connection that a trial would have removed is gone. */
 static __always_inline __u32 counts_without_dead(const struct slow *c)
 {
 	__u32 counts = c->template.hop;

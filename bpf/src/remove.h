@@ -36,12 +36,12 @@ __noinline int remove_reply6(__u32 index, __u32 slot, __u64 recipe)
 }
 
 /*
- * Claims the connection whose forward entry is in that slot and removes it: its
- * reply key, its counts, its entry. False if the recipe is not what the caller
- * read: somebody else has changed it since. A template is removed likewise,
- * whether or not it has connections.
+ * Claims the connection whose forward entry is in that slot and takes it out of the
+ * table: its reply key, its template's count of it, its entry. False if the recipe
+ * is not what the caller read: somebody else has changed it since. A template is
+ * taken out likewise, whether or not it has connections.
  */
-static __always_inline int claim_and_remove(__u32 index, __u32 slot, __u64 recipe, const int v6)
+static __always_inline int take_out(__u32 index, __u32 slot, __u64 recipe, const int v6)
 {
 	void *group = group_at(index, v6);
 	__u64 *entry;
@@ -51,19 +51,33 @@ static __always_inline int claim_and_remove(__u32 index, __u32 slot, __u64 recip
 	entry = entry_at(group, slot, v6);
 	if (!entry || !change(entry, recipe, recipe | BIT(RECIPE_BUSY), v6))
 		return 0;
-	if (is_template(recipe)) {
-		remove_template(index, slot, recipe, v6);
-		return 1;
-	}
-	if (recipe_method(recipe) == METHOD_NAT) {
+	if (recipe_method(recipe) == METHOD_NAT && !is_template(recipe)) {
 		if (v6)
 			remove_reply6(index, slot, recipe);
 		else
 			remove_reply4(index, slot, recipe);
 	}
 	tell(index, slot, recipe, NEWS_ENDED, v6);
-	unbind_connection(recipe_server(recipe), recipe_state(recipe));
 	release(group, entry, slot, v6);
+	return 1;
+}
+
+__noinline int take_out4(__u32 index, __u32 slot, __u64 recipe)
+{
+	return take_out(index, slot, recipe, 0);
+}
+
+__noinline int take_out6(__u32 index, __u32 slot, __u64 recipe)
+{
+	return take_out(index, slot, recipe, 1);
+}
+
+/* As take_out, and its server's count of it. */
+static __always_inline int claim_and_remove(__u32 index, __u32 slot, __u64 recipe, const int v6)
+{
+	if (!take_out(index, slot, recipe, v6))
+		return 0;
+	unbind_connection(recipe_server(recipe), recipe_state(recipe));
 	return 1;
 }
 

@@ -54,6 +54,7 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, _
 	s->is_virtual = is_virtual;
 	s->is_new = 0;
 	s->is_trial = 0;
+	s->old = 0;
 	bpf_tail_call(ctx, &slots, slot_set + (is_hit ? SLOT_SETTLE : SLOT_CREATE));
 	return finish(EVENT_FAULT_MAP);
 }

@@ -49,7 +49,11 @@ struct slow {
 	__u8 is_once; /* one-packet */
 	__u8 is_wide; /* SERVICE_WIDE */
 	__u8 pad1;
-	__u64 dead; /* recipe of the connection that a trial would have removed; 0: none */
+	/* settle's, for create: connections that were there; recipe 0: none */
+	__u64 old; /* one that ends as soon as there is another */
+	__u32 old_group;
+	__u32 old_slot;
+	__u64 dead; /* one that had expired, and is there still because this is a trial */
 
 	/* follow's: the server of a connection with RECIPE_WIDE, made to measure */
 	struct server own;

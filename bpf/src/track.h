@@ -250,14 +250,30 @@ static __always_inline int is_reuse(__u64 recipe, const struct server *server, _
 	return over >> recipe_state(recipe) & 1;
 }
 
-/* The end of a connection that a packet has met; a trial notes it and leaves it there. */
-static __always_inline enum settled give_up(struct slow *r, const struct lookup *forward, const int v6)
+/* The end of an expired connection that a packet has met; a trial notes it and leaves it there. */
+static __always_inline enum settled bury(struct slow *r, const struct lookup *forward, const int v6)
 {
 	if (r->is_trial) {
 		r->dead = forward->recipe;
 		return SETTLED_DEAD;
 	}
+	count(EVENT_NOTE_EXPIRED_HIT);
 	return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
+}
+
+/*
+ * The end of a connection that a client's packet may not go on with. It is counted
+ * until there is another: the kernel's ends by a timer, after the packet (kernel:
+ * ip_vs_core.c, ip_vs_in, ip_vs_conn_expire_now).
+ */
+static __always_inline enum settled replace(struct slow *r, const struct lookup *forward, const int v6)
+{
+	if (!r->is_virtual && !r->is_trial)
+		return remove_entry(forward->group, forward->slot, forward->recipe, v6) ? SETTLED_DEAD : SETTLED_BUSY;
+	r->old = forward->recipe;
+	r->old_group = forward->group;
+	r->old_slot = forward->slot;
+	return SETTLED_DEAD;
 }
 
 /*
@@ -295,15 +311,12 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		return SETTLED_DEAD;
 	if (forward->recipe & BIT(RECIPE_BUSY))
 		return SETTLED_BUSY;
-	if (has_expired(forward->recipe, forward->seen, r->tick)) {
-		if (!r->is_trial)
-			count(EVENT_NOTE_EXPIRED_HIT);
-		return give_up(r, forward, v6);
-	}
+	if (has_expired(forward->recipe, forward->seen, r->tick))
+		return bury(r, forward, v6);
 	index = recipe_server(forward->recipe);
 	server = bpf_map_lookup_elem(&servers, &index);
 	if (!is_reply && server && (is_reuse(forward->recipe, server, r->tcp_flags) || is_forsaken(server)))
-		return give_up(r, forward, v6);
+		return replace(r, forward, v6);
 	if (!server || server->life != LIFE_LIVE || r->is_trial) {
 		/* Without a server its packets are dropped and must not keep it: kernel ip_vs_core.c, ip_vs_in. */
 		r->recipe = hit->recipe;
