@@ -26,10 +26,10 @@ func schedulerCommand() *cli.Command {
 					"They are those of a file, a CLIENT[:PORT] a line and behind it, if it is another, the\n"+
 					"VIRTUAL:PORT it connects to; or as many as --count are drawn. --service takes scheduler, servers\n"+
 					"and settings as the daemon has them; all other forms ask no daemon. A change is\n"+
-					"add:ADDRESS[=WEIGHT], remove:ADDRESS or weight:ADDRESS=WEIGHT: the same clients connect anew to\n"+
-					"the servers as changed. Who is with another server then, or with none, had to move if its server\n"+
-					"went or has weight 0, and moved without need if not. Max/mean is the most that a server got for\n"+
-					"its weight, by the mean.",
+					"add:ADDRESS[=WEIGHT], remove:ADDRESS or weight:ADDRESS=WEIGHT: when all have connected their\n"+
+					"connections end, the servers change, and the same clients connect anew. Who is with another\n"+
+					"server then, or with none, had to move if its server went or has weight 0, and moved without\n"+
+					"need if not. Max/mean is the most that a server got for its weight, by the mean.",
 					"shunt scheduler simulate --scheduler mh --flags mh-port --servers 10.0.0.1:80=3,10.0.0.2:80 --count 20000",
 					"shunt scheduler simulate --service web --clients clients.txt --change remove:10.0.0.11:8080",
 					"shunt scheduler simulate -s lblc --servers 10.0.0.1,10.0.0.2 --virtual tcp://192.0.2.0/24:80",

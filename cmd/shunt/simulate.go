@@ -82,17 +82,21 @@ func simulate(c *cli.Context) error {
 	if drawn || service.Scheduler == director.TwoRandomChoices {
 		answer.Seed = &seed
 	}
-	hold := scheduler.Hold(answer.Hold)
-	before, err := spread(service, nil, requests, hold, seed)
+	model, err := scheduler.NewSimulation(service, scheduler.Options{
+		Random: newRandom(seed).Uint32N, SetLimit: scheduler.FastPathSetLimit,
+	})
 	if err != nil {
 		return err
 	}
+	hold := scheduler.Hold(answer.Hold)
+	before := model.Run(requests, hold)
 	answer.Spread = spreadAnswer(before)
 	if len(changes) > 0 {
-		after, err := spread(service, changes, requests, hold, seed)
-		if err != nil {
-			return err
+		model.EndAll()
+		for _, change := range changes {
+			change(model)
 		}
+		after := model.Run(requests, hold)
 		changed, moved := spreadAnswer(after), before.MovedTo(after)
 		answer.Changed = &changed
 		answer.Moved = &simulatedMove{
@@ -102,22 +106,6 @@ func simulate(c *cli.Context) error {
 		}
 	}
 	return output(c, answer, func(t *table) { drawSimulation(t, answer) })
-}
-
-// spread runs the requests over the service after the changes.
-func spread(
-	service director.Service, changes []simulatedChange, requests []scheduler.Request, hold scheduler.Hold, seed uint64,
-) (scheduler.Spread, error) {
-	s, err := scheduler.NewSimulation(service, scheduler.Options{
-		Random: newRandom(seed).Uint32N, SetLimit: scheduler.FastPathSetLimit,
-	})
-	if err != nil {
-		return scheduler.Spread{}, err
-	}
-	for _, change := range changes {
-		change(s)
-	}
-	return s.Run(requests, hold), nil
 }
 
 // simulatedService reads what is to be simulated.

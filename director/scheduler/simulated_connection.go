@@ -80,6 +80,14 @@ func (s *Simulation) remove(c *simulatedConnection) {
 	})
 }
 
+// EndAll ends all connections at once. Templates stay, and so does what a scheduler
+// remembers.
+func (s *Simulation) EndAll() {
+	for _, c := range s.connections {
+		s.remove(c)
+	}
+}
+
 // flush ends all connections and templates of a server that is gone (kernel:
 // ip_vs_conn.c, ip_vs_expire_nodest_conn_flush).
 func (s *Simulation) flush(server *simulatedServer) {

@@ -224,3 +224,17 @@ func TestSimulationOnePacket(t *testing.T) {
 		t.Errorf("a datagram counts as %+v, want inactive", got)
 	}
 }
+
+// Connections end all at once, templates do not.
+func TestSimulationEndAll(t *testing.T) {
+	s := persistent(t, 32, director.Rules{})
+	wantChoice(t, "scheduler 2", s.Open(numbered(1), vip4))
+	s.Open(numbered(2), vip4)
+	s.EndAll()
+	for _, state := range s.Servers() {
+		if state.Load != (scheduler.Load{}) || state.Templates != 1 {
+			t.Errorf("%+v, want one template and no connection", state)
+		}
+	}
+	wantChoice(t, "template 2", s.Open(numbered(1), vip4))
+}
