@@ -63,7 +63,7 @@ func replay(t *testing.T, lab *directortest.Lab, d *daemon, c directortest.Golde
 			case "add":
 				d.do(t, fmt.Sprintf("server add %s %s --method nat --weight %d", c.Name, address(step.Server), step.Weight))
 			case "del":
-				d.do(t, fmt.Sprintf("server remove %s %s", c.Name, address(step.Server)))
+				d.do(t, fmt.Sprintf("server remove %s %s --yes", c.Name, address(step.Server)))
 			case "weight":
 				d.do(t, fmt.Sprintf("server edit %s %s --weight %d", c.Name, address(step.Server), step.Weight))
 			}

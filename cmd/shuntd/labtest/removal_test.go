@@ -105,7 +105,7 @@ func TestRemovedServer(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			p := startPair(t, method)
 			c := p.on(t, 0)
-			p.d.do(t, "server remove web "+p.servers[0])
+			p.d.do(t, "server remove web "+p.servers[0]+" --yes")
 			if answers := p.requests(t, 10); answers[p.lab.Servers[1].Name] != 10 {
 				t.Errorf("answers %v, want all from %s", answers, p.lab.Servers[1].Name)
 			}
@@ -120,7 +120,7 @@ func TestRemovedServer(t *testing.T) {
 func TestRemovedService(t *testing.T) {
 	p := startPair(t, nat)
 	c := p.on(t, 0)
-	p.d.do(t, "service remove web")
+	p.d.do(t, "service remove web --yes")
 	p.whileDropped(t, c, "service-removed", func() {
 		p.d.do(t, fmt.Sprintf("service add tcp://%s --name web --scheduler rr\nserver add web %s --method nat", p.vip, p.servers[0]))
 	})
@@ -136,7 +136,7 @@ func TestRemovedServerKeepsItsPlaceWhileItHasConnections(t *testing.T) {
 	}
 	p := startPair(t, nat, "--config", path)
 	c := p.on(t, 0)
-	p.d.do(t, "server remove web "+p.servers[0])
+	p.d.do(t, "server remove web "+p.servers[0]+" --yes")
 	r := p.d.try(t, "server", "add", "web", "10.2.0.77:80", "--method", "nat")
 	if r.code != 1 || !strings.Contains(r.stderr, "limits.servers") || !strings.Contains(r.stderr, "removed ones included") {
 		t.Fatalf("exit code %d: %s", r.code, r.stderr)

@@ -69,7 +69,7 @@ func TestRootGivesUpRights(t *testing.T) {
 		t.Errorf("bounding set %#x (%v), want %#x", got, err, running)
 	}
 	p.requests(t, 10)
-	p.d.do(t, "service remove web\nservice add tcp://192.0.2.10:80 --name web")
+	p.d.do(t, "service remove web --yes\nservice add tcp://192.0.2.10:80 --name web")
 	p.d.do(t, "detach")
 	p.d.wait(t)
 	nothingLeft(t, p.lab, p.d)

@@ -334,7 +334,7 @@ func TestHashSchedulersAreSticky(t *testing.T) {
 			if total, _ := d.counters(t, "hash"); total.Connections != 100 {
 				t.Errorf("%s %s: the director counted %d connections, want 100", scheduler, vip, total.Connections)
 			}
-			d.shunt(t, "service", "remove", "hash")
+			d.shunt(t, "service", "remove", "hash", "--yes")
 		}
 	}
 }
