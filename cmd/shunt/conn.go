@@ -55,8 +55,8 @@ func connCommand() *cli.Command {
 				Name: "explain", Usage: "say which server a client would get, and why", ArgsUsage: "SERVICE",
 				Description: examples("The data plane decides as it would on the client's first packet to the address, and changes\n"+
 					"nothing. SERVICE is the URL of the address and port that the client sends to, or the name of a\n"+
-					"service that has only one. Without a port in --from, the client's port is 0: the schedulers that\n"+
-					"look at it may answer otherwise for another.",
+					"service that has only one. Without a port in --from one is drawn that has no connection: the\n"+
+					"schedulers that look at it may answer otherwise for another.",
 					"shunt conn explain tcp://192.0.2.10:80 --from 198.51.100.7:40000",
 					"shunt conn explain web --from 198.51.100.7 -o json"),
 				Flags: []cli.Flag{
