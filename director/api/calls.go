@@ -126,6 +126,26 @@ func (c *Client) RemoveServer(ctx context.Context, ref, address string, t Terms)
 	}))
 }
 
+// DrainServer takes the server out while its connections go on.
+func (c *Client) DrainServer(ctx context.Context, ref, address string, order DrainOrder, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref, address}.ask(func() (*http.Response, error) {
+		return c.raw.DrainServer(ctx, ref, address, &DrainServerParams{IfMatch: t.match(), ShuntWhy: t.why()}, order)
+	}))
+}
+
+// CancelDrain gives the server back to the service.
+func (c *Client) CancelDrain(ctx context.Context, ref, address string, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref, address}.ask(func() (*http.Response, error) {
+		return c.raw.CancelDrain(ctx, ref, address, &CancelDrainParams{IfMatch: t.match(), ShuntWhy: t.why()})
+	}))
+}
+
+// Drains lists the servers that are being drained, and what they have left.
+func (c *Client) Drains(ctx context.Context) ([]DrainStatus, error) {
+	list, err := as[DrainList](c)(c.raw.ListDrains(ctx))
+	return list.Drains, err
+}
+
 // Timeouts reads the connection timeouts.
 func (c *Client) Timeouts(ctx context.Context) (Timeouts, error) {
 	return as[Timeouts](c)(c.raw.GetTimeouts(ctx))

@@ -274,6 +274,9 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		{"GET", "/v1/services/web", "", "Service"},
 		{"GET", "/v1/configuration", "", "Configuration"},
 		{"PATCH", "/v1/timeouts", `{"udp":"10s"}`, "Outcome"},
+		{"PUT", drainPath, `{"within":"10m"}`, "Outcome"},
+		{"GET", "/v1/drains", "", "DrainList"},
+		{"GET", "/v1/services/web", "", "Service"},
 		{"GET", "/v1/services/nobody", "", "Problem"},
 	} {
 		s, err := compiler.Compile("openapi.json#/components/schemas/" + test.schema)

@@ -14,7 +14,7 @@ import (
 // a change made after it loses no other.
 func TestETag(t *testing.T) {
 	const web = "/v1/services/web"
-	paths := []string{"/v1/services", web, "/v1/services/tcp:%2F%2F192.0.2.10:80", "/v1/status", "/v1/drift", "/v1/timeouts", "/v1/configuration"}
+	paths := []string{"/v1/services", web, "/v1/services/tcp:%2F%2F192.0.2.10:80", "/v1/status", "/v1/drift", "/v1/timeouts", "/v1/configuration", "/v1/drains"}
 	h := newHandler(t, directortest.NewFake(director.State{}))
 	read := func(path, want string) {
 		w := send(h, "GET", path, "")

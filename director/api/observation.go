@@ -12,7 +12,7 @@ import (
 // observation is what is desired, with what the data plane sees of it.
 type observation struct {
 	revision uint64
-	desired  []director.Service // sorted by key
+	state    director.State // desired
 	foreign  []director.Service
 	stats    map[director.ServiceKey][]director.ServerStats
 }
@@ -30,7 +30,7 @@ func (h *Handler) observe(ctx context.Context) (observation, error) {
 	}
 	head := h.director.Head()
 	o := observation{
-		revision: head.Number, desired: head.State.Services, foreign: h.director.Drift().Foreign,
+		revision: head.Number, state: head.State, foreign: h.director.Drift().Foreign,
 		stats: make(map[director.ServiceKey][]director.ServerStats, len(stats.Services)),
 	}
 	for _, service := range stats.Services {
@@ -42,9 +42,9 @@ func (h *Handler) observe(ctx context.Context) (observation, error) {
 // all returns the services sorted by key. A foreign one that was adopted since
 // it was seen is Shunt's.
 func (o observation) all(foreign bool) []seen {
-	all := make([]seen, 0, len(o.desired)+len(o.foreign))
-	ours := make(map[director.ServiceKey]bool, len(o.desired))
-	for _, service := range o.desired {
+	all := make([]seen, 0, len(o.state.Services)+len(o.foreign))
+	ours := make(map[director.ServiceKey]bool, len(o.state.Services))
+	for _, service := range o.state.Services {
 		all = append(all, seen{service: service})
 		ours[service.Key] = true
 	}
@@ -76,7 +76,11 @@ func (o observation) model(s seen) Service {
 		stats[server.Server.Address] = server
 	}
 	for _, server := range s.service.Servers {
-		model.Servers = append(model.Servers, serverModel(server, stats))
+		m := serverModel(server, stats)
+		if !s.foreign {
+			m.Drain = o.drainModel(s.service.Key, server.Address)
+		}
+		model.Servers = append(model.Servers, m)
 	}
 	return model
 }

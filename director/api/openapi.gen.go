@@ -183,7 +183,7 @@ type Decision struct {
 	// Protocol tcp or udp.
 	Protocol string `json:"protocol"`
 
-	// Client The client's address; port 0 stands for any.
+	// Client The client's address and port; the port that was drawn, if none was given.
 	Client string `json:"client"`
 
 	// Virtual The address and port that the client sends to.
@@ -248,6 +248,77 @@ type Difference struct {
 type DoctorReport struct {
 	// Findings Every finding.
 	Findings []Finding `json:"findings"`
+}
+
+// Drain The terms on which a server is being drained.
+type Drain struct {
+	// Since When it was ordered.
+	Since time.Time `json:"since"`
+
+	// Deadline When what is left is due to be gone; left out for never.
+	Deadline *time.Time `json:"deadline,omitempty"`
+
+	// Kill What is left at the deadline is removed; without a deadline, at once.
+	Kill bool `json:"kill"`
+}
+
+// DrainList The drains in force.
+type DrainList struct {
+	// Drains By service and server, sorted.
+	Drains []DrainStatus `json:"drains"`
+
+	// Revision The revision they are of.
+	Revision uint64 `json:"revision"`
+}
+
+// DrainOrder The terms on which a server is to be drained: deadline or within, or neither for no deadline.
+type DrainOrder struct {
+	// Deadline When what is left is due to be gone.
+	Deadline *string `json:"deadline,omitempty"`
+
+	// Within A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	Within *Duration `json:"within,omitempty"`
+
+	// Kill Remove what is left at the deadline; without a deadline, at once.
+	Kill bool `json:"kill,omitempty"`
+}
+
+// DrainStatus A server that is being drained, and what it has left.
+type DrainStatus struct {
+	// Service URL of the service.
+	Service string `json:"service"`
+
+	// Name The service's name.
+	Name string `json:"name,omitempty"`
+
+	// Server The server's address and port.
+	Server string `json:"server"`
+
+	// Since When it was ordered.
+	Since time.Time `json:"since"`
+
+	// Deadline When what is left is due to be gone; left out for never.
+	Deadline *time.Time `json:"deadline,omitempty"`
+
+	// Kill What is left at the deadline is removed; without a deadline, at once.
+	Kill bool `json:"kill"`
+
+	// Phase How far it is: connections are left, are left after the deadline, or none is left.
+	Phase string `json:"phase"`
+
+	// Active Connections in an active state, as IPVS counts them.
+	Active uint64 `json:"active"`
+
+	// Inactive Other connections, without UDP's.
+	Inactive uint64 `json:"inactive"`
+
+	// UDP UDP's connections, which end by their timeout alone; as of a few seconds ago.
+	UDP uint64 `json:"udp"`
+
+	// Templates Templates of persistence that lead to it: none is followed, so that they keep no drain from its end.
+	Templates uint64 `json:"templates"`
 }
 
 // Drift Where the kernel differs from what is desired.
@@ -585,6 +656,9 @@ type Server struct {
 
 	// Draining It is being drained: it gets no new connections, and its templates are not used.
 	Draining bool `json:"draining,omitempty"`
+
+	// Drain The terms on which a server is being drained.
+	Drain *Drain `json:"drain,omitempty"`
 }
 
 // ServerConfig A server as configured.
@@ -1125,7 +1199,7 @@ type ExplainConnectionParams struct {
 	// Protocol tcp or udp.
 	Protocol string `form:"protocol" json:"protocol"`
 
-	// Client The client's address; without a port any.
+	// Client The client's address. Without a port the data plane draws one that has no connection.
 	Client string `form:"client" json:"client"`
 
 	// Virtual The address and port that the client sends to.
@@ -1264,6 +1338,24 @@ type EditServerParams struct {
 	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
 }
 
+// CancelDrainParams defines parameters for CancelDrain.
+type CancelDrainParams struct {
+	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
+// DrainServerParams defines parameters for DrainServer.
+type DrainServerParams struct {
+	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
 // StreamStateParams defines parameters for StreamState.
 type StreamStateParams struct {
 	// LastEventID The id of the last event the client has seen.
@@ -1305,6 +1397,9 @@ type AddServerJSONRequestBody = ServerConfig
 
 // EditServerJSONRequestBody defines body for EditServer for application/json ContentType.
 type EditServerJSONRequestBody = ServerEdit
+
+// DrainServerJSONRequestBody defines body for DrainServer for application/json ContentType.
+type DrainServerJSONRequestBody = DrainOrder
 
 // EditTimeoutsJSONRequestBody defines body for EditTimeouts for application/json ContentType.
 type EditTimeoutsJSONRequestBody = TimeoutsEdit
@@ -1488,6 +1583,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/doctor (the `GetDoctor` operationId).
 	GetDoctor(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDrains The servers that are being drained, and what they have left.
+	//
+	// Sorted by service and server. A drain stays in the list when it is through, until it is cancelled or its server removed.
+	//
+	// Corresponds with GET /v1/drains (the `ListDrains` operationId).
+	ListDrains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDrift Where the kernel differs from what is desired.
 	//
@@ -1675,6 +1777,37 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/services/{ref}/servers/{address} (the `EditServer` operationId).
 	EditServer(ctx context.Context, ref Ref, address Address, params *EditServerParams, body EditServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelDrain Give a server that is being drained back to its service.
+	//
+	// It gets new connections again, by its weight; what was removed stays removed.
+	//
+	// Corresponds with DELETE /v1/services/{ref}/servers/{address}/drain (the `CancelDrain` operationId).
+	CancelDrain(ctx context.Context, ref Ref, address Address, params *CancelDrainParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrainServerWithBody Take a server out while its connections go on.
+	//
+	// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
+	// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+	// is given the new terms. What is left at the deadline is told by an event, and removed with kill; kill without a
+	// deadline removes what there is at once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/services/{ref}/servers/{address}/drain (the `DrainServer` operationId).
+	DrainServerWithBody(ctx context.Context, ref Ref, address Address, params *DrainServerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrainServer Take a server out while its connections go on.
+	//
+	// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
+	// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+	// is given the new terms. What is left at the deadline is told by an event, and removed with kill; kill without a
+	// deadline removes what there is at once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/services/{ref}/servers/{address}/drain (the `DrainServer` operationId).
+	DrainServer(ctx context.Context, ref Ref, address Address, params *DrainServerParams, body DrainServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StreamState What is desired, and each revision as it is made.
 	//
@@ -1967,6 +2100,23 @@ func (c *RawClient) Detach(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with GET /v1/doctor (the `GetDoctor` operationId).
 func (c *RawClient) GetDoctor(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDoctorRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDrains The servers that are being drained, and what they have left.
+//
+// Sorted by service and server. A drain stays in the list when it is through, until it is cancelled or its server removed.
+//
+// Corresponds with GET /v1/drains (the `ListDrains` operationId).
+func (c *RawClient) ListDrains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDrainsRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -2384,6 +2534,67 @@ func (c *RawClient) EditServerWithBody(ctx context.Context, ref Ref, address Add
 // Corresponds with PATCH /v1/services/{ref}/servers/{address} (the `EditServer` operationId).
 func (c *RawClient) EditServer(ctx context.Context, ref Ref, address Address, params *EditServerParams, body EditServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEditServerRequest(c.Server, ref, address, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelDrain Give a server that is being drained back to its service.
+//
+// It gets new connections again, by its weight; what was removed stays removed.
+//
+// Corresponds with DELETE /v1/services/{ref}/servers/{address}/drain (the `CancelDrain` operationId).
+func (c *RawClient) CancelDrain(ctx context.Context, ref Ref, address Address, params *CancelDrainParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelDrainRequest(c.Server, ref, address, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrainServerWithBody Take a server out while its connections go on.
+//
+// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
+// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+// is given the new terms. What is left at the deadline is told by an event, and removed with kill; kill without a
+// deadline removes what there is at once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/services/{ref}/servers/{address}/drain (the `DrainServer` operationId).
+func (c *RawClient) DrainServerWithBody(ctx context.Context, ref Ref, address Address, params *DrainServerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainServerRequestWithBody(c.Server, ref, address, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrainServer Take a server out while its connections go on.
+//
+// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
+// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+// is given the new terms. What is left at the deadline is told by an event, and removed with kill; kill without a
+// deadline removes what there is at once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/services/{ref}/servers/{address}/drain (the `DrainServer` operationId).
+func (c *RawClient) DrainServer(ctx context.Context, ref Ref, address Address, params *DrainServerParams, body DrainServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainServerRequest(c.Server, ref, address, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3196,6 +3407,33 @@ func NewGetDoctorRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/v1/doctor")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDrainsRequest constructs an http.Request for the ListDrains method
+func NewListDrainsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/drains")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4331,6 +4569,153 @@ func NewEditServerRequestWithBody(server string, ref Ref, address Address, param
 	return req, nil
 }
 
+// NewCancelDrainRequest constructs an http.Request for the CancelDrain method
+func NewCancelDrainRequest(server string, ref Ref, address Address, params *CancelDrainParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/services/%s/servers/%s/drain", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.ShuntWhy != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDrainServerRequest calls the generic DrainServer builder with application/json body
+func NewDrainServerRequest(server string, ref Ref, address Address, params *DrainServerParams, body DrainServerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDrainServerRequestWithBody(server, ref, address, params, "application/json", bodyReader)
+}
+
+// NewDrainServerRequestWithBody constructs an http.Request for the DrainServer method, with any body, and a specified content type
+func NewDrainServerRequestWithBody(server string, ref Ref, address Address, params *DrainServerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/services/%s/servers/%s/drain", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.ShuntWhy != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewStreamStateRequest constructs an http.Request for the StreamState method
 func NewStreamStateRequest(server string, params *StreamStateParams) (*http.Request, error) {
 	var err error
@@ -4638,6 +5023,9 @@ type ServerInterface interface {
 	// GetDoctor What is wrong with the host.
 	// (GET /v1/doctor)
 	GetDoctor(w http.ResponseWriter, r *http.Request)
+	// ListDrains The servers that are being drained, and what they have left.
+	// (GET /v1/drains)
+	ListDrains(w http.ResponseWriter, r *http.Request)
 	// GetDrift Where the kernel differs from what is desired.
 	// (GET /v1/drift)
 	GetDrift(w http.ResponseWriter, r *http.Request)
@@ -4692,6 +5080,12 @@ type ServerInterface interface {
 	// EditServer Change what the body names of a server.
 	// (PATCH /v1/services/{ref}/servers/{address})
 	EditServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, params EditServerParams)
+	// CancelDrain Give a server that is being drained back to its service.
+	// (DELETE /v1/services/{ref}/servers/{address}/drain)
+	CancelDrain(w http.ResponseWriter, r *http.Request, ref Ref, address Address, params CancelDrainParams)
+	// DrainServer Take a server out while its connections go on.
+	// (PUT /v1/services/{ref}/servers/{address}/drain)
+	DrainServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, params DrainServerParams)
 	// StreamState What is desired, and each revision as it is made.
 	// (GET /v1/state/stream)
 	StreamState(w http.ResponseWriter, r *http.Request, params StreamStateParams)
@@ -5211,6 +5605,20 @@ func (siw *ServerInterfaceWrapper) GetDoctor(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDoctor(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListDrains operation middleware
+func (siw *ServerInterfaceWrapper) ListDrains(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListDrains(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6201,6 +6609,162 @@ func (siw *ServerInterfaceWrapper) EditServer(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// CancelDrain operation middleware
+func (siw *ServerInterfaceWrapper) CancelDrain(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "ref" -------------
+	var ref Ref
+
+	err = runtime.BindStyledParameterWithOptions("simple", "ref", r.PathValue("ref"), &ref, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ref", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CancelDrainParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CancelDrain(w, r, ref, address, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DrainServer operation middleware
+func (siw *ServerInterfaceWrapper) DrainServer(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "ref" -------------
+	var ref Ref
+
+	err = runtime.BindStyledParameterWithOptions("simple", "ref", r.PathValue("ref"), &ref, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ref", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DrainServerParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DrainServer(w, r, ref, address, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // StreamState operation middleware
 func (siw *ServerInterfaceWrapper) StreamState(w http.ResponseWriter, r *http.Request) {
 
@@ -6487,6 +7051,9 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodPost+" "+"/v1/services/{ref}/servers", wrapper.AddServer)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}/servers/{address}", wrapper.RemoveServer)
 	mux.HandleFunc(http.MethodPatch+" "+"/v1/services/{ref}/servers/{address}", wrapper.EditServer)
+	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}/servers/{address}/drain", wrapper.CancelDrain)
+	mux.HandleFunc(http.MethodPut+" "+"/v1/services/{ref}/servers/{address}/drain", wrapper.DrainServer)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/drains", wrapper.ListDrains)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/connections", wrapper.KillConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections", wrapper.ListConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/count", wrapper.CountConnections)
