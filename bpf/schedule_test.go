@@ -13,118 +13,128 @@ import (
 )
 
 // The loaded program chooses what a kernel's IPVS was seen to choose, changes
-// between connections included. Persistence is not the fast path's yet: cases
-// with it are left out.
+// between connections included.
 func TestGoldenSchedules(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
-	for scheduler, cases := range map[bpf.KernelScheduler][]directortest.GoldenCase{
-		bpf.KernelSchedulerSCHEDULER_RR:  directortest.Golden(t, "rr"),
-		bpf.KernelSchedulerSCHEDULER_WRR: directortest.Golden(t, "wrr"),
-		bpf.KernelSchedulerSCHEDULER_SH:  directortest.Golden(t, "sh"),
-		bpf.KernelSchedulerSCHEDULER_MH:  directortest.Golden(t, "mh"),
-	} {
-		for _, c := range cases {
-			if c.PersistTimeout != 0 {
-				continue
-			}
-			t.Run(c.Name, func(t *testing.T) {
-				if diff := cmp.Diff(c.Chosen, chosen(t, f, scheduler, c)); diff != "" {
-					t.Errorf("chosen (-kernel +program):\n%s", diff)
-				}
-			})
+	var hops []uint32
+	for _, c := range directortest.AllGolden(t) {
+		if c.PersistTimeout != 0 {
+			continue
 		}
+		t.Run(c.Name, func(t *testing.T) {
+			if diff := cmp.Diff(c.Chosen, chosen(t, f, &hops, c)); diff != "" {
+				t.Errorf("chosen (-kernel +program):\n%s", diff)
+			}
+		})
 	}
 }
 
+// golden is a case on its way through the program.
+type golden struct {
+	*selection
+	directortest.GoldenCase
+	servers map[int]*bpftest.Server // by the case's numbers
+	open    []goldenConnection
+}
+
+type goldenConnection struct {
+	client, virtual netip.AddrPort
+	server          int
+}
+
 // chosen returns the servers of the case's connections.
-func chosen(t *testing.T, f *bpftest.Fixture, scheduler bpf.KernelScheduler, c directortest.GoldenCase) []int {
+func chosen(t *testing.T, f *bpftest.Fixture, hops *[]uint32, c directortest.GoldenCase) []int {
 	t.Helper()
-	f.T(t).Clear()
-	hop := f.AddHop(serverLink(f.Outside))
-	service := &bpftest.Service{Listen: families[0].virtual, Scheduler: scheduler}
-	if c.Family == "ipv6" {
-		service.Listen = families[1].virtual
-	}
+	var flags bpf.KernelServiceFlags
 	if c.Flags().Port {
-		service.Flags |= bpf.KernelServiceFlagsSERVICE_HASH_PORT
+		flags |= bpf.KernelServiceFlagsSERVICE_HASH_PORT
 	}
 	if c.Flags().Fallback {
-		service.Flags |= bpf.KernelServiceFlagsSERVICE_FALLBACK
+		flags |= bpf.KernelServiceFlagsSERVICE_FALLBACK
 	}
-	byIndex := map[int]*bpftest.Server{}
-	add := func(i int, weight uint32) {
-		byIndex[i] = &bpftest.Server{Address: c.Server(i), Weight: weight, Hop: hop}
-		service.Servers = slices.Insert(service.Servers, 0, byIndex[i])
+	g := &golden{
+		selection:  newSelection(t, f, hops, c.Scheduler, c.Family == "ipv6", flags),
+		GoldenCase: c, servers: map[int]*bpftest.Server{},
+	}
+	g.service.Listen, g.service.Prefix = c.Virtual(0), 0
+	if len(c.Virtuals) > 0 {
+		g.service.Prefix = 24
 	}
 	for i, weight := range c.Weights {
-		add(i, weight)
-		f.Apply(service) // one by one, as ipvsadm did
+		g.add(i, weight)
+		f.Apply(g.service) // one by one, as ipvsadm did
 	}
 	var chosen []int
 	for k := range c.Chosen {
 		for _, step := range c.Steps {
-			if step.At != k {
-				continue
+			if step.At == k {
+				g.change(step)
 			}
-			switch step.Op {
-			case "add":
-				add(step.Server, step.Weight)
-			case "del":
-				gone := byIndex[step.Server]
-				service.Servers = slices.DeleteFunc(service.Servers, func(s *bpftest.Server) bool { return s == gone })
-			case "weight":
-				byIndex[step.Server].Weight = step.Weight
-			default:
-				t.Fatalf("unknown step %q", step.Op)
-			}
-			f.Apply(service)
 		}
-		client := c.Client(k)
-		if client.Port() == 0 {
-			client = netip.AddrPortFrom(client.Addr(), uint16(10000+k))
-		}
-		chosen = append(chosen, connect(t, f, service.Listen, client, c))
+		chosen = append(chosen, g.connect(k))
 	}
 	return chosen
 }
 
-// connect opens and closes a connection; the number of its server, -1: none.
-func connect(t *testing.T, f *bpftest.Fixture, vip, client netip.AddrPort, c directortest.GoldenCase) int {
-	t.Helper()
-	p := bpftest.Packet{
-		Source: bpftest.ClientMAC, Destination: bpftest.DirectorOutside, From: client, To: vip, Flags: "S",
+func (g *golden) add(i int, weight uint32) {
+	server := g.server(i, weight)
+	server.Address = g.Server(i)
+	if i < len(g.Upper) {
+		server.Upper, server.Lower = g.Upper[i], g.Lower[i]
 	}
-	got := f.Run(p.Bytes())
-	if f.Events()["no-server"] == 1 {
-		return -1
-	}
-	if got.Action != bpftest.TX {
-		t.Fatalf("%v", got.Action)
-	}
-	if err := f.Plane.RemoveConnection(vip.Addr().Is6(), &bpf.KernelRemoveArgs{
-		Client: bpf.Address(client.Addr()), ClientPort: bpf.Port(client.Port()),
-		VirtualAddress: bpf.Address(vip.Addr()), VirtualPort: bpf.Port(vip.Port()), Protocol: bpftest.TCP,
-	}); err != nil {
-		t.Fatal(err)
-	}
-	to := destination(got.Packet)
-	for i := range len(c.Weights) + len(c.Steps) {
-		if c.Server(i).Addr() == to {
-			return i
-		}
-	}
-	t.Fatalf("sent to %v", to)
-	return 0
+	g.servers[i] = server
+	g.service.Servers = slices.Insert(g.service.Servers, 0, server)
 }
 
-// destination returns an untagged IP packet's destination.
-func destination(frame []byte) netip.Addr {
-	b := frame[14+16 : 14+20]
-	if frame[14]>>4 == 6 {
-		b = frame[14+24 : 14+40]
+func (g *golden) change(step directortest.GoldenStep) {
+	g.t.Helper()
+	switch step.Op {
+	case "add":
+		g.add(step.Server, step.Weight)
+	case "del":
+		gone := g.servers[step.Server]
+		g.service.Servers = slices.DeleteFunc(g.service.Servers, func(s *bpftest.Server) bool { return s == gone })
+	case "weight":
+		g.servers[step.Server].Weight = step.Weight
+	case "close":
+		for _, c := range g.open {
+			if c.server == step.Server {
+				g.finish(c.client, c.virtual)
+			}
+		}
+	default:
+		g.t.Fatalf("unknown step %q", step.Op)
 	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
+	g.Apply(g.service)
+}
+
+// connect opens connection k, and closes it if the case says so; the number of its
+// server, -1: none.
+func (g *golden) connect(k int) int {
+	g.t.Helper()
+	client, virtual := g.Client(k), g.Virtual(k)
+	if client.Port() == 0 {
+		client = netip.AddrPortFrom(client.Addr(), uint16(10000+k))
+	}
+	server := g.selection.open(client, virtual)
+	if server == nil {
+		return -1
+	}
+	number := -1
+	for i, s := range g.servers {
+		if s == server {
+			number = i
+		}
+	}
+	switch g.Mode {
+	case "open":
+		g.open = append(g.open, goldenConnection{client, virtual, number})
+	case "closed":
+		g.finish(client, virtual)
+	default:
+		g.t.Fatalf("unknown mode %q", g.Mode)
+	}
+	return number
 }
 
 // Servers without a next hop are scheduled as if of weight 0, and again when

@@ -105,7 +105,7 @@ func (f *Fixture) open(o Options) {
 	f.Do(func() {
 		f.Plane, err = bpf.Open(f.pinDir, bpf.Limits{
 			Connections4: o.Connections, Connections6: o.Connections,
-			Services: 1024, Servers: 4096, Words: 1 << 18,
+			Services: 1024, Servers: 4096, Words: 1 << 20,
 		})
 	})
 	f.must(err)

@@ -2,9 +2,66 @@ package bpftest
 
 import (
 	"slices"
+	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
 )
+
+// Reset is Clear, after which services, servers and words get the first indices
+// again: for tests that need more of them than there are. Servers' counters of
+// traffic stay, static next hops too.
+func (f *Fixture) Reset() {
+	f.t.Helper()
+	f.Clear()
+	f.ForgetDestinations()
+	f.must(bpf.ClearArray[bpf.KernelServer](f.Plane.Servers))
+	f.must(bpf.ClearArray[bpf.KernelServerLoad](f.Plane.Loads))
+	f.must(bpf.ClearArray[bpf.KernelTimeoutSet](f.Plane.Timeouts))
+	f.next.service, f.next.server, f.next.word = 1, 1, 1
+	f.servers = map[uint32]*Server{}
+}
+
+// ForgetDestinations empties the cache of lblc and lblcr.
+func (f *Fixture) ForgetDestinations() {
+	f.t.Helper()
+	f.eachDestination(func(*bpf.KernelDestination) bool { return false })
+}
+
+// AgeDestinations lets time pass for the cache of lblc and lblcr; what nobody has
+// used for longer than idle goes, as user space sees to.
+func (f *Fixture) AgeDestinations(by, idle time.Duration) {
+	f.t.Helper()
+	now, err := f.Plane.Now()
+	f.must(err)
+	ticks, most := f.Plane.Clock.Ticks(by), f.Plane.Clock.Ticks(idle)
+	f.eachDestination(func(d *bpf.KernelDestination) bool {
+		d.Used -= ticks
+		d.Changed -= ticks
+		return now-d.Used <= most
+	})
+}
+
+// eachDestination rewrites the cache's elements, or deletes those not to be kept.
+func (f *Fixture) eachDestination(keep func(*bpf.KernelDestination) bool) {
+	f.t.Helper()
+	entries, err := f.Plane.DestinationEntries()
+	f.must(err)
+	for _, e := range entries {
+		if keep(&e.Value) {
+			f.must(f.Plane.Destinations.Put(&e.Key, &e.Value))
+		} else {
+			f.must(f.Plane.Destinations.Delete(&e.Key))
+		}
+	}
+}
+
+// SetLoad overwrites a server's counts, its thresholds excepted.
+func (f *Fixture) SetLoad(s *Server, active, inactive int64, overloaded bool) {
+	f.t.Helper()
+	load := f.Load(s)
+	load.Active, load.Inactive, load.Overloaded = active, inactive, uint32(flag(overloaded))
+	f.must(f.Plane.Loads.Put(s.Index, &load))
+}
 
 // schedule writes a service's list, and its table if it has one, into fresh
 // words.
@@ -53,9 +110,7 @@ func (f *Fixture) positions(s *Service) uint32 {
 func (f *Fixture) putWords(words []uint32) uint32 {
 	f.t.Helper()
 	first := f.next.word
-	for i, word := range words {
-		f.must(f.Plane.Words.Put(first+uint32(i), word))
-	}
+	f.must(bpf.WriteRange(f.Plane.Words, first, words))
 	f.next.word += uint32(len(words))
 	return first
 }

@@ -188,7 +188,7 @@ func serviceKey(s *Service) bpf.KernelServiceKey {
 
 func (f *Fixture) applyServer(s *Service, server *Server) {
 	f.t.Helper()
-	if server.Weight != 0 || server.Index == 0 {
+	if server.Weight != 0 || !slices.Contains(s.applied, server) { // new, or back
 		server.lastWeight = server.Weight
 	}
 	if server.Index != 0 {
