@@ -35,6 +35,11 @@ func measureInGuest(quick bool) error {
 	if err != nil {
 		return err
 	}
+	chosen, err := bench.Schedulers(options(quick, true))
+	if err != nil {
+		return err
+	}
+	rows = append(rows, chosen...)
 	sweep, err := bench.Sweep(guestSweep, 1)
 	if err != nil {
 		return err
@@ -60,6 +65,11 @@ func measure(ctx context.Context, quick bool) (result, error) {
 	if r.Rows, err = bench.Rows(options(quick, false)); err != nil {
 		return r, err
 	}
+	chosen, err := bench.Schedulers(options(quick, false))
+	if err != nil {
+		return r, err
+	}
+	r.Rows = append(r.Rows, chosen...)
 	rounds := 5
 	if quick {
 		rounds = 3

@@ -66,7 +66,9 @@ type worldOptions struct {
 	// is written. 0: with every packet; a run is longer than the plane's second,
 	// so that others take forever.
 	refresh uint32
-	control []string // control programs that are wanted, too: loading takes its time
+	// How many there is room for; 0: 64, 64 and 128.
+	services, servers, words uint32
+	control                  []string // control programs that are wanted, too: loading takes its time
 }
 
 // groups is how many groups bpf.Open gives a table of so many connections.
@@ -82,11 +84,12 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		return nil, err
 	}
 	groups4, groups6 := groups(o.connections4), groups(o.connections6)
+	services, servers, words := max(64, o.services), max(64, o.servers), max(128, o.words)
 	for name, entries := range map[string]uint32{
 		bpf.KernelMapConnections4: groups4, bpf.KernelMapConnections6: groups6,
-		bpf.KernelMapServiceIndex: 64, bpf.KernelMapServices: 64, bpf.KernelMapServers: 64, bpf.KernelMapLoads: 64,
-		bpf.KernelMapRecounts: 64, bpf.KernelMapServerTraffic: 64, bpf.KernelMapWords: 128,
-		bpf.KernelMapTimeouts: 64, bpf.KernelMapDestinations: 64, bpf.KernelMapMatches: 64,
+		bpf.KernelMapServiceIndex: services, bpf.KernelMapServices: services, bpf.KernelMapTimeouts: services,
+		bpf.KernelMapServers: servers, bpf.KernelMapLoads: servers, bpf.KernelMapRecounts: servers,
+		bpf.KernelMapServerTraffic: servers, bpf.KernelMapWords: words, bpf.KernelMapDestinations: 64, bpf.KernelMapMatches: 64,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}

@@ -25,3 +25,26 @@ func TestTablesAreAsLargeAsThePlanes(t *testing.T) {
 		t.Errorf("a table of %d connections is measured with %d groups, and has %d", connections, got, want)
 	}
 }
+
+// Every scheduler of the program has its rows, and all of their packets make
+// connections.
+func TestEverySchedulerIsMeasured(t *testing.T) {
+	bpftest.Privileged(t)
+	rows, err := Schedulers(Options{Rounds: 1, Packets: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	measured := map[string]bool{}
+	for _, r := range rows {
+		measured[r.Name] = r.NS != nil
+	}
+	const schedulers = int(bpf.KernelSchedulerSCHEDULER_LBLCR)
+	if want := schedulers * len(listSizes); len(measured) != want {
+		t.Errorf("%d rows, want %d", len(measured), want)
+	}
+	for name, was := range measured {
+		if !was {
+			t.Errorf("%s was not measured", name)
+		}
+	}
+}
