@@ -230,6 +230,22 @@ func TestWideServiceIsNotHinted(t *testing.T) {
 		if got := s.serverOf(t, first); got != 3 {
 			t.Errorf("went to %d, want 3: the longer prefix's", got)
 		}
+		// An index that was an exact service's may be a wide one's by now.
+		wide := s.add(bpftest.Service{Listen: first, Prefix: s.bits(22)}, 5, dr, 80)
+		var hint uint32
+		for slot := range f.Plane.ServiceHints.MaxEntries() {
+			if err := f.Plane.ServiceHints.Lookup(slot, &hint); err != nil {
+				t.Fatal(err)
+			}
+			if hint == exact.Index {
+				if err := f.Plane.ServiceHints.Put(slot, wide.Index); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got := s.serverOf(t, first); got != 3 {
+			t.Errorf("went to %d, want 3: a hint names what is less specific", got)
+		}
 		s.add(bpftest.Service{Listen: first}, 4, dr, 80)
 		for range 2 {
 			if got := s.serverOf(t, first); got != 4 {
