@@ -1,6 +1,7 @@
 package directortest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/bits"
@@ -67,13 +68,14 @@ func Golden(t testing.TB, scheduler director.Scheduler) []GoldenCase {
 }
 
 // AllGolden reads the cases of all files of the folder that SHUNT_GOLDEN names, or
-// of testdata/golden.
+// of testdata/golden. A relative name may be that of the folder go was started in:
+// tests run in their package's.
 func AllGolden(t testing.TB) []GoldenCase {
 	t.Helper()
 	dir := os.Getenv("SHUNT_GOLDEN")
-	if dir == "" {
+	if !filepath.IsAbs(dir) {
 		var err error
-		if dir, err = goldenDir(); err != nil {
+		if dir, err = above(cmp.Or(dir, goldenPath)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -184,22 +186,25 @@ func (c GoldenCase) Flags() director.SchedulerFlags {
 	return flags
 }
 
-// goldenDir walks up from the test's directory to the folder: in the source tree,
-// and in a guest, which has only the folders testdata of it.
-func goldenDir() (string, error) {
-	dir, err := os.Getwd()
+// goldenPath is where the golden data lies in the source tree, and in a guest,
+// which has only the folders testdata of it.
+const goldenPath = "testdata/golden"
+
+func goldenDir() (string, error) { return above(goldenPath) }
+
+// above finds a folder by walking up from the test's.
+func above(name string) (string, error) {
+	start, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
-	for {
-		golden := filepath.Join(dir, "testdata", "golden")
-		if _, err := os.Stat(golden); err == nil {
-			return golden, nil
+	for dir := start; ; dir = filepath.Dir(dir) {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
 		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", fmt.Errorf("no testdata/golden above %s: golden data is read from the source tree", dir)
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("no %s in or above %s: golden data is read from the source tree", name, start)
 		}
-		dir = parent
 	}
 }
