@@ -151,6 +151,7 @@ func (c *comparison) pick(rt *rapid.T) {
 	client = netip.AddrPortFrom(client.Addr(), uint16(1024+c.opened)) // each is a new connection
 	c.opened++
 	virtual := c.virtual(rapid.IntRange(0, 3).Draw(rt, "virtual"))
+	tried := c.trial(client, virtual)
 	var got netip.AddrPort
 	if server := c.open(client, virtual); server != nil {
 		got = server.Address
@@ -158,6 +159,9 @@ func (c *comparison) pick(rt *rapid.T) {
 	want, ok := c.model.Pick(client, virtual, c.loads)
 	if !ok {
 		want = netip.AddrPort{}
+	}
+	if tried != nil && tried.Address != got || tried == nil && got.IsValid() {
+		rt.Fatalf("%v -> %v: tried was %v, chosen %v", client, virtual, name(tried), got)
 	}
 	if got != want {
 		rt.Fatalf("%v -> %v: the program chose %v, the model %v", client, virtual, got, want)
