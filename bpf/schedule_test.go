@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,9 +19,6 @@ func TestGoldenSchedules(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	var hops []uint32
 	for _, c := range directortest.AllGolden(t) {
-		if c.PersistTimeout != 0 {
-			continue
-		}
 		t.Run(c.Name, func(t *testing.T) {
 			if diff := cmp.Diff(c.Chosen, chosen(t, f, &hops, c)); diff != "" {
 				t.Errorf("chosen (-kernel +program):\n%s", diff)
@@ -59,6 +57,11 @@ func chosen(t *testing.T, f *bpftest.Fixture, hops *[]uint32, c directortest.Gol
 	g.service.Listen, g.service.Prefix = c.Virtual(0), 0
 	if len(c.Virtuals) > 0 {
 		g.service.Prefix = 24
+	}
+	if p := c.Service(t).Persistence; p.Timeout != 0 {
+		g.service.Flags |= bpf.KernelServiceFlagsSERVICE_PERSISTENT
+		g.service.ClientPrefix = int(p.Prefix)
+		g.service.Timeouts = map[bpf.KernelConnState]time.Duration{bpf.KernelConnStateSTATE_TEMPLATE: p.Timeout}
 	}
 	for i, weight := range c.Weights {
 		g.add(i, weight)
