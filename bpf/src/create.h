@@ -70,7 +70,7 @@ static __always_inline int remove_if_expired(struct slow *c, const int v6)
 }
 
 /* The reply entry of a claimed connection to server; EVENT_NONE or why there is none. */
-static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u64 recipe, const int v6)
+static __always_inline enum event make_reply(struct slow *c, __u32 index, __u64 recipe, const int v6)
 {
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	struct insert_request *r = &c->reply;
@@ -101,6 +101,16 @@ static __always_inline enum event insert_reply(struct slow *c, __u32 index, __u6
 	}
 }
 
+__noinline int make_reply4(struct slow *c, __u32 index, __u64 recipe)
+{
+	return c ? make_reply(c, index, recipe, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int make_reply6(struct slow *c, __u32 index, __u64 recipe)
+{
+	return c ? make_reply(c, index, recipe, 1) : EVENT_FAULT_MAP;
+}
+
 /*
  * Gives the claimed connection its reply entry, on another server where the key
  * is taken. *recipe is the forward entry's, of which the caller is the only writer.
@@ -109,12 +119,13 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 {
 	enum event event = EVENT_NONE;
 	__u32 index, method;
+	__u64 reply;
 
 	for (int i = 0; i < SERVER_TRIES; i++) {
 		if (recipe_method(*recipe) != METHOD_NAT)
 			return EVENT_NONE;
-		event = insert_reply(c, recipe_server(*recipe),
-				     *recipe & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | GENERATION_MASK), v6);
+		reply = *recipe & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | GENERATION_MASK);
+		event = v6 ? make_reply6(c, recipe_server(reply), reply) : make_reply4(c, recipe_server(reply), reply);
 		if (event != EVENT_DROP_REPLY_COLLISION)
 			return event;
 		c->pick.attempt++;
@@ -248,9 +259,10 @@ static __always_inline enum event insert_connection(struct slow *c, __u64 recipe
 	result = insert_key(r, v6);
 	if (result == NO_ROOM)
 		return EVENT_DROP_TABLE_FULL;
-	if (result == EXISTS && !c->is_trial) /* else it is the dead one */
+	if (result == EXISTS && !c->is_trial)
 		return adopt(c, r, v6);
-	c->recipe = r->recipe & ~BIT(RECIPE_BUSY);
+	/* What a trial has found is the old connection, which would not be there. */
+	c->recipe = (result == EXISTS ? recipe : r->recipe) & ~BIT(RECIPE_BUSY);
 	event = complete_nat(c, &c->recipe, v6);
 	if (event != EVENT_NONE && !c->is_trial)
 		end_claim(r, 0, v6);
