@@ -15,10 +15,11 @@ import (
 // trial asks which server a client's SYN to a virtual address would get; nil: none.
 func (s *selection) trial(client, virtual netip.AddrPort) *bpftest.Server {
 	s.t.Helper()
+	const syn = 2
 	args := bpf.KernelExplainArgs{
 		Source: bpf.Address(client.Addr()), SourcePort: bpf.Port(client.Port()),
 		Destination: bpf.Address(virtual.Addr()), DestinationPort: bpf.Port(virtual.Port()),
-		Protocol: bpftest.TCP, TcpFlags: tcpFlags("S"),
+		Protocol: bpftest.TCP, TcpFlags: syn,
 	}
 	if err := s.Plane.Explain(client.Addr().Is6(), &args); err != nil {
 		s.t.Fatal(err)
