@@ -134,7 +134,7 @@ func newApp(s streams) *cli.App {
 			applyCommand(), diffCommand(), exportCommand(), historyCommand(), rollbackCommand(), reloadCommand(), configCommand(),
 		}},
 		{categoryObserve, []*cli.Command{
-			statusCommand(), topCommand(), statsCommand(), dropsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
+			statusCommand(), topCommand(), statsCommand(), dropsCommand(), drainsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
 		}},
 		{categoryTools, []*cli.Command{schedulerCommand(), completionCommand(), manCommand(), tokenCommand(), versionCommand()}},
 	} {

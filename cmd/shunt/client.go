@@ -79,6 +79,9 @@ func isProblem(err error, kind string) bool {
 	return ok && strings.HasSuffix(problem.Type, ":"+kind)
 }
 
+// isAway reports whether nobody answered, as while the daemon restarts.
+func isAway(err error) bool { return isProblem(err, "not-running") || !isAnswer(err) }
+
 // isAnswer reports whether the daemon itself said so.
 func isAnswer(err error) bool {
 	_, ok := errors.AsType[*api.Problem](err)

@@ -132,7 +132,7 @@ func followEvents(c *cli.Context, client *api.Client, query api.EventQuery, kept
 	for away := false; ; {
 		for message, err := range client.FollowEvents(c.Context, query) {
 			if err != nil {
-				if isProblem(err, "not-running") || !isAnswer(err) {
+				if isAway(err) {
 					break // it restarts
 				}
 				return err

@@ -133,13 +133,24 @@ func (d *daemon) start() error {
 	for _, l := range listeners {
 		running.Go(func() { _ = handler.Run(ctx, l) })
 	}
+	running.Go(func() { _ = d.director.RunDrains(ctx) })
 	d.stop = func() { cancel(); running.Wait() }
 	return nil
 }
 
+// hasLeft says how many connections, one of them inactive, and templates the
+// first server of web has left.
+func (d *daemon) hasLeft(connections, templates uint64) {
+	stats := director.ServerStats{Server: realserver.Server{Address: filledA}, Templates: templates, Reachable: true}
+	if connections > 0 {
+		stats.Active, stats.Inactive = connections-1, 1
+	}
+	d.fake.SetStats(director.Stats{Services: []director.ServiceStats{{Key: filledWeb, Servers: []director.ServerStats{stats}}}})
+}
+
 // meddle does what the script says to the fake kernel: makes the operation of a
 // number fail, adds a service nobody told Shunt of, takes a server away, has
-// templates and overloaded servers, decides as named, or finds things on the host.
+// connections left, has templates and overloaded servers, decides as named, or finds things on the host.
 func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	d := ts.Value(daemonKey{}).(*daemon)
 	switch args[0] {
@@ -165,6 +176,14 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	case "fills":
 		d.fake.SetStats(filledStats())
 		d.fake.SetConnections(filledConnections()...)
+	case "has-left": // connections of the first server, and templates
+		var left [2]uint64
+		for i := range left {
+			n, err := strconv.ParseUint(args[1+i], 10, 64)
+			ts.Check(err)
+			left[i] = n
+		}
+		d.hasLeft(left[0], left[1])
 	case "decides":
 		d.fake.SetDecision(decisionBy(args[1]))
 	case "has":

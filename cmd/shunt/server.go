@@ -30,12 +30,7 @@ func serverCommand() *cli.Command {
 				Description: examples("", "shunt server edit web 10.0.0.11:8080 --weight 5", "shunt server edit web 10.0.0.11:8080 --upper none"),
 				Flags:       changeFlags(serverFlags()...), Action: asking(editServer),
 			},
-			{
-				Name: "drain", Usage: "give a server no new connections; those it has go on", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Description: examples("It sets the weight to 0; `shunt server edit --weight` brings the server back.",
-					"shunt server drain web 10.0.0.11:8080 --why 'kernel update'"),
-				Flags: changeFlags(), Action: asking(drainServer),
-			},
+			drainCommand(),
 			{
 				Name: "remove", Usage: "remove a server; its connections end", ArgsUsage: "SERVICE ADDRESS[:PORT]",
 				Description: examples("If it has connections or templates, it says how many this cuts: a terminal is asked first,\n"+
@@ -120,14 +115,6 @@ func editServer(c *cli.Context, client *api.Client) error {
 	if edit == (api.ServerEdit{}) {
 		return usage(c, "nothing to change")
 	}
-	return changeServer(c, client, edit)
-}
-
-func drainServer(c *cli.Context, client *api.Client) error {
-	return changeServer(c, client, api.ServerEdit{Weight: new(uint32)})
-}
-
-func changeServer(c *cli.Context, client *api.Client, edit api.ServerEdit) error {
 	ref, address := c.Args().Get(0), c.Args().Get(1)
 	return exact(c, client, ref, address, func() error {
 		_, err := client.EditServer(c.Context, ref, address, edit, terms(c))

@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shunt-lb/shunt/director/api"
 )
@@ -54,7 +55,13 @@ func (c serverColumns) row(t *table, s api.Server) []any {
 // what else keeps new connections from it.
 func serverState(t *table, s api.Server) string {
 	var words []string
-	if s.Draining {
+	switch {
+	case !s.Draining:
+	case s.Active+s.Inactive == 0:
+		words = append(words, t.in(green, "drained"))
+	case s.Drain != nil && s.Drain.Deadline != nil:
+		words = append(words, t.in(yellow, "draining until "+s.Drain.Deadline.Local().Format(time.RFC3339)))
+	default:
 		words = append(words, t.in(yellow, "draining"))
 	}
 	if s.Overloaded {

@@ -91,7 +91,7 @@ func TestThousandServices(t *testing.T) {
 	}
 
 	t.Run("one_edit_of_many", func(t *testing.T) {
-		p.d.do(t, "server drain s500 10.2.0.11:8001\nserver edit s500 10.2.0.11:8001 --weight 1")
+		p.d.do(t, "server edit s500 10.2.0.11:8001 --weight 0\nserver edit s500 10.2.0.11:8001 --weight 1")
 		if head := p.d.head(t); head != 4 {
 			t.Errorf("revision %d", head)
 		}
