@@ -67,6 +67,35 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
+// All entries are read, however many system calls that takes.
+func TestDestinationEntries(t *testing.T) {
+	r := newRig(t, Options{})
+	const count = 5000
+	keys, values := make([]bpf.KernelDestinationKey, count), make([]bpf.KernelDestination, count)
+	for i := range keys {
+		keys[i] = bpf.KernelDestinationKey{Service: 3, Address: [4]uint32{uint32(i)}}
+		values[i].Count, values[i].Servers = 2, [32]uint32{uint32(i), 9, 7}
+	}
+	if _, err := r.plane.Destinations.BatchUpdate(keys, values, nil); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := r.plane.DestinationEntries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint32]bool{}
+	for i := range entries {
+		address := entries[i].Key.Address[0]
+		if got := entries[i].Servers(); len(got) != 2 || got[0] != address || got[1] != 9 {
+			t.Fatalf("entry of %d names %v", address, got)
+		}
+		seen[address] = true
+	}
+	if len(entries) != count || len(seen) != count {
+		t.Errorf("%d entries of %d addresses, want %d", len(entries), len(seen), count)
+	}
+}
+
 // lblc's memory of a service ends with the service and with the scheduler; a server
 // that it names keeps its index.
 func TestDestinations(t *testing.T) {
