@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export REQUIRE_PRIVILEGED=1 # what wants root and has it not is a failure
 
-all=(setup commits format lint generated build unit root guest instructions)
+all=(setup commits format lint generated build unit root guest differential instructions)
 
 run() {
 	case $1 in
@@ -25,14 +25,15 @@ run() {
 	root)
 		# Programs loaded, namespaces, daemon and CLI.
 		local packages
-		mapfile -t packages < <(go list ./... | grep -v '/scripts/guest$')
+		mapfile -t packages < <(go list ./... | grep -v -e '/scripts/guest$' -e '/directortest/ipvs$')
 		scripts/gotest.sh "${packages[@]}"
 		;;
 	guest)
-		# The oldest supported kernel.
-		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh \
-			-exec "$PWD/scripts/guest/run.sh" ./scripts/guest ./bpf/... ./director/xdp
+		# The oldest supported kernel; its IPVS beside the fast path.
+		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -parallel 24 \
+			-exec "$PWD/scripts/guest/run.sh -I" ./scripts/guest ./bpf/... ./director/xdp
 		;;
+	differential) differential ;;
 	instructions)
 		# The fast path against the committed baseline, counted by the
 		# guest's clock: the same on every machine.
@@ -44,6 +45,24 @@ run() {
 		return 2
 		;;
 	esac
+}
+
+# Drawn cases on the kernel's IPVS and on the models, then what the kernel answered
+# on the fast path. SHUNT_SEED=N draws the same cases again.
+differential() {
+	export SHUNT_SEED=${SHUNT_SEED:-$((RANDOM * 32768 + RANDOM))}
+	printf 'cases drawn from SHUNT_SEED=%s on\n' "$SHUNT_SEED"
+	local out result=0
+	out=$(mktemp -d "${TMPDIR:-/tmp}/shunt-differential.XXXXXX") || return
+	SHUNT_GUEST=uml CGO_ENABLED=0 scripts/gotest.sh -parallel 24 -exec "$PWD/scripts/guest/uml.sh -o $out" \
+		./director/directortest/ipvs ./director/directortest/differential || result=1
+	SHUNT_CASES=$out scripts/gotest.sh -run '^TestDifferential$' ./director/xdp || result=1
+	if [ "$result" = 0 ]; then
+		rm -rf "$out"
+	else
+		printf 'the cases are kept: SHUNT_CASES=%s go test -run "^TestDifferential$" ./director/xdp; shrunk ones for testdata/differential are %s/failed-*\n' "$out" "$out"
+	fi
+	return "$result"
 }
 
 # Both architectures; what is shipped is static.

@@ -10,6 +10,7 @@ packages=(
 	curl ethtool iproute2 nftables iptables         # lab
 	zsh fish man-db groff-base                      # completion and manual pages
 	qemu-system-x86 cpio busybox-static kmod        # guest
+	user-mode-linux                                 # differential
 )
 
 if ! command -v go >/dev/null; then

@@ -19,6 +19,7 @@ usage() {
 	               bpf_ktime_get_ns, test_run's duration and time.Now count them
 	  -k MODULES   further kernel modules, "nft_chain_nat nft_nat" (always: veth
 	               bridge 8021q)
+	  -I           with IPVS: its modules, and those that its tests need
 	  -b PROGRAMS  programs of the host to take along with their libraries, "nft"
 	  -e VARIABLES further environment variables to take along (always: SHUNT_*,
 	               REQUIRE_PRIVILEGED, GODEBUG, GOTRACEBACK)
@@ -27,12 +28,16 @@ usage() {
 }
 
 memory=1024 limit=900 modules="veth bridge 8021q" programs="" variables="" icount=()
-while getopts m:t:ik:b:e: flag; do
+while getopts m:t:iIk:b:e: flag; do
 	case $flag in
 	m) memory=$OPTARG ;;
 	t) limit=$OPTARG ;;
 	i) icount=(-icount "shift=0,sleep=off") ;;
 	k) modules+=" $OPTARG" ;;
+	I)
+		modules+=" tun sch_ingress cls_matchall act_skbedit ip_vs"
+		for scheduler in rr wrr lc wlc sed nq fo ovf sh dh mh lblc lblcr; do modules+=" ip_vs_$scheduler"; done
+		;;
 	b) programs=$OPTARG ;;
 	e) variables=$OPTARG ;;
 	*) usage ;;

@@ -88,10 +88,11 @@ func (d *drawer) add(events ...Event) { d.c.Events = append(d.c.Events, events..
 func (d *drawer) pick(n int, label string) int { return rapid.IntRange(0, n-1).Draw(d.t, label) }
 
 func (d *drawer) events() {
-	for range rapid.IntRange(1, 5).Draw(d.t, "servers") {
+	few := !often(d.t, 6, "many")
+	for range rapid.IntRange(1, map[bool]int{true: 5, false: 20}[few]).Draw(d.t, "servers") {
 		d.addServer()
 	}
-	for range rapid.IntRange(5, 30).Draw(d.t, "events") {
+	for range rapid.IntRange(5, map[bool]int{true: 30, false: 80}[few]).Draw(d.t, "events") {
 		d.one()
 	}
 	d.add(Event{Verb: Count})
@@ -149,7 +150,13 @@ func (d *drawer) open() {
 	e := Event{Verb: Send, Flags: "S", Port: uint16(1024 + d.pick(8, "port"))}
 	e.Client = d.pick(8, "client") + 256*d.pick(3, "network")
 	if d.c.Many {
+		// A client uses a port for one address only: the replies of one server to
+		// two could not be told apart, and Shunt then takes another server.
 		e.Virtual = d.pick(6, "virtual address")
+		e.Port += 16 * uint16(e.Virtual)
+	}
+	if often(d.t, 40, "ftp data") {
+		e.Port = 20 // from which no client is let in
 	}
 	if d.c.UDP {
 		e.Flags = "-"

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -104,13 +105,13 @@ func recordedFolder() (string, error) {
 	}
 }
 
-// Difference says where the answers of got begin to differ from those of want;
-// empty if they do not.
-func Difference(want, got Case) string {
-	for i, e := range want.Events {
-		if e != got.Events[i] {
-			return fmt.Sprintf("event %d: %s, want %q", i, got.Events[i], e.Answer)
-		}
+// Script returns a case as people read it.
+func Script(c Case) string {
+	settings := c
+	settings.Events = nil
+	lines := []string{fmt.Sprintf("%+v", settings)}
+	for _, e := range c.Events {
+		lines = append(lines, e.String())
 	}
-	return ""
+	return strings.Join(lines, "\n")
 }

@@ -32,25 +32,39 @@ type kernelRun struct {
 	flows   Flows
 }
 
-// Kernel runs the case on the kernel and returns it with the kernel's answers.
+// attempts is how often a case is run that takes too long.
+const attempts = 3
+
+// Kernel runs the case on the kernel and returns it with the kernel's answers. Run
+// as many at the same time as there is memory for: most only wait.
 func Kernel(t testing.TB, c Case) Case {
+	t.Helper()
+	for range attempts {
+		if answered, took := onKernel(t, c); took <= slowest {
+			return answered
+		}
+	}
+	t.Fatalf("%s took longer than %s on the kernel, %d times: timeouts of the script may have passed meanwhile", c.Name, slowest, attempts)
+	return c
+}
+
+// onKernel runs the case once and says how long it took.
+func onKernel(t testing.TB, c Case) (Case, time.Duration) {
 	t.Helper()
 	working.Lock()
 	defer working.Unlock()
-	r := &kernelRun{Kernel: ipvs.New(t), t: t, c: c, flows: Flows{}}
+	r := &kernelRun{Kernel: ipvs.New(t), t: t, c: c, flows: NewFlows()}
 	defer r.Close()
 	r.setUp()
 	start := time.Now()
 	events := make([]Event, len(c.Events))
 	for i, e := range c.Events {
 		e.Answer = r.run(e)
+		r.flows.Note(e)
 		events[i] = e
 	}
-	if took := time.Since(start); took > slowest {
-		t.Fatalf("%s took %s on the kernel: timeouts of the script may have passed meanwhile", c.Name, took)
-	}
 	c.Events, c.Kernel = events, ipvs.Release(t)
-	return c
+	return c, time.Since(start)
 }
 
 func (r *kernelRun) setUp() {
@@ -111,14 +125,12 @@ func (r *kernelRun) send(e Event) string {
 	if e.Verb == Reply {
 		return ""
 	}
-	e.Answer = Nothing
 	for _, f := range frames {
 		if answer := r.answer(f); answer != "" {
-			e.Answer = answer
+			return answer
 		}
 	}
-	r.flows.Answered(e)
-	return e.Answer
+	return Nothing
 }
 
 // answer says what a frame that the kernel sent for a client's packet means; a

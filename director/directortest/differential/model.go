@@ -18,7 +18,7 @@ func Model(t testing.TB, c Case) Case {
 	if err != nil {
 		t.Fatalf("%s: %v", c.Name, err)
 	}
-	number := map[netip.AddrPort]string{}
+	number, flows := map[netip.AddrPort]string{}, NewFlows()
 	events := make([]Event, len(c.Events))
 	for i, e := range c.Events {
 		e.Answer = ""
@@ -41,6 +41,9 @@ func Model(t testing.TB, c Case) Case {
 				e.Answer = Nothing
 			}
 		case Reply:
+			if _, ok := flows.Packet(c, e); !ok {
+				break
+			}
 			s.Reply(c.Client(e), c.Virtual(e.Virtual), eventOf(e.Flags))
 		case Wait:
 			s.Advance(e.Wait)
@@ -52,6 +55,7 @@ func Model(t testing.TB, c Case) Case {
 			}
 			e.Answer = strings.Join(list, " ")
 		}
+		flows.Note(e)
 		events[i] = e
 	}
 	c.Events = events

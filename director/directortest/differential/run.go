@@ -13,34 +13,48 @@ type flow struct {
 	virtual int
 }
 
-// Flows remembers which server a client's packets went to last: the one whose
-// replies a script means. The zero value knows none.
-type Flows map[flow]int
+func flowOf(e Event) flow { return flow{e.Client, e.Port, e.Virtual} }
 
-// Answered notes the answer to a client's packet.
-func (f Flows) Answered(e Event) {
-	if n, err := strconv.Atoi(e.Answer); err == nil {
-		f[flow{e.Client, e.Port, e.Virtual}] = n
+// Flows remembers what a script has done so far: which server a client's packets
+// went to last, whose replies it then means, and which servers are there.
+type Flows struct {
+	servers map[flow]int
+	present map[int]bool
+}
+
+// NewFlows returns what is known before the first event.
+func NewFlows() Flows { return Flows{map[flow]int{}, map[int]bool{}} }
+
+// Note takes an event that was run, with its answer.
+func (f Flows) Note(e Event) {
+	switch e.Verb {
+	case Add, Remove:
+		f.present[e.Server] = e.Verb == Add
+	case Send:
+		if n, err := strconv.Atoi(e.Answer); err == nil {
+			f.servers[flowOf(e)] = n
+		}
 	}
 }
 
 // Knows reports whether packets of the event's connection went to a server.
 func (f Flows) Knows(e Event) bool {
-	_, known := f[flow{e.Client, e.Port, e.Virtual}]
+	_, known := f.servers[flowOf(e)]
 	return known
 }
 
-// Packet returns the packet of a Send or Reply, and whether there is one: no
-// reply comes from a server that got nothing.
+// Packet returns the packet of a Send or Reply, and whether there is one. No reply
+// comes from a server that got nothing; nor from one that was removed, whose
+// packets Shunt drops in both directions, the kernel only the clients'.
 func (f Flows) Packet(c Case, e Event) (bpftest.Packet, bool) {
 	p := bpftest.Packet{Protocol: uint8(c.protocol()), From: c.Client(e), To: c.Virtual(e.Virtual)}
 	if e.Flags != "-" {
 		p.Flags = e.Flags
 	}
 	if e.Verb == Reply {
-		n, known := f[flow{e.Client, e.Port, e.Virtual}]
+		n := f.servers[flowOf(e)]
 		p.From, p.To = c.ServerAddress(n), p.From
-		return p, known
+		return p, f.Knows(e) && f.present[n]
 	}
 	return p, true
 }

@@ -29,6 +29,7 @@ type Kernel struct {
 	generic   *nl.SocketHandle
 	family    uint16 // IPVS's number among the generic netlink families
 	neighbors map[netip.Addr]bool
+	swallowed []io.Closer
 	buffer    [2048]byte
 }
 
@@ -65,6 +66,10 @@ func (k *Kernel) Close() {
 		k.must(k.wire.Close())
 		k.wire = nil
 	}
+	for _, s := range k.swallowed {
+		k.must(s.Close())
+	}
+	k.swallowed = nil
 	if k.generic != nil {
 		k.generic.Close()
 		k.generic = nil
@@ -187,6 +192,19 @@ func (k *Kernel) Mark(mark uint32) {
 	}))
 }
 
+// swallow lets the stack take datagrams to the port: what IPVS leaves to it is not
+// answered then as what IPVS refuses is.
+func (k *Kernel) swallow(port uint16) {
+	k.t.Helper()
+	k.must(k.namespace.Do(func() error {
+		s, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
+		if err == nil {
+			k.swallowed = append(k.swallowed, s)
+		}
+		return err
+	}))
+}
+
 // Set writes one of IPVS's parameters: "sloppy_tcp".
 func (k *Kernel) Set(name string, value int) {
 	k.t.Helper()
@@ -236,7 +254,7 @@ func ServerMAC(server netip.Addr) bpftest.MAC {
 	return bpftest.MAC{2, 0, 0, 2, last[len(last)-2], last[len(last)-1]}
 }
 
-// file returns the text of a file of the namespace below /proc/net.
+// read returns the text of a file of the namespace below /proc/net.
 func (k *Kernel) read(name string) string {
 	k.t.Helper()
 	var text []byte

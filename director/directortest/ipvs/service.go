@@ -33,6 +33,9 @@ func (k *Kernel) AddService(s Service) {
 	if s.Mark != 0 {
 		k.Mark(s.Mark)
 	}
+	if s.Protocol == conntrack.UDP {
+		k.swallow(s.Address.Port())
+	}
 }
 
 // EditService changes the service's scheduler, flags and persistence.
