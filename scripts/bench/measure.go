@@ -40,6 +40,11 @@ func measureInGuest(quick bool) error {
 		return err
 	}
 	rows = append(rows, chosen...)
+	templates, err := bench.Templates(options(quick, true))
+	if err != nil {
+		return err
+	}
+	rows = append(rows, templates...)
 	sweep, err := bench.Sweep(guestSweep, 1)
 	if err != nil {
 		return err
@@ -70,6 +75,11 @@ func measure(ctx context.Context, quick bool) (result, error) {
 		return r, err
 	}
 	r.Rows = append(r.Rows, chosen...)
+	templates, err := bench.Templates(options(quick, false))
+	if err != nil {
+		return r, err
+	}
+	r.Rows = append(r.Rows, templates...)
 	rounds := 5
 	if quick {
 		rounds = 3

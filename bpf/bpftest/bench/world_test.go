@@ -48,3 +48,22 @@ func TestEverySchedulerIsMeasured(t *testing.T) {
 		}
 	}
 }
+
+// New connections under a template are made under that one, and measured.
+func TestTemplatesAreMeasured(t *testing.T) {
+	bpftest.Privileged(t)
+	rows, err := Templates(Options{Rounds: 1, Packets: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 2 {
+		t.Errorf("%d rows, want 2", len(rows))
+	}
+	for _, r := range rows {
+		if r.NS == nil {
+			t.Errorf("%s was not measured", r.Name)
+			continue
+		}
+		t.Logf("%s: %.0f ns", r.Name, *r.NS)
+	}
+}
