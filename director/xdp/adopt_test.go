@@ -43,6 +43,18 @@ func TestStartRepairs(t *testing.T) {
 			r.ok(m.ServiceIndex.Put(stale, r.service(webService).index))
 		}},
 		{"server", func(m *bpf.KernelMaps) { r.ok(m.Servers.Put(r.server(webService, 1).index, &bpf.KernelServer{})) }},
+		{"timeouts of a service", func(m *bpf.KernelMaps) {
+			r.ok(m.Timeouts.Put(r.service(stickyService).index, &bpf.KernelTimeoutSet{}))
+		}},
+		{"settings of a service", func(m *bpf.KernelMaps) {
+			var k bpf.KernelService
+			r.ok(m.Services.Lookup(r.service(stickyService).index, &k))
+			k.Persistence, k.ClientMask, k.Seconds = 0, [4]uint32{}, [3]uint32{}
+			r.ok(m.Services.Put(r.service(stickyService).index, &k))
+		}},
+		{"thresholds", func(m *bpf.KernelMaps) {
+			r.ok(m.Loads.Put(r.server(turnService, 1).index, &bpf.KernelServerLoad{Upper: 1, Overloaded: 1}))
+		}},
 		{"prefixes", func(m *bpf.KernelMaps) {
 			r.ok(m.Access.Delete(bpf.AccessKey(r.service(webService).access.set(), netip.MustParsePrefix("198.51.0.0/16"))))
 			r.ok(m.Access.Put(bpf.AccessKey(99, netip.MustParsePrefix("198.51.0.0/16")), uint32(1)))
@@ -53,7 +65,8 @@ func TestStartRepairs(t *testing.T) {
 			var maps bpf.KernelMaps
 			for to, from := range map[**ebpf.Map]*ebpf.Map{
 				&maps.Services: r.plane.Services, &maps.Servers: r.plane.Servers, &maps.Words: r.plane.Words,
-				&maps.ServiceIndex: r.plane.ServiceIndex, &maps.Access: r.plane.Access,
+				&maps.ServiceIndex: r.plane.ServiceIndex, &maps.Access: r.plane.Access, &maps.Timeouts: r.plane.Timeouts,
+				&maps.Loads: r.plane.Loads,
 			} {
 				clone, err := from.Clone()
 				r.ok(err)
