@@ -44,6 +44,10 @@ func TestLocality(t *testing.T) {
 		"more_than_its_weight_and_so_are_all": {
 			loads: scheduler.Loads{third: {Active: 3}, second: {Active: 1}, list[2].Address: {Active: 1}}, want: []int{3, 3},
 		},
+		"more_than_its_weight_and_another_is_less_than_half_full": {
+			change: func(m scheduler.Model) { m.Edit(second, 3) },
+			loads:  scheduler.Loads{third: {Active: 3}, second: {Active: 1}, list[2].Address: {Active: 1}}, want: []int{2, 2},
+		},
 		"overloaded": {loads: scheduler.Loads{third: {Overloaded: true}}, want: []int{3, 3}},
 		"weight_0":   {change: func(m scheduler.Model) { m.Edit(third, 0) }, want: []int{2, 2}},
 		"removed":    {change: func(m scheduler.Model) { m.Remove(third) }, want: []int{2, 2}},

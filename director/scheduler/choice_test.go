@@ -51,6 +51,11 @@ func TestWeightedRoundRobinOverload(t *testing.T) {
 			{overloaded(heavy), []int{1}},
 			{nil, []int{2, 2, 2, 2, 1}},
 		},
+		"and_goes_on_behind_it": {
+			{overloaded(heavy), []int{1}},
+			{overloaded(heavy, light), []int{0}},
+			{nil, []int{2, 2, 2, 2, 1}},
+		},
 		"refused_from_the_head_begins_anew": {
 			{overloaded(heavy, light), []int{0}},
 			{nil, []int{2, 2, 2, 2, 1, 2}},
