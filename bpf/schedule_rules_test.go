@@ -115,6 +115,9 @@ func TestEverySchedulerHasRoomFor1024Servers(t *testing.T) {
 	var hops []uint32
 	eachScheduler(t, func(t *testing.T, scheduler director.Scheduler) {
 		s := newSelection(t, f, &hops, scheduler, false, bpf.KernelServiceFlagsSERVICE_FALLBACK)
+		if inGuest && scheduler != director.WeightedLeastConnection && scheduler != director.WeightedRoundRobin {
+			return // adding so many takes long there
+		}
 		weights := make([]uint32, 1024)
 		for i := range weights {
 			weights[i] = 1 + uint32(i)%7
