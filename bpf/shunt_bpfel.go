@@ -579,6 +579,8 @@ type KernelSlow struct {
 		Destination [4]uint32
 		IsTrial     uint32
 		Flags       uint32
+		Nothing     uint32
+		Pad         uint32
 		Cursor      uint64
 		Next        uint64
 		Schedule    KernelSchedule

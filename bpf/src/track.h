@@ -239,10 +239,10 @@ static __always_inline int is_reuse(__u64 recipe, const struct server *server, _
 	if (!(tcp_flags & TCP_SYN))
 		return 0;
 	rules = rules_of(server);
+	if (rules & SERVICE_EXPIRE_NODEST && !server->offered_weight)
+		return 1; /* whatever conn_reuse_mode is */
 	if (rules & SERVICE_REUSE_NEVER)
 		return 0;
-	if (rules & SERVICE_EXPIRE_NODEST && !server->offered_weight)
-		return 1;
 	if (recipe & BIT(RECIPE_CONTROLLED))
 		return 0;
 	if (rules & SERVICE_REUSE_FIN_WAIT && recipe_method(recipe) != METHOD_NAT)
