@@ -114,6 +114,8 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return list(word, plain("sh-port", "sh-fallback", "mh-port", "mh-fallback"))
 	case "method":
 		return plain(methods...)
+	case "deadline":
+		return plain("5m", "15m", "1h", notSet)
 	case "kind":
 		return plain(kinds...)
 	case "conn-reuse-mode":

@@ -33,6 +33,9 @@ func TestComplete(t *testing.T) {
 		{"serv ", ""}, // service or server?
 		{"help ", ""},
 		{"status --o", "--output"},
+		{"server drain web 10.0.0.11:8080 --deadline ", "5m 15m 1h none"},
+		{"server drain web ", "10.0.0.11:8080 10.0.0.12:80"},
+		{"drains ", "web udp://[2001:db8::10]:53"},
 		{"status --watch=", "--watch=1s --watch=2s --watch=10s"},
 		{"status -o ", "table json yaml"},
 		{"status --output=j", "--output=json"},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -55,7 +56,19 @@ func (o DrainOrder) deadlineAt(now time.Time) (time.Time, error) {
 
 // CancelDrain answers cancelDrain.
 func (e endpoints) CancelDrain(w http.ResponseWriter, r *http.Request, ref Ref, address Address, p CancelDrainParams) {
-	e.changeServer(w, r, ref, address, terms{p.IfMatch, p.ShuntWhy, nil}, e.director.CancelDrain)
+	e.changeServer(w, r, ref, address, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey, addr netip.AddrPort) (director.Outcome, error) {
+		outcome, err := e.director.CancelDrain(ctx, by, key, addr)
+		if errors.Is(err, director.ErrNotFound) && e.hasServer(key, addr) {
+			err = newProblem(http.StatusNotFound, "not-draining", fmt.Sprintf("server %s of %s is not being drained", key.ServerAddress(addr), key), "`shunt drains` shows those that are")
+		}
+		return outcome, err
+	})
+}
+
+func (h *Handler) hasServer(key director.ServiceKey, addr netip.AddrPort) bool {
+	state := h.director.State()
+	i := state.Service(key)
+	return i >= 0 && state.Services[i].Server(key.ServerAddress(addr)) >= 0
 }
 
 // ListDrains answers listDrains.

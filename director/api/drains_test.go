@@ -39,7 +39,7 @@ func TestDrainRequests(t *testing.T) {
 		{"of_no_service", "PUT", "/v1/services/nobody/servers/10.0.0.11:8080/drain", `{}`, 404, "not-found"},
 		{"of_no_server", "PUT", "/v1/services/web/servers/10.0.0.99:80/drain", `{}`, 404, "server: not found"},
 		{"of_no_address", "PUT", "/v1/services/web/servers/here/drain", `{}`, 422, "here"},
-		{"cancels_none", "DELETE", drainPath, "", 404, "drain: not found"},
+		{"cancels_none", "DELETE", drainPath, "", 404, `not-draining","title":"Not Found","status":404,"detail":"server 10.0.0.11:8080 of tcp://192.0.2.10:80 is not being drained"`},
 		{"cancels_of_no_server", "DELETE", "/v1/services/web/servers/10.0.0.99:80/drain", "", 404, "server: not found"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
