@@ -15,6 +15,12 @@ struct greatest {
 	__u32 server; /* out: 0 if none is eligible */
 };
 
+/* None of the service's servers yet. */
+static __always_inline struct greatest greatest_of(const struct pick_request *r)
+{
+	return (struct greatest){ .list = r->schedule.list, .weight = nothing(r), .server = nothing(r) };
+}
+
 static long fo_step(__u32 i, struct greatest *greatest)
 {
 	struct candidate c = candidate_at(greatest->list, i);
@@ -39,22 +45,22 @@ static long ovf_step(__u32 i, struct greatest *greatest)
 
 __noinline __u32 pick_fo(struct pick_request *r)
 {
-	struct greatest greatest = {};
+	struct greatest greatest;
 
 	if (!r)
 		return 0;
-	greatest.list = r->schedule.list;
+	greatest = greatest_of(r);
 	bpf_loop(r->schedule.servers, fo_step, &greatest, 0);
 	return greatest.server;
 }
 
 __noinline __u32 pick_ovf(struct pick_request *r)
 {
-	struct greatest greatest = {};
+	struct greatest greatest;
 
 	if (!r)
 		return 0;
-	greatest.list = r->schedule.list;
+	greatest = greatest_of(r);
 	bpf_loop(r->schedule.servers, ovf_step, &greatest, 0);
 	return greatest.server;
 }

@@ -28,6 +28,17 @@ static __always_inline void consider(struct least *least, const struct candidate
 	least->weight = weight;
 }
 
+/* None of the service's servers yet. */
+static __always_inline struct least least_of(const struct pick_request *r)
+{
+	return (struct least){
+		.load = nothing(r),
+		.weight = nothing(r),
+		.server = nothing(r),
+		.list = r->schedule.list,
+	};
+}
+
 static long lc_step(__u32 i, struct least *least)
 {
 	struct candidate c = candidate_at(least->list, i);
@@ -73,44 +84,44 @@ static long nq_step(__u32 i, struct least *least)
 
 __noinline __u32 pick_lc(struct pick_request *r)
 {
-	struct least least = {};
+	struct least least;
 
 	if (!r)
 		return 0;
-	least.list = r->schedule.list;
+	least = least_of(r);
 	bpf_loop(r->schedule.servers, lc_step, &least, 0);
 	return least.server;
 }
 
 __noinline __u32 pick_wlc(struct pick_request *r)
 {
-	struct least least = {};
+	struct least least;
 
 	if (!r)
 		return 0;
-	least.list = r->schedule.list;
+	least = least_of(r);
 	bpf_loop(r->schedule.servers, wlc_step, &least, 0);
 	return least.server;
 }
 
 __noinline __u32 pick_sed(struct pick_request *r)
 {
-	struct least least = {};
+	struct least least;
 
 	if (!r)
 		return 0;
-	least.list = r->schedule.list;
+	least = least_of(r);
 	bpf_loop(r->schedule.servers, sed_step, &least, 0);
 	return least.server;
 }
 
 __noinline __u32 pick_nq(struct pick_request *r)
 {
-	struct least least = {};
+	struct least least;
 
 	if (!r)
 		return 0;
-	least.list = r->schedule.list;
+	least = least_of(r);
 	bpf_loop(r->schedule.servers, nq_step, &least, 0);
 	return least.server;
 }

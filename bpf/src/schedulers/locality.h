@@ -223,6 +223,7 @@ __noinline __u32 least_member(struct pick_request *r)
 		return 0;
 	m.request = r;
 	m.set = known;
+	m.least = m.most = least_of(r);
 	bpf_loop(known->count, member_step, &m, 0);
 	if (!r->is_trial && m.most.server && known->count > 1 && (__s32)(now - known->changed) > (__s32)set_ticks)
 		erase_member(known, m.most.server, now);

@@ -26,10 +26,24 @@ struct pick_request {
 	__u32 is_trial; /* nothing may be changed: no cursor moves, no cache learns */
 	/* read_schedule's, for the scheduler */
 	__u32 flags; /* enum service_flags */
+	__u32 nothing; /* nobody writes it; see nothing() */
+	__u32 pad;
 	__u64 cursor; /* as it was when the schedule was read */
 	__u64 next; /* rr, wrr: as it is to be after this pick */
 	struct schedule schedule;
 };
+
+/*
+ * 0, but the verifier must not know: whatever a bpf_loop's callback both looks at and
+ * changes begins with this. Before Linux 6.7 a callback is verified as if it were
+ * called once, and what could not happen at its first call is cut out of it (kernel
+ * commit ab5cfac139ab ("bpf: verify callbacks as if they are called unknown number of
+ * times")): "none yet" was then true for every server, and the last one won.
+ */
+static __always_inline __u32 nothing(const struct pick_request *r)
+{
+	return LOAD(&r->nothing);
+}
 
 static __always_inline __u32 load_word(__u32 index)
 {

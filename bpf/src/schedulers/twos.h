@@ -70,6 +70,7 @@ __noinline __u32 pick_twos(struct pick_request *r)
 	if (!r)
 		return 0;
 	sum.list = draws.list = r->schedule.list;
+	draws.first.weight = draws.second.weight = nothing(r);
 	bpf_loop(r->schedule.servers, sum_step, &sum, 0);
 	if (!sum.last)
 		return 0;

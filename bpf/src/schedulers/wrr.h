@@ -70,6 +70,8 @@ __noinline __u32 turn_wrr(struct pick_request *r)
 	if (!r->schedule.max_weight || !step)
 		return 0;
 	walk.list = r->schedule.list;
+	walk.server = nothing(r);
+	walk.heaviest_weight = nothing(r);
 	walk.wanted = (__u32)r->cursor;
 	walk.position = next_position(r);
 	if (walk.position < r->schedule.servers)
@@ -77,7 +79,7 @@ __noinline __u32 turn_wrr(struct pick_request *r)
 	if (!walk.server) {
 		walk.wanted = walk.wanted > step ? walk.wanted - step : r->schedule.max_weight;
 		walk.position = 0;
-		walk.heaviest_weight = 0;
+		walk.heaviest_weight = nothing(r);
 		bpf_loop(r->schedule.servers, weighted_step, &walk, 0);
 	}
 	if (!walk.server && walk.heaviest_weight) {
