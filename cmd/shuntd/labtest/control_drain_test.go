@@ -9,7 +9,6 @@ import (
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
-	"github.com/shunt-lb/shunt/director/event"
 )
 
 // drains returns what the CLI shows of drains.
@@ -47,7 +46,7 @@ func TestDrain(t *testing.T) {
 			if want := " left ("; held == 0 || !strings.Contains(out, want) || !strings.Contains(out, "shunt drains --watch") {
 				t.Errorf("with %d connections it says %q", held, out)
 			}
-			p.d.tells(t, began, string(event.DrainStarted), "begun")
+			p.d.tells(t, began, "drain-started", "begun")
 			if answers := p.requests(t, 20); answers[p.lab.Servers[1].Name] != 20 {
 				t.Errorf("answers %v, want all from %s", answers, p.lab.Servers[1].Name)
 			}
@@ -71,7 +70,7 @@ func TestDrain(t *testing.T) {
 			if out := p.d.shunt(t, "server", "drain", "web", p.servers[0], "--wait"); !strings.HasSuffix(out, "drained: no connection is left\n") {
 				t.Errorf("it waits for %q", out)
 			}
-			p.d.tells(t, began, string(event.DrainFinished), "no connection is left")
+			p.d.tells(t, began, "drain-finished", "no connection is left")
 			if out := p.d.shunt(t, "server", "remove", "web", p.servers[0]); out != "" {
 				t.Errorf("removing what is drained says %q", out)
 			}
@@ -119,7 +118,7 @@ func TestDrainKills(t *testing.T) {
 			// Orders have whole seconds: one of this second could be the new daemon's.
 			<-time.After(time.Until(terms.Since.Add(time.Second)))
 			p.d.start(t)
-			p.d.tells(t, 0, string(event.DrainStarted), "resumed")
+			p.d.tells(t, 0, "drain-started", "resumed")
 			if d := p.d.drain(t, p.servers[0]); !d.Since.Equal(terms.Since) || d.Deadline == nil || !d.Deadline.Equal(*terms.Deadline) || !d.Kill || d.Active == 0 {
 				t.Errorf("before %+v, after the restart %+v", terms, d)
 			}
@@ -137,7 +136,7 @@ func TestDrainKills(t *testing.T) {
 			if n := p.d.connections(t, "--server", p.servers[0]); n != 0 {
 				t.Errorf("%d connections are left", n)
 			}
-			for _, e := range p.d.told(t, 0, string(event.DrainKilled)) {
+			for _, e := range p.d.told(t, 0, "drain-killed") {
 				if e.Time.Before(deadline) {
 					t.Errorf("cut at %s, before %s", e.Time, deadline)
 				}
@@ -161,10 +160,10 @@ func TestDrainOverdue(t *testing.T) {
 	if r := p.d.try(t, "server", "drain", "web", p.servers[0], "--deadline", "1s", "--wait"); r.code != 1 || !strings.Contains(r.stdout, "  overdue: ") || r.stderr != "" {
 		t.Errorf("exit code %d: %s%s", r.code, r.stdout, r.stderr)
 	}
-	p.d.tells(t, began, string(event.DrainOverdue), "left at the deadline")
+	p.d.tells(t, began, "drain-overdue", "left at the deadline")
 	ok(t, c.ask())
 	p.d.do(t, "server drain web "+p.servers[0]+" --cancel")
-	p.d.tells(t, began, string(event.DrainCancelled), "cancelled with")
+	p.d.tells(t, began, "drain-cancelled", "cancelled with")
 	if answers := p.requests(t, 20); answers[p.lab.Servers[0].Name] != 10 {
 		t.Errorf("answers %v of the server that is back, want half", answers)
 	}
@@ -176,7 +175,7 @@ func TestDrainOverdue(t *testing.T) {
 	}
 	p.d.do(t, "server drain web "+p.servers[0]+" --kill --yes")
 	await(t, "all is cut", func() bool { return p.d.drain(t, p.servers[0]).Phase == string(director.PhaseDrained) })
-	p.d.tells(t, began, string(event.DrainKilled), "removed")
+	p.d.tells(t, began, "drain-killed", "removed")
 	p.d.noFaults(t, "midstream")
 }
 
