@@ -38,12 +38,15 @@ func terms(c *cli.Context) api.Terms {
 // losses are what goes with a server.
 type losses struct{ connections, templates uint64 }
 
-// lossesOf adds up what the servers have.
+// lossesOf adds up what the servers have. Nobody misses the templates of one that
+// is being drained: they are not used.
 func lossesOf(servers ...api.Server) losses {
 	var all losses
 	for _, s := range servers {
 		all.connections += s.Active + s.Inactive
-		all.templates += s.Templates
+		if !s.Draining {
+			all.templates += s.Templates
+		}
 	}
 	return all
 }
