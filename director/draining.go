@@ -152,7 +152,7 @@ func (d *Director) followDrains(ctx context.Context, before map[Drain]*watched, 
 	}
 	for id, w := range before {
 		if following[id] == nil && w.phase != PhaseDrained {
-			d.tellDrain(event.DrainCancelled, DrainStatus{Drain: w.Drain}, "cancelled with %d connections left", w.left)
+			d.tellDrain(event.DrainCancelled, DrainStatus{Drain: w.Drain}, "cancelled with %s", countLeft(w.left))
 		}
 	}
 	return following
@@ -163,7 +163,7 @@ func begun(s DrainStatus, resumed bool) string {
 	if resumed {
 		text = "resumed"
 	}
-	text += fmt.Sprintf(": %d connections left", s.Left())
+	text += ": " + countLeft(s.Left())
 	switch {
 	case s.Deadline.IsZero():
 	case s.Kill:
@@ -180,10 +180,10 @@ func (d *Director) tellProgress(w *watched, s DrainStatus, now time.Time) {
 	case s.Phase != w.phase && s.Phase == PhaseDrained:
 		d.tellDrain(event.DrainFinished, s, "finished: no connection is left")
 	case s.Phase != w.phase && s.Phase == PhaseOverdue:
-		d.tellDrain(event.DrainOverdue, s, "overdue: %d connections left at the deadline", s.Left())
+		d.tellDrain(event.DrainOverdue, s, "overdue: %s at the deadline", countLeft(s.Left()))
 	case w.phase == "":
 	case s.Left() != w.left && now.Sub(w.told) >= progressInterval:
-		d.tellDrain(event.DrainProgress, s, "%d connections left: %d active, %d inactive, %d udp", s.Left(), s.Active, s.Inactive, s.UDP)
+		d.tellDrain(event.DrainProgress, s, "%s: %d active, %d inactive, %d udp", countLeft(s.Left()), s.Active, s.Inactive, s.UDP)
 	default:
 		return
 	}
@@ -202,9 +202,16 @@ func (d *Director) cut(ctx context.Context, w *watched, s DrainStatus) {
 	}
 	w.failing = false
 	if n > 0 {
-		d.tellDrain(event.DrainKilled, s, "%d connections and templates removed", n)
+		d.tellDrain(event.DrainKilled, s, "connections and templates removed: %d", n)
 	}
 	w.phase, w.left = PhaseOverdue, s.Left()
+}
+
+func countLeft(n uint64) string {
+	if n == 1 {
+		return "1 connection left"
+	}
+	return fmt.Sprintf("%d connections left", n)
 }
 
 func (d *Director) tellDrain(name event.Name, s DrainStatus, format string, args ...any) {

@@ -129,7 +129,7 @@ func TestDrainKills(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		again.hasLeft(0, 0, 0, 0)
 		time.Sleep(2 * time.Second)
-		want(t, "deadline", []string{"drain-killed: 3 connections and templates removed", "drain-finished: finished: no connection is left"}, again.drainNews())
+		want(t, "deadline", []string{"drain-killed: connections and templates removed: 3", "drain-finished: finished: no connection is left"}, again.drainNews())
 	})
 }
 
@@ -146,7 +146,7 @@ func TestDrainKillsAtOnceWithoutDeadline(t *testing.T) {
 		r.hasLeft(0, 0, 0, 0)
 		time.Sleep(2 * time.Second)
 		want(t, "events", []string{
-			"drain-started: begun: 1 connections left", "drain-killed: 1 connections and templates removed", "drain-finished: finished: no connection is left",
+			"drain-started: begun: 1 connection left", "drain-killed: connections and templates removed: 1", "drain-finished: finished: no connection is left",
 		}, r.drainNews())
 	})
 }
