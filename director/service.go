@@ -94,7 +94,7 @@ type Service struct {
 	Servers []realserver.Server
 }
 
-// Persistence: connections of one client network go to one server, by a template
+// Persistence sends connections of one client network to one server, by a template
 // that lives Timeout after the last new one and as long as it has connections.
 type Persistence struct {
 	Timeout time.Duration // whole seconds; 0: no persistence

@@ -8,7 +8,7 @@
 
 #include <bpf/bpf_helpers.h>
 
-#include "abi.h"
+#include "arguments.h"
 
 #define MAP(name, map_type, key_type, value_type, entries) \
 	struct {                                           \

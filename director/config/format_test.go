@@ -141,7 +141,6 @@ func states(t *rapid.T) director.State {
 		if rapid.IntRange(0, 3).Draw(t, "wide") == 0 {
 			s.Key.Bits = uint8(rapid.IntRange(vip.BitLen()-4, vip.BitLen()-1).Draw(t, "vip bits"))
 			s.Key.Address = netip.AddrPortFrom(s.Key.Prefix().Masked().Addr(), s.Key.Address.Port())
-			vip = s.Key.Address.Addr()
 		}
 		if s.Scheduler.HasFlags() {
 			s.Flags = director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback flag")}

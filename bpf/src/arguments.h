@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What the control programs are given and give back, and what the sweep leaves in
+ * a map: a part of what Go sees (abi.h), of which the packet programs see nothing.
+ */
+#ifndef SHUNT_ARGUMENTS_H
+#define SHUNT_ARGUMENTS_H
+
+#include "abi.h"
+
+/* Two readings of the clocks, to learn the kernel's HZ. */
+struct clock_args {
+	__u64 jiffies;
+	__u64 nanoseconds; /* CLOCK_MONOTONIC */
+};
+
+/* shunt_sweep4/6: one bounded slice of a table. */
+struct sweep_args {
+	__u32 first_group;
+	__u32 groups;
+	__u32 live_keys; /* out, each in this slice */
+	__u32 removed; /* out: connections */
+	__u32 orphans; /* out: reply keys removed for want of their connection; a fault */
+	__u32 next_group; /* out */
+};
+
+/* shunt_switch: writes a service anew and puts a new schedule in force. */
+struct switch_args {
+	struct schedule schedule; /* the new one */
+	struct service_key key;
+	__u32 service;
+	__u32 positions; /* first word of the map old position -> new position + 1, 0: head */
+	__u32 old_servers; /* its length */
+	__u32 steps; /* wrr: first word of the schedules gone through: pairs of max_weight, gcd */
+	__u32 step_count; /* the last is the new one's */
+	__s32 result; /* out: 0 or -ENOENT */
+	__u16 flags;
+	__u8 scheduler;
+	__u8 life;
+	__u8 restart; /* another scheduler: its state begins anew */
+	__u8 prefix;
+	__u8 client_prefix;
+	__u8 pad;
+	__u16 last_port;
+	__u16 pad1;
+	__u32 access;
+	__u32 client_mask[4];
+	__u32 seconds[3];
+	__u32 persistence;
+	__u8 name[64];
+};
+
+/* shunt_set_server: changes a server, each member in one write. */
+struct server_args {
+	__u32 server;
+	__u32 hop;
+	__u32 weight;
+	__u32 last_weight;
+	__u32 offered_weight;
+	__u32 upper;
+	__u32 lower;
+	__u8 life;
+	__u8 method;
+	__u8 flags;
+	__u8 pad;
+	__s32 result; /* out: 0 or -ENOENT */
+};
+
+/* What decides on a packet's server. */
+enum decider {
+	DECIDED_BY_NOTHING, /* it gets none: the event says why */
+	DECIDED_BY_CONNECTION,
+	DECIDED_BY_TEMPLATE,
+	DECIDED_BY_SCHEDULER,
+};
+
+/*
+ * shunt_explain4/6: what would become of a packet, by the way that packets go, with
+ * nothing changed.
+ */
+struct explain_args {
+	__u32 source[4];
+	__u32 destination[4];
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 tcp_flags; /* as in the segment; of a first one: 2, SYN */
+	__u8 pad[2];
+	__u32 event; /* out: enum event; EVENT_NONE: it goes to the server, or to the client if it is a reply */
+	__u32 decided_by; /* out: enum decider */
+	__u32 service; /* out: index; 0: of none */
+	__u32 server; /* out: index; 0: none */
+	__u64 recipe; /* out: that the packet would follow; 0: none */
+	__u64 met; /* out: recipe of the connection or template that decided; 0: none did */
+	__u32 met_seen; /* out: tick */
+	__u32 met_hop; /* out: a template's counts, see template_layout */
+};
+
+/*
+ * shunt_remove4/6: removes one connection by its client-to-server key, or a template
+ * (its network, its service's index, no ports, PROTOCOL_TEMPLATE).
+ */
+struct remove_args {
+	__u32 client[4];
+	__u32 virtual_address[4];
+	__be16 client_port;
+	__be16 virtual_port;
+	__u8 protocol;
+	__u8 pad[3];
+	__s32 result; /* out: 0, -ENOENT, or -EAGAIN: others were changing it */
+};
+
+/* shunt_correct: heals a server's load. */
+struct correct_args {
+	__s64 active; /* to be added */
+	__s64 inactive;
+	__s64 templates;
+	__u32 server;
+	__u32 pad;
+};
+
+/* Per server, filled by a sweep: what the table holds. */
+struct recount {
+	__u64 active;
+	__u64 inactive;
+	__u64 keys;
+	__u64 udp; /* of inactive */
+	__u64 templates;
+};
+
+#endif
