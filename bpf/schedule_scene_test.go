@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,35 +12,24 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// schedulers are the program's numbers of all schedulers. One more is one more
-// line here: the tests of this file's neighbours run it then.
-var schedulers = map[director.Scheduler]bpf.KernelScheduler{
-	director.RoundRobin:              bpf.KernelSchedulerSCHEDULER_RR,
-	director.WeightedRoundRobin:      bpf.KernelSchedulerSCHEDULER_WRR,
-	director.LeastConnection:         bpf.KernelSchedulerSCHEDULER_LC,
-	director.WeightedLeastConnection: bpf.KernelSchedulerSCHEDULER_WLC,
-	director.ShortestExpectedDelay:   bpf.KernelSchedulerSCHEDULER_SED,
-	director.NeverQueue:              bpf.KernelSchedulerSCHEDULER_NQ,
-	director.Failover:                bpf.KernelSchedulerSCHEDULER_FO,
-	director.Overflow:                bpf.KernelSchedulerSCHEDULER_OVF,
-	director.TwoRandomChoices:        bpf.KernelSchedulerSCHEDULER_TWOS,
-	director.DestinationHash:         bpf.KernelSchedulerSCHEDULER_DH,
-	director.SourceHash:              bpf.KernelSchedulerSCHEDULER_SH,
-	director.Maglev:                  bpf.KernelSchedulerSCHEDULER_MH,
-	director.LocalityLC:              bpf.KernelSchedulerSCHEDULER_LBLC,
-	director.LocalityLCReplicated:    bpf.KernelSchedulerSCHEDULER_LBLCR,
-}
-
 // eachScheduler runs a test for each of them, in the order of their numbers.
 func eachScheduler(t *testing.T, test func(t *testing.T, scheduler director.Scheduler)) {
 	t.Helper()
-	for number := bpf.KernelScheduler(1); int(number) <= len(schedulers); number++ {
-		for name, n := range schedulers {
-			if n == number {
-				t.Run(string(name), func(t *testing.T) { test(t, name) })
-			}
-		}
+	all := director.Schedulers()
+	slices.SortFunc(all, func(a, b director.Scheduler) int { return cmp.Compare(schedulerNumber(t, a), schedulerNumber(t, b)) })
+	for _, name := range all {
+		t.Run(string(name), func(t *testing.T) { test(t, name) })
 	}
+}
+
+// schedulerNumber is the program's.
+func schedulerNumber(t testing.TB, name director.Scheduler) bpf.KernelScheduler {
+	t.Helper()
+	number := bpf.SchedulerNumber(string(name))
+	if number == 0 {
+		t.Fatalf("scheduler %s: no number in bpf.Schedulers", name)
+	}
+	return number
 }
 
 // namesByHash says whether the scheduler may name a server that takes no connections,
@@ -69,7 +59,7 @@ type selection struct {
 func newSelection(t testing.TB, f *bpftest.Fixture, hops *[]uint32, scheduler director.Scheduler, v6 bool, flags bpf.KernelServiceFlags) *selection {
 	t.Helper()
 	f.T(t).Reset()
-	service := &bpftest.Service{Scheduler: schedulers[scheduler], Flags: flags}
+	service := &bpftest.Service{Scheduler: schedulerNumber(t, scheduler), Flags: flags}
 	service.Listen, service.Prefix = netip.MustParseAddrPort("192.0.2.0:80"), 24
 	if v6 {
 		service.Listen, service.Prefix = netip.MustParseAddrPort("[2001:db8::]:80"), 120

@@ -12,34 +12,11 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// schedulerNumbers are the ABI's.
-var schedulerNumbers = map[director.Scheduler]bpf.KernelScheduler{
-	director.RoundRobin:              bpf.KernelSchedulerSCHEDULER_RR,
-	director.WeightedRoundRobin:      bpf.KernelSchedulerSCHEDULER_WRR,
-	director.LeastConnection:         bpf.KernelSchedulerSCHEDULER_LC,
-	director.WeightedLeastConnection: bpf.KernelSchedulerSCHEDULER_WLC,
-	director.ShortestExpectedDelay:   bpf.KernelSchedulerSCHEDULER_SED,
-	director.NeverQueue:              bpf.KernelSchedulerSCHEDULER_NQ,
-	director.Failover:                bpf.KernelSchedulerSCHEDULER_FO,
-	director.Overflow:                bpf.KernelSchedulerSCHEDULER_OVF,
-	director.TwoRandomChoices:        bpf.KernelSchedulerSCHEDULER_TWOS,
-	director.DestinationHash:         bpf.KernelSchedulerSCHEDULER_DH,
-	director.SourceHash:              bpf.KernelSchedulerSCHEDULER_SH,
-	director.Maglev:                  bpf.KernelSchedulerSCHEDULER_MH,
-	director.LocalityLC:              bpf.KernelSchedulerSCHEDULER_LBLC,
-	director.LocalityLCReplicated:    bpf.KernelSchedulerSCHEDULER_LBLCR,
-}
-
 // schedulerNumber is the ABI's number of a scheduler, 0 if the fast path has none.
-func schedulerNumber(name director.Scheduler) uint8 { return uint8(schedulerNumbers[name]) }
+func schedulerNumber(name director.Scheduler) uint8 { return uint8(bpf.SchedulerNumber(string(name))) }
 
 func schedulerName(number uint8) director.Scheduler {
-	for name, n := range schedulerNumbers {
-		if uint8(n) == number {
-			return name
-		}
-	}
-	return ""
+	return director.Scheduler(bpf.SchedulerName(number))
 }
 
 // hasDestinations says whether the scheduler remembers what it chose for a virtual

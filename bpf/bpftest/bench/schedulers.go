@@ -11,17 +11,6 @@ import (
 	"github.com/shunt-lb/shunt/bpf"
 )
 
-// schedulerNames are those of the rows, by the program's numbers.
-var schedulerNames = [...]string{
-	bpf.KernelSchedulerSCHEDULER_RR: "rr", bpf.KernelSchedulerSCHEDULER_WRR: "wrr",
-	bpf.KernelSchedulerSCHEDULER_SH: "sh", bpf.KernelSchedulerSCHEDULER_MH: "mh",
-	bpf.KernelSchedulerSCHEDULER_LC: "lc", bpf.KernelSchedulerSCHEDULER_WLC: "wlc",
-	bpf.KernelSchedulerSCHEDULER_SED: "sed", bpf.KernelSchedulerSCHEDULER_NQ: "nq",
-	bpf.KernelSchedulerSCHEDULER_FO: "fo", bpf.KernelSchedulerSCHEDULER_OVF: "ovf",
-	bpf.KernelSchedulerSCHEDULER_TWOS: "twos", bpf.KernelSchedulerSCHEDULER_DH: "dh",
-	bpf.KernelSchedulerSCHEDULER_LBLC: "lblc", bpf.KernelSchedulerSCHEDULER_LBLCR: "lblcr",
-}
-
 // listSizes are how many servers a row's service has.
 var listSizes = []uint32{4, 64, 1024}
 
@@ -40,7 +29,7 @@ func Schedulers(o Options) ([]Row, error) {
 	defer runtime.UnlockOSThread()
 	b := bench{Options: o.withDefaults(), counter: OpenCounter()}
 	defer b.counter.Close()
-	rows := uint32(len(schedulerNames) * len(listSizes))
+	rows := uint32((len(bpf.Schedulers) - 1) * len(listSizes))
 	coll, err := load(worldOptions{
 		connections4: 1 << 18, connections6: 1, refresh: forever,
 		services: 1 + rows, servers: rows * listSizes[len(listSizes)-1], words: rows * wordsOfService,
@@ -58,7 +47,7 @@ func Schedulers(o Options) ([]Row, error) {
 	for _, size := range listSizes {
 		b.Log("new connections by each scheduler, %d servers", size)
 		g := group{packets: min(b.Packets, schedulerPackets)}
-		for number, name := range schedulerNames {
+		for number, name := range bpf.Schedulers {
 			if name == "" {
 				continue
 			}
