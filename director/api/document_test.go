@@ -129,6 +129,21 @@ func TestDocumentIsComplete(t *testing.T) {
 	})
 }
 
+// Services and edits of them name every scheduler, which clients are made from.
+func TestDocumentNamesEveryScheduler(t *testing.T) {
+	doc := parsed(t)
+	for _, model := range []string{"ServiceConfig", "ServiceEdit"} {
+		enum, _ := at(t, doc, doc, "components", "schemas", model, "properties", "scheduler", "enum").([]any)
+		var got []director.Scheduler
+		for _, name := range enum {
+			got = append(got, director.Scheduler(name.(string)))
+		}
+		if diff := cmp.Diff(director.Schedulers(), got); diff != "" {
+			t.Errorf("scheduler of %s (-want +got):\n%s", model, diff)
+		}
+	}
+}
+
 // TestExamples compiles every schema of the document and checks every example
 // against the schema beside it.
 func TestExamples(t *testing.T) {

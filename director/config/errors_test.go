@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
 )
 
@@ -182,7 +183,7 @@ func TestErrors(t *testing.T) {
 			`f:2:57: services[0].flags[0]: unknown flag "mh-port": scheduler sh has sh-fallback and sh-port; did you mean sh-port?`,
 			`f:2:66: services[0].flags[1]: unknown flag "sh-fast": scheduler sh has sh-fallback and sh-port`,
 			`f:3:56: services[1].flags: scheduler rr has no flags: sh and mh have`,
-			`f:4:45: services[2] tcp://192.0.2.3:80: unknown scheduler "best": want rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos`,
+			`f:4:45: services[2] tcp://192.0.2.3:80: unknown scheduler "best": want ` + allSchedulers(),
 		}},
 		{"shapes", "services:\n- web\n- {listen: [], servers: {}}\n- {listen: 'tcp://192.0.2.1:80', method: dr, servers: [10.0.0.1]}\n", []string{
 			`f:2:3: services[0]: want a mapping (key: value)`,
@@ -208,4 +209,13 @@ services:
 			}
 		})
 	}
+}
+
+// allSchedulers is the list that messages give.
+func allSchedulers() string {
+	var names []string
+	for _, s := range director.Schedulers() {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
 }

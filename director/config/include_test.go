@@ -135,7 +135,7 @@ services:
 		a+`:4:10: services[0] "web": name "web" is that of `+main+`:16 already`,
 		a+`:5:12: services[1] tcp://192.0.2.1:80: tcp://192.0.2.1:80 is `+main+`:16 already`,
 		a+`:6:12: services[2] tcp://192.0.2.1:82: tcp://192.0.2.1:82 is services[0] already`,
-		a+`:7:45: services[3] tcp://192.0.2.1:83: unknown scheduler "best": want rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos`,
+		a+`:7:45: services[3] tcp://192.0.2.1:83: unknown scheduler "best": want `+allSchedulers(),
 		a+`:7:101: services[3].servers[0].weight: "70000" is not a weight: want 0 to 65535`,
 		b+`:2:1: while parsing a flow node: did not find expected node content`,
 	)

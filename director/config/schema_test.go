@@ -14,6 +14,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
 )
 
@@ -190,6 +191,35 @@ func TestSchemaValues(t *testing.T) {
 	})
 	if checked < 50 {
 		t.Errorf("only %d values were looked at", checked)
+	}
+}
+
+// The schema, by which editors complete, and the reference name every scheduler.
+func TestSchemaNamesEveryScheduler(t *testing.T) {
+	want := strings.Split(allSchedulers(), ", ")
+	walk(schemaOf(t), func(path string, node map[string]any) {
+		if path != "services[].scheduler" {
+			return
+		}
+		var got []string
+		for _, name := range node["enum"].([]any) {
+			got = append(got, name.(string))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", path, diff)
+		}
+		want = nil
+	})
+	if want != nil {
+		t.Error("the schema has no services[].scheduler")
+	}
+	reference, err := os.ReadFile("testdata/reference.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := slices.DeleteFunc(director.Schedulers(), func(s director.Scheduler) bool { return s == director.DefaultScheduler })
+	if list := strings.Trim(strings.ReplaceAll(fmt.Sprint(others), " ", ", "), "[]"); !strings.Contains(string(reference), "# default; also "+list+"\n") {
+		t.Errorf("the reference does not say beside scheduler: # default; also %s", list)
 	}
 }
 
