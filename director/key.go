@@ -53,13 +53,15 @@ func parseWide(s string) (key ServiceKey, text string) {
 	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
 		host, ports = s[:colon], s[colon+1:]
 	}
+	form := prefixForm(host)
+	if whole := prefixForm(s); whole != "" || form != "" && ports == "" {
+		return ServiceKey{}, fmt.Sprintf("the port is missing: write %s:80", cmp.Or(whole, form))
+	}
+	if form != "" && form != host {
+		return ServiceKey{}, fmt.Sprintf("the brackets are wrong: write %s:%s", form, ports)
+	}
 	first, last, isRange := strings.Cut(ports, "-")
 	address, bits, isPrefix := strings.Cut(strings.TrimSuffix(host, "]"), "/")
-	if ports == "" && isPrefix {
-		if _, err := netip.ParsePrefix(strings.Trim(host, "[]")); err == nil {
-			return ServiceKey{}, fmt.Sprintf("the port is missing: write %s:80", strings.TrimSuffix(host, ":"))
-		}
-	}
 	if !isRange && !isPrefix || first == "" {
 		addr, err := netip.ParseAddrPort(s)
 		if err != nil {
@@ -67,7 +69,7 @@ func parseWide(s string) (key ServiceKey, text string) {
 		}
 		return ServiceKey{Address: addr}, ""
 	}
-	if strings.HasPrefix(host, "[") {
+	if strings.HasPrefix(address, "[") && !strings.HasSuffix(address, "]") {
 		address += "]"
 	}
 	addr, err := netip.ParseAddrPort(address + ":" + first)
@@ -77,7 +79,7 @@ func parseWide(s string) (key ServiceKey, text string) {
 	key.Address = addr
 	if isPrefix {
 		n, err := strconv.ParseUint(bits, 10, 8)
-		if err != nil || int(n) > addr.Addr().BitLen() {
+		if err != nil || int(n) > addr.Addr().BitLen() || strconv.FormatUint(n, 10) != bits {
 			return ServiceKey{}, fmt.Sprintf("%q is not the length of a prefix: want %d to %d", bits, minBits(addr.Addr()), addr.Addr().BitLen())
 		}
 		if key.Bits = uint8(n); int(n) == addr.Addr().BitLen() {
@@ -96,6 +98,21 @@ func parseWide(s string) (key ServiceKey, text string) {
 		}
 	}
 	return key, ""
+}
+
+// prefixForm returns how a prefix is written before a port, wherever the text has
+// brackets; empty if the text is not one.
+func prefixForm(text string) string {
+	bare := strings.NewReplacer("[", "", "]", "").Replace(text)
+	prefix, err := netip.ParsePrefix(bare)
+	switch {
+	case err != nil:
+		return ""
+	case prefix.Addr().Is6():
+		return "[" + bare + "]"
+	default:
+		return bare
+	}
 }
 
 // minBits is the length of the shortest prefix a service may have: a shorter one
