@@ -56,8 +56,10 @@ type State struct {
 type ConnectionFilter struct {
 	Service ServiceKey
 	Server  netip.AddrPort
-	Client  netip.Prefix
-	Kind    ConnectionKind
+	// Client selects the connections of clients in the prefix, and the templates
+	// of client networks that have clients in it: those may have others too.
+	Client netip.Prefix
+	Kind   ConnectionKind
 }
 
 // ConnectionKind tells connections from templates.
@@ -74,11 +76,20 @@ func (f ConnectionFilter) Matches(service ServiceKey, c conntrack.Connection) bo
 	switch {
 	case f.Service != (ServiceKey{}) && f.Service != service,
 		f.Server.IsValid() && f.Server != c.Server,
-		f.Client.IsValid() && !f.Client.Contains(c.Client.Addr()),
+		f.Client.IsValid() && !f.Client.Overlaps(clientsOf(c)),
 		f.Kind == KindConnection && c.Template, f.Kind == KindTemplate && !c.Template:
 		return false
 	}
 	return true
+}
+
+// clientsOf returns the client of a connection, or the network of a template's.
+func clientsOf(c conntrack.Connection) netip.Prefix {
+	bits := c.Client.Addr().BitLen()
+	if c.Template {
+		bits = int(c.Prefix)
+	}
+	return netip.PrefixFrom(c.Client.Addr(), bits)
 }
 
 // Question is a packet that a client might send.

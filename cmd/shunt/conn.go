@@ -45,7 +45,8 @@ func connCommand() *cli.Command {
 			{
 				Name: "kill", Usage: "remove the connections and templates that match",
 				Description: examples("Their packets are those of no connection from then on: TCP clients are reset, or have to begin\n"+
-					"anew. At least one flag says which. A terminal is asked first.",
+					"anew. At least one flag says which; --client goes for the templates of networks that have such a\n"+
+					"client as well: they may hold others to their server too. A terminal is asked first.",
 					"shunt conn kill --service web --server 10.0.0.11:8080",
 					"shunt conn kill --client 198.51.100.7 --yes",
 					"shunt conn kill --service web --kind template"),
@@ -74,7 +75,7 @@ func connectionFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "service", Usage: "only those of `SERVICE`"},
 		&cli.StringFlag{Name: "server", Usage: "only those paired with `ADDRESS:PORT`"},
-		&cli.StringFlag{Name: "client", Usage: "only those of the client `ADDRESS` or prefix"},
+		&cli.StringFlag{Name: "client", Usage: "only those of the client `ADDRESS` or prefix, and templates that may be"},
 		&cli.StringFlag{
 			Name: "kind", Usage: "only those of the `KIND`: connection or template",
 			Action: func(c *cli.Context, kind string) error {

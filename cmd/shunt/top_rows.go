@@ -195,7 +195,11 @@ func topConnectionRow(c api.Connection) topRow {
 		},
 	}
 	if client, err := netip.ParseAddrPort(c.Client); err == nil {
-		row.client = client.Addr()
+		bits := client.Addr().BitLen()
+		if c.Prefix != nil {
+			bits = int(*c.Prefix)
+		}
+		row.client = netip.PrefixFrom(client.Addr(), bits)
 	}
 	if !c.Proven {
 		row.mark = markFaint

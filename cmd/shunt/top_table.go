@@ -52,15 +52,15 @@ type topRow struct {
 	mark   topMark
 	detail string // the row in full, for the line below the table
 	match  string // what the filter looks in
-	client netip.Addr
+	client netip.Prefix
 }
 
 // contains reports whether the filter, in lower case, keeps the row. An address
-// or prefix keeps connections of such clients.
+// or prefix keeps connections of such clients, and templates that may have some.
 func (r topRow) contains(filter string) bool {
 	if r.client.IsValid() {
 		if prefix, ok := clientFilter(filter); ok {
-			return prefix.Contains(r.client)
+			return prefix.Overlaps(r.client)
 		}
 	}
 	return strings.Contains(strings.ToLower(r.match), filter)

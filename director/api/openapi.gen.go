@@ -1145,7 +1145,7 @@ type KillConnectionsParams struct {
 	// Server Only those of the server, by address and port.
 	Server *FilterServer `form:"server,omitempty" json:"server,omitempty"`
 
-	// Client Only those of clients in the prefix.
+	// Client Only connections of clients in the prefix, and templates of client networks that have clients in it.
 	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
 
 	// Kind Only connections, or only templates of persistence; left out, both.
@@ -1160,7 +1160,7 @@ type ListConnectionsParams struct {
 	// Server Only those of the server, by address and port.
 	Server *FilterServer `form:"server,omitempty" json:"server,omitempty"`
 
-	// Client Only those of clients in the prefix.
+	// Client Only connections of clients in the prefix, and templates of client networks that have clients in it.
 	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
 
 	// Kind Only connections, or only templates of persistence; left out, both.
@@ -1178,7 +1178,7 @@ type CountConnectionsParams struct {
 	// Server Only those of the server, by address and port.
 	Server *FilterServer `form:"server,omitempty" json:"server,omitempty"`
 
-	// Client Only those of clients in the prefix.
+	// Client Only connections of clients in the prefix, and templates of client networks that have clients in it.
 	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
 
 	// Kind Only connections, or only templates of persistence; left out, both.
@@ -1534,7 +1534,8 @@ type ClientInterface interface {
 	// KillConnections Remove the connections and templates that match.
 	//
 	// Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
-	// parameter is wanted. It makes no revision; if it breaks off, what was removed before stays removed.
+	// parameter is wanted; one of client removes templates that other clients of their network have as well. It makes no
+	// revision; if it breaks off, what was removed before stays removed.
 	//
 	// Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 	KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1990,7 +1991,8 @@ func (c *RawClient) ApplyConfiguration(ctx context.Context, params *ApplyConfigu
 // KillConnections Remove the connections and templates that match.
 //
 // Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
-// parameter is wanted. It makes no revision; if it breaks off, what was removed before stays removed.
+// parameter is wanted; one of client removes templates that other clients of their network have as well. It makes no
+// revision; if it breaks off, what was removed before stays removed.
 //
 // Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 func (c *RawClient) KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
