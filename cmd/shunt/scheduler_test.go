@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
@@ -10,6 +11,28 @@ import (
 
 	"github.com/shunt-lb/shunt/director"
 )
+
+// TestSchedulerList: every scheduler is there, and says what it chooses.
+func TestSchedulerList(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"shunt", "scheduler", "list", "-o", "json"}, streams{nil, &stdout, &stderr}); code != exitOK {
+		t.Fatalf("code %d: %s", code, stderr.String())
+	}
+	var got []listedScheduler
+	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	var names []director.Scheduler
+	for _, s := range got {
+		names = append(names, s.Name)
+		if s.About == "" || s.Default != (s.Name == director.DefaultScheduler) || (len(s.Flags) == 2) != s.Name.HasFlags() {
+			t.Errorf("%+v", s)
+		}
+	}
+	if diff := cmp.Diff(director.Schedulers(), names); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
 
 // TestSimulateRefuses: what of the command line cannot be simulated, and where it
 // stands.
