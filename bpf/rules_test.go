@@ -185,6 +185,58 @@ func TestResetWithSYNEndsOldConnection(t *testing.T) {
 	}
 }
 
+// A SYN leaves a draining server, whatever has become of its connection, whether it
+// is under a template, and whatever conn_reuse_mode says: the strict rule.
+func TestSYNLeavesDrainingServer(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, a := range families {
+		for _, method := range []bpf.KernelMethod{nat, dr} {
+			for _, mode := range []bpf.KernelServiceFlags{0, bpf.KernelServiceFlagsSERVICE_REUSE_NEVER} {
+				for _, persistent := range []bool{false, true} {
+					t.Run(fmt.Sprint(a.name, "/", method, "/", mode, "/", persistent), func(t *testing.T) {
+						for state, name := range stateNames {
+							s := newScene(t, f, a, bpftest.TCP, method, method)
+							if persistent {
+								s = newPersistentScene(t, f, a, bpftest.TCP, method, method)
+							}
+							s.service.Flags |= mode
+							f.Apply(s.service)
+							first, second := s.service.Servers[0], s.service.Servers[1]
+							s.connectionOf(t, s.request())
+							f.SetState(bpf.KernelConnState(state))
+							first.Draining = true
+							f.Apply(s.service)
+							if want := explain(t, f, s.request()); want.Server != second.Index {
+								t.Errorf("a SYN in %s: explained as server %d's, want %d's", name, want.Server, second.Index)
+							}
+							if got := s.connectionOf(t, s.request()); got != second {
+								t.Errorf("a SYN in %s: on server %d, want %d", name, got.Index, second.Index)
+							}
+							diffLoads(t, f, first, second)
+							diffPairs(t, f)
+						}
+					})
+				}
+			}
+		}
+	}
+	t.Run("established", func(t *testing.T) {
+		eachScene(t, f, func(t *testing.T, s *scene) {
+			s.establish(t)
+			first := s.service.Servers[0]
+			first.Draining = true
+			f.Apply(s.service)
+			p := s.request()
+			if s.protocol == bpftest.TCP {
+				p.Flags = "A"
+			}
+			if got := s.connectionOf(t, p); got != first {
+				t.Errorf("its packets go on to server %d, want %d", got.Index, first.Index)
+			}
+		})
+	})
+}
+
 // expire_nodest_conn: connections of a server that is gone end by the next packet
 // or the next sweep; a SYN leaves a server of weight 0.
 func TestExpireNodest(t *testing.T) {

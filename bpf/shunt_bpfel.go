@@ -656,19 +656,16 @@ type KernelSlow struct {
 		Seen   uint32
 		Hop    uint32
 	}
-	Chosen       uint32
-	Method       uint32
-	DecidedBy    uint32
-	IsPersistent uint8
-	IsOnce       uint8
-	IsWide       uint8
-	Pad1         uint8
-	Old          uint64
-	OldGroup     uint32
-	OldSlot      uint32
-	Dead         uint64
-	Own          KernelServer
-	Link         struct {
+	Chosen    uint32
+	Method    uint32
+	DecidedBy uint32
+	Flags     uint32
+	Old       uint64
+	OldGroup  uint32
+	OldSlot   uint32
+	Dead      uint64
+	Own       KernelServer
+	Link      struct {
 		_           structs.HostLayout
 		Destination uint64
 		Source      uint64

@@ -30,7 +30,7 @@ type Server struct {
 }
 
 func (s *Server) offered() uint32 {
-	if s.Hop == 0 && s.Method != bpf.KernelMethodMETHOD_LOCAL {
+	if s.Draining || s.Hop == 0 && s.Method != bpf.KernelMethodMETHOD_LOCAL {
 		return 0
 	}
 	return s.Weight

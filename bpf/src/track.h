@@ -230,7 +230,8 @@ static __always_inline int transit(struct lookup *forward, enum direction direct
 /*
  * Whether a client's first segment is scheduled anew although there is a
  * connection: it is over, or its server is not to have any (kernel: ip_vs_core.c,
- * ip_vs_in, is_new_conn and is_new_conn_expected).
+ * ip_vs_in, is_new_conn and is_new_conn_expected). A draining server has the
+ * strict rule, expire_nodest_conn, whatever its service has.
  */
 static __always_inline int is_reuse(__u64 recipe, const struct server *server, __u8 tcp_flags)
 {
@@ -239,6 +240,8 @@ static __always_inline int is_reuse(__u64 recipe, const struct server *server, _
 	if (!(tcp_flags & TCP_SYN))
 		return 0;
 	rules = rules_of(server);
+	if (server->flags & SERVER_DRAINING)
+		rules |= SERVICE_EXPIRE_NODEST;
 	if (rules & SERVICE_EXPIRE_NODEST && !server->offered_weight)
 		return 1; /* whatever conn_reuse_mode is */
 	if (rules & SERVICE_REUSE_NEVER)

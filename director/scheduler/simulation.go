@@ -232,11 +232,12 @@ func (s *Simulation) isFirst(event conntrack.Event) bool {
 }
 
 // isReplaced reports whether a first packet that meets the connection makes
-// another one of it (kernel: ip_vs_core.c, ip_vs_in and is_new_conn_expected).
+// another one of it (kernel: ip_vs_core.c, ip_vs_in and is_new_conn_expected). A
+// draining server has the strict rule, whatever the service has.
 func (s *Simulation) isReplaced(c *simulatedConnection) bool {
 	rules := s.service.Rules
 	switch {
-	case rules.ExpireNoDestConn && c.server.offered() == 0:
+	case c.server.Draining, rules.ExpireNoDestConn && c.server.Weight == 0:
 		return true
 	case rules.ConnReuse == director.ReuseNever, c.under != nil:
 		return false

@@ -122,7 +122,8 @@ func TestSimulationReuse(t *testing.T) {
 		rules  director.Rules
 		method realserver.Method
 		close  bool
-		weight uint32 // of the server that has it
+		drain  bool   // the server that has it
+		weight uint32 // of that server
 		want   string
 	}{
 		"established":                     {want: "connection 1", weight: 1},
@@ -134,6 +135,8 @@ func TestSimulationReuse(t *testing.T) {
 		"quiescent_by_rule":               {rules: nodest, want: "scheduler 2"},
 		"quiescent_by_rule_but_never":     {rules: director.Rules{ExpireNoDestConn: true, ConnReuse: director.ReuseNever}, want: "scheduler 2"},
 		"not_quiescent_for_all_the_rules": {rules: nodest, want: "connection 1", weight: 1},
+		"draining":                        {drain: true, want: "scheduler 2", weight: 1},
+		"draining_and_closed_but_never":   {drain: true, close: true, rules: director.Rules{ConnReuse: director.ReuseNever}, want: "scheduler 2", weight: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := simulate(t, director.Service{Rules: tt.rules, Scheduler: director.RoundRobin})
@@ -144,7 +147,7 @@ func TestSimulationReuse(t *testing.T) {
 			if tt.close {
 				s.Close(numbered(1), vip4)
 			}
-			s.EditServer(realserver.Server{Address: server(1), Weight: tt.weight, Method: tt.method})
+			s.EditServer(realserver.Server{Address: server(1), Weight: tt.weight, Method: tt.method, Draining: tt.drain})
 			wantChoice(t, tt.want, s.Open(numbered(1), vip4))
 			total := load(s, 1).Active + load(s, 1).Inactive + load(s, 2).Active + load(s, 2).Inactive
 			if total != 1 {
