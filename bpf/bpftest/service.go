@@ -86,10 +86,14 @@ func (f *Fixture) Apply(s *Service) *Service {
 		s.Flags |= bpf.KernelServiceFlagsSERVICE_WIDE
 	}
 	schedule := f.schedule(s)
+	var steps []uint32
+	if s.Scheduler == bpf.KernelSchedulerSCHEDULER_WRR {
+		steps = []uint32{schedule.MaxWeight, schedule.Gcd}
+	}
 	f.must(f.Plane.Switch(&bpf.KernelSwitchArgs{
 		Key: serviceKey(s), Access: s.Access,
 		Service: s.Index, Schedule: schedule,
-		Steps: f.putWords([]uint32{schedule.MaxWeight, schedule.Gcd}), StepCount: 1,
+		Steps: f.putWords(steps), StepCount: uint32(len(steps) / 2),
 		Positions: f.positions(s), OldServers: uint32(len(s.applied)),
 		Scheduler: uint8(s.Scheduler), Flags: uint16(s.Flags), ClientMask: clientMask(s), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
 		Restart: flag(s.Scheduler != s.was),

@@ -32,7 +32,7 @@ struct switch_args {
 	__u32 positions; /* first word of the map old position -> new position + 1, 0: head */
 	__u32 old_servers; /* its length */
 	__u32 steps; /* wrr: first word of the schedules gone through: pairs of max_weight, gcd */
-	__u32 step_count; /* the last is the new one's */
+	__u32 step_count; /* the last is the new one's; 0: no server changed, or not wrr */
 	__s32 result; /* out: 0 or -ENOENT */
 	__u16 flags;
 	__u8 scheduler;

@@ -45,15 +45,14 @@ static long cut_weight(__u32 i, struct cut *cut)
  * The cursor for the new schedule. rr: its position follows its server (Go says
  * where each went, a removed one's to its predecessor). wrr: back to the head,
  * the weight cut to the new maximum as often as servers changed (kernel:
- * ip_vs_wrr_dest_changed).
+ * ip_vs_wrr_dest_changed); if none did, it stays, as rr's does.
  */
 static __always_inline __u64 moved_cursor(__u64 cursor, const struct switch_args *args)
 {
 	__u32 position = cursor >> CURSOR_POSITION & 0xffff;
-	struct cut cut = { .steps = args->steps };
+	struct cut cut = { .weight = args->restart ? 0 : cursor, .steps = args->steps };
 
-	if (args->scheduler == SCHEDULER_WRR) {
-		cut.weight = args->restart ? 0 : cursor;
+	if (args->step_count) {
 		bpf_loop(args->step_count, cut_weight, &cut, 0);
 		position = 0;
 	} else if (args->restart || !position || position > args->old_servers) {

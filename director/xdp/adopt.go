@@ -75,7 +75,7 @@ func (d *Dataplane) adoptService(r *reading, svc *service) error {
 	if svc.words.count > 0 && r.holds(svc, &r.services[svc.index]) {
 		return nil
 	}
-	return d.reschedule(svc, svc.list, false)
+	return d.reschedule(svc, svc.list, false, weightStep(svc.list))
 }
 
 // adoptIndex makes the index that of the live services.

@@ -50,7 +50,7 @@ type batch struct {
 	first   director.Operation
 	list    []*server // the schedule's to be
 	restart bool      // the scheduler begins anew
-	steps   []step    // what each operation makes wrr count with
+	steps   []step    // what each operation on servers makes wrr count with
 	undo    []func() error
 	after   []func() error // once the schedule is in force
 }
@@ -95,7 +95,7 @@ func (a *application) run(ctx context.Context, op director.Operation) error {
 		err = a.apply(op)
 	}
 	if err == nil {
-		return a.ran()
+		return a.ran(op)
 	}
 	err = &director.OperationError{Operation: op, Err: err}
 	if a.batch == nil {
@@ -111,10 +111,11 @@ func (a *application) run(ctx context.Context, op director.Operation) error {
 }
 
 // ran notes what an operation that succeeded asks of the schedule. wrr goes
-// through the schedules of all: the order of changes shows in its turn.
-func (a *application) ran() error {
+// through the schedules of all: the order of changes shows in its turn. Settings
+// of the service leave it where it is (kernel: ip_vs_ctl.c, ip_vs_edit_service).
+func (a *application) ran(op director.Operation) error {
 	b := a.batch
-	if b == nil {
+	if b == nil || !isOnServer(op) {
 		return nil
 	}
 	next := weightStep(b.list)
@@ -125,6 +126,16 @@ func (a *application) ran() error {
 		return a.flush()
 	}
 	return nil
+}
+
+// isOnServer says whether the operation is on a server of a service.
+func isOnServer(op director.Operation) bool {
+	switch op.(type) {
+	case director.AddServer, director.EditServer, director.RemoveServer:
+		return true
+	default:
+		return false
+	}
 }
 
 // join is errors.Join that leaves an error that is alone as it is.

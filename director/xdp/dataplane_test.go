@@ -118,6 +118,69 @@ func TestSchedulesAsTheModels(t *testing.T) {
 	}
 }
 
+// Edits of a service's own settings leave rr and wrr where they are, as the kernel's
+// do (kernel: ip_vs_ctl.c, ip_vs_edit_service).
+func TestServiceEditsKeepTurns(t *testing.T) {
+	r := newRig(t, Options{})
+	weights := []uint32{4, 2, 2}
+	port := uint16(8000) // one for each service: one that comes back finds its connections again
+	add := func(name director.Scheduler) director.Service {
+		service := testService(name, director.SchedulerFlags{})
+		service.Key.Address = netip.AddrPortFrom(service.Key.Address.Addr(), port)
+		port++
+		r.must(director.AddService{Service: service})
+		for i, weight := range weights {
+			r.must(director.AddServer{Key: service.Key, Server: local(i+1, weight)})
+		}
+		return service
+	}
+	for _, name := range []director.Scheduler{director.RoundRobin, director.WeightedRoundRobin} {
+		for what, edit := range map[string]func(*director.Service){
+			"name":     func(s *director.Service) { s.Name += "x" },
+			"access":   func(s *director.Service) { s.Access.Deny = prefixes("203.0.113.0/24") },
+			"timeouts": func(s *director.Service) { s.Timeouts.TCP += time.Minute },
+			"rules":    func(s *director.Service) { s.Rules.SloppyTCP = !s.Rules.SloppyTCP },
+		} {
+			t.Run(string(name)+"/"+what, func(t *testing.T) {
+				service := add(name)
+				model, err := scheduler.New(name, scheduler.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, weight := range weights {
+					model.Add(local(i+1, 0).Address, weight)
+				}
+				for n := range byte(12) {
+					client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, n}), 4000)
+					want, _ := model.Pick(client, service.Key.Address, nil)
+					if got, _ := r.syn(client, service.Key.Address); got != want {
+						t.Errorf("connection %d: server %v, want %v", n, got, want)
+					}
+					edit(&service)
+					r.must(director.EditService{Service: service})
+				}
+			})
+		}
+		// Another scheduler begins at the head, wrr with the greatest weight.
+		t.Run(string(name)+"/scheduler", func(t *testing.T) {
+			service := add(name)
+			want := map[director.Scheduler]netip.AddrPort{
+				director.RoundRobin: local(3, 0).Address, director.WeightedRoundRobin: local(1, 0).Address,
+			}[name]
+			for n := range byte(4) {
+				for _, next := range []director.Scheduler{director.LeastConnection, name} {
+					service.Scheduler = next
+					r.must(director.EditService{Service: service})
+				}
+				client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, n}), 4000)
+				if got, _ := r.syn(client, service.Key.Address); got != want {
+					t.Errorf("connection %d: server %v, want %v", n, got, want)
+				}
+			}
+		})
+	}
+}
+
 // loads are what the service's servers have to do now.
 func (r *rig) loads(key director.ServiceKey) scheduler.Loads {
 	r.t.Helper()

@@ -99,12 +99,12 @@ func (d *Dataplane) carryHop(s *server, before uint32) error {
 	if s.offered() == 0 {
 		// First no new connections, then no packets. Should the schedule fail, the
 		// sweep tries it again.
-		return errors.Join(d.reschedule(s.service, s.service.list, false), d.writeServer(s))
+		return errors.Join(d.reschedule(s.service, s.service.list, false, weightStep(s.service.list)), d.writeServer(s))
 	}
 	if err := d.writeServer(s); err != nil {
 		return err
 	}
-	return d.reschedule(s.service, s.service.list, false)
+	return d.reschedule(s.service, s.service.list, false, weightStep(s.service.list))
 }
 
 // writeServer makes the server's entry what it is to be: as a whole if it is new

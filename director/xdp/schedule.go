@@ -11,15 +11,16 @@ import (
 
 // reschedule writes the service's schedule for a list of servers, in kernel
 // order, and puts it in force in one step together with all else of the
-// service. restart: the scheduler begins anew. steps are what wrr would have
-// counted with on the way there; none: with the new schedule alone.
+// service. restart: the scheduler begins anew. steps are what changes of servers
+// make wrr count with on the way there; none: it stays where it is.
 func (d *Dataplane) reschedule(svc *service, list []*server, restart bool, steps ...step) error {
 	next, table := buildSchedule(svc, list)
 	positions := mapPositions(svc.list, list)
-	if svc.scheduler == director.WeightedRoundRobin {
-		if positions = nil; len(steps) == 0 {
-			steps = []step{weightStep(list)}
-		}
+	if svc.scheduler != director.WeightedRoundRobin {
+		steps = nil
+	}
+	if len(steps) > 0 {
+		positions = nil
 		for _, s := range steps {
 			positions = append(positions, s.maxWeight, s.gcd)
 		}

@@ -129,7 +129,7 @@ func (a *application) setService(b *batch, s director.Service) error {
 	}
 	svc.settings = settingsOf(s)
 	if svc.scheduler != old.scheduler {
-		b.restart, b.steps = true, nil
+		b.restart, b.steps = true, []step{weightStep(b.list)}
 		if hasDestinations(old.scheduler) {
 			b.then(func() error { return a.forgetDestinations(svc) })
 		}

@@ -167,7 +167,7 @@ func (d *Dataplane) repairSchedules() error {
 		if svc.removed || !isStale(svc) {
 			continue
 		}
-		if err := d.reschedule(svc, svc.list, false); err != nil {
+		if err := d.reschedule(svc, svc.list, false, weightStep(svc.list)); err != nil {
 			return err
 		}
 		d.opts.Log.Info("schedule repaired", "service", svc.key)
