@@ -187,23 +187,11 @@ static __always_inline enum event admit(struct slow *c, const int v6)
 		return EVENT_DROP_MIDSTREAM;
 	if ((__u16)c->key.id == bpf_htons(FTP_DATA_PORT))
 		return EVENT_DROP_FTP_DATA;
-	c->is_persistent = !!(service->flags & SERVICE_PERSISTENT);
-	c->is_once = service->flags & SERVICE_ONE_PACKET && (__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_UDP;
-	c->is_wide = !!(service->flags & SERVICE_WIDE);
+	c->flags = service->flags;
 	return EVENT_NONE;
 }
 
-__noinline int admit4(struct slow *c)
-{
-	return c ? admit(c, 0) : EVENT_FAULT_MAP;
-}
-
-__noinline int admit6(struct slow *c)
-{
-	return c ? admit(c, 1) : EVENT_FAULT_MAP;
-}
-
-/* Chooses the server; EVENT_NONE or why there is none. */
+/* Chooses the server, unless a template does that; EVENT_NONE or why there is none. */
 static __always_inline enum event choose(struct slow *c, const int v6)
 {
 	c->pick.client = fold_client(&c->key, v6);
@@ -214,17 +202,24 @@ static __always_inline enum event choose(struct slow *c, const int v6)
 		c->pick.destination[i] = c->key.destination[i];
 	c->template.recipe = 0;
 	c->decided_by = DECIDED_BY_NOTHING;
-	return c->is_persistent ? choose_persistent(c, v6) : schedule_server(c);
+	return c->flags & SERVICE_PERSISTENT ? EVENT_NONE : schedule_server(c);
 }
 
-__noinline int choose4(struct slow *c)
+static __always_inline enum event admit_and_choose(struct slow *c, const int v6)
 {
-	return c ? choose(c, 0) : EVENT_FAULT_MAP;
+	enum event event = admit(c, v6);
+
+	return event == EVENT_NONE ? choose(c, v6) : event;
 }
 
-__noinline int choose6(struct slow *c)
+__noinline int admit_and_choose4(struct slow *c)
 {
-	return c ? choose(c, 1) : EVENT_FAULT_MAP;
+	return c ? admit_and_choose(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int admit_and_choose6(struct slow *c)
+{
+	return c ? admit_and_choose(c, 1) : EVENT_FAULT_MAP;
 }
 
 /*
@@ -289,9 +284,9 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 				       STATE_NONE);
 	c->hop = 0;
 	recipe = with_server((__u64)state << RECIPE_STATE, c->chosen, c->method);
-	if (c->method == METHOD_NAT && c->is_wide)
+	if (c->method == METHOD_NAT && c->flags & SERVICE_WIDE)
 		recipe |= BIT(RECIPE_WIDE);
-	if (c->is_once)
+	if (c->flags & SERVICE_ONE_PACKET && state == STATE_UDP)
 		return serve_once(c, recipe, v6);
 	if (c->template.recipe)
 		recipe |= BIT(RECIPE_CONTROLLED);
@@ -328,11 +323,11 @@ static __always_inline int clear_way(struct slow *c, const int v6)
 /* All of it; EVENT_NONE or what became of the packet. */
 static __always_inline enum event create(struct slow *c, const int v6)
 {
-	enum event event = v6 ? admit6(c) : admit4(c);
+	enum event event = v6 ? admit_and_choose6(c) : admit_and_choose4(c);
 	int is_replaced;
 
-	if (event == EVENT_NONE)
-		event = v6 ? choose6(c) : choose4(c);
+	if (event == EVENT_NONE && c->flags & SERVICE_PERSISTENT)
+		event = v6 ? choose_persistent6(c) : choose_persistent4(c);
 	is_replaced = clear_way(c, v6);
 	if (event == EVENT_NONE)
 		event = v6 ? connect6(c) : connect4(c);

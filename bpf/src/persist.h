@@ -148,6 +148,16 @@ static __always_inline enum event choose_persistent(struct slow *c, const int v6
 	return EVENT_DROP_BUSY;
 }
 
+__noinline int choose_persistent4(struct slow *c)
+{
+	return c ? choose_persistent(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int choose_persistent6(struct slow *c)
+{
+	return c ? choose_persistent(c, 1) : EVENT_FAULT_MAP;
+}
+
 /* Takes back that the connection under c's template has begun; it did not. */
 static __always_inline void let_template_go(struct slow *c, const int v6)
 {

@@ -34,9 +34,9 @@ __noinline __u32 pick(struct pick_request *r)
 		return pick_other(r);
 	switch (scheduler) {
 	case SCHEDULER_RR:
-		return pick_rr(r);
+		return pick_rr(r, service);
 	case SCHEDULER_WRR:
-		return pick_wrr(r);
+		return pick_wrr(r, service);
 	case SCHEDULER_SH:
 		return pick_sh(r);
 	case SCHEDULER_MH:

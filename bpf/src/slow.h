@@ -45,10 +45,7 @@ struct slow {
 	__u32 chosen; /* the server's index */
 	__u32 method;
 	__u32 decided_by; /* enum decider: who chose it */
-	__u8 is_persistent; /* of the service, at one moment: who is chosen must fit what is made */
-	__u8 is_once; /* one-packet */
-	__u8 is_wide; /* SERVICE_WIDE */
-	__u8 pad1;
+	__u32 flags; /* of the service, at one moment: who is chosen must fit what is made */
 	/* settle's, for create: connections that were there; recipe 0: none */
 	__u64 old; /* one that ends as soon as there is another */
 	__u32 old_group;

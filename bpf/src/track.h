@@ -187,18 +187,19 @@ static __always_inline void mirror(const struct lookup *reply, __u64 forward, __
  * spaced and shows its next hop. Else a server whose packets come just before
  * the client's would hide that the client's router is another.
  */
-static __always_inline __u32 seen_after(const struct lookup *forward, enum direction direction, __u32 tick)
+static __always_inline __u32 seen_after(const struct lookup *forward, const struct server *server,
+					enum direction direction, __u32 tick)
 {
 	__u32 early = tick - refresh_ticks;
 
-	if (direction != DIRECTION_OUTPUT || timeout_of(forward->recipe) <= 2 * refresh_ticks)
+	if (direction != DIRECTION_OUTPUT || timeout_at(server, forward->recipe) <= 2 * refresh_ticks)
 		return tick;
 	return (__s32)(forward->seen - early) > 0 ? forward->seen : early;
 }
 
 /* Runs a packet through the forward entry's state; false if somebody removes the connection. */
-static __always_inline int transit(struct lookup *forward, enum direction direction, __u8 tcp_flags, int spaced,
-				   __u32 tick, const int v6)
+static __always_inline int transit(struct lookup *forward, const struct server *server, enum direction direction,
+				   __u8 tcp_flags, int spaced, __u32 tick, const int v6)
 {
 	__u64 *entry = entry_of(forward, v6);
 
@@ -223,7 +224,7 @@ static __always_inline int transit(struct lookup *forward, enum direction direct
 			return 0;
 		/* Contended past all tries: the other packets' states stand. */
 	}
-	STORE((__u32 *)(entry + WORDS(v6) + 2), seen_after(forward, direction, tick));
+	STORE((__u32 *)(entry + WORDS(v6) + 2), seen_after(forward, server, direction, tick));
 	return 1;
 }
 
@@ -314,10 +315,10 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		return SETTLED_DEAD;
 	if (forward->recipe & BIT(RECIPE_BUSY))
 		return SETTLED_BUSY;
-	if (has_expired(forward->recipe, forward->seen, r->tick))
-		return bury(r, forward, v6);
 	index = recipe_server(forward->recipe);
 	server = bpf_map_lookup_elem(&servers, &index);
+	if (is_longer(timeout_at(server, forward->recipe), forward->seen, r->tick))
+		return bury(r, forward, v6);
 	if (!is_reply && server && (is_reuse(forward->recipe, server, r->tcp_flags) || is_forsaken(server)))
 		return replace(r, forward, v6);
 	if (!server || server->life != LIFE_LIVE || r->is_trial) {
@@ -327,7 +328,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		return SETTLED;
 	}
 	recipe = forward->recipe;
-	if (!transit(forward, direction, r->tcp_flags, spaced, r->tick, v6))
+	if (!transit(forward, server, direction, r->tcp_flags, spaced, r->tick, v6))
 		return SETTLED_BUSY;
 	if (is_reply) {
 		mirror(hit, forward->recipe, r->tick, v6);

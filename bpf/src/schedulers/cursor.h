@@ -23,17 +23,13 @@ static __always_inline __u64 cursor_at(const struct pick_request *r, __u32 posit
 }
 
 /* Puts r->next in place of r->cursor; false: another CPU was first, and r has what it left. */
-static __always_inline int move_cursor(struct pick_request *r)
+static __always_inline int move_cursor(struct pick_request *r, struct service *service)
 {
-	struct service *service;
-	__u32 index = r->service;
-
 	if (r->is_trial) {
 		r->cursor = r->next;
 		return 1;
 	}
-	service = bpf_map_lookup_elem(&services, &index);
-	if (!service || r->next == r->cursor)
+	if (r->next == r->cursor)
 		return 1;
 	if (__sync_val_compare_and_swap(&service->cursor, r->cursor, r->next) == r->cursor)
 		return 1;

@@ -38,31 +38,29 @@ static __always_inline struct round go_round(const struct pick_request *r, __u32
 		.position = position < r->schedule.servers ? position : 0,
 	};
 
-	bpf_loop(round.servers, round_step, &round, 0);
+	/* Most often it is the first: that costs no loop. */
+	if (round.servers && !round_step(0, &round))
+		bpf_loop(round.servers, round_step, &round, 0);
 	return round;
 }
 
 /* One try. Leaves the cursor where it was if there is no server, as the kernel does. */
-__noinline __u32 turn_rr(struct pick_request *r)
+static __always_inline __u32 turn_rr(struct pick_request *r)
 {
-	struct round round;
+	struct round round = go_round(r, next_position(r));
 
-	if (!r)
-		return 0;
-	round = go_round(r, next_position(r));
 	r->next = round.server ? cursor_at(r, round.position + 1, 0) : r->cursor;
 	return round.server;
 }
 
-__noinline __u32 pick_rr(struct pick_request *r)
+/* Part of pick, whose service it is: most connections come by here. */
+static __always_inline __u32 pick_rr(struct pick_request *r, struct service *service)
 {
 	__u32 server = 0;
 
-	if (!r)
-		return 0;
 	for (int i = 0; i < CURSOR_TRIES; i++) {
 		server = turn_rr(r);
-		if (move_cursor(r))
+		if (move_cursor(r, service))
 			return server;
 	}
 	count(EVENT_NOTE_CURSOR_CONTENDED);

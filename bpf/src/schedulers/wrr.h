@@ -91,15 +91,14 @@ __noinline __u32 turn_wrr(struct pick_request *r)
 	return walk.server;
 }
 
-__noinline __u32 pick_wrr(struct pick_request *r)
+/* Part of pick, as pick_rr is. */
+static __always_inline __u32 pick_wrr(struct pick_request *r, struct service *service)
 {
 	__u32 server = 0;
 
-	if (!r)
-		return 0;
 	for (int i = 0; i < CURSOR_TRIES; i++) {
 		server = turn_wrr(r);
-		if (move_cursor(r))
+		if (move_cursor(r, service))
 			return server;
 	}
 	count(EVENT_NOTE_CURSOR_CONTENDED);
