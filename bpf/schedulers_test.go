@@ -10,6 +10,7 @@ import (
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
 // The numbers of abi.h, the table of names and the director's schedulers are the
@@ -50,5 +51,12 @@ func TestSchedulersOfTheABI(t *testing.T) {
 	}
 	if number, name := bpf.SchedulerNumber(""), bpf.SchedulerName(255); number != 0 || name != "" {
 		t.Errorf("no name has the number %d, 255 the name %q", number, name)
+	}
+}
+
+// The programs and the model of lblcr leave a set alone for the same time.
+func TestExpirationOfSets(t *testing.T) {
+	if bpf.LBLCRExpiration != scheduler.CacheExpiration {
+		t.Errorf("the programs have %v, the model %v", bpf.LBLCRExpiration, scheduler.CacheExpiration)
 	}
 }

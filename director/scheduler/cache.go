@@ -6,23 +6,25 @@ import (
 	"time"
 )
 
-// The kernel's numbers for the caches of lblc and lblcr (kernel:
-// net/netfilter/ipvs/ip_vs_lblc.c, ip_vs_lblcr.c).
+// How long and how much lblc and lblcr remember of a service (kernel:
+// net/netfilter/ipvs/ip_vs_lblc.c, ip_vs_lblcr.c). The XDP data plane has them from
+// here.
 const (
-	cacheBits     = 10              // IP_VS_LBLC_TAB_BITS
-	cacheSize     = 16 << 10        // max_size: above it elements are collected early
-	cacheInterval = time.Minute     // CHECK_EXPIRE_INTERVAL
-	cacheIdle     = 6 * time.Minute // ENTRY_TIMEOUT: idle this long, may be collected early
-	cacheFull     = 30              // COUNT_FOR_FULL_EXPIRATION: quiet intervals between full collections
+	CacheInterval = time.Minute     // how often it is looked what goes: CHECK_EXPIRE_INTERVAL
+	CacheSize     = 16 << 10        // destinations, from how many on idle ones go: max_size
+	CacheIdle     = 6 * time.Minute // which ones are idle: ENTRY_TIMEOUT
+	CacheFull     = 30              // intervals between looks at all that has expired: COUNT_FOR_FULL_EXPIRATION
 
 	// CacheExpiration is how long an unused destination is remembered, and how
 	// long lblcr leaves a set as it is (sysctls lblc_expiration, lblcr_expiration).
 	CacheExpiration = 24 * time.Hour
 )
 
-// DestinationBucket returns the bucket of a destination in the cache of lblc or
+const cacheBits = 10 // IP_VS_LBLC_TAB_BITS
+
+// destinationBucket returns the bucket of a destination in the cache of lblc or
 // lblcr; it decides only what is collected first.
-func DestinationBucket(virtual netip.Addr) uint32 { return hash32(Fold(virtual), cacheBits) }
+func destinationBucket(virtual netip.Addr) uint32 { return hash32(Fold(virtual), cacheBits) }
 
 // cache is what lblc and lblcr remember of destinations.
 type cache[T any] struct {
@@ -42,13 +44,13 @@ type cached[T any] struct {
 }
 
 func newCache[T any](now func() time.Time) *cache[T] {
-	return &cache[T]{now: now, next: now().Add(cacheInterval), quiet: 1}
+	return &cache[T]{now: now, next: now().Add(CacheInterval), quiet: 1}
 }
 
 // get returns the destination's element, nil if there is none, and notes that
 // it was used.
 func (c *cache[T]) get(address netip.Addr) *cached[T] {
-	for _, e := range c.buckets[DestinationBucket(address)] {
+	for _, e := range c.buckets[destinationBucket(address)] {
 		if e.address == address {
 			e.used = c.now()
 			return e
@@ -60,16 +62,16 @@ func (c *cache[T]) get(address netip.Addr) *cached[T] {
 // add puts an element first in its bucket. A cache half as full again as it
 // should be takes none.
 func (c *cache[T]) add(address netip.Addr, value T) {
-	if c.count >= cacheSize*3/2 {
+	if c.count >= CacheSize*3/2 {
 		return
 	}
-	bucket := &c.buckets[DestinationBucket(address)]
+	bucket := &c.buckets[destinationBucket(address)]
 	*bucket = slices.Insert(*bucket, 0, &cached[T]{address: address, value: value, used: c.now()})
 	c.count++
 }
 
 func (c *cache[T]) remove(address netip.Addr) {
-	c.keep(DestinationBucket(address), func(e *cached[T]) bool { return e.address != address })
+	c.keep(destinationBucket(address), func(e *cached[T]) bool { return e.address != address })
 }
 
 // keep removes the elements of a bucket that are not to be kept, and returns how
@@ -84,15 +86,15 @@ func (c *cache[T]) keep(bucket uint32, kept func(*cached[T]) bool) int {
 
 // collect does what the kernel's timer has done by now.
 func (c *cache[T]) collect() {
-	for now := c.now(); !now.Before(c.next); c.next = c.next.Add(cacheInterval) {
+	for now := c.now(); !now.Before(c.next); c.next = c.next.Add(CacheInterval) {
 		switch {
-		case c.quiet%cacheFull == 0:
-			c.sweep(len(c.buckets)*cacheSize, CacheExpiration)
+		case c.quiet%CacheFull == 0:
+			c.sweep(len(c.buckets)*CacheSize, CacheExpiration)
 			c.quiet = 1
-		case c.count <= cacheSize:
+		case c.count <= CacheSize:
 			c.quiet++
 		default:
-			c.sweep(min((c.count-cacheSize)*4/3, cacheSize/2), cacheIdle)
+			c.sweep(min((c.count-CacheSize)*4/3, CacheSize/2), CacheIdle)
 		}
 	}
 }

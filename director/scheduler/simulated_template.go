@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// prolonged is what a template gets when its time is over and it still has
+// Prolonged is what a template gets when its time is over and it still has
 // connections; from then on a new connection prolongs it by no more either
 // (kernel: ip_vs_conn.c, ip_vs_conn_expire).
-const prolonged = time.Minute
+const Prolonged = time.Minute
 
 // simulatedTemplate is one persistence template of a Simulation.
 type simulatedTemplate struct {
@@ -51,8 +51,8 @@ func (s *Simulation) addTemplate(client netip.Addr, server *simulatedServer) *si
 	t := &simulatedTemplate{network: s.network(client), server: server, timeout: s.service.Persistence.Timeout}
 	t.expire = func() {
 		if t.controlled > 0 {
-			t.timeout = prolonged
-			s.timers.set(&t.timer, s.now.Add(prolonged))
+			t.timeout = Prolonged
+			s.timers.set(&t.timer, s.now.Add(Prolonged))
 			return
 		}
 		s.removeTemplate(t)

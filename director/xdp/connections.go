@@ -9,6 +9,7 @@ import (
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/scheduler"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -96,10 +97,6 @@ func (d *Dataplane) view(ctx context.Context) (*view, error) {
 	return v, err
 }
 
-// prolonged is how long a template lives on that has outlived its timeout (kernel:
-// ip_vs_conn.c, ip_vs_conn_expire).
-const prolonged = time.Minute
-
 // connection decodes an entry; false if it is a reply's, is being made or removed,
 // or is of a server that came after the view was made.
 func (v *view) connection(e *bpf.Entry) (director.ServiceKey, conntrack.Connection, bool) {
@@ -121,7 +118,7 @@ func (v *view) connection(e *bpf.Entry) (director.ServiceKey, conntrack.Connecti
 	c.Protocol, c.Virtual, c.State = service.key.Protocol, service.key.Address, conntrack.None
 	c.Template, c.Prefix, c.Controlled = true, service.persistence.Prefix, e.Controlled
 	if c.Expires = service.persistence.Timeout - idle; e.Prolonged {
-		c.Expires = prolonged - idle
+		c.Expires = scheduler.Prolonged - idle
 	}
 	return service.key, c, v.services[e.Service] == service
 }

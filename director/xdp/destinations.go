@@ -10,16 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/shunt-lb/shunt/bpf"
-)
-
-// How long and how much lblc and lblcr remember of a service (kernel:
-// net/netfilter/ipvs/ip_vs_lblc.c and ip_vs_lblcr.c).
-const (
-	destinationsInterval = time.Minute     // CHECK_EXPIRE_INTERVAL
-	destinationsMax      = 16384           // max_size: from how many on the idle ones go
-	destinationsIdle     = 6 * time.Minute // ENTRY_TIMEOUT: who they are
-	destinationsExpiry   = 24 * time.Hour  // sysctl lblc_expiration
-	fullEvery            = 30              // COUNT_FOR_FULL_EXPIRATION: which intervals look at that
+	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
 // destinationsState is what reviews of lblc's and lblcr's memory have found.
@@ -50,7 +41,7 @@ func (d *Dataplane) deleteDestinations(entries []bpf.DestinationEntry) error {
 // It returns the servers that are remembered, which keep their indices; nil, false
 // if it was not the time for a look.
 func (d *Dataplane) reviewDestinations(now time.Time) (named map[uint32]bool, looked bool, err error) {
-	if now.Sub(d.destinations.reviewed) < destinationsInterval || !d.model.hasDestinations() {
+	if now.Sub(d.destinations.reviewed) < scheduler.CacheInterval || !d.model.hasDestinations() {
 		return nil, false, nil
 	}
 	d.destinations.reviewed = now
@@ -99,18 +90,18 @@ func (d *Dataplane) reviewDestinations(now time.Time) (named map[uint32]bool, lo
 // reviews it is since all of them were looked at.
 func forgotten(entries []bpf.DestinationEntry, tick uint32, clock bpf.Clock, quiet int) ([]bpf.DestinationEntry, int) {
 	idle := func(e bpf.DestinationEntry) int64 { return int64(int32(tick - e.Value.Used)) }
-	if quiet+1 >= fullEvery {
+	if quiet+1 >= scheduler.CacheFull {
 		return slices.DeleteFunc(slices.Clone(entries), func(e bpf.DestinationEntry) bool {
-			return idle(e) < int64(clock.Ticks(destinationsExpiry))
+			return idle(e) < int64(clock.Ticks(scheduler.CacheExpiration))
 		}), 0
 	}
-	if len(entries) <= destinationsMax {
+	if len(entries) <= scheduler.CacheSize {
 		return nil, quiet + 1
 	}
-	goal := min((len(entries)-destinationsMax)*4/3, destinationsMax/2)
+	goal := min((len(entries)-scheduler.CacheSize)*4/3, scheduler.CacheSize/2)
 	// The kernel takes them as its buckets come; here those go first that are idle longest.
 	candidates := slices.DeleteFunc(slices.Clone(entries), func(e bpf.DestinationEntry) bool {
-		return idle(e) < int64(clock.Ticks(destinationsIdle))
+		return idle(e) < int64(clock.Ticks(scheduler.CacheIdle))
 	})
 	slices.SortFunc(candidates, func(a, b bpf.DestinationEntry) int { return cmp.Compare(idle(b), idle(a)) })
 	return candidates[:min(goal, len(candidates))], quiet

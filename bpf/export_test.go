@@ -1,0 +1,4 @@
+package bpf
+
+// LBLCRExpiration is what the programs are loaded with.
+const LBLCRExpiration = lblcrExpiration
