@@ -3,13 +3,13 @@ package main
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
 func explain(c *cli.Context, client *api.Client) error {
@@ -114,23 +114,11 @@ func because(d api.Decision) string {
 	}
 }
 
-// The schedulers that compare loads: what they compare, and whether by weight.
-// Kernel: include/net/ip_vs.h, ip_vs_dest_conn_overhead; ip_vs_sed.c,
-// ip_vs_sed_dest_overhead.
-var (
-	byOverhead = []director.Scheduler{
-		director.LeastConnection, director.WeightedLeastConnection, director.TwoRandomChoices, director.LocalityLC, director.LocalityLCReplicated,
-	}
-	byDelay = []director.Scheduler{director.ShortestExpectedDelay, director.NeverQueue}
-)
-
 // candidateTable shows what the scheduler looks at, in the order it walks.
 func candidateTable(t *table, d api.Decision) {
-	scheduler := director.Scheduler(d.Scheduler)
-	compares := slices.Contains(byOverhead, scheduler) || slices.Contains(byDelay, scheduler)
-	weighs := compares && scheduler != director.LeastConnection
+	cost, weighs := scheduler.Compares(director.Scheduler(d.Scheduler))
 	header := []any{"CANDIDATE", "WEIGHT", "ACTIVE", "INACTIVE"}
-	if compares {
+	if cost != nil {
 		header = append(header, "OVERHEAD")
 	}
 	if weighs {
@@ -139,11 +127,9 @@ func candidateTable(t *table, d api.Decision) {
 	t.row(append(header, "NOTE")...)
 	for i, one := range d.Candidates {
 		row := []any{one.Server, one.Weight, one.Active, one.Inactive}
-		overhead := 256*one.Active + one.Inactive
-		if slices.Contains(byDelay, scheduler) {
-			overhead = one.Active + 1
-		}
-		if compares {
+		var overhead int64
+		if cost != nil {
+			overhead = cost(scheduler.Load{Active: int64(one.Active), Inactive: int64(one.Inactive)})
 			row = append(row, overhead)
 		}
 		switch {

@@ -70,30 +70,48 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// delay is how long sed and nq take a new connection to wait for a server
+// (kernel: net/netfilter/ipvs/ip_vs_sed.c, ip_vs_sed_dest_overhead).
+func (l Load) delay() int64 { return l.Active + 1 }
+
 // algorithm is what the package knows of one scheduler.
 type algorithm struct {
-	build func(Options) Model
-	about string // what it chooses, in a line
+	build    func(Options) Model
+	compares comparison
+	about    string // what it chooses, in a line
 }
+
+// comparison is what servers are compared by: the least cost wins.
+type comparison struct {
+	cost     func(Load) int64 // nil: no loads are compared
+	byWeight bool             // the cost is divided by the weight
+}
+
+var (
+	byNoLoad         = comparison{}
+	byOverhead       = comparison{cost: Load.overhead}
+	overheadByWeight = comparison{cost: Load.overhead, byWeight: true}
+	delayByWeight    = comparison{cost: Load.delay, byWeight: true}
+)
 
 // algorithms are all there are: the one place to add one.
 var algorithms = map[director.Scheduler]algorithm{
-	director.RoundRobin:         {newRoundRobin, "the servers in turn"},
-	director.WeightedRoundRobin: {newWeightedRoundRobin, "the servers in turn, each as often as its weight says"},
-	director.LeastConnection:    {newLeastConnection, "the server with the fewest connections"},
+	director.RoundRobin:         {newRoundRobin, byNoLoad, "the servers in turn"},
+	director.WeightedRoundRobin: {newWeightedRoundRobin, byNoLoad, "the servers in turn, each as often as its weight says"},
+	director.LeastConnection:    {newLeastConnection, byOverhead, "the server with the fewest connections"},
 	director.WeightedLeastConnection: {
-		newWeightedLeastConnection, "the server with the fewest connections for its weight",
+		newWeightedLeastConnection, overheadByWeight, "the server with the fewest connections for its weight",
 	},
-	director.ShortestExpectedDelay: {newShortestExpectedDelay, "the server with the fewest active connections for its weight, this one included"},
-	director.NeverQueue:            {newNeverQueue, "a server without an active connection, or else as sed"},
-	director.Failover:              {newFailover, "the server of the greatest weight that is not overloaded"},
-	director.Overflow:              {newOverflow, "the server of the greatest weight that has not more active connections than that"},
-	director.TwoRandomChoices:      {newTwoRandomChoices, "of two servers drawn by weight the less loaded one"},
-	director.DestinationHash:       {newDestinationHash, "by a hash of the virtual address, whatever the weights"},
-	director.SourceHash:            {newSourceHash, "by a hash of the client's address, buckets by weight"},
-	director.Maglev:                {newMaglev, "by a hash of the client's address that few changes move"},
-	director.LocalityLC:            {newLocality, "for each virtual address the server it had, or else as wlc"},
-	director.LocalityLCReplicated:  {newReplicatedLocality, "for each virtual address the least loaded of its servers, more as they fill up"},
+	director.ShortestExpectedDelay: {newShortestExpectedDelay, delayByWeight, "the server with the fewest active connections for its weight, this one included"},
+	director.NeverQueue:            {newNeverQueue, delayByWeight, "a server without an active connection, or else as sed"},
+	director.Failover:              {newFailover, byNoLoad, "the server of the greatest weight that is not overloaded"},
+	director.Overflow:              {newOverflow, byNoLoad, "the server of the greatest weight that has not more active connections than that"},
+	director.TwoRandomChoices:      {newTwoRandomChoices, overheadByWeight, "of two servers drawn by weight the less loaded one"},
+	director.DestinationHash:       {newDestinationHash, byNoLoad, "by a hash of the virtual address, whatever the weights"},
+	director.SourceHash:            {newSourceHash, byNoLoad, "by a hash of the client's address, buckets by weight"},
+	director.Maglev:                {newMaglev, byNoLoad, "by a hash of the client's address that few changes move"},
+	director.LocalityLC:            {newLocality, overheadByWeight, "for each virtual address the server it had, or else as wlc"},
+	director.LocalityLCReplicated:  {newReplicatedLocality, overheadByWeight, "for each virtual address the least loaded of its servers, more as they fill up"},
 }
 
 // New returns a model with no servers. Unknown schedulers, and flags for one
@@ -114,3 +132,10 @@ func Names() []director.Scheduler { return slices.Sorted(maps.Keys(algorithms)) 
 
 // About says in a line what a scheduler chooses; nothing of an unknown one.
 func About(name director.Scheduler) string { return algorithms[name].about }
+
+// Compares returns what a scheduler compares servers by, where the least wins, and
+// whether it is divided by the weight; nil for one that compares no loads.
+func Compares(name director.Scheduler) (cost func(Load) int64, byWeight bool) {
+	by := algorithms[name].compares
+	return by.cost, by.byWeight
+}

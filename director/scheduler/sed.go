@@ -16,6 +16,6 @@ func (m *shortestExpectedDelay) Pick(_, _ netip.AddrPort, loads Loads) (netip.Ad
 // for its weight with this one; inactive ones do not count.
 func (l list) shortestDelay(loads Loads) (Entry, bool) {
 	return l.best(loads, func(e, best Entry) bool {
-		return lessLoaded(loads[e.Address].Active+1, e, loads[best.Address].Active+1, best)
+		return lessLoaded(loads[e.Address].delay(), e, loads[best.Address].delay(), best)
 	})
 }
