@@ -98,3 +98,63 @@ func TestTrialsChangeNothing(t *testing.T) {
 		}
 	})
 }
+
+// A trial that must look for another server than its template's, whose reply key is
+// taken, begins where packets would, whatever was asked before it.
+func TestTrialsDoNotGoOnFromOthers(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	eachScheduler(t, func(t *testing.T, scheduler director.Scheduler) {
+		for _, a := range families {
+			s := newPersistentScene(t, f, a, bpftest.TCP, nat)
+			s.RemoveService(s.service)
+			sized := func(prefix netip.AddrPort, servers byte) *bpftest.Service {
+				service := &bpftest.Service{
+					Listen: prefix, Prefix: s.bits(24), Scheduler: schedulerNumber(t, scheduler),
+					Timeouts: map[bpf.KernelConnState]time.Duration{bpf.KernelConnStateSTATE_TEMPLATE: persistence},
+				}
+				address := s.server.Addr().AsSlice()
+				for n := range servers {
+					address[len(address)-1] = 100 + n
+					addr, _ := netip.AddrFromSlice(address)
+					service.Servers = append(service.Servers, &bpftest.Server{
+						Address: netip.AddrPortFrom(addr, prefix.Port()), Weight: 1, Hop: s.service.Servers[0].Hop,
+					})
+				}
+				return service
+			}
+			service := sized(netip.AddrPortFrom(s.at(0), 80), 4)
+			service.Flags, service.ClientPrefix = bpf.KernelServiceFlagsSERVICE_PERSISTENT, s.client.Addr().BitLen()
+			f.Apply(service)
+			other := f.Apply(sized(netip.AddrPortFrom(s.at(0), 81), 7))
+			p := s.request()
+			ask := func(to byte) uint32 {
+				p.To = netip.AddrPortFrom(s.at(to), service.Listen.Port())
+				return explain(t, f, p).Server
+			}
+			for n := range 6 {
+				p.From = netip.AddrPortFrom(s.client.Addr(), uint16(4000+n))
+				ask(1)
+				s.connectionOf(t, p)
+				first := ask(2)
+				for range 1 + n%3 {
+					q := p
+					q.To = netip.AddrPortFrom(s.at(1), other.Listen.Port())
+					explain(t, f, q)
+				}
+				second := ask(2)
+				f.Run(p.Bytes())
+				var got uint32
+				for _, e := range f.Entries() {
+					if e.Source == p.From && e.Destination == p.To && !e.Reply {
+						got = e.Server
+					}
+				}
+				if scheduler != director.TwoRandomChoices && (first != got || second != got) {
+					t.Errorf("%s, client %d: explained as server %d's and %d's; %d has it", a.name, n, first, second, got)
+				}
+			}
+			f.RemoveService(service)
+			f.RemoveService(other)
+		}
+	})
+}

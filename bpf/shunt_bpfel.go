@@ -580,7 +580,7 @@ type KernelSlow struct {
 		IsTrial     uint32
 		Flags       uint32
 		Nothing     uint32
-		Pad         uint32
+		HasMoved    uint32
 		Cursor      uint64
 		Next        uint64
 		Schedule    KernelSchedule

@@ -59,6 +59,7 @@ static __always_inline int take_up(struct slow *s, const struct explain_args *ar
 	s->old = 0;
 	s->chosen = 0;
 	s->pick.service = 0;
+	s->pick.has_moved = 0;
 	s->template.recipe = 0;
 	s->decided_by = DECIDED_BY_NOTHING;
 	return s->is_virtual || has_bit(ours.server_address, s->key.source, v6);

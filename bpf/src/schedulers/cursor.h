@@ -27,6 +27,7 @@ static __always_inline int move_cursor(struct pick_request *r, struct service *s
 {
 	if (r->is_trial) {
 		r->cursor = r->next;
+		r->has_moved = 1;
 		return 1;
 	}
 	if (r->next == r->cursor)

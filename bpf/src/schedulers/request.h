@@ -27,7 +27,7 @@ struct pick_request {
 	/* read_schedule's, for the scheduler */
 	__u32 flags; /* enum service_flags */
 	__u32 nothing; /* nobody writes it; see nothing() */
-	__u32 pad;
+	__u32 has_moved; /* of a trial: the cursor is where its last pick has left it */
 	__u64 cursor; /* as it was when the schedule was read */
 	__u64 next; /* rr, wrr: as it is to be after this pick */
 	struct schedule schedule;
@@ -52,10 +52,10 @@ static __always_inline __u32 load_word(__u32 index)
 	return word ? LOAD(word) : 0;
 }
 
-/* Fills in which schedule is in force; a trial goes on from where it has come to. */
+/* Fills in which schedule is in force; a trial goes on from where its last pick has come to. */
 static __always_inline void read_schedule(struct pick_request *r, const struct service *service)
 {
-	if (!r->is_trial || !r->attempt)
+	if (!r->is_trial || !r->has_moved)
 		r->cursor = LOAD(&service->cursor);
 	r->schedule = service->schedule[r->cursor >> CURSOR_HALF & 1];
 	if (r->schedule.servers > MAX_SERVICE_SERVERS)
