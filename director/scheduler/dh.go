@@ -11,8 +11,11 @@ const (
 
 // DestinationHashTable returns dh's buckets: for each the index of its server,
 // or -1 if there are none. The servers take turns in list order, whatever their
-// weights: clients of one of weight 0 are refused.
-func DestinationHashTable(servers []Entry) []int {
+// weights: clients of one of weight 0 are refused, those of a draining one led to
+// others.
+func DestinationHashTable(servers []Entry) []int { return relieved(servers, destinationHashTable) }
+
+func destinationHashTable(servers []Entry) []int {
 	table := make([]int, DestinationHashSize)
 	for i := range table {
 		table[i] = -1
@@ -28,16 +31,34 @@ func DestinationHashBucket(virtual netip.Addr) uint32 {
 	return hash32(Fold(virtual), destinationHashBits)
 }
 
-// destinationHash is dh. Its table depends on the list's order alone, so an edit
-// needs no other one, in the kernel either.
-type destinationHash struct{ list }
+// destinationHash is dh. The kernel makes its table anew when a server comes or
+// goes; an edit needs no other one: it depends on the list's order alone.
+type destinationHash struct {
+	list
+	table []int
+}
 
-func newDestinationHash(Options) Model { return &destinationHash{} }
+func newDestinationHash(Options) Model { return &destinationHash{table: DestinationHashTable(nil)} }
 
 func (m *destinationHash) Pick(_, virtual netip.AddrPort, loads Loads) (netip.AddrPort, bool) {
-	if len(m.list) == 0 {
+	i := m.table[DestinationHashBucket(virtual.Addr())]
+	if i < 0 {
 		return netip.AddrPort{}, false
 	}
-	e := m.list[int(DestinationHashBucket(virtual.Addr()))%len(m.list)]
-	return e.Address, e.eligible(loads)
+	return m.list[i].Address, m.list[i].eligible(loads)
+}
+
+func (m *destinationHash) Add(server netip.AddrPort, weight uint32) {
+	m.list.Add(server, weight)
+	m.table = DestinationHashTable(m.list)
+}
+
+func (m *destinationHash) Remove(server netip.AddrPort) {
+	m.remove(server)
+	m.table = DestinationHashTable(m.list)
+}
+
+func (m *destinationHash) drain(server netip.AddrPort, draining bool) {
+	m.setDraining(server, draining)
+	m.table = DestinationHashTable(m.list)
 }

@@ -12,6 +12,9 @@ type Entry struct {
 	// LastWeight is the weight the server was added with, then its latest that
 	// was not zero. Only mh looks at it, so that weight 0 moves no other client.
 	LastWeight uint32
+	// Draining: by an operator's order, which the kernel has not; Weight is 0. The
+	// hash schedulers lead the server's clients to others.
+	Draining bool
 }
 
 // Edit returns the entry after its weight was set.
@@ -61,6 +64,13 @@ func (l list) edit(server netip.AddrPort, weight uint32) bool {
 		l[i] = l[i].Edit(weight)
 	}
 	return i >= 0
+}
+
+// setDraining marks a server as draining or not; one that is not there is ignored.
+func (l list) setDraining(server netip.AddrPort, draining bool) {
+	if i := l.index(server); i >= 0 {
+		l[i].Draining = draining
+	}
 }
 
 func (l list) index(server netip.AddrPort) int {

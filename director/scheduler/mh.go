@@ -24,8 +24,13 @@ const _ = uint(MaglevSize - director.MaxServers)
 // server, or -1 if there is none. The servers take turns in list order, each
 // along its own permutation of the slots. The last weights that were not zero
 // count, so that weight 0 leaves the table as it is: clients of such a server
-// are refused unless mh-fallback is set.
+// are refused unless mh-fallback is set. Those of a draining server are led to
+// others.
 func MaglevTable(vip netip.Addr, servers []Entry) []int {
+	return relieved(servers, func(servers []Entry) []int { return maglevTable(vip, servers) })
+}
+
+func maglevTable(vip netip.Addr, servers []Entry) []int {
 	table := make([]int, MaglevSize)
 	for i := range table {
 		table[i] = -1
@@ -123,5 +128,10 @@ func (m *maglev) Remove(server netip.AddrPort) {
 
 func (m *maglev) Edit(server netip.AddrPort, weight uint32) {
 	m.edit(server, weight)
+	m.table = nil
+}
+
+func (m *maglev) drain(server netip.AddrPort, draining bool) {
+	m.setDraining(server, draining)
 	m.table = nil
 }

@@ -16,8 +16,11 @@ const (
 // SourceHashTable returns sh's buckets: for each the index of its server, or -1
 // if there are no servers. Every server takes as many consecutive buckets as
 // its weight, in list order, round and round; one of weight 0 takes one, so its
-// clients are refused unless sh-fallback is set.
-func SourceHashTable(servers []Entry) []int {
+// clients are refused unless sh-fallback is set. Those of draining servers are led
+// to others.
+func SourceHashTable(servers []Entry) []int { return relieved(servers, sourceHashTable) }
+
+func sourceHashTable(servers []Entry) []int {
 	table := make([]int, SourceHashSize)
 	server, taken := 0, uint32(0)
 	for i := range table {
@@ -66,6 +69,11 @@ func (m *sourceHash) Remove(server netip.AddrPort) {
 
 func (m *sourceHash) Edit(server netip.AddrPort, weight uint32) {
 	m.edit(server, weight)
+	m.table = SourceHashTable(m.list)
+}
+
+func (m *sourceHash) drain(server netip.AddrPort, draining bool) {
+	m.setDraining(server, draining)
 	m.table = SourceHashTable(m.list)
 }
 

@@ -43,6 +43,7 @@ func (s *Simulation) AddServer(server realserver.Server) {
 	s.model.Add(server.Address, added.Weight)
 	if added.Draining {
 		s.model.Edit(server.Address, 0) // and not added with 0: mh goes on with its weight
+		s.drain(server)
 	}
 }
 
@@ -52,6 +53,14 @@ func (s *Simulation) EditServer(server realserver.Server) {
 	if edited := s.serverAt(server.Address); edited != nil {
 		s.configure(edited, server)
 		s.model.Edit(server.Address, edited.offered())
+		s.drain(server)
+	}
+}
+
+// drain tells a model with a table whether the server is draining.
+func (s *Simulation) drain(server realserver.Server) {
+	if model, ok := s.model.(drainer); ok {
+		model.drain(server.Address, server.Draining)
 	}
 }
 

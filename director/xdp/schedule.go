@@ -86,7 +86,7 @@ func weightStep(list []*server) step {
 func entriesOf(list []*server) []scheduler.Entry {
 	entries := make([]scheduler.Entry, len(list))
 	for i, s := range list {
-		entries[i] = scheduler.Entry{Address: s.address, Weight: s.offered(), LastWeight: s.lastWeight}
+		entries[i] = scheduler.Entry{Address: s.address, Weight: s.offered(), LastWeight: s.lastWeight, Draining: s.draining}
 	}
 	return entries
 }
