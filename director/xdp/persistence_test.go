@@ -148,6 +148,46 @@ func TestDrainingServer(t *testing.T) {
 	}
 }
 
+// Whatever the scheduler, clients of a server that drains are given another one,
+// and those of the others keep theirs where a table says who is whose.
+func TestDrainRefusesNobody(t *testing.T) {
+	r := newRig(t, Options{})
+	for n, name := range director.Schedulers() {
+		t.Run(string(name), func(t *testing.T) {
+			r.t = t
+			service := testService(name, director.SchedulerFlags{})
+			service.Key.Address = netip.AddrPortFrom(service.Key.Address.Addr(), uint16(8000+n))
+			r.must(director.AddService{Service: service})
+			for i := range 4 {
+				r.must(director.AddServer{Key: service.Key, Server: local(i+1, 1000)})
+			}
+			pick := func(port uint16, host byte) netip.AddrPort {
+				server, _ := r.syn(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, host}), port), service.Key.Address)
+				return server
+			}
+			before := make(map[byte]netip.AddrPort)
+			for host := range byte(40) {
+				before[host] = pick(1000, host)
+			}
+			drained := local(1, 1000)
+			for _, held := range before { // dh: the only one that is anybody's
+				drained.Address = held
+			}
+			drained.Draining = true
+			r.must(director.EditServer{Key: service.Key, Server: drained})
+			for host := range byte(40) {
+				got := pick(2000, host)
+				if got == drained.Address || !got.IsValid() {
+					t.Errorf("client %d: given %v while %s drains", host, got, drained.Address)
+				}
+				if before[host] != drained.Address && got != before[host] && (name == director.SourceHash || name == director.Maglev) {
+					t.Errorf("client %d: given %s, was with %s, which does not drain", host, got, before[host])
+				}
+			}
+		})
+	}
+}
+
 // Timeouts of a service are in force before its servers say so, follow the
 // director's where it has none of its own, and end with it.
 func TestTimeoutsOfService(t *testing.T) {
