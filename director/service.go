@@ -32,6 +32,10 @@ func (k ServiceKey) IsWide() bool { return k.Bits != 0 || k.AnyPort() }
 // service may have port 0: the port that the client asked for.
 func (k ServiceKey) AnyPort() bool { return k.LastPort != 0 || k.Address.Port() == 0 }
 
+// FullPrefix is Persistence's prefix where none is given, ipvsadm's: every client
+// is a network by itself. 0 for a key without an address.
+func (k ServiceKey) FullPrefix() uint8 { return uint8(k.Address.Addr().BitLen()) }
+
 // Scheduler names a scheduling algorithm of IPVS, such as rr or mh.
 type Scheduler string
 

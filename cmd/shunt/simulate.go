@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -163,32 +162,12 @@ func simulatedService(c *cli.Context) (director.Service, error) {
 // serviceOf is a service of the daemon as it would be simulated. A server without
 // a next hop is offered with weight 0, as one that is drained.
 func serviceOf(known api.Service) (director.Service, error) {
-	service := director.Service{Name: known.Name, Scheduler: director.Scheduler(known.Scheduler), OnePacket: known.OnePacket}
-	var err error
-	if service.Key, err = director.ParseServiceKey(known.Listen); err != nil {
-		return service, err
+	service, err := known.Configured()
+	if err != nil {
+		return service, fmt.Errorf("simulate %s: %w", known.Listen, err)
 	}
-	for _, word := range known.Flags {
-		if err := service.Flags.Set(service.Scheduler, word); err != nil {
-			return service, fmt.Errorf("simulate %s: %w", known.Listen, err)
-		}
-	}
-	if p := known.Persistence; p != nil {
-		service.Persistence.Timeout = time.Duration(p.Timeout)
-		service.Persistence.Prefix = uint8(service.Key.Address.Addr().BitLen())
-		if p.Prefix != nil {
-			service.Persistence.Prefix = *p.Prefix
-		}
-	}
-	for _, s := range known.Servers {
-		server := realserver.Server{Weight: s.Weight, Upper: s.Upper, Lower: s.Lower, Draining: s.Draining || !s.Reachable}
-		if server.Address, err = netip.ParseAddrPort(s.Address); err != nil {
-			return service, fmt.Errorf("simulate %s: %w", known.Listen, err)
-		}
-		if server.Method, err = realserver.ParseMethod(s.Method); err != nil {
-			return service, fmt.Errorf("simulate %s: %w", known.Listen, err)
-		}
-		service.Servers = append(service.Servers, server)
+	for i, server := range known.Servers {
+		service.Servers[i].Draining = server.Draining || !server.Reachable
 	}
 	return service, nil
 }

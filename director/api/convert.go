@@ -213,6 +213,29 @@ func serviceConfig(s director.Service) ServiceConfig {
 	return c
 }
 
+// Configured returns the service as the director has it: what the data plane says
+// of it is left out, but for servers that are drained.
+func (s Service) Configured() (director.Service, error) {
+	config := ServiceConfig{
+		Listen: s.Listen, Name: s.Name, Scheduler: s.Scheduler, Flags: s.Flags, VIP: s.VIP, Access: s.Access,
+		Persistence: s.Persistence, OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
+		SloppyTCP: s.SloppyTCP, ExpireNodestConn: s.ExpireNodestConn, ExpireQuiescentTemplate: s.ExpireQuiescentTemplate,
+	}
+	for _, server := range s.Servers {
+		config.Servers = append(config.Servers, ServerConfig{
+			Address: server.Address, Method: server.Method, Weight: new(server.Weight), Upper: server.Upper, Lower: server.Lower,
+		})
+	}
+	service, err := config.service()
+	if err != nil {
+		return director.Service{}, err
+	}
+	for i, server := range s.Servers {
+		service.Servers[i].Draining = server.Draining
+	}
+	return service, nil
+}
+
 // parseListen reads a service's URL.
 func parseListen(text string) (director.ServiceKey, error) {
 	if text == "" {

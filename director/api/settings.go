@@ -17,7 +17,7 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 		if c.Persistence.Timeout <= 0 {
 			return invalid(fmt.Sprintf("persistence: timeout %s is out of range", c.Persistence.Timeout), "give a timeout such as 5m, or leave persistence out for none")
 		}
-		s.Persistence = director.Persistence{Timeout: time.Duration(c.Persistence.Timeout), Prefix: fullPrefix(s.Key)}
+		s.Persistence = director.Persistence{Timeout: time.Duration(c.Persistence.Timeout), Prefix: s.Key.FullPrefix()}
 		set(&s.Persistence.Prefix, c.Persistence.Prefix)
 	}
 	s.OnePacket = c.OnePacket
@@ -60,7 +60,7 @@ func (e PersistenceEdit) apply(s *director.Service) error {
 	case e.Timeout == nil && e.Prefix != nil && s.Persistence == (director.Persistence{}):
 		return invalid("persistence: the service has none: timeout is required", "give a timeout such as 5m")
 	case s.Persistence == (director.Persistence{}) && e.Timeout != nil:
-		s.Persistence.Prefix = fullPrefix(s.Key)
+		s.Persistence.Prefix = s.Key.FullPrefix()
 	}
 	if e.Timeout != nil {
 		s.Persistence.Timeout = time.Duration(*e.Timeout)
@@ -68,10 +68,6 @@ func (e PersistenceEdit) apply(s *director.Service) error {
 	set(&s.Persistence.Prefix, e.Prefix)
 	return nil
 }
-
-// fullPrefix is the prefix of persistence where none is given, ipvsadm's: every
-// client is a network by itself.
-func fullPrefix(key director.ServiceKey) uint8 { return uint8(key.Address.Addr().BitLen()) }
 
 // apply replaces the timeouts that the model names; 0s is the director's.
 func (t ServiceTimeouts) apply(to *conntrack.Timeouts) {

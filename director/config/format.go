@@ -134,7 +134,7 @@ func writeRules(v *value, s director.Service) {
 	}
 	if p := s.Persistence; p != (director.Persistence{}) {
 		persistence := flow(yaml.MappingNode).with("timeout", scalar(formatDuration(p.Timeout)))
-		if int(p.Prefix) != s.Key.Address.Addr().BitLen() {
+		if p.Prefix != s.Key.FullPrefix() {
 			persistence.put("prefix", number(uint32(p.Prefix)))
 		}
 		v.put("persistence", persistence)

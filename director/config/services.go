@@ -71,10 +71,7 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 // persistence reads what holds a client to a server; the prefix's default is the
 // address itself.
 func (d *decoder) persistence(n *yaml.Node, path string, key director.ServiceKey) director.Persistence {
-	var p director.Persistence
-	if key.Address.IsValid() {
-		p.Prefix = uint8(key.Address.Addr().BitLen())
-	}
+	p := director.Persistence{Prefix: key.FullPrefix()}
 	d.mapping(n, path, fields{
 		{"timeout", word(d, &p.Timeout, parseDuration)},
 		{"prefix", word(d, &p.Prefix, parsePrefixLength)},

@@ -165,7 +165,7 @@ func (c GoldenCase) Service(t testing.TB) director.Service {
 		}
 	}
 	if c.PersistTimeout != 0 {
-		service.Persistence.Prefix = uint8(c.Virtual(0).Addr().BitLen())
+		service.Persistence.Prefix = service.Key.FullPrefix()
 		if c.PersistNetmask.Is4() {
 			service.Persistence.Prefix = 0
 			for _, b := range c.PersistNetmask.AsSlice() {
