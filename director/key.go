@@ -103,6 +103,9 @@ func parseWide(s string) (key ServiceKey, text string) {
 // prefixForm returns how a prefix is written before a port, wherever the text has
 // brackets; empty if the text is not one.
 func prefixForm(text string) string {
+	if !strings.Contains(text, "/") {
+		return ""
+	}
 	bare := strings.NewReplacer("[", "", "]", "").Replace(text)
 	prefix, err := netip.ParsePrefix(bare)
 	switch {
