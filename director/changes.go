@@ -12,7 +12,8 @@ import (
 
 // Apply makes the desired state equal to next. Timeouts of next that are zero
 // stay what they are. *GuardError if it removes too much and by does not force
-// it. Foreign services that next names are taken over.
+// it. Foreign services that next names are taken over, with the servers that are
+// drained in them still draining.
 func (d *Director) Apply(ctx context.Context, by Request, next State) (Outcome, error) {
 	return d.change(ctx, change{by: by, action: "apply", guard: true}, func(s *State) error {
 		*s = completed(next, *s)
@@ -21,7 +22,9 @@ func (d *Director) Apply(ctx context.Context, by Request, next State) (Outcome, 
 }
 
 // Rollback makes the desired state equal to that of an earlier revision, as a new
-// revision. Drains stay as they are. ErrNotFound if there is none of the number.
+// revision. Drains stay as they are; a server that comes back and was drained in
+// the earlier revision is drained, without a deadline. ErrNotFound if there is no
+// revision of the number.
 func (d *Director) Rollback(ctx context.Context, by Request, number uint64) (Outcome, error) {
 	c := change{by: by, action: fmt.Sprintf("rollback to revision %d", number), guard: true}
 	return d.change(ctx, c, func(s *State) error {
@@ -29,9 +32,7 @@ func (d *Director) Rollback(ctx context.Context, by Request, number uint64) (Out
 		if err != nil {
 			return err
 		}
-		next := old.State.Normalize()
-		next.Drains = s.Drains // orders of now: an old one may be due
-		*s = next.drained()
+		*s = completed(old.State, *s)
 		return nil
 	})
 }
@@ -44,8 +45,9 @@ type PlanOf struct {
 	Guard *GuardError
 }
 
-// Plan returns what Apply of the state would do now, and changes nothing. The
-// steps that repair drift of services that next leaves alone are not in it.
+// Plan returns what Apply of the state, or Rollback to it, would do now, and
+// changes nothing. The steps that repair drift of services that next leaves alone
+// are not in it.
 func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	d.mu.Lock() // in the middle of a change, half of it would be found
 	defer d.mu.Unlock()
@@ -59,22 +61,22 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	}
 	return PlanOf{
 		Base:  head.Number,
-		Steps: Explain(p.ops, p.has),
+		Steps: p.steps,
 		Guard: Guard(p.next, head.State, int(d.maxRemoval.Load())),
 	}, nil
 }
 
 // completed returns next normalized, with the timeouts it does not give, and with
-// the drains that are in force.
+// the drains that are in force then.
 func completed(next, current State) State {
 	next = next.Normalize()
 	next.Timeouts = current.Timeouts.Merge(next.Timeouts)
-	next.Drains = current.Drains
+	next.Drains = drainsAfter(next, current)
 	return next
 }
 
 // Adopt makes a foreign service ours as it is found, so that it is kept so from
-// then on. ErrNotFound if the kernel has no such service, ErrExists if it is
+// then on: servers that are drained go on draining, without a deadline. ErrNotFound if the kernel has no such service, ErrExists if it is
 // ours already.
 func (d *Director) Adopt(ctx context.Context, by Request, key ServiceKey) (Outcome, error) {
 	return d.change(ctx, change{by: by, action: fmt.Sprintf("adopt service %s", key)}, func(s *State) error {

@@ -50,19 +50,21 @@ type draft struct {
 	found   State // all that the kernel holds
 	has     State // what it holds of what is touched
 	ops     []Operation
+	steps   []Step // the same for people, and what drains become
 }
 
 // draft validates next, which is normalized, and plans it. Only what differs
 // from the head is looked at: the head is valid.
 func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
-	next = next.drained()
-	next.Services = sortedServices(next)
-	p := draft{touched: differing(next, head)}
-	if err := next.validate(p.touched.services); err != nil {
+	found, err := d.found(ctx)
+	if err != nil {
 		return draft{}, err
 	}
-	var err error
-	if p.found, err = d.found(ctx); err != nil {
+	next.Drains = slices.Concat(next.Drains, d.foreignDrains(next, found))
+	next = next.drained()
+	next.Services = sortedServices(next)
+	p := draft{touched: differing(next, head), found: found}
+	if err := next.validate(p.touched.services); err != nil {
 		return draft{}, err
 	}
 	p.has = p.touched.of(p.found)
@@ -73,6 +75,7 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 		p.next.Services[i] = service
 	}
 	p.ops = Plan(settled, p.has)
+	p.steps = explainDrains(Explain(p.ops, p.has), head, p.next)
 	return p, nil
 }
 
@@ -120,7 +123,7 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 		Message: fmt.Sprintf("revision %d by %s: %s%s", revision.Number, orNobody(c.by.Who), c.action, because(c.by.Why)),
 	})
 	d.own(p)
-	return Outcome{Revision: revision.RevisionInfo, Changed: true, Steps: Explain(p.ops, p.has)}, nil
+	return Outcome{Revision: revision.RevisionInfo, Changed: true, Steps: p.steps}, nil
 }
 
 // found reads what the kernel holds.

@@ -14,7 +14,8 @@ import (
 // Drain is an operator's order to take a server out: no new connections, no use
 // of its templates, while those that are there go on. It is part of the desired
 // state, so that it outlives the daemon, and not of the configuration: Apply
-// keeps the drains of servers that stay.
+// keeps the drains of servers that stay, and of those of foreign services that it
+// takes over.
 type Drain struct {
 	Service ServiceKey
 	Server  netip.AddrPort
@@ -46,7 +47,8 @@ func (s State) Drain(key ServiceKey, server netip.AddrPort) (Drain, bool) {
 }
 
 // drained returns s with Draining set for the servers that have a drain, and for
-// no others, and without the drains of servers that are not there. Services that
+// no others, and without the drains of servers that are not there; of two drains
+// of a server the first counts. Services that
 // change are replaced as a whole; s is not changed.
 func (s State) drained() State {
 	places := indexServices(s)
@@ -62,7 +64,8 @@ func (s State) drained() State {
 		drains[d.Service][d.Server] = true
 		return false
 	})
-	slices.SortFunc(s.Drains, Drain.compare)
+	slices.SortStableFunc(s.Drains, Drain.compare)
+	s.Drains = slices.CompactFunc(s.Drains, func(a, b Drain) bool { return a.compare(b) == 0 })
 	s.Services = slices.Clone(s.Services)
 	for i := range s.Services {
 		service := &s.Services[i]
@@ -79,18 +82,53 @@ func (s State) drained() State {
 	return s
 }
 
+// orderedNow is a drain without terms.
+func orderedNow(key ServiceKey, server netip.AddrPort) Drain {
+	return Drain{Service: key, Server: server, Since: time.Now().UTC().Truncate(time.Second)}
+}
+
+// drainsAfter returns the drains in force after next replaces current: those of
+// now, which are orders of now, and for servers that come back while next drains
+// them one without next's terms, which were of then.
+func drainsAfter(next, current State) []Drain {
+	drains := slices.Clone(current.Drains)
+	places := indexServices(current)
+	for _, old := range next.Drains {
+		if i, ok := places[old.Service]; !ok || current.Services[i].Server(old.Server) < 0 {
+			drains = append(drains, orderedNow(old.Service, old.Server))
+		}
+	}
+	return drains
+}
+
+// foreignDrains returns drains for the servers that are drained in foreign
+// services that next takes over: their orders were lost.
+func (d *Director) foreignDrains(next, found State) []Drain {
+	var drains []Drain
+	wanted := indexServices(next)
+	for _, service := range found.Services {
+		if _, ok := wanted[service.Key]; !ok || d.ours[service.Key] {
+			continue
+		}
+		for _, server := range service.Servers {
+			if server.Draining {
+				drains = append(drains, orderedNow(service.Key, server.Address))
+			}
+		}
+	}
+	return drains
+}
+
 // DrainServer takes a server out; port 0 in addr is the service's. A zero
 // deadline is none. A server that drains already is given the new terms and keeps
 // its beginning. ErrNotFound if there is no such service or server.
 func (d *Director) DrainServer(ctx context.Context, by Request, key ServiceKey, addr netip.AddrPort, deadline time.Time, kill bool) (Outcome, error) {
 	addr = key.ServerAddress(addr)
 	return d.changeDrain(ctx, by, "drain", key, addr, func(s *State) error {
-		order := Drain{
-			Service: key, Server: addr, Since: time.Now().UTC().Truncate(time.Second),
-			Deadline: deadline.UTC().Truncate(time.Second), Kill: kill,
-		}
-		if deadline.IsZero() {
-			order.Deadline = time.Time{}
+		order := orderedNow(key, addr)
+		order.Kill = kill
+		if !deadline.IsZero() {
+			order.Deadline = deadline.UTC().Truncate(time.Second)
 		}
 		if old, ok := s.Drain(key, addr); ok {
 			order.Since = old.Since

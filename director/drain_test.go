@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -30,7 +32,10 @@ func TestDrainServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, "steps", []string{"drain server 10.0.0.1:8080 of tcp://192.0.2.1:80: draining none → yes"}, stepTexts(outcome.Steps))
+	at := deadline.UTC().Truncate(time.Second).Format(time.RFC3339)
+	want(t, "steps", []string{
+		"drain server 10.0.0.1:8080 of tcp://192.0.2.1:80: draining none → yes, drain deadline none → " + at + ", drain kill none → yes",
+	}, stepTexts(outcome.Steps))
 	if got := draining(r.held(t)); len(got) != 1 || got[0] != first {
 		t.Errorf("the data plane drains %v", got)
 	}
@@ -42,9 +47,13 @@ func TestDrainServer(t *testing.T) {
 
 	// New terms keep the beginning and touch nothing in the kernel.
 	r.fake.Operations()
-	if _, err := r.DrainServer(t.Context(), by, web().Key, first, time.Time{}, false); err != nil {
+	outcome, err = r.DrainServer(t.Context(), by, web().Key, first, time.Time{}, false)
+	if err != nil {
 		t.Fatal(err)
 	}
+	want(t, "steps of new terms", []string{
+		"edit drain of server 10.0.0.1:8080 of tcp://192.0.2.1:80: drain deadline " + at + " → none, drain kill yes → none",
+	}, stepTexts(outcome.Steps))
 	if ops := r.fake.Operations(); len(ops) > 0 {
 		t.Errorf("new terms: operations %v", texts(ops))
 	}
@@ -110,6 +119,114 @@ func TestDrainEndsWithItsServer(t *testing.T) {
 	}
 	if got := draining(r.held(t)); len(got) > 0 {
 		t.Errorf("added again, %v drain", got)
+	}
+}
+
+// A server that comes back as it was drained then is drained, but not on the terms
+// of then; one that stayed has the order of now, or none.
+func TestDrainComesBackWithItsServer(t *testing.T) {
+	r := start(t, web(), dns())
+	second := web().Servers[1].Address
+	others := dns().Servers[0].Address
+	deadline := time.Now().Add(time.Hour)
+	drain := func(key director.ServiceKey, addr netip.AddrPort) {
+		t.Helper()
+		if _, err := r.DrainServer(t.Context(), by, key, addr, deadline, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drain(web().Key, first)
+	drain(dns().Key, others)
+	drain(web().Key, second)
+	then := r.Head()
+	if _, err := r.RemoveServer(t.Context(), by, web().Key, first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.RemoveService(t.Context(), by, dns().Key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.CancelDrain(t.Context(), by, web().Key, second); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := r.Plan(t.Context(), then.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcome, err := r.Rollback(t.Context(), by, then.Number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := []string{
+		"add service udp://[2001:db8::1]:53: scheduler mh, flags mh-fallback,mh-port, vip external",
+		"add server 10.0.0.1:8080 to tcp://192.0.2.1:80: method nat, weight 1, draining yes",
+		"add server [2001:db8:1::1]:53 to udp://[2001:db8::1]:53: method dr, weight 65535, draining yes",
+	}
+	want(t, "planned", steps, stepTexts(plan.Steps))
+	want(t, "steps", steps, stepTexts(outcome.Steps))
+	if diff := cmp.Diff([]netip.AddrPort{first, others}, draining(r.held(t)), cmpNetip); diff != "" {
+		t.Errorf("the data plane drains (-want +got):\n%s", diff)
+	}
+	for _, d := range r.State().Drains {
+		if d.Kill || !d.Deadline.IsZero() || d.Since.IsZero() {
+			t.Errorf("drain %+v, want no terms", d)
+		}
+	}
+	at := deadline.UTC().Truncate(time.Second).Format(time.RFC3339)
+	ended := ": drain deadline " + at + " → none, drain kill yes → none"
+	want(t, "from then to now", []string{
+		"edit server 10.0.0.2:80 of tcp://192.0.2.1:80: draining yes → none",
+		"edit drain of server 10.0.0.1:8080 of tcp://192.0.2.1:80" + ended,
+		"edit drain of server [2001:db8:1::1]:53 of udp://[2001:db8::1]:53" + ended,
+	}, stepTexts(director.Between(then.State, r.State())))
+
+	// A file says nothing of drains.
+	if _, err := r.RemoveServer(t.Context(), by, web().Key, first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Apply(t.Context(), by, director.State{Services: []director.Service{web(), dns()}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := draining(r.held(t)); len(got) != 1 || got[0] != others {
+		t.Errorf("after apply the data plane drains %v", got)
+	}
+}
+
+// Servers that are drained in a foreign service, as after the store was lost, go
+// on draining when it is taken over.
+func TestDrainsOfForeignServices(t *testing.T) {
+	drained := foreign()
+	drained.Servers = append(drained.Servers, server("10.0.0.26:25", realserver.DR, 1))
+	drained.Servers[0].Draining = true
+	for name, take := range map[string]func(*rig) (director.Outcome, error){
+		"adopt": func(r *rig) (director.Outcome, error) { return r.Adopt(t.Context(), by, drained.Key) },
+		"apply": func(r *rig) (director.Outcome, error) {
+			return r.Apply(t.Context(), by, director.State{Services: []director.Service{drained, web()}})
+		},
+		"first start": func(r *rig) (director.Outcome, error) {
+			again := newRig(r.fake, nil)
+			err := again.Start(t.Context(), director.State{Services: []director.Service{drained, web()}}, by)
+			*r = *again
+			return director.Outcome{Changed: true}, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, web())
+			r.appear(drained)
+			r.reconcile(t)
+			outcome, err := take(r)
+			if err != nil || !outcome.Changed {
+				t.Fatalf("%+v, %v", outcome, err)
+			}
+			r.reconcile(t)
+			want(t, "operations", nil, texts(r.fake.Operations()))
+			order, ok := r.State().Drain(drained.Key, drained.Servers[0].Address)
+			if got := draining(r.State()); !ok || order.Kill || !order.Deadline.IsZero() || order.Since.IsZero() || len(got) != 1 {
+				t.Errorf("drain %+v, %t; drained %v", order, ok, got)
+			}
+			if _, err := r.CancelDrain(t.Context(), by, drained.Key, drained.Servers[0].Address); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

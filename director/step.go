@@ -3,6 +3,7 @@ package director
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,8 @@ const (
 
 // Step is an operation of a plan for people: with what it replaces.
 type Step struct {
+	// Operation is nil where the data plane has nothing to do: for the terms of a
+	// drain.
 	Operation Operation
 	Action    Action
 	Service   ServiceKey     // zero for the timeouts
@@ -47,7 +50,10 @@ func (d Difference) String() string {
 // String returns the step in a line, such as "drain server 10.0.0.1:80 of
 // tcp://192.0.2.1:80: weight 3 → 0".
 func (s Step) String() string {
-	text := s.Operation.String()
+	text := fmt.Sprintf("edit drain of server %s of %s", s.Server, s.Service)
+	if s.Operation != nil {
+		text = s.Operation.String()
+	}
 	if s.Action == ActionDrain {
 		text = "drain" + strings.TrimPrefix(text, "edit")
 	}
@@ -71,6 +77,33 @@ func Explain(ops []Operation, found State) []Step {
 	steps := make([]Step, 0, len(ops))
 	for _, op := range ops {
 		steps = append(steps, before.explain(op))
+	}
+	return steps
+}
+
+// Between returns the steps that lead from one state to another, drains included.
+func Between(from, to State) []Step {
+	return explainDrains(Explain(Plan(to, from), from), from, to)
+}
+
+// explainDrains adds what changes of the terms of drains: to the step of the
+// server if it has one, else as a step by itself.
+func explainDrains(steps []Step, from, to State) []Step {
+	for _, drain := range to.Drains {
+		old, _ := from.Drain(drain.Service, drain.Server)
+		changes := diffFields(old.fields(), drain.fields())
+		if len(changes) == 0 {
+			continue
+		}
+		at := slices.IndexFunc(steps, func(s Step) bool { return s.Service == drain.Service && s.Server == drain.Server })
+		if at < 0 {
+			steps = append(steps, Step{Action: ActionChange, Service: drain.Service, Server: drain.Server, Changes: changes})
+			continue
+		}
+		if steps[at].Action == ActionAdd {
+			changes = diffFields(nil, drain.fields())
+		}
+		steps[at].Changes = append(steps[at].Changes, changes...)
 	}
 	return steps
 }
@@ -192,6 +225,14 @@ func reuseWord(m ReuseMode) string {
 		return ""
 	}
 	return fmt.Sprint(m.Number())
+}
+
+func (d Drain) fields() []field {
+	deadline := ""
+	if !d.Deadline.IsZero() {
+		deadline = d.Deadline.UTC().Format(time.RFC3339)
+	}
+	return []field{{"drain deadline", deadline}, {"drain kill", word(d.Kill)}}
 }
 
 func (s State) timeoutFields() []field {

@@ -28,7 +28,10 @@ func rollbackCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rollback", Usage: "make an earlier revision what is desired", ArgsUsage: "REVISION",
 		Description: examples("It becomes a new revision, so that the history stays whole. `shunt diff REVISION` shows what\n"+
-			"would change.",
+			"would change.\n\n"+
+			"Drains are orders of now: those in force go on, and those of the earlier revision do not begin\n"+
+			"again. Only a server that comes back, and was drained in that revision, comes back draining,\n"+
+			"without a deadline: `shunt server drain --cancel` has it get connections.",
 			"shunt rollback 41 --why 'undo the deploy'", "shunt rollback 41 --dry-run"),
 		Flags:  changeFlags(planFlags()...),
 		Action: asking(rollback),

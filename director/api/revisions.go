@@ -61,7 +61,7 @@ func (e endpoints) DiffRevisions(w http.ResponseWriter, r *http.Request, number 
 		if err != nil {
 			return nil, revisionError(err)
 		}
-		return Plan{Base: number, Steps: stepModels(between(from, to))}, nil
+		return Plan{Base: number, Steps: stepModels(director.Between(from.State, to.State))}, nil
 	})
 }
 
@@ -71,11 +71,6 @@ func (e endpoints) Rollback(w http.ResponseWriter, r *http.Request, number Numbe
 		outcome, err := e.director.Rollback(ctx, by, number)
 		return outcome, "", revisionError(err)
 	})
-}
-
-// between returns the steps from one revision to another.
-func between(from, to director.Revision) []director.Step {
-	return director.Explain(director.Plan(to.State, from.State), from.State)
 }
 
 // revisionError gives what is not found the hint that fits.

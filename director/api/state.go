@@ -90,7 +90,7 @@ func (f *follower) catchUp() error {
 		if next, err = f.director.Revision(f.last + 1); err != nil {
 			break
 		}
-		model := RevisionChange{Revision: revisionInfo(next.RevisionInfo), Steps: stepModels(between(known, next))}
+		model := RevisionChange{Revision: revisionInfo(next.RevisionInfo), Steps: stepModels(director.Between(known.State, next.State))}
 		if err := f.sender.event(next.Number, revisionName, model); err != nil {
 			return err
 		}
