@@ -20,8 +20,10 @@ func drainCommand() *cli.Command {
 		Description: examples("It gets no new connections, and its templates of persistence are not used, until --cancel gives\n"+
 			"it back or it is removed; its weight stays as it is. The order outlives the daemon, and neither\n"+
 			"apply nor rollback ends it. At the deadline an event tells what is left; with --kill that is\n"+
-			"removed, and without a deadline it is removed at once. A server that is being drained is left\n"+
-			"on its terms unless others are given.\n\n"+
+			"removed, and without a deadline it is removed at once.\n\n"+
+			"Of a server that is being drained only what is named is changed: --kill=false leaves the\n"+
+			"deadline, --deadline 2h whether what is left is removed then, and --deadline none takes both\n"+
+			"away.\n\n"+
 			"--wait prints what is left as it changes, and ends when nothing is (exit code 0), or at a\n"+
 			"deadline that kills nothing (1). `shunt drains` shows all drains.",
 			"shunt server drain web 10.0.0.11:8080 --why 'kernel update'",
@@ -55,6 +57,7 @@ func drain(c *cli.Context, client *api.Client) error {
 	}
 	ref, address := c.Args().Get(0), c.Args().Get(1)
 	var at drained
+	changed := c.IsSet("deadline") || c.IsSet("kill")
 	err = exact(c, client, ref, address, func() error {
 		if c.Bool("cancel") {
 			_, err := client.CancelDrain(c.Context, ref, address, terms(c))
@@ -67,9 +70,10 @@ func drain(c *cli.Context, client *api.Client) error {
 		if i := serverAt(service, address); i >= 0 {
 			server := service.Servers[i]
 			at = drained{service: service.Listen, server: server.Address}
-			if server.Drain != nil && within == nil && !order.Kill {
+			if server.Drain != nil && !changed {
 				return nil // on its terms
 			}
+			order = keepTerms(c, order, server.Drain)
 			if err := confirmKill(c, at, order, lossesOf(server)); err != nil {
 				return err
 			}
@@ -94,10 +98,25 @@ func drain(c *cli.Context, client *api.Client) error {
 	return write(c.App.Writer, []byte(text))
 }
 
+// keepTerms adds to the order what it leaves as it is of the standing one. Without
+// its deadline a kill would be one at once: it goes with it unless it is said.
+func keepTerms(c *cli.Context, order api.DrainOrder, standing *api.Drain) api.DrainOrder {
+	if standing == nil {
+		return order
+	}
+	if !c.IsSet("deadline") && standing.Deadline != nil && standing.Deadline.After(time.Now()) {
+		order.Deadline = new(standing.Deadline.Format(time.RFC3339))
+	}
+	if !c.IsSet("kill") && order.Within != nil {
+		order.Kill = standing.Kill
+	}
+	return order
+}
+
 // confirmKill asks before connections are cut at once; those of a deadline have
 // been given their time. Where nobody can answer, it wants --yes.
 func confirmKill(c *cli.Context, at drained, order api.DrainOrder, cut losses) error {
-	if !order.Kill || order.Within != nil || cut == (losses{}) || c.Bool("yes") {
+	if !order.Kill || order.Within != nil || order.Deadline != nil || cut == (losses{}) || c.Bool("yes") {
 		return nil
 	}
 	what := fmt.Sprintf("%s of server %s of %s", cut, at.server, at.service)
