@@ -25,7 +25,9 @@ func (d *Dataplane) adoptState() error {
 	d.words = newArena(d.plane.Limits.Words)
 	d.hops = newHopTable()
 	d.access = newAccessSets(d.plane)
-	d.model = r.model(d.words)
+	if d.model = r.model(d.words); r.failed != nil {
+		return r.failed
+	}
 	d.matches = newMatchTable(d.plane, d.words)
 	d.matches.adopt(r.matches, d.model)
 	if err := d.hops.adopt(d.plane, d.model); err != nil {
@@ -123,7 +125,7 @@ func (r *reading) model(words *arena) *model {
 		if i == 0 || r.servers[i].Life == uint8(bpf.KernelLifecycleLIFE_FREE) || svc == nil {
 			continue
 		}
-		if s := parseServer(uint32(i), &r.servers[i], r.load(uint32(i)), svc); svc.members[s.address] == nil {
+		if s := parseServer(uint32(i), &r.servers[i], &r.loads[i], svc); svc.members[s.address] == nil {
 			m.addServer(s)
 		}
 	}

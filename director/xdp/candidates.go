@@ -15,15 +15,21 @@ func (d *Dataplane) explainScheduler(to *director.Decision, svc *service) error 
 	}
 	r := reading{plane: d.plane}
 	indices, weights := r.list(schedule(&k[0]))
+	if r.failed != nil {
+		return r.failed
+	}
 	for i, index := range indices {
 		s := d.model.servers[index]
 		if s == nil {
 			continue // somebody else's doing: the next reconciliation repairs it
 		}
-		load := r.load(index)
+		var load [1]bpf.KernelServerLoad
+		if err := bpf.ReadRange(d.plane.Loads, index, load[:]); err != nil {
+			return err
+		}
 		to.Candidates = append(to.Candidates, director.Candidate{
 			Server: s.address, Weight: weights[i],
-			Active: uint64(max(0, load.Active)), Inactive: uint64(max(0, load.Inactive)), Overloaded: load.Overloaded != 0,
+			Active: uint64(max(0, load[0].Active)), Inactive: uint64(max(0, load[0].Inactive)), Overloaded: load[0].Overloaded != 0,
 		})
 	}
 	switch svc.scheduler {

@@ -42,7 +42,7 @@ func Detach(pinDir string, log *slog.Logger) error {
 	}
 	defer v.close()
 	var errs []error
-	for _, a := range r.model(newArena(plane.Limits.Words)).managedAddresses() {
+	for _, a := range r.model(newArena(plane.Limits.Words)).managedAddresses() { // read from services alone
 		errs = append(errs, v.remove(a))
 	}
 	return errors.Join(append(errs, plane.Remove())...)

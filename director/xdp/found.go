@@ -45,6 +45,9 @@ func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 		state.Services = append(state.Services, unknown...)
 		slices.SortStableFunc(state.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
 	}
+	if r.failed != nil {
+		return director.State{}, r.failed
+	}
 	used := d.model.setsInUse()
 	for set := range r.access {
 		d.access.strays = d.access.strays || !used[set]
@@ -127,7 +130,7 @@ func (d *Dataplane) foundServer(r *reading, s *server) (realserver.Server, bool)
 	}
 	// All else follows from these and what is known of the next hop. Where they are
 	// the same and it differs, there is no telling what the entry does.
-	found := parseServer(s.index, &k, r.load(s.index), s.service).value()
+	found := parseServer(s.index, &k, &r.loads[s.index], s.service).value()
 	found.Address = s.address
 	const draining = uint8(bpf.KernelServerFlagsSERVER_DRAINING)
 	want.Method, want.Weight, want.Flags = k.Method, k.Weight, want.Flags&^draining|k.Flags&draining
@@ -151,7 +154,7 @@ func (d *Dataplane) unknownServices(r *reading) []director.Service {
 			if int(i) >= len(r.servers) || r.servers[i].Service != index || r.servers[i].Life != uint8(bpf.KernelLifecycleLIFE_LIVE) {
 				continue
 			}
-			found.Servers = append(found.Servers, parseServer(i, &r.servers[i], r.load(i), &service{key: found.Key}).value())
+			found.Servers = append(found.Servers, parseServer(i, &r.servers[i], &r.loads[i], &service{key: found.Key}).value())
 		}
 		unknown = append(unknown, found)
 	}

@@ -1,6 +1,7 @@
 package xdp
 
 import (
+	"errors"
 	"hash/maphash"
 	"unsafe"
 
@@ -14,12 +15,16 @@ type reading struct {
 	plane    *bpf.Plane
 	services []bpf.KernelService
 	servers  []bpf.KernelServer
+	loads    []bpf.KernelServerLoad
+	timeouts []bpf.KernelTimeoutSet
 	index    map[bpf.KernelServiceKey]uint32
 	filter   *bpf.KernelFilter
 	settings bpf.KernelSettings
 	access   map[uint32][]bpf.AccessEntry
 	matches  []bpf.MatchEntry
 	buffer   []uint32
+	// failed are the errors of words: what was made of them is to be thrown away.
+	failed error
 }
 
 func read(plane *bpf.Plane) (*reading, error) {
@@ -29,6 +34,12 @@ func read(plane *bpf.Plane) (*reading, error) {
 		return nil, err
 	}
 	if r.servers, err = bpf.ReadArray[bpf.KernelServer](plane.Servers); err != nil {
+		return nil, err
+	}
+	if r.loads, err = bpf.ReadArray[bpf.KernelServerLoad](plane.Loads); err != nil {
+		return nil, err
+	}
+	if r.timeouts, err = bpf.ReadArray[bpf.KernelTimeoutSet](plane.Timeouts); err != nil {
 		return nil, err
 	}
 	if r.index, err = plane.ReadServiceIndex(); err != nil {
@@ -49,23 +60,9 @@ func read(plane *bpf.Plane) (*reading, error) {
 	return r, nil
 }
 
-// load returns a server's counts and thresholds.
-func (r *reading) load(server uint32) *bpf.KernelServerLoad {
-	var load [1]bpf.KernelServerLoad
-	if err := bpf.ReadRange(r.plane.Loads, server, load[:]); err != nil {
-		return &bpf.KernelServerLoad{} // of a server beyond the map, which is in no service
-	}
-	return &load[0]
-}
-
 // hasTimeouts says whether the map holds the service's set of timeouts, if it has one.
 func (r *reading) hasTimeouts(svc *service) bool {
-	if !svc.hasTimeouts() {
-		return true
-	}
-	var set [1]bpf.KernelTimeoutSet
-	err := bpf.ReadRange(r.plane.Timeouts, svc.index, set[:])
-	return err == nil && set[0] == timeoutSet(&svc.settings, r.plane.Clock, readTimeouts(&r.settings))
+	return !svc.hasTimeouts() || r.timeouts[svc.index] == timeoutSet(&svc.settings, r.plane.Clock, readTimeouts(&r.settings))
 }
 
 // schedule returns the one in force.
@@ -74,7 +71,7 @@ func schedule(k *bpf.KernelService) *bpf.KernelSchedule {
 }
 
 // words reads a run of words, valid until the next call; false if the map has
-// no such run or a schedule would not name it.
+// no such run or a schedule would not name it, or if it failed.
 func (r *reading) words(first, count uint32) ([]uint32, bool) {
 	const longest = 2*director.MaxServers + scheduler.MaglevSize
 	if count > longest || uint64(first)+uint64(count) > uint64(r.plane.Words.MaxEntries()) {
@@ -84,7 +81,11 @@ func (r *reading) words(first, count uint32) ([]uint32, bool) {
 		r.buffer = make([]uint32, longest)
 	}
 	words := r.buffer[:count]
-	return words, bpf.ReadRange(r.plane.Words, first, words) == nil
+	if err := bpf.ReadRange(r.plane.Words, first, words); err != nil {
+		r.failed = errors.Join(r.failed, err)
+		return nil, false
+	}
+	return words, true
 }
 
 // list returns the server indices and weights of a schedule in force.
