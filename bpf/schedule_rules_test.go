@@ -108,9 +108,9 @@ func (s *selection) neverChosen(visits, virtuals int, mustNot func(*bpftest.Serv
 	}
 }
 
-// A list may have 1024 servers: the last one of it is found, and none of another
-// service.
-func TestEverySchedulerHasRoomFor1024Servers(t *testing.T) {
+// A list may have director.MaxServers, which is the programs' MAX_SERVICE_SERVERS:
+// the last one of it is found, and none of another service.
+func TestEverySchedulerHasRoomForAllServers(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	var hops []uint32
 	eachScheduler(t, func(t *testing.T, scheduler director.Scheduler) {
@@ -118,7 +118,7 @@ func TestEverySchedulerHasRoomFor1024Servers(t *testing.T) {
 		if inGuest && scheduler != director.WeightedLeastConnection && scheduler != director.WeightedRoundRobin {
 			return // adding so many takes long there
 		}
-		weights := make([]uint32, 1024)
+		weights := make([]uint32, director.MaxServers)
 		for i := range weights {
 			weights[i] = 1 + uint32(i)%7
 		}

@@ -13,8 +13,9 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// MaxServers is the largest number of servers of a service. It is less than the
-// size of mh's table (4093), the kernel's limit for that scheduler.
+// MaxServers is the largest number of servers of a service, which the XDP programs
+// have as MAX_SERVICE_SERVERS. It is less than the size of mh's table (4093), the
+// kernel's limit for that scheduler.
 const MaxServers = 1024
 
 // namePattern is what a service's name looks like. It keeps names apart from

@@ -13,6 +13,9 @@ import (
 	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
+// The set of servers that lblcr has in the maps is as large as that of its model.
+var _ [scheduler.FastPathSetLimit]uint32 = bpf.KernelDestination{}.Servers
+
 // destinationsState is what reviews of lblc's and lblcr's memory have found.
 type destinationsState struct {
 	reviewed time.Time      // when the last review was
