@@ -24,7 +24,7 @@ type algorithm struct {
 
 // algorithms are all that have a model, and the example of ADDING.md.
 func algorithms(t *testing.T) []algorithm {
-	all := []algorithm{{name: "first-eligible", build: scheduler.NewFirstEligible}}
+	all := []algorithm{{name: "last", build: scheduler.NewLast}}
 	for _, name := range scheduler.Names() {
 		build := func(o scheduler.Options) scheduler.Model { return newModel(t, name, o, nil) }
 		a := algorithm{name: string(name), build: build}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -126,6 +128,24 @@ func TestNewRefuses(t *testing.T) {
 		}
 		if scheduler.About(name) == "" {
 			t.Errorf("%s: nothing is said about it", name)
+		}
+	}
+}
+
+// The page for operators has every scheduler in the table of costs, and that of the
+// programs' authors in its table of files.
+func TestGuideNamesEveryScheduler(t *testing.T) {
+	for page, row := range map[string]string{
+		"SCHEDULERS.md": "^\\| (`[a-z]+` )*`%s` (`[a-z]+` )*\\| .* \\| .* \\| ", "../../bpf/src/schedulers/README.md": "^\\| `.*` \\| ([a-z]+, )*%s(, [a-z]+)* \\| ",
+	} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range director.Schedulers() {
+			if !regexp.MustCompile("(?m)" + fmt.Sprintf(row, name)).Match(text) {
+				t.Errorf("%s says nothing of %s", page, name)
+			}
 		}
 	}
 }

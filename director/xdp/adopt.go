@@ -8,7 +8,6 @@ import (
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
 // adoptState builds the model from the maps and sees to it that what an
@@ -153,7 +152,7 @@ func (r *reading) takeList(m *model, svc *service, words *arena) {
 			member.removed = true
 		}
 	}
-	if s.Servers > director.MaxServers || s.Slots > scheduler.MaglevSize {
+	if s.Servers > director.MaxServers || s.Slots > maxSlots {
 		return
 	}
 	taken := region{first: s.List, count: roundUp(2*s.Servers + s.Slots)}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
 // reading is what the maps hold at one time.
@@ -73,7 +72,7 @@ func schedule(k *bpf.KernelService) *bpf.KernelSchedule {
 // words reads a run of words, valid until the next call; false if the map has
 // no such run or a schedule would not name it, or if it failed.
 func (r *reading) words(first, count uint32) ([]uint32, bool) {
-	const longest = 2*director.MaxServers + scheduler.MaglevSize
+	const longest = 2*director.MaxServers + maxSlots
 	if count > longest || uint64(first)+uint64(count) > uint64(r.plane.Words.MaxEntries()) {
 		return nil, false
 	}

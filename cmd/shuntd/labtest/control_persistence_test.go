@@ -156,10 +156,14 @@ func TestExplainAgrees(t *testing.T) {
 	p := startMany(t, nat, 4)
 	p.d.do(t, fmt.Sprintf("server edit web %s --weight 300\nserver edit web %s --weight 100", p.servers[0], p.servers[1]))
 	clients := p.lab.ClientAddrs4
-	for k, s := range []string{
-		"rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "lblc", "lblcr",
-		"sh", "sh --flags sh-port", "sh --flags sh-fallback", "mh --flags=", "mh --flags mh-port,mh-fallback",
-	} {
+	var schedulers []string
+	for _, s := range director.Schedulers() {
+		if s != director.TwoRandomChoices {
+			schedulers = append(schedulers, string(s)+" --flags=")
+		}
+	}
+	schedulers = append(schedulers, "sh --flags sh-port", "sh --flags sh-fallback", "mh --flags mh-port,mh-fallback")
+	for k, s := range schedulers {
 		t.Run(s, func(t *testing.T) {
 			a := &agreement{pair: p, port: uint16(20_000 + 100*k)}
 			p.d.do(t, "service edit web --persistent none --scheduler "+s)
