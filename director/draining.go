@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director/event"
 )
 
@@ -37,11 +38,23 @@ type DrainStatus struct {
 func (s DrainStatus) Left() uint64 { return s.Active + s.Inactive + s.UDP }
 
 // due reports whether what is left is to be gone.
-func (s DrainStatus) due(now time.Time) bool {
-	if s.Deadline.IsZero() {
-		return s.Kill
+func (d Drain) due(now time.Time) bool {
+	if d.Deadline.IsZero() {
+		return d.Kill
 	}
-	return !now.Before(s.Deadline)
+	return !now.Before(d.Deadline)
+}
+
+// Phase says how far the drain is with so many connections left.
+func (d Drain) Phase(left uint64, now time.Time) DrainPhase {
+	switch {
+	case left == 0:
+		return PhaseDrained
+	case d.due(now):
+		return PhaseOverdue
+	default:
+		return PhaseDraining
+	}
 }
 
 // Drains returns the drains in force and what is left, by service and server.
@@ -71,20 +84,16 @@ func statusOf(drains []Drain, stats Stats, now time.Time) []DrainStatus {
 	}
 	all := make([]DrainStatus, len(drains))
 	for i, drain := range drains {
-		status := DrainStatus{Drain: drain, Phase: PhaseDrained}
+		status := DrainStatus{Drain: drain}
 		if server := servers[id{drain.Service, drain.Server}]; server != nil {
 			status.Active, status.Templates = server.Active, server.Templates
-			// The counts are of two moments.
-			status.UDP = min(server.UDP, server.Inactive)
+			// The counts are of two moments; a UDP service has no others.
+			if status.UDP = min(server.UDP, server.Inactive); drain.Service.Protocol == conntrack.UDP {
+				status.UDP = server.Inactive
+			}
 			status.Inactive = server.Inactive - status.UDP
 		}
-		switch {
-		case status.Left() == 0:
-		case status.due(now):
-			status.Phase = PhaseOverdue
-		default:
-			status.Phase = PhaseDraining
-		}
+		status.Phase = drain.Phase(status.Left(), now)
 		all[i] = status
 	}
 	return all
@@ -103,7 +112,8 @@ type watched struct {
 	phase   DrainPhase // "": nothing yet
 	left    uint64
 	told    time.Time
-	failing bool // the last attempt to remove what is left failed
+	seen    uint64 // what was left when it was looked at last
+	failing bool   // the last attempt to remove what is left failed
 }
 
 // RunDrains follows the drains until the context ends, nil then: it tells their
@@ -142,7 +152,7 @@ func (d *Director) followDrains(ctx context.Context, before map[Drain]*watched, 
 			w = &watched{}
 			d.tellDrain(event.DrainStarted, status, "%s", begun(status, status.Since.Before(began)))
 		}
-		w.Drain = status.Drain
+		w.Drain, w.seen = status.Drain, status.Left()
 		following[id] = w
 		if status.Left() > 0 && status.Kill && status.due(now) {
 			d.cut(ctx, w, status)
@@ -151,8 +161,13 @@ func (d *Director) followDrains(ctx context.Context, before map[Drain]*watched, 
 		d.tellProgress(w, status, now)
 	}
 	for id, w := range before {
-		if following[id] == nil && w.phase != PhaseDrained {
-			d.tellDrain(event.DrainCancelled, DrainStatus{Drain: w.Drain}, "cancelled with %s", countLeft(w.left))
+		service, err := d.Service(w.Service)
+		switch {
+		case following[id] != nil || w.seen == 0:
+		case err != nil || service.Server(w.Server) < 0:
+			d.tellDrain(event.DrainCut, DrainStatus{Drain: w.Drain}, "cut: the server was removed with %s", countLeft(w.seen))
+		default:
+			d.tellDrain(event.DrainCancelled, DrainStatus{Drain: w.Drain}, "cancelled with %s", countLeft(w.seen))
 		}
 	}
 	return following

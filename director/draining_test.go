@@ -151,6 +151,50 @@ func TestDrainKillsAtOnceWithoutDeadline(t *testing.T) {
 	})
 }
 
+// What a removal of a draining server cuts is told, as it was last seen, whichever
+// way the server went.
+func TestDrainCut(t *testing.T) {
+	for name, remove := range map[string]func(*rig) (director.Outcome, error){
+		"server":  func(r *rig) (director.Outcome, error) { return r.RemoveServer(t.Context(), by, web().Key, first) },
+		"service": func(r *rig) (director.Outcome, error) { return r.RemoveService(t.Context(), by, web().Key) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := start(t, web())
+				defer following(t, r)()
+				r.hasLeft(4, 0, 0, 0)
+				if _, err := r.DrainServer(t.Context(), by, web().Key, first, time.Time{}, false); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(1500 * time.Millisecond)
+				r.hasLeft(2, 0, 0, 0)
+				time.Sleep(time.Second)
+				if _, err := remove(r); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				want(t, "events", []string{"drain-started: begun: 4 connections left", "drain-cut: cut: the server was removed with 2 connections left"}, r.drainNews())
+			})
+		})
+	}
+}
+
+// All that a server of a UDP service has is UDP's, counted by the sweep or not.
+func TestDrainOfUDP(t *testing.T) {
+	r := start(t, dns())
+	server := dns().Servers[0]
+	r.fake.SetStats(director.Stats{Services: []director.ServiceStats{{
+		Key: dns().Key, Servers: []director.ServerStats{{Server: server, Inactive: 3, UDP: 1}},
+	}}})
+	if _, err := r.DrainServer(t.Context(), by, dns().Key, server.Address, time.Time{}, false); err != nil {
+		t.Fatal(err)
+	}
+	drains, err := r.Drains(t.Context())
+	if err != nil || len(drains) != 1 || drains[0].UDP != 3 || drains[0].Inactive != 0 {
+		t.Errorf("%+v, %v", drains, err)
+	}
+}
+
 func TestDrainCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, web())

@@ -34,6 +34,7 @@ const (
 	DrainKilled    Name = "drain-killed"
 	DrainFailed    Name = "drain-failed"
 	DrainCancelled Name = "drain-cancelled"
+	DrainCut       Name = "drain-cut"
 
 	TablePressure Name = "table-pressure"
 	TableRelieved Name = "table-relieved"
@@ -81,7 +82,8 @@ func Names() []Info {
 		{DrainOverdue, slog.LevelWarn, "a draining server has connections left at its deadline, and none is removed"},
 		{DrainKilled, slog.LevelWarn, "what a draining server had left at its deadline was removed"},
 		{DrainFailed, slog.LevelError, "what a draining server has left could not be removed; it is tried again"},
-		{DrainCancelled, slog.LevelInfo, "a drain was cancelled, or its server removed, before it was through"},
+		{DrainCancelled, slog.LevelInfo, "a drain was cancelled before it was through; the server gets new connections"},
+		{DrainCut, slog.LevelWarn, "a draining server was removed before it was through, and what it had left with it"},
 		{TablePressure, slog.LevelWarn, "a connection table is filling"},
 		{TableRelieved, slog.LevelInfo, "a connection table has room again"},
 		{DropsStarted, slog.LevelWarn, "packets are dropped for a reason for which none were"},
