@@ -162,8 +162,17 @@ func candidateNote(t *table, d api.Decision, i int) string {
 	if one.Overloaded {
 		notes = append(notes, t.in(yellow, "overloaded"))
 	}
-	if one.Weight == 0 {
-		notes = append(notes, t.in(yellow, "weight 0: gets no new connections"))
+	why := "weight 0"
+	switch {
+	case one.Draining:
+		why = "draining"
+	case one.Unreachable:
+		why = "unreachable"
+	case one.Weight > 0:
+		why = ""
+	}
+	if why != "" {
+		notes = append(notes, t.in(yellow, why+": gets no new connections"))
 	}
 	return strings.Join(notes, ", ")
 }

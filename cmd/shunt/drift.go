@@ -26,6 +26,10 @@ func showDrift(c *cli.Context, client *api.Client) error {
 	if err != nil {
 		return err
 	}
+	draining, err := drainingForeign(c, client, drift)
+	if err != nil {
+		return err
+	}
 	return output(c, drift, func(t *table) {
 		checked := "never"
 		if drift.Checked != nil {
@@ -48,7 +52,7 @@ func showDrift(c *cli.Context, client *api.Client) error {
 			t.blank()
 			t.row("FOREIGN", "SCHEDULER", "FLAGS", "SERVERS")
 			for _, s := range drift.Foreign {
-				t.row(t.in(yellow, s.Listen), s.Scheduler, strings.Join(s.Flags, ","), foreignServers(s))
+				t.row(t.in(yellow, s.Listen), s.Scheduler, strings.Join(s.Flags, ","), foreignServers(s, draining))
 			}
 		}
 	})
@@ -62,10 +66,33 @@ func pendingCount(t *table, n int) string {
 	return text
 }
 
-func foreignServers(s api.ServiceConfig) string {
+// drainingForeign returns which servers, by service and address, are drained in
+// foreign services: a configuration does not say it.
+func drainingForeign(c *cli.Context, client *api.Client, drift api.Drift) (map[[2]string]bool, error) {
+	draining := make(map[[2]string]bool)
+	if len(drift.Foreign) == 0 {
+		return draining, nil
+	}
+	services, err := client.Services(c.Context)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range services {
+		for _, server := range s.Servers {
+			draining[[2]string{s.Listen, server.Address}] = s.Foreign && server.Draining
+		}
+	}
+	return draining, nil
+}
+
+func foreignServers(s api.ServiceConfig, draining map[[2]string]bool) string {
 	var all []string
 	for _, server := range s.Servers {
-		all = append(all, server.Address)
+		text := server.Address
+		if draining[[2]string{s.Listen, server.Address}] {
+			text += " (draining)"
+		}
+		all = append(all, text)
 	}
 	return strings.Join(all, ", ")
 }

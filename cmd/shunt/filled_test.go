@@ -79,6 +79,11 @@ func decisionBy(name string) director.Decision {
 	case "refused":
 		d.By, d.Event, d.Server = director.ByNothing, "no-server", netip.AddrPort{}
 		d.Candidates = d.Candidates[:1]
+	case "drained":
+		d.By, d.Event, d.Server = director.ByNothing, "no-server", netip.AddrPort{}
+		for i := range d.Candidates {
+			d.Candidates[i].Weight = 0
+		}
 	case "wrr":
 		d.Scheduler, d.Turn, d.CurrentWeight = director.WeightedRoundRobin, 1, 2
 	case "sed":

@@ -149,7 +149,7 @@ func (d *daemon) hasLeft(connections, templates uint64) {
 }
 
 // meddle does what the script says to the fake kernel: makes the operation of a
-// number fail, adds a service nobody told Shunt of, takes a server away, has
+// number fail, adds a service nobody told Shunt of, drains a server, takes one away, has
 // connections left, has templates and overloaded servers, decides as named, or finds things on the host.
 func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	d := ts.Value(daemonKey{}).(*daemon)
@@ -169,6 +169,10 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 				Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.9.9.9:80"), Method: realserver.NAT, Weight: 1}},
 			})
 		})
+	case "drains":
+		key, err := director.ParseServiceKey(args[1])
+		ts.Check(err)
+		d.fake.Meddle(func(s *director.State) { s.Services[s.Service(key)].Servers[0].Draining = true })
 	case "loses-servers":
 		d.fake.Meddle(func(s *director.State) { s.Services[0].Servers = nil })
 	case "reconciles":

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 )
 
@@ -59,6 +60,8 @@ func serverState(t *table, s api.Server) string {
 	case !s.Draining:
 	case s.Active+s.Inactive == 0:
 		words = append(words, t.in(green, "drained"))
+	case s.Drain != nil && director.DrainPhase(s.Drain.Phase) == director.PhaseOverdue:
+		words = append(words, t.in(red, "overdue"))
 	case s.Drain != nil && s.Drain.Deadline != nil:
 		words = append(words, t.in(yellow, "draining until "+s.Drain.Deadline.Local().Format(time.RFC3339)))
 	default:

@@ -45,7 +45,8 @@ func serviceCommand() *cli.Command {
 			},
 			{
 				Name: "adopt", Usage: "manage a service that is in the kernel and not Shunt's, as it is", ArgsUsage: "[URL]",
-				Description: examples("`shunt drift` shows which there are. From then on the service is kept as it was found.",
+				Description: examples("`shunt drift` shows which there are. From then on the service is kept as it was found;\n"+
+					"a server that is drained in it goes on draining, without a deadline.",
 					"shunt service adopt tcp://192.0.2.10:80", "shunt service adopt --all"),
 				Flags:  changeFlags(&cli.BoolFlag{Name: "all", Usage: "all of them, one after the other"}),
 				Action: asking(adoptService),
@@ -222,15 +223,23 @@ func listServices(c *cli.Context, client *api.Client) error {
 		if persistent {
 			header = append(header, "TEMPLATES", "PERSISTENT")
 		}
+		draining := slices.ContainsFunc(services, func(s api.Service) bool { return drainingOf(s) > 0 })
+		if draining {
+			header = append(header, "DRAINING")
+		}
 		t.row(header...)
 		for _, s := range services {
-			serviceRow(t, s, persistent)
+			row := serviceRow(t, s, persistent)
+			if draining {
+				row = append(row, drainingOf(s))
+			}
+			t.row(row...)
 		}
 	})
 }
 
-// serviceRow shows a service in a line; how it is persistent only where one is.
-func serviceRow(t *table, s api.Service, persistent bool) {
+// serviceRow returns a service in a line; how it is persistent only where one is.
+func serviceRow(t *table, s api.Service, persistent bool) []any {
 	reachable, active, inactive, templates := 0, uint64(0), uint64(0), uint64(0)
 	for _, server := range s.Servers {
 		if server.Reachable {
@@ -263,7 +272,18 @@ func serviceRow(t *table, s api.Service, persistent bool) {
 		}
 		row = append(row, templates, how)
 	}
-	t.row(row...)
+	return row
+}
+
+// drainingOf counts the servers that are being drained.
+func drainingOf(s api.Service) int {
+	n := 0
+	for _, server := range s.Servers {
+		if server.Draining {
+			n++
+		}
+	}
+	return n
 }
 
 func showService(c *cli.Context, client *api.Client) error {

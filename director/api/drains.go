@@ -94,12 +94,12 @@ func (e endpoints) ListDrains(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// drainModel returns the terms on which a server is being drained; nil if it is
-// not.
-func (o observation) drainModel(key director.ServiceKey, server netip.AddrPort) *Drain {
+// drainModel returns the terms on which a server with so many connections left is
+// being drained; nil if it is not.
+func (o observation) drainModel(key director.ServiceKey, server netip.AddrPort, left uint64) *Drain {
 	d, ok := o.state.Drain(key, server)
 	if !ok {
 		return nil
 	}
-	return &Drain{Since: d.Since, Deadline: given(d.Deadline), Kill: d.Kill}
+	return &Drain{Since: d.Since, Deadline: given(d.Deadline), Kill: d.Kill, Phase: string(d.Phase(left, time.Now()))}
 }

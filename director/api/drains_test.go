@@ -113,7 +113,7 @@ func TestDrain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	terms := &api.Drain{Since: d.Since, Deadline: d.Deadline, Kill: true}
+	terms := &api.Drain{Since: d.Since, Deadline: d.Deadline, Kill: true, Phase: "draining"}
 	if diff := cmp.Diff(terms, service.Servers[0].Drain); diff != "" || !service.Servers[0].Draining {
 		t.Errorf("the server: (-want +got)\n%s", diff)
 	}

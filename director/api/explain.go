@@ -70,9 +70,15 @@ func (e endpoints) decisionModel(ctx context.Context, d director.Decision) (Deci
 	if d.Connection != nil {
 		model.Connection = connectionModel(*d.Connection)
 	}
+	o, err := e.observe(ctx)
+	if err != nil {
+		return model, err
+	}
+	draining, unreachable := o.notOffered(d.Service)
 	for _, c := range d.Candidates {
 		model.Candidates = append(model.Candidates, Candidate{
 			Server: c.Server.String(), Weight: c.Weight, Active: c.Active, Inactive: c.Inactive, Overloaded: c.Overloaded,
+			Draining: c.Weight == 0 && draining[c.Server], Unreachable: c.Weight == 0 && unreachable[c.Server],
 		})
 	}
 	if d.Event == "" {

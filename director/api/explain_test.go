@@ -60,6 +60,21 @@ func TestExplain(t *testing.T) {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 	})
+	t.Run("why_a_server_has_no_weight", func(t *testing.T) {
+		h := newHandler(t, fake)
+		if w := ask(h, "PUT", drainPath, `{}`); w.Code != 200 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		for weight, want := range map[uint32]bool{0: true, 3: false} { // 3: of before the order
+			decision := seededDecision()
+			decision.Candidates[1].Weight = weight
+			fake.SetDecision(decision)
+			got := decoded[api.Decision](t, ask(h, "GET", "/v1/connections/explain?protocol=tcp&client=198.51.100.7&virtual=192.0.2.10:80", ""))
+			if c := got.Candidates[1]; c.Draining != want || c.Unreachable || got.Candidates[0].Draining {
+				t.Errorf("weight %d: %+v", weight, got.Candidates)
+			}
+		}
+	})
 	t.Run("the_data_plane_is_asked_for_the_packet", func(t *testing.T) {
 		if _, err := client.Explain(t.Context(), "udp", "2001:db8::7", "[2001:db8::10]:53"); err != nil {
 			t.Fatal(err)
@@ -115,7 +130,8 @@ func TestKill(t *testing.T) {
 		"a_wide_service":         {"service=udp://198.51.100.0/24:8000-8999", 1},
 		"an_escaped_one":         {"service=udp%3A%2F%2F198.51.100.0%2F24%3A8000-8999", 1},
 		"a_server":               {"server=10.0.0.12:8080", 2},
-		"a_client":               {"client=198.51.100.7", 2},
+		"a_client":               {"client=198.51.100.7", 3},
+		"a_client_itself":        {"client=198.51.100.7&kind=connection", 2},
 		"templates":              {"kind=template", 1},
 		"all_but_templates":      {"kind=connection", 3},
 		"everything_said_is_met": {"service=web&server=10.0.0.12:8080&kind=connection&client=198.51.100.0/24", 1},

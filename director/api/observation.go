@@ -78,11 +78,29 @@ func (o observation) model(s seen) Service {
 	for _, server := range s.service.Servers {
 		m := serverModel(server, stats)
 		if !s.foreign {
-			m.Drain = o.drainModel(s.service.Key, server.Address)
+			m.Drain = o.drainModel(s.service.Key, server.Address, m.Active+m.Inactive)
 		}
 		model.Servers = append(model.Servers, m)
 	}
 	return model
+}
+
+// notOffered returns which servers of a service a scheduler sees without their
+// weight.
+func (o observation) notOffered(key director.ServiceKey) (draining, unreachable map[netip.AddrPort]bool) {
+	draining, unreachable = make(map[netip.AddrPort]bool), make(map[netip.AddrPort]bool)
+	for _, s := range o.all(true) {
+		if s.service.Key != key {
+			continue
+		}
+		for _, server := range s.service.Servers {
+			draining[server.Address] = server.Draining
+		}
+	}
+	for _, server := range o.stats[key] {
+		unreachable[server.Server.Address] = !server.Reachable
+	}
+	return draining, unreachable
 }
 
 func serverModel(server realserver.Server, stats map[netip.AddrPort]director.ServerStats) Server {

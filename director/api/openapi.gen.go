@@ -82,6 +82,12 @@ type Candidate struct {
 
 	// Overloaded Whether it is over its thresholds.
 	Overloaded bool `json:"overloaded"`
+
+	// Draining Whether it is being drained: its weight is 0 for that.
+	Draining bool `json:"draining,omitempty"`
+
+	// Unreachable Whether it has no next hop: its weight is 0 for that.
+	Unreachable bool `json:"unreachable,omitempty"`
 }
 
 // Configuration Everything that can be desired.
@@ -250,7 +256,7 @@ type DoctorReport struct {
 	Findings []Finding `json:"findings"`
 }
 
-// Drain The terms on which a server is being drained.
+// Drain The terms on which a server is being drained, and how far it is.
 type Drain struct {
 	// Since When it was ordered.
 	Since time.Time `json:"since"`
@@ -260,6 +266,9 @@ type Drain struct {
 
 	// Kill What is left at the deadline is removed; without a deadline, at once.
 	Kill bool `json:"kill"`
+
+	// Phase How far it is: connections are left, are left after the deadline, or none is left.
+	Phase string `json:"phase"`
 }
 
 // DrainList The drains in force.
@@ -657,7 +666,7 @@ type Server struct {
 	// Draining It is being drained: it gets no new connections, and its templates are not used.
 	Draining bool `json:"draining,omitempty"`
 
-	// Drain The terms on which a server is being drained.
+	// Drain The terms on which a server is being drained, and how far it is.
 	Drain *Drain `json:"drain,omitempty"`
 }
 
@@ -687,7 +696,7 @@ type ServerEdit struct {
 	// Weight Its share of new connections; 0 takes none.
 	Weight *uint32 `json:"weight,omitempty"`
 
-	// Upper Connections from which on it gets no new ones; 0 for no limit.
+	// Upper Connections from which on it gets no new ones; 0 for no limit, and then lower is 0 as well unless it is given.
 	Upper *uint32 `json:"upper,omitempty"`
 
 	// Lower Connections below which it gets new ones again; 0 for three quarters of upper.
