@@ -55,7 +55,7 @@ func serverFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr or local"},
 		&cli.StringFlag{Name: "weight", Aliases: []string{"w"}, Usage: "share of new connections, `0-65535` (a new server's default: 1)"},
-		&cli.StringFlag{Name: "upper", Aliases: []string{"x"}, Usage: "from `N` connections on it gets no new ones; none: no limit"},
+		&cli.StringFlag{Name: "upper", Aliases: []string{"x"}, Usage: "from `N` connections on it gets no new ones; none: no limit, and no --lower unless it is given"},
 		&cli.StringFlag{Name: "lower", Aliases: []string{"y"}, Usage: "below `N` connections it gets new ones again; none: below three quarters of --upper"},
 	}
 }

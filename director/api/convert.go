@@ -142,7 +142,7 @@ func (e AccessEdit) apply(a *director.Access) error {
 	return nil
 }
 
-// apply changes what the edit names.
+// apply changes what the edit names. The lower threshold goes with the upper one.
 func (e ServerEdit) apply(s *realserver.Server) error {
 	if e.Method != nil {
 		method, err := realserver.ParseMethod(*e.Method)
@@ -154,6 +154,9 @@ func (e ServerEdit) apply(s *realserver.Server) error {
 	set(&s.Weight, e.Weight)
 	set(&s.Upper, e.Upper)
 	set(&s.Lower, e.Lower)
+	if s.Upper == 0 && e.Upper != nil && e.Lower == nil {
+		s.Lower = 0 // it means nothing without an upper one
+	}
 	return nil
 }
 
