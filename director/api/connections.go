@@ -68,9 +68,17 @@ func (e endpoints) CountConnections(w http.ResponseWriter, r *http.Request, p Co
 }
 
 // KillConnections answers killConnections. A filter that is left empty by mistake
-// must not end everything: one is wanted.
+// must not end everything: one is wanted, and none may be empty.
 func (e endpoints) KillConnections(w http.ResponseWriter, r *http.Request, p KillConnectionsParams) {
 	e.read(w, func() (any, error) {
+		for _, f := range []struct {
+			name  string
+			value *string
+		}{{"service", p.Service}, {"server", p.Server}, {"client", p.Client}, {"kind", p.Kind}} {
+			if f.value != nil && *f.value == "" {
+				return nil, invalid(fmt.Sprintf("remove connections: %s is empty", f.name), "leave it out, if all are meant")
+			}
+		}
 		filter, err := e.connectionFilter(p.Service, p.Server, p.Client, p.Kind)
 		if err != nil {
 			return nil, err
