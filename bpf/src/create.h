@@ -111,6 +111,16 @@ __noinline int make_reply6(struct slow *c, __u32 index, __u64 recipe)
 	return c ? make_reply(c, index, recipe, 1) : EVENT_FAULT_MAP;
 }
 
+/* The scheduler's next choice, the one before was in vain; 0: none. */
+static __always_inline __u32 pick_another(struct slow *c, __u32 *method)
+{
+	__u32 index = c->pick.service;
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+
+	c->pick.attempt++;
+	return service ? pick_server(&c->pick, service, method) : 0;
+}
+
 /*
  * Gives the claimed connection its reply entry, on another server where the key
  * is taken. *recipe is the forward entry's, of which the caller is the only writer.
@@ -128,13 +138,13 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 		event = v6 ? make_reply6(c, recipe_server(reply), reply) : make_reply4(c, recipe_server(reply), reply);
 		if (event != EVENT_DROP_REPLY_COLLISION)
 			return event;
-		c->pick.attempt++;
-		index = pick_server(&c->pick, &method);
+		index = pick_another(c, &method);
 		if (!index)
 			return event;
 		if (index == recipe_server(*recipe))
 			continue;
-		*recipe = with_server(*recipe, index, method);
+		/* Its template stays where it is. */
+		*recipe = with_server(*recipe & ~BIT(RECIPE_CONTROLLED), index, method);
 		c->decided_by = DECIDED_BY_SCHEDULER;
 		if (!c->is_trial)
 			count(EVENT_NOTE_COLLISION_AVOIDED);
@@ -169,57 +179,53 @@ static __always_inline enum event adopt(struct slow *c, const struct insert_requ
 	return c->recipe && !(c->recipe & BIT(RECIPE_BUSY)) ? EVENT_NONE : EVENT_DROP_BUSY;
 }
 
-/* Finds the service of a packet without a connection; EVENT_NONE if the packet may begin one, or why not. */
-static __always_inline enum event admit(struct slow *c, const int v6)
+/* EVENT_NONE if the packet, which is for the service and has no connection, may begin one, or why not. */
+static __always_inline enum event admit(struct slow *c, const struct service *service, const int v6)
 {
-	struct service *service = find_service(c, v6);
 	const __u8 flags = c->tcp_flags;
 
-	if (!service)
-		return EVENT_PASS_NO_SERVICE;
 	if (is_martian(&c->key, v6))
 		return EVENT_DROP_MARTIAN;
 	if (service->access && !is_let_in(c))
 		return EVENT_DROP_ACCESS_DENIED;
 	/* Kernel: ip_vs_proto_tcp.c, tcp_conn_schedule. */
 	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP &&
-	    (flags & TCP_RST || !(flags & TCP_SYN || service->flags & SERVICE_SLOPPY_TCP)))
+	    (flags & TCP_RST || !(flags & TCP_SYN || c->pick.flags & SERVICE_SLOPPY_TCP)))
 		return EVENT_DROP_MIDSTREAM;
 	if ((__u16)c->key.id == bpf_htons(FTP_DATA_PORT))
 		return EVENT_DROP_FTP_DATA;
-	c->flags = service->flags;
 	return EVENT_NONE;
 }
 
 /* Chooses the server, unless a template does that; EVENT_NONE or why there is none. */
-static __always_inline enum event choose(struct slow *c, const int v6)
+static __always_inline enum event choose(struct slow *c, struct service *service, const struct schedule *schedule,
+					 const int v6)
 {
 	c->pick.client = fold_client(&c->key, v6);
 	c->pick.client_port = bpf_ntohs((__u16)c->key.id);
 	c->pick.attempt = 0;
 	c->pick.is_trial = c->is_trial;
-	for (int i = 0; i < 4; i++)
-		c->pick.destination[i] = c->key.destination[i];
+	__builtin_memcpy(c->pick.destination, c->key.destination, sizeof(c->pick.destination));
 	c->template.recipe = 0;
 	c->decided_by = DECIDED_BY_NOTHING;
-	return c->flags & SERVICE_PERSISTENT ? EVENT_NONE : schedule_server(c);
+	if (!(c->pick.flags & SERVICE_PERSISTENT))
+		return schedule_server(c, service);
+	template_key(&c->template.key, c->key.source, schedule, c->pick.service);
+	return EVENT_NONE;
 }
 
 static __always_inline enum event admit_and_choose(struct slow *c, const int v6)
 {
-	enum event event = admit(c, v6);
+	struct service *service = find_service(c, v6);
+	const struct schedule *schedule;
+	enum event event;
 
-	return event == EVENT_NONE ? choose(c, v6) : event;
-}
-
-__noinline int admit_and_choose4(struct slow *c)
-{
-	return c ? admit_and_choose(c, 0) : EVENT_FAULT_MAP;
-}
-
-__noinline int admit_and_choose6(struct slow *c)
-{
-	return c ? admit_and_choose(c, 1) : EVENT_FAULT_MAP;
+	if (!service)
+		return EVENT_PASS_NO_SERVICE;
+	schedule = in_force(service);
+	c->pick.flags = schedule->flags;
+	event = admit(c, service, v6);
+	return event == EVENT_NONE ? choose(c, service, schedule, v6) : event;
 }
 
 /*
@@ -263,8 +269,6 @@ static __always_inline enum event insert_connection(struct slow *c, __u64 recipe
 		end_claim(r, 0, v6);
 	if (event != EVENT_NONE || c->is_trial)
 		return event;
-	if (recipe_server(c->recipe) != c->chosen)
-		c->recipe &= ~BIT(RECIPE_CONTROLLED); /* the template stays where it is */
 	bind_connection(recipe_server(c->recipe), recipe_state(recipe));
 	if (r->recipe & BIT(RECIPE_BUSY))
 		end_claim(r, c->recipe, v6);
@@ -284,9 +288,9 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 				       STATE_NONE);
 	c->hop = 0;
 	recipe = with_server((__u64)state << RECIPE_STATE, c->chosen, c->method);
-	if (c->method == METHOD_NAT && c->flags & SERVICE_WIDE)
+	if (c->method == METHOD_NAT && c->pick.flags & SERVICE_WIDE)
 		recipe |= BIT(RECIPE_WIDE);
-	if (c->flags & SERVICE_ONE_PACKET && state == STATE_UDP)
+	if (c->pick.flags & SERVICE_ONE_PACKET && state == STATE_UDP)
 		return serve_once(c, recipe, v6);
 	if (c->template.recipe)
 		recipe |= BIT(RECIPE_CONTROLLED);
@@ -297,19 +301,9 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 	}
 	event = insert_connection(c, recipe, v6);
 	/* Dropped, adopted, or with another server: the template has not got this connection. */
-	if (event != EVENT_NONE || !c->is_new || !(c->recipe & BIT(RECIPE_CONTROLLED)))
+	if (c->template.recipe && (event != EVENT_NONE || !c->is_new || !(c->recipe & BIT(RECIPE_CONTROLLED))))
 		let_template_go(c, v6);
 	return event;
-}
-
-__noinline int connect4(struct slow *c)
-{
-	return c ? connect(c, 0) : EVENT_FAULT_MAP;
-}
-
-__noinline int connect6(struct slow *c)
-{
-	return c ? connect(c, 1) : EVENT_FAULT_MAP;
 }
 
 /* Makes way for the new connection; true if an old one was there, which is counted still. */
@@ -323,17 +317,27 @@ static __always_inline int clear_way(struct slow *c, const int v6)
 /* All of it; EVENT_NONE or what became of the packet. */
 static __always_inline enum event create(struct slow *c, const int v6)
 {
-	enum event event = v6 ? admit_and_choose6(c) : admit_and_choose4(c);
+	enum event event = admit_and_choose(c, v6);
 	int is_replaced;
 
-	if (event == EVENT_NONE && c->flags & SERVICE_PERSISTENT)
+	if (event == EVENT_NONE && c->pick.flags & SERVICE_PERSISTENT)
 		event = v6 ? choose_persistent6(c) : choose_persistent4(c);
 	is_replaced = clear_way(c, v6);
 	if (event == EVENT_NONE)
-		event = v6 ? connect6(c) : connect4(c);
+		event = connect(c, v6);
 	if (is_replaced)
 		unbind_connection(recipe_server(c->old), recipe_state(c->old));
 	return event;
+}
+
+__noinline int create4(struct slow *c)
+{
+	return c ? create(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int create6(struct slow *c)
+{
+	return c ? create(c, 1) : EVENT_FAULT_MAP;
 }
 
 #endif

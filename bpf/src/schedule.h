@@ -16,19 +16,14 @@
 #include "schedulers/wrr.h"
 
 /* Index of the server for a new connection; 0: none is available. Global: verified once. */
-__noinline __u32 pick(struct pick_request *r)
+__noinline __u32 pick(struct pick_request *r, struct service *service)
 {
-	struct service *service;
-	__u32 index, scheduler;
+	__u32 scheduler;
 
-	if (!r)
-		return 0;
-	index = r->service;
-	service = bpf_map_lookup_elem(&services, &index);
-	if (!service)
+	if (!r || !service)
 		return 0;
 	read_schedule(r, service);
-	scheduler = service->scheduler;
+	scheduler = r->schedule.scheduler;
 	/* rr and wrr go on; the others would name the same server again. */
 	if (r->attempt && scheduler != SCHEDULER_RR && scheduler != SCHEDULER_WRR)
 		return pick_other(r);

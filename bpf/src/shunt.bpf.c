@@ -262,7 +262,7 @@ int shunt_create(struct xdp_md *ctx)
 
 	if (!s || !view_link(ctx, s))
 		return finish(EVENT_FAULT_MAP);
-	event = s->is_v6 ? create(s, 1) : create(s, 0);
+	event = s->is_v6 ? create6(s) : create4(s);
 	return event == EVENT_NONE ? follow_made(ctx, s) : refuse(ctx, s, event);
 }
 

@@ -45,7 +45,7 @@ struct slow {
 	__u32 chosen; /* the server's index */
 	__u32 method;
 	__u32 decided_by; /* enum decider: who chose it */
-	__u32 flags; /* of the service, at one moment: who is chosen must fit what is made */
+	__u32 pad1;
 	/* settle's, for create: connections that were there; recipe 0: none */
 	__u64 old; /* one that ends as soon as there is another */
 	__u32 old_group;

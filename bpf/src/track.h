@@ -310,7 +310,8 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	} else if (recipe_method(hit->recipe) == METHOD_NAT) {
 		direction = DIRECTION_INPUT;
 	}
-	forward->recipe = await(forward->group, forward->slot, forward->recipe, v6);
+	if (forward->recipe & BIT(RECIPE_BUSY))
+		forward->recipe = await(forward->group, forward->slot, forward->recipe, v6);
 	if (!forward->recipe)
 		return SETTLED_DEAD;
 	if (forward->recipe & BIT(RECIPE_BUSY))

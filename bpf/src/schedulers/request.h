@@ -24,8 +24,8 @@ struct pick_request {
 	__u32 client_port;
 	__u32 destination[4]; /* the virtual address, as on the wire */
 	__u32 is_trial; /* nothing may be changed: no cursor moves, no cache learns */
+	__u32 flags; /* of the service, at one moment: who is chosen must fit what is made */
 	/* read_schedule's, for the scheduler */
-	__u32 flags; /* enum service_flags */
 	__u32 nothing; /* nobody writes it; see nothing() */
 	__u32 has_moved; /* of a trial: the cursor is where its last pick has left it */
 	__u64 cursor; /* as it was when the schedule was read */
@@ -57,10 +57,11 @@ static __always_inline void read_schedule(struct pick_request *r, const struct s
 {
 	if (!r->is_trial || !r->has_moved)
 		r->cursor = LOAD(&service->cursor);
-	r->schedule = service->schedule[r->cursor >> CURSOR_HALF & 1];
+	/* Masks are not the scheduler's. */
+	__builtin_memcpy(&r->schedule, &service->schedule[r->cursor >> CURSOR_HALF & 1],
+			 offsetof(struct schedule, client_mask));
 	if (r->schedule.servers > MAX_SERVICE_SERVERS)
 		r->schedule.servers = MAX_SERVICE_SERVERS;
-	r->flags = service->flags;
 }
 
 /* A server of the list that may be given connections. */
