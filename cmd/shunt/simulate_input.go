@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -23,6 +24,9 @@ func parseServers(c *cli.Context, key director.ServiceKey) ([]realserver.Server,
 	var servers []realserver.Server
 	for _, word := range words(c.String("servers")) {
 		server, err := parseServer(word, key)
+		if err == nil {
+			err = checkServer(server, key)
+		}
 		if err != nil {
 			return nil, usage(c, "--servers: %v", err)
 		}
@@ -55,6 +59,18 @@ func parseServer(text string, key director.ServiceKey) (realserver.Server, error
 	return server, nil
 }
 
+// checkServer says why no service of the key can have the server; what else is
+// wrong with such a service is nobody's concern here.
+func checkServer(server realserver.Server, key director.ServiceKey) error {
+	service := director.Service{Key: key, Servers: []realserver.Server{server}}.Normalize()
+	for _, problem := range director.Problems(service.Validate()) {
+		if problem.Server >= 0 {
+			return errors.New(problem.Text)
+		}
+	}
+	return nil
+}
+
 // parseEndpoint reads an address with or without a port.
 func parseEndpoint(text string, port uint16) (netip.AddrPort, error) {
 	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
@@ -73,6 +89,9 @@ func simulatedChanges(c *cli.Context, service director.Service) ([]simulatedChan
 	for _, text := range c.StringSlice("change") {
 		verb, rest, found := strings.Cut(text, ":")
 		server, err := parseServer(rest, service.Key)
+		if err == nil && verb == "add" {
+			err = checkServer(server, service.Key)
+		}
 		known := serverIn(servers, server.Address)
 		_, weight, hasWeight := strings.Cut(rest, "=")
 		switch {
