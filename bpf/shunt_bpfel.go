@@ -365,17 +365,13 @@ type KernelRemoveArgs struct {
 }
 
 type KernelSchedule struct {
-	_          structs.HostLayout
-	List       uint32
-	Servers    uint32
-	Table      uint32
-	Slots      uint32
-	MaxWeight  uint32
-	Gcd        uint32
-	Flags      uint16
-	Scheduler  uint8
-	Pad        uint8
-	ClientMask [4]uint32
+	_         structs.HostLayout
+	List      uint32
+	Servers   uint32
+	Table     uint32
+	Slots     uint32
+	MaxWeight uint32
+	Gcd       uint32
 }
 
 type KernelScheduler uint32
@@ -455,15 +451,19 @@ type KernelService struct {
 	Cursor       uint64
 	Schedule     [2]KernelSchedule
 	Key          KernelServiceKey
+	Flags        uint16
+	Scheduler    uint8
+	Life         uint8
 	Access       uint32
+	ClientMask   [4]uint32
 	Seconds      [3]uint32
 	Persistence  uint32
 	LastPort     uint16
 	Prefix       uint8
 	ClientPrefix uint8
-	Life         uint8
-	Pad          [3]uint8
+	Pad          uint32
 	Name         [64]uint8
+	_            [4]byte
 }
 
 type KernelServiceFlags uint32
@@ -584,7 +584,6 @@ type KernelSlow struct {
 		Cursor      uint64
 		Next        uint64
 		Schedule    KernelSchedule
-		_           [4]byte
 	}
 	Forward struct {
 		_   structs.HostLayout
@@ -707,13 +706,17 @@ type KernelSwitchArgs struct {
 	Steps        uint32
 	StepCount    uint32
 	Result       int32
+	Flags        uint16
+	Scheduler    uint8
 	Life         uint8
 	Restart      uint8
 	Prefix       uint8
 	ClientPrefix uint8
+	Pad          uint8
 	LastPort     uint16
 	Pad1         uint16
 	Access       uint32
+	ClientMask   [4]uint32
 	Seconds      [3]uint32
 	Persistence  uint32
 	Name         [64]uint8
