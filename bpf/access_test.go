@@ -145,7 +145,7 @@ func TestAccessIsReplacedAsAWhole(t *testing.T) {
 		}
 		if err := f.Plane.Switch(&bpf.KernelSwitchArgs{
 			Key: k.Key, Service: service.Index, Schedule: k.Schedule[k.Cursor>>bpf.KernelCursorLayoutCURSOR_HALF&1],
-			Scheduler: k.Scheduler, Life: k.Life, Access: access,
+			Life: k.Life, Access: access,
 		}); err != nil {
 			t.Error(err)
 		}

@@ -37,7 +37,7 @@ func TestOpenAdoptsWhatIsPinned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Services.Put(uint32(3), &bpf.KernelService{Flags: 7}); err != nil {
+	if err := p.Services.Put(uint32(3), &bpf.KernelService{Persistence: 7}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Close(); err != nil {
@@ -65,7 +65,7 @@ func TestOpenAdoptsWhatIsPinned(t *testing.T) {
 		t.Error("the hash seed changed: connections could not be found any more")
 	}
 	var service bpf.KernelService
-	if err := again.Services.Lookup(uint32(3), &service); err != nil || service.Flags != 7 {
+	if err := again.Services.Lookup(uint32(3), &service); err != nil || service.Persistence != 7 {
 		t.Errorf("service 3: %+v, %v", service, err)
 	}
 }

@@ -365,13 +365,17 @@ type KernelRemoveArgs struct {
 }
 
 type KernelSchedule struct {
-	_         structs.HostLayout
-	List      uint32
-	Servers   uint32
-	Table     uint32
-	Slots     uint32
-	MaxWeight uint32
-	Gcd       uint32
+	_          structs.HostLayout
+	List       uint32
+	Servers    uint32
+	Table      uint32
+	Slots      uint32
+	MaxWeight  uint32
+	Gcd        uint32
+	Flags      uint16
+	Scheduler  uint8
+	Pad        uint8
+	ClientMask [4]uint32
 }
 
 type KernelScheduler uint32
@@ -451,19 +455,15 @@ type KernelService struct {
 	Cursor       uint64
 	Schedule     [2]KernelSchedule
 	Key          KernelServiceKey
-	Flags        uint16
-	Scheduler    uint8
-	Life         uint8
 	Access       uint32
-	ClientMask   [4]uint32
 	Seconds      [3]uint32
 	Persistence  uint32
 	LastPort     uint16
 	Prefix       uint8
 	ClientPrefix uint8
-	Pad          uint32
+	Life         uint8
+	Pad          [3]uint8
 	Name         [64]uint8
-	_            [4]byte
 }
 
 type KernelServiceFlags uint32
@@ -584,6 +584,7 @@ type KernelSlow struct {
 		Cursor      uint64
 		Next        uint64
 		Schedule    KernelSchedule
+		_           [4]byte
 	}
 	Forward struct {
 		_   structs.HostLayout
@@ -706,17 +707,13 @@ type KernelSwitchArgs struct {
 	Steps        uint32
 	StepCount    uint32
 	Result       int32
-	Flags        uint16
-	Scheduler    uint8
 	Life         uint8
 	Restart      uint8
 	Prefix       uint8
 	ClientPrefix uint8
-	Pad          uint8
 	LastPort     uint16
 	Pad1         uint16
 	Access       uint32
-	ClientMask   [4]uint32
 	Seconds      [3]uint32
 	Persistence  uint32
 	Name         [64]uint8

@@ -73,7 +73,10 @@ func (f *Fixture) schedule(s *Service) bpf.KernelSchedule {
 		list = append(list, server.Index, server.offered())
 		weights = append(weights, server.offered())
 	}
-	schedule := bpf.KernelSchedule{List: f.putWords(list), Servers: uint32(len(s.Servers))}
+	schedule := bpf.KernelSchedule{
+		List: f.putWords(list), Servers: uint32(len(s.Servers)),
+		Scheduler: uint8(s.Scheduler), Flags: uint16(s.Flags), ClientMask: clientMask(s),
+	}
 	switch s.Scheduler {
 	case bpf.KernelSchedulerSCHEDULER_WRR:
 		schedule.Gcd = divisor(weights)

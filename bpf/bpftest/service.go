@@ -95,7 +95,7 @@ func (f *Fixture) Apply(s *Service) *Service {
 		Service: s.Index, Schedule: schedule,
 		Steps: f.putWords(steps), StepCount: uint32(len(steps) / 2),
 		Positions: f.positions(s), OldServers: uint32(len(s.applied)),
-		Scheduler: uint8(s.Scheduler), Flags: uint16(s.Flags), ClientMask: clientMask(s), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Life:    uint8(bpf.KernelLifecycleLIFE_LIVE),
 		Restart: flag(s.Scheduler != s.was),
 	}))
 	for _, server := range s.applied {

@@ -213,8 +213,9 @@ enum lifecycle {
 };
 
 /*
- * Where a schedule lies in the words array. Two of them per service; a bit of
- * the cursor says which one is in force, so that one write switches all.
+ * What a service chooses servers by: where the schedule lies in the words array, and
+ * the settings that go with it. Two of them per service; a bit of the cursor says
+ * which one is in force, so that one write switches all.
  */
 struct schedule {
 	__u32 list; /* first word of the server list: pairs of server index, weight */
@@ -223,23 +224,24 @@ struct schedule {
 	__u32 slots; /* length of the hash table: 256 or 4093 */
 	__u32 max_weight; /* wrr: greatest weight - (gcd - 1) */
 	__u32 gcd; /* wrr */
+	__u16 flags; /* enum service_flags */
+	__u8 scheduler;
+	__u8 pad;
+	__u32 client_mask[4]; /* SERVICE_PERSISTENT: which bits of a client's address make its network */
 };
 
 struct service {
 	__u64 cursor; /* CURSOR_*; only changed by compare-and-swap */
 	struct schedule schedule[2];
 	struct service_key key;
-	__u16 flags; /* enum service_flags */
-	__u8 scheduler;
-	__u8 life;
 	__u32 access; /* ACCESS_*; 0: every client is let in */
-	__u32 client_mask[4]; /* SERVICE_PERSISTENT: which bits of a client's address make its network */
 	__u32 seconds[3]; /* user space only: its own timeouts TCP, TCP-FIN, UDP; 0: as all services */
 	__u32 persistence; /* user space only: seconds */
 	__u16 last_port; /* user space only, host order: of a range that begins with the key's; 0: no range */
 	__u8 prefix; /* user space only: length of the prefix the key's address begins; 0: one address */
 	__u8 client_prefix; /* user space only: what client_mask was made from */
-	__u32 pad;
+	__u8 life;
+	__u8 pad[3];
 	__u8 name[64]; /* user space only; zero-terminated unless full */
 };
 

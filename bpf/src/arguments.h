@@ -34,17 +34,13 @@ struct switch_args {
 	__u32 steps; /* wrr: first word of the schedules gone through: pairs of max_weight, gcd */
 	__u32 step_count; /* the last is the new one's; 0: no server changed, or not wrr */
 	__s32 result; /* out: 0 or -ENOENT */
-	__u16 flags;
-	__u8 scheduler;
 	__u8 life;
 	__u8 restart; /* another scheduler: its state begins anew */
 	__u8 prefix;
 	__u8 client_prefix;
-	__u8 pad;
 	__u16 last_port;
 	__u16 pad1;
 	__u32 access;
-	__u32 client_mask[4];
 	__u32 seconds[3];
 	__u32 persistence;
 	__u8 name[64];

@@ -362,13 +362,19 @@ static __always_inline int has_expired(__u64 recipe, __u32 seen, __u32 tick)
 	return is_longer(timeout_of(recipe), seen, tick);
 }
 
+/* What is in force of a service. What must fit together is read from one answer. */
+static __always_inline const struct schedule *in_force(const struct service *service)
+{
+	return &service->schedule[LOAD(&service->cursor) >> CURSOR_HALF & 1];
+}
+
 /* The flags of the server's service. */
 static __always_inline __u32 rules_of(const struct server *server)
 {
 	__u32 index = server->service;
 	struct service *service = bpf_map_lookup_elem(&services, &index);
 
-	return service ? LOAD(&service->flags) : 0;
+	return service ? in_force(service)->flags : 0;
 }
 
 /* Whether the connections of the server, which was removed, are to end (expire_nodest_conn). */

@@ -45,7 +45,8 @@ static long cut_weight(__u32 i, struct cut *cut)
  * The cursor for the new schedule. rr: its position follows its server (Go says
  * where each went, a removed one's to its predecessor). wrr: back to the head,
  * the weight cut to the new maximum as often as servers changed (kernel:
- * ip_vs_wrr_dest_changed); if none did, it stays, as rr's does.
+ * ip_vs_wrr_dest_changed); if none did, it stays, as rr's does. A weight that no
+ * server has would never come to one: somebody else wrote it.
  */
 static __always_inline __u64 moved_cursor(__u64 cursor, const struct switch_args *args)
 {
@@ -60,6 +61,8 @@ static __always_inline __u64 moved_cursor(__u64 cursor, const struct switch_args
 	} else {
 		position = load_word(args->positions + position - 1);
 	}
+	if (cut.weight > args->schedule.max_weight)
+		cut.weight = args->schedule.max_weight;
 	return (~cursor & BIT(CURSOR_HALF)) | (__u64)position << CURSOR_POSITION | cut.weight;
 }
 
@@ -81,10 +84,6 @@ int shunt_switch(struct switch_args *args)
 	service->key = args->key;
 	__builtin_memcpy(service->name, args->name, sizeof(service->name));
 	service->life = args->life;
-	service->flags = args->flags;
-	service->scheduler = args->scheduler;
-	for (int i = 0; i < 4; i++)
-		service->client_mask[i] = args->client_mask[i];
 	for (int i = 0; i < 3; i++)
 		service->seconds[i] = args->seconds[i];
 	service->persistence = args->persistence;

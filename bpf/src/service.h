@@ -15,7 +15,7 @@ static __always_inline int is_service(const struct service *service, const struc
 		differs |= service->key.address[i] ^ key->destination[i];
 	return !differs && service->key.port == (__u16)(key->id >> 16) &&
 	       service->key.protocol == (__u8)(key->id >> ID_PROTOCOL) && service->key.family == (v6 ? 6 : 4) &&
-	       service->life == LIFE_LIVE && !(service->flags & SERVICE_WIDE);
+	       service->life == LIFE_LIVE && !(in_force(service)->flags & SERVICE_WIDE);
 }
 
 /* The search for the first range that has the port. */

@@ -43,13 +43,14 @@ static __always_inline int is_in_use(__u32 counts)
 	return controlled(counts) || (recounted(counts) && recounted(counts) != COUNT_UNKNOWN);
 }
 
-/* The key of the template that clients of this address have at the service with this index. */
-static __always_inline void template_key(struct key *key, const __u32 *client, const struct service *service,
+/* The key of the template that clients of this address have, by the schedule in force of the service with this index.
+ */
+static __always_inline void template_key(struct key *key, const __u32 *client, const struct schedule *schedule,
 					 __u32 index)
 {
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		key->source[i] = client[i] & LOAD(&service->client_mask[i]);
+		key->source[i] = client[i] & schedule->client_mask[i];
 		key->destination[i] = 0;
 	}
 	key->destination[0] = index;
@@ -170,7 +171,7 @@ static __always_inline void look_up_template(struct lookup *t, __u32 group_index
 	if (!service || !entry)
 		return;
 	entry_key(&t->key, entry, v6);
-	template_key(&t->key, t->key.source, service, index);
+	template_key(&t->key, t->key.source, in_force(service), index);
 	if (v6)
 		look_up6(t);
 	else

@@ -49,7 +49,7 @@ func TestStartRepairs(t *testing.T) {
 		{"settings of a service", func(m *bpf.KernelMaps) {
 			var k bpf.KernelService
 			r.ok(m.Services.Lookup(r.service(stickyService).index, &k))
-			k.Persistence, k.ClientMask, k.Seconds = 0, [4]uint32{}, [3]uint32{}
+			k.Persistence, schedule(&k).ClientMask, k.Seconds = 0, [4]uint32{}, [3]uint32{}
 			r.ok(m.Services.Put(r.service(stickyService).index, &k))
 		}},
 		{"thresholds", func(m *bpf.KernelMaps) {

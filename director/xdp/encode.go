@@ -81,19 +81,9 @@ var serviceFlags = []serviceFlag{
 	},
 }
 
-// kernelService is what the services map is to hold of a service beside its
-// schedule.
-func kernelService(svc *service) bpf.KernelService {
-	k := bpf.KernelService{
-		Key:         serviceKey(svc.key),
-		Scheduler:   schedulerNumber(svc.scheduler),
-		Life:        uint8(bpf.KernelLifecycleLIFE_LIVE),
-		Access:      svc.access.word,
-		Seconds:     timeoutSeconds(svc.timeouts),
-		Persistence: uint32(svc.persistence.Timeout / time.Second),
-		LastPort:    svc.key.LastPort,
-		Prefix:      svc.key.Bits, ClientPrefix: svc.persistence.Prefix,
-	}
+// kernelSchedule is what a service's schedule is to hold of its settings.
+func kernelSchedule(svc *service) bpf.KernelSchedule {
+	k := bpf.KernelSchedule{Scheduler: schedulerNumber(svc.scheduler)}
 	for _, f := range serviceFlags {
 		if f.is(&svc.settings) {
 			k.Flags |= uint16(f.flag)
@@ -102,11 +92,27 @@ func kernelService(svc *service) bpf.KernelService {
 	if svc.key.IsWide() {
 		k.Flags |= uint16(bpf.KernelServiceFlagsSERVICE_WIDE)
 	}
-	if svc.removed {
-		k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
-	}
 	if svc.persistence.Timeout != 0 {
 		k.ClientMask = clientMask(svc.key.Address.Addr().Is6(), svc.persistence.Prefix)
+	}
+	return k
+}
+
+// kernelService is what the services map is to hold of a service, and of its
+// schedule the settings alone.
+func kernelService(svc *service) bpf.KernelService {
+	k := bpf.KernelService{
+		Schedule:    [2]bpf.KernelSchedule{kernelSchedule(svc)},
+		Key:         serviceKey(svc.key),
+		Life:        uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Access:      svc.access.word,
+		Seconds:     timeoutSeconds(svc.timeouts),
+		Persistence: uint32(svc.persistence.Timeout / time.Second),
+		LastPort:    svc.key.LastPort,
+		Prefix:      svc.key.Bits, ClientPrefix: svc.persistence.Prefix,
+	}
+	if svc.removed {
+		k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
 	}
 	copy(k.Name[:], svc.name)
 	return k
@@ -149,7 +155,7 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 		key:   parseServiceKey(k.Key),
 		settings: settings{
 			name:      string(bytes.TrimRight(k.Name[:], "\x00")),
-			scheduler: schedulerName(k.Scheduler),
+			scheduler: schedulerName(schedule(k).Scheduler),
 			vip:       director.VIPExternal,
 			persistence: director.Persistence{
 				Timeout: time.Duration(k.Persistence) * time.Second, Prefix: k.ClientPrefix,
@@ -160,7 +166,7 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 	}
 	svc.key.LastPort, svc.key.Bits = k.LastPort, k.Prefix
 	for _, f := range serviceFlags {
-		if k.Flags&uint16(f.flag) != 0 {
+		if schedule(k).Flags&uint16(f.flag) != 0 {
 			f.set(&svc.settings)
 		}
 	}

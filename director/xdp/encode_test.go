@@ -43,7 +43,7 @@ func TestServiceEntry(t *testing.T) {
 		if got.settings != want || got.key != key || got.removed != svc.removed {
 			t.Errorf("read back %+v of %v, removed %v; written %+v of %v", got.settings, got.key, got.removed, want, key)
 		}
-		if persistent := k.Flags&uint16(bpf.KernelServiceFlagsSERVICE_PERSISTENT) != 0; persistent != (want.persistence.Timeout != 0) {
+		if persistent := schedule(&k).Flags&uint16(bpf.KernelServiceFlagsSERVICE_PERSISTENT) != 0; persistent != (want.persistence.Timeout != 0) {
 			t.Errorf("flag of persistence: %v, timeout %v", persistent, want.persistence.Timeout)
 		}
 	})

@@ -91,11 +91,12 @@ func (d *Dataplane) foundService(r *reading, svc *service, addresses map[netip.P
 	return found, true
 }
 
-// sameEntry compares all but the cursor and the schedules.
+// sameEntry compares all but the cursor, and of schedules the settings in force.
 func sameEntry(a, b *bpf.KernelService) bool {
 	x, y := *a, *b
+	v, w := schedule(a), schedule(b)
 	x.Cursor, x.Schedule = y.Cursor, y.Schedule
-	return x == y
+	return x == y && v.Flags == w.Flags && v.Scheduler == w.Scheduler && v.ClientMask == w.ClientMask
 }
 
 // service returns a service's settings.

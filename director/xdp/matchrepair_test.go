@@ -113,7 +113,7 @@ func wideDamages(r *repairRig) map[string]func(m *bpf.KernelMaps) {
 		"mark of the service": func(m *bpf.KernelMaps) {
 			var k bpf.KernelService
 			r.ok(m.Services.Lookup(index("tcp://192.0.2.17:70-99"), &k))
-			k.Flags &^= uint16(bpf.KernelServiceFlagsSERVICE_WIDE)
+			schedule(&k).Flags &^= uint16(bpf.KernelServiceFlagsSERVICE_WIDE)
 			r.ok(m.Services.Put(index("tcp://192.0.2.17:70-99"), &k))
 		},
 	}

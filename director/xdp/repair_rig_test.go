@@ -203,7 +203,7 @@ func (r *repairRig) editTimeouts(i int, state bpf.KernelConnState) {
 
 // flip returns an edit that turns a flag of a service over.
 func flip(flag bpf.KernelServiceFlags) func(*bpf.KernelService) {
-	return func(k *bpf.KernelService) { k.Flags ^= uint16(flag) }
+	return func(k *bpf.KernelService) { schedule(k).Flags ^= uint16(flag) }
 }
 
 // removeAddress is ip address del ADDRESS dev lo.

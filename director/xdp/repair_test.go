@@ -26,11 +26,11 @@ func TestReconcileRepairs(t *testing.T) {
 			r.editService(turnService, func(k *bpf.KernelService) { k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED) })
 		}},
 		{"scheduler", func() {
-			r.editService(webService, func(k *bpf.KernelService) { k.Scheduler = uint8(bpf.KernelSchedulerSCHEDULER_MH) })
+			r.editService(webService, func(k *bpf.KernelService) { schedule(k).Scheduler = uint8(bpf.KernelSchedulerSCHEDULER_MH) })
 		}},
-		{"scheduler unknown", func() { r.editService(webService, func(k *bpf.KernelService) { k.Scheduler = 77 }) }},
-		{"flags", func() { r.editService(hashService, func(k *bpf.KernelService) { k.Flags ^= 3 }) }},
-		{"vip no more managed", func() { r.editService(hashService, func(k *bpf.KernelService) { k.Flags ^= 4 }) }},
+		{"scheduler unknown", func() { r.editService(webService, func(k *bpf.KernelService) { schedule(k).Scheduler = 77 }) }},
+		{"flags", func() { r.editService(hashService, func(k *bpf.KernelService) { schedule(k).Flags ^= 3 }) }},
+		{"vip no more managed", func() { r.editService(hashService, func(k *bpf.KernelService) { schedule(k).Flags ^= 4 }) }},
 		{"name", func() { r.editService(mhService, func(k *bpf.KernelService) { k.Name[0] = 'X' }) }},
 		{"other half of the cursor", func() {
 			r.editService(webService, func(k *bpf.KernelService) { k.Cursor ^= 1 << bpf.KernelCursorLayoutCURSOR_HALF })
@@ -66,8 +66,8 @@ func TestReconcileRepairs(t *testing.T) {
 		{"persistence's seconds", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.Persistence = 7 }) }},
 		{"persistence ended", func() { r.editService(stickyService, flip(bpf.KernelServiceFlagsSERVICE_PERSISTENT)) }},
 		{"client network", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.ClientPrefix = 8 }) }},
-		{"client mask", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.ClientMask[0] = 0 }) }},
-		{"client mask of a service without persistence", func() { r.editService(turnService, func(k *bpf.KernelService) { k.ClientMask[3] = 1 }) }},
+		{"client mask", func() { r.editService(stickyService, func(k *bpf.KernelService) { schedule(k).ClientMask[0] = 0 }) }},
+		{"client mask of a service without persistence", func() { r.editService(turnService, func(k *bpf.KernelService) { schedule(k).ClientMask[3] = 1 }) }},
 		{"timeouts of a service", func() { r.editService(stickyService, func(k *bpf.KernelService) { k.Seconds[0]-- }) }},
 		{"timeouts of a service that has none", func() { r.editService(hashService, func(k *bpf.KernelService) { k.Seconds[2] = 5 }) }},
 		{"set of timeouts", func() { r.editTimeouts(stickyService, bpf.KernelConnStateSTATE_ESTABLISHED) }},

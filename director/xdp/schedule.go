@@ -66,8 +66,8 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool, steps
 func switchArgs(svc *service) bpf.KernelSwitchArgs {
 	k := kernelService(svc)
 	return bpf.KernelSwitchArgs{
-		Service: svc.index, Key: k.Key, Flags: k.Flags, Scheduler: k.Scheduler, Life: k.Life, Access: k.Access,
-		ClientMask: k.ClientMask, Seconds: k.Seconds, Persistence: k.Persistence,
+		Service: svc.index, Key: k.Key, Life: k.Life, Access: k.Access,
+		Seconds: k.Seconds, Persistence: k.Persistence,
 		LastPort: k.LastPort, Prefix: k.Prefix, ClientPrefix: k.ClientPrefix, Name: k.Name,
 	}
 }
@@ -97,7 +97,8 @@ const maxSlots = scheduler.MaglevSize
 // buildSchedule computes what the fast path's scheduler looks at beside the list.
 func buildSchedule(svc *service, list []*server) (bpf.KernelSchedule, []uint32) {
 	entries := entriesOf(list)
-	next := bpf.KernelSchedule{Servers: uint32(len(list))}
+	next := kernelSchedule(svc)
+	next.Servers = uint32(len(list))
 	var slots []int
 	switch svc.scheduler {
 	case director.WeightedRoundRobin:

@@ -115,6 +115,70 @@ func TestWeightsChangeUnderPicks(t *testing.T) {
 	}
 }
 
+// While a service's scheduler, its flags and its persistence change, every packet gets
+// a server, and no template is of another network than its clients have.
+func TestSettingsChangeUnderPicks(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService(director.RoundRobin, director.SchedulerFlags{})
+	service.Key.Protocol, service.Key.Address, service.OnePacket = conntrack.UDP, netip.MustParseAddrPort("192.0.2.1:53"), true
+	r.must(director.AddService{Service: service})
+	for i := range 4 {
+		r.must(director.AddServer{Key: service.Key, Server: local(i+1, 1)})
+	}
+	const runs = 2000 // packets in a row
+	client := netip.MustParseAddr("198.51.100.9")
+	var done atomic.Bool
+	var sent atomic.Uint64
+	var group errgroup.Group
+	for hammer := range 2 {
+		group.Go(func() error {
+			packet := bpftest.Packet{
+				From: netip.AddrPortFrom(client, uint16(1024+hammer)), To: service.Key.Address, Protocol: uint8(conntrack.UDP),
+			}
+			for out := make([]byte, 2048); !done.Load(); sent.Add(runs) {
+				if _, err := r.plane.ShuntRoot.Run(&ebpf.RunOptions{Data: packet.Bytes(), DataOut: out, Repeat: runs}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	changes := []func(*director.Service){
+		func(s *director.Service) { s.Scheduler = director.WeightedRoundRobin },
+		func(s *director.Service) { s.Scheduler = director.RoundRobin },
+		func(s *director.Service) {
+			s.Scheduler, s.Flags = director.Maglev, director.SchedulerFlags{Port: true, Fallback: true}
+		},
+		func(s *director.Service) { s.Persistence = director.Persistence{Timeout: time.Hour, Prefix: 24} },
+		func(s *director.Service) {
+			s.Persistence, s.Scheduler, s.Flags = director.Persistence{}, director.LeastConnection, director.SchedulerFlags{}
+		},
+	}
+	for n := 0; n < 1000 || sent.Load() == 0; n++ {
+		changes[n%len(changes)](&service)
+		if err := r.Apply(t.Context(), []director.Operation{director.EditService{Service: service}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done.Store(true)
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := r.plane.EventCounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := counts[bpf.KernelEventEVENT_ANSWER_NO_SERVER] + counts[bpf.KernelEventEVENT_DROP_RATE_LIMITED]; n != 0 {
+		t.Errorf("%d packets of %d got no server", n, sent.Load())
+	}
+	for _, c := range r.connections(director.ConnectionFilter{Kind: director.KindTemplate}) {
+		if want := netip.MustParseAddr("198.51.100.0"); c.Client.Addr() != want {
+			t.Errorf("a template of network %s, want %s", c.Client.Addr(), want)
+		}
+	}
+	t.Logf("%d packets", sent.Load())
+}
+
 // BenchmarkWeight is one weight of a service of a thousand servers, from the call to
 // the words that packets read: go test -run '^$' -bench Weight -benchtime 50x ./director/xdp
 func BenchmarkWeight(b *testing.B) {

@@ -101,7 +101,9 @@ func (s *selection) configure() error {
 		}
 		words = append(words, s.server+i, weight)
 	}
-	schedule := bpf.KernelSchedule{List: s.word, Servers: s.size, Table: s.word + 2*s.size, Gcd: 1, MaxWeight: 4}
+	schedule := bpf.KernelSchedule{
+		List: s.word, Servers: s.size, Table: s.word + 2*s.size, Gcd: 1, MaxWeight: 4, Scheduler: uint8(s.scheduler),
+	}
 	switch s.scheduler {
 	case bpf.KernelSchedulerSCHEDULER_DH, bpf.KernelSchedulerSCHEDULER_SH:
 		schedule.Slots = 256
@@ -116,8 +118,7 @@ func (s *selection) configure() error {
 	}
 	key := bpf.KernelServiceKey{Address: bpf.Address(w.virtual), Port: bpf.Port(virtualPort), Protocol: tcp, Family: 4}
 	service := bpf.KernelService{
-		Cursor: 4, Schedule: [2]bpf.KernelSchedule{schedule}, Key: key,
-		Scheduler: uint8(s.scheduler), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Cursor: 4, Schedule: [2]bpf.KernelSchedule{schedule}, Key: key, Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
 	}
 	if s.scheduler == bpf.KernelSchedulerSCHEDULER_RR {
 		service.Cursor = 0 // not wrr's current weight

@@ -170,28 +170,28 @@ type TableService struct {
 	_        structs.HostLayout
 	Cursor   uint64
 	Schedule [2]struct {
-		_         structs.HostLayout
-		List      uint32
-		Servers   uint32
-		Table     uint32
-		Slots     uint32
-		MaxWeight uint32
-		Gcd       uint32
+		_          structs.HostLayout
+		List       uint32
+		Servers    uint32
+		Table      uint32
+		Slots      uint32
+		MaxWeight  uint32
+		Gcd        uint32
+		Flags      uint16
+		Scheduler  uint8
+		Pad        uint8
+		ClientMask [4]uint32
 	}
 	Key          TableServiceKey
-	Flags        uint16
-	Scheduler    uint8
-	Life         uint8
 	Access       uint32
-	ClientMask   [4]uint32
 	Seconds      [3]uint32
 	Persistence  uint32
 	LastPort     uint16
 	Prefix       uint8
 	ClientPrefix uint8
-	Pad          uint32
+	Life         uint8
+	Pad          [3]uint8
 	Name         [64]uint8
-	_            [4]byte
 }
 
 type TableServiceKey struct {

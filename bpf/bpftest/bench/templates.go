@@ -67,8 +67,8 @@ func (w *world) persist() error {
 	if w.family.v6 {
 		mask = netip.MustParseAddr("ffff:ffff:ffff::")
 	}
-	service.Flags |= uint16(bpf.KernelServiceFlagsSERVICE_PERSISTENT)
-	service.ClientMask = bpf.Address(mask)
+	service.Schedule[0].Flags |= uint16(bpf.KernelServiceFlagsSERVICE_PERSISTENT)
+	service.Schedule[0].ClientMask = bpf.Address(mask)
 	if err := w.Maps[bpf.KernelMapServices].Put(w.index, &service); err != nil {
 		return fmt.Errorf("write service %d: %w", w.index, err)
 	}

@@ -168,8 +168,8 @@ func (w *world) configure() error {
 	}
 	list := 1 + (w.index-1)*2*servers // its first word
 	service := bpf.KernelService{
-		Schedule: [2]bpf.KernelSchedule{{List: list, Servers: servers}}, Key: key,
-		Scheduler: uint8(bpf.KernelSchedulerSCHEDULER_RR), Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
+		Schedule: [2]bpf.KernelSchedule{{List: list, Servers: servers, Scheduler: uint8(bpf.KernelSchedulerSCHEDULER_RR)}},
+		Key:      key, Life: uint8(bpf.KernelLifecycleLIFE_LIVE),
 	}
 	p := putter{coll: w.Collection}
 	for i := uint32(0); i < servers; i++ {

@@ -22,9 +22,14 @@ static __always_inline __u64 cursor_at(const struct pick_request *r, __u32 posit
 	return (r->cursor & BIT(CURSOR_HALF)) | (__u64)position << CURSOR_POSITION | weight;
 }
 
-/* Puts r->next in place of r->cursor; false: another CPU was first, and r has what it left. */
+/*
+ * Puts r->next in place of r->cursor; false: another CPU was first, and r has what it
+ * left. A change of the scheduler counts as after this pick.
+ */
 static __always_inline int move_cursor(struct pick_request *r, struct service *service)
 {
+	__u8 was;
+
 	if (r->is_trial) {
 		r->cursor = r->next;
 		r->has_moved = 1;
@@ -34,8 +39,9 @@ static __always_inline int move_cursor(struct pick_request *r, struct service *s
 		return 1;
 	if (__sync_val_compare_and_swap(&service->cursor, r->cursor, r->next) == r->cursor)
 		return 1;
+	was = r->schedule.scheduler;
 	read_schedule(r, service);
-	return 0;
+	return r->schedule.scheduler != was;
 }
 
 #endif

@@ -68,12 +68,12 @@ static __always_inline __u32 pick_by_client(struct pick_request *r, const int is
 
 	if (!r->schedule.slots)
 		return 0;
-	f.value = r->client + (r->flags & SERVICE_HASH_PORT ? r->client_port : 0);
+	f.value = r->client + (r->schedule.flags & SERVICE_HASH_PORT ? r->client_port : 0);
 	f.offset = hash_slot(r, f.value, 0, is_mh);
 	server = load_word(r->schedule.table + f.offset);
 	if (!server || is_usable(r, server))
 		return server;
-	if (r->flags & SERVICE_FALLBACK)
+	if (r->schedule.flags & SERVICE_FALLBACK)
 		bpf_loop(r->schedule.slots, is_mh ? try_mh : try_sh, &f, 0);
 	return f.server;
 }
