@@ -24,6 +24,8 @@ func drainCommand() *cli.Command {
 			"Of a server that is being drained only what is named is changed: --kill=false leaves the\n"+
 			"deadline, --deadline 2h whether what is left is removed then, and --deadline none takes both\n"+
 			"away.\n\n"+
+			"The schedulers dh, sh and mh turn away those clients whose server is being drained, as where its\n"+
+			"weight is 0, unless the service has sh-fallback or mh-fallback.\n\n"+
 			"--wait prints what is left as it changes, and ends when nothing is (exit code 0), or at a\n"+
 			"deadline that kills nothing (1). `shunt drains` shows all drains.",
 			"shunt server drain web 10.0.0.11:8080 --why 'kernel update'",
@@ -57,7 +59,6 @@ func drain(c *cli.Context, client *api.Client) error {
 	}
 	ref, address := c.Args().Get(0), c.Args().Get(1)
 	var at drained
-	changed := c.IsSet("deadline") || c.IsSet("kill")
 	err = exact(c, client, ref, address, func() error {
 		if c.Bool("cancel") {
 			_, err := client.CancelDrain(c.Context, ref, address, terms(c))
@@ -70,12 +71,11 @@ func drain(c *cli.Context, client *api.Client) error {
 		if i := serverAt(service, address); i >= 0 {
 			server := service.Servers[i]
 			at = drained{service: service.Listen, server: server.Address}
-			if server.Drain != nil && !changed {
-				return nil // on its terms
-			}
 			order = keepTerms(c, order, server.Drain)
-			if err := confirmKill(c, at, order, lossesOf(server)); err != nil {
-				return err
+			if c.Bool("kill") && cutsAtOnce(order, server.Drain) { // one that stands was asked about
+				if err := confirmKill(c, at, lossesOf(server)); err != nil {
+					return err
+				}
 			}
 		} // else the daemon says what is wrong
 		_, err = client.DrainServer(c.Context, ref, address, order, terms(c))
@@ -104,25 +104,34 @@ func keepTerms(c *cli.Context, order api.DrainOrder, standing *api.Drain) api.Dr
 	if standing == nil {
 		return order
 	}
-	if !c.IsSet("deadline") && standing.Deadline != nil && standing.Deadline.After(time.Now()) {
+	if !c.IsSet("deadline") && standing.Deadline != nil {
 		order.Deadline = new(standing.Deadline.Format(time.RFC3339))
 	}
-	if !c.IsSet("kill") && order.Within != nil {
+	if !c.IsSet("kill") && (order.Within != nil || !c.IsSet("deadline")) {
 		order.Kill = standing.Kill
 	}
 	return order
 }
 
+// cutsAtOnce reports whether the order, with kill, gives what is left no time: it
+// has no deadline, or the standing one, which has passed.
+func cutsAtOnce(order api.DrainOrder, standing *api.Drain) bool {
+	if order.Within != nil {
+		return false
+	}
+	return order.Deadline == nil || standing != nil && director.DrainPhase(standing.Phase) == director.PhaseOverdue
+}
+
 // confirmKill asks before connections are cut at once; those of a deadline have
 // been given their time. Where nobody can answer, it wants --yes.
-func confirmKill(c *cli.Context, at drained, order api.DrainOrder, cut losses) error {
-	if !order.Kill || order.Within != nil || order.Deadline != nil || cut == (losses{}) || c.Bool("yes") {
+func confirmKill(c *cli.Context, at drained, cut losses) error {
+	if cut == (losses{}) || c.Bool("yes") {
 		return nil
 	}
 	what := fmt.Sprintf("%s of server %s of %s", cut, at.server, at.service)
 	if !canAnswer(streamsOf(c)) {
 		return &api.Problem{
-			Detail: fmt.Sprintf("%s: --kill without --deadline would cut %s at once; nothing was changed", commandName(c), what),
+			Detail: fmt.Sprintf("%s: --kill would cut %s at once, without a deadline to come; nothing was changed", commandName(c), what),
 			Hint:   "give them time by --deadline, or cut them by --yes",
 		}
 	}

@@ -23,7 +23,7 @@ var switches = []struct {
 	name, usage string
 	of          func(*api.ServiceEdit) **bool
 }{
-	{"one-packet", "schedule each packet by itself and make no connection (udp)", func(e *api.ServiceEdit) **bool { return &e.OnePacket }},
+	{"one-packet", "schedule each packet by itself and make no connection (udp; replies of nat servers are not translated back)", func(e *api.ServiceEdit) **bool { return &e.OnePacket }},
 	{"sloppy-tcp", "let any segment but a reset begin a connection (tcp)", func(e *api.ServiceEdit) **bool { return &e.SloppyTCP }},
 	{"expire-nodest-conn", "schedule a removed server's connections anew instead of dropping their packets", func(e *api.ServiceEdit) **bool { return &e.ExpireNodestConn }},
 	{"expire-quiescent-template", "let weight 0 end persistence too", func(e *api.ServiceEdit) **bool { return &e.ExpireQuiescentTemplate }},

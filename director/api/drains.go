@@ -22,7 +22,8 @@ func (e endpoints) DrainServer(w http.ResponseWriter, r *http.Request, ref Ref, 
 		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return director.Outcome{}, err
 		}
-		deadline, err := body.deadlineAt(time.Now())
+		standing, _ := e.director.State().Drain(key, addr)
+		deadline, err := body.deadlineAt(time.Now(), standing.Deadline)
 		if err != nil {
 			return director.Outcome{}, err
 		}
@@ -30,8 +31,9 @@ func (e endpoints) DrainServer(w http.ResponseWriter, r *http.Request, ref Ref, 
 	})
 }
 
-// deadlineAt returns the deadline that the order gives now; zero for none.
-func (o DrainOrder) deadlineAt(now time.Time) (time.Time, error) {
+// deadlineAt returns the deadline that the order gives now; zero for none. Only the
+// standing one may have passed: an order of other terms leaves it.
+func (o DrainOrder) deadlineAt(now, standing time.Time) (time.Time, error) {
 	switch {
 	case o.Deadline != nil && o.Within != nil:
 		return time.Time{}, invalid("drain: deadline and within exclude each other", "")
@@ -46,7 +48,7 @@ func (o DrainOrder) deadlineAt(now time.Time) (time.Time, error) {
 		if err != nil {
 			return time.Time{}, invalid(fmt.Sprintf("drain: deadline %.80q is not a time", *o.Deadline), "write it as 2026-11-22T04:00:00Z, or give a duration: within")
 		}
-		if !deadline.After(now) {
+		if !deadline.After(now) && !deadline.Equal(standing) {
 			return time.Time{}, invalid(fmt.Sprintf("drain: deadline %s has passed", *o.Deadline), "leave it out for no deadline, or with kill for at once")
 		}
 		return deadline, nil

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -129,6 +130,32 @@ func TestDrain(t *testing.T) {
 	if all, err := client.Drains(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("cancelled: %v, %v", all, err)
 	}
+}
+
+// TestDrainKeepsItsDeadline: other terms may leave a deadline that has passed, and
+// give no other one.
+func TestDrainKeepsItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := directortest.NewFake(director.State{})
+		fake.SetStats(seededStats())
+		h := newHandler(t, fake)
+		deadline := time.Now().Add(time.Minute).UTC().Format(time.RFC3339)
+		order := func(kill bool) string { return fmt.Sprintf(`{"deadline":%q,"kill":%t}`, deadline, kill) }
+		if w := ask(h, "PUT", drainPath, order(true)); w.Code != 200 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		time.Sleep(2 * time.Minute)
+		if w := ask(h, "PUT", drainPath, order(false)); w.Code != 200 || !strings.Contains(w.Body.String(), `"changes":[{"field":"drain kill","old":"yes","new":"none"}]`) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		if list := decoded[api.DrainList](t, ask(h, "GET", "/v1/drains", "")); len(list.Drains) != 1 || list.Drains[0].Phase != "overdue" {
+			t.Errorf("%+v", list.Drains)
+		}
+		other := time.Now().Add(-time.Second).UTC().Format(time.RFC3339)
+		if w := ask(h, "PUT", drainPath, fmt.Sprintf(`{"deadline":%q}`, other)); w.Code != 422 || !strings.Contains(w.Body.String(), "has passed") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
 }
 
 // TestDrainIsNoConfiguration: what can be exported, and applied again, says
