@@ -190,7 +190,7 @@ static __always_inline enum event admit(struct slow *c, const struct service *se
 		return EVENT_DROP_ACCESS_DENIED;
 	/* Kernel: ip_vs_proto_tcp.c, tcp_conn_schedule. */
 	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP &&
-	    (flags & TCP_RST || !(flags & TCP_SYN || service->flags & SERVICE_SLOPPY_TCP)))
+	    (flags & TCP_RST || !(flags & TCP_SYN || c->pick.flags & SERVICE_SLOPPY_TCP)))
 		return EVENT_DROP_MIDSTREAM;
 	if ((__u16)c->key.id == bpf_htons(FTP_DATA_PORT))
 		return EVENT_DROP_FTP_DATA;
@@ -198,9 +198,9 @@ static __always_inline enum event admit(struct slow *c, const struct service *se
 }
 
 /* Chooses the server, unless a template does that; EVENT_NONE or why there is none. */
-static __always_inline enum event choose(struct slow *c, struct service *service, const int v6)
+static __always_inline enum event choose(struct slow *c, struct service *service, const struct schedule *schedule,
+					 const int v6)
 {
-	c->pick.flags = service->flags;
 	c->pick.client = fold_client(&c->key, v6);
 	c->pick.client_port = bpf_ntohs((__u16)c->key.id);
 	c->pick.attempt = 0;
@@ -208,15 +208,24 @@ static __always_inline enum event choose(struct slow *c, struct service *service
 	__builtin_memcpy(c->pick.destination, c->key.destination, sizeof(c->pick.destination));
 	c->template.recipe = 0;
 	c->decided_by = DECIDED_BY_NOTHING;
-	return c->pick.flags & SERVICE_PERSISTENT ? EVENT_NONE : schedule_server(c, service);
+	if (!(c->pick.flags & SERVICE_PERSISTENT))
+		return schedule_server(c, service);
+	template_key(&c->template.key, c->key.source, schedule, c->pick.service);
+	return EVENT_NONE;
 }
 
 static __always_inline enum event admit_and_choose(struct slow *c, const int v6)
 {
 	struct service *service = find_service(c, v6);
-	enum event event = service ? admit(c, service, v6) : EVENT_PASS_NO_SERVICE;
+	const struct schedule *schedule;
+	enum event event;
 
-	return event == EVENT_NONE ? choose(c, service, v6) : event;
+	if (!service)
+		return EVENT_PASS_NO_SERVICE;
+	schedule = in_force(service);
+	c->pick.flags = schedule->flags;
+	event = admit(c, service, v6);
+	return event == EVENT_NONE ? choose(c, service, schedule, v6) : event;
 }
 
 /*

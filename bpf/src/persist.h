@@ -43,7 +43,7 @@ static __always_inline enum event schedule_server(struct slow *c, struct service
 }
 
 /* Chooses the server of the template found, if it may be followed (kernel: ip_vs_conn.c, ip_vs_check_template). */
-static __always_inline int follow_template(struct slow *c, const struct service *service)
+static __always_inline int follow_template(struct slow *c)
 {
 	__u32 index = recipe_server(c->template.recipe);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
@@ -51,7 +51,7 @@ static __always_inline int follow_template(struct slow *c, const struct service 
 	if (!server || server->life != LIFE_LIVE || server->service != c->pick.service ||
 	    server->flags & SERVER_DRAINING)
 		return 0;
-	if (service->flags & SERVICE_EXPIRE_QUIESCENT && !server->offered_weight)
+	if (c->pick.flags & SERVICE_EXPIRE_QUIESCENT && !server->offered_weight)
 		return 0;
 	c->chosen = index;
 	c->method = server->method & METHOD_MASK;
@@ -119,7 +119,6 @@ static __always_inline enum event choose_persistent(struct slow *c, const int v6
 
 	if (!service)
 		return EVENT_FAULT_MAP;
-	template_key(&t->key, c->key.source, service, index);
 	for (int i = 0; i < TEMPLATE_TRIES; i++) {
 		if (v6)
 			look_up6(t);
@@ -129,7 +128,7 @@ static __always_inline enum event choose_persistent(struct slow *c, const int v6
 		if (t->recipe & BIT(RECIPE_BUSY))
 			return EVENT_DROP_BUSY;
 		if (t->recipe && !is_template_over(c, v6)) {
-			if (follow_template(c, service)) {
+			if (follow_template(c)) {
 				if (c->is_trial || (v6 ? hold_template6(t, c->tick) : hold_template4(t, c->tick)))
 					return EVENT_NONE;
 				continue; /* it was just removed */

@@ -23,7 +23,7 @@ __noinline __u32 pick(struct pick_request *r, struct service *service)
 	if (!r || !service)
 		return 0;
 	read_schedule(r, service);
-	scheduler = service->scheduler;
+	scheduler = r->schedule.scheduler;
 	/* rr and wrr go on; the others would name the same server again. */
 	if (r->attempt && scheduler != SCHEDULER_RR && scheduler != SCHEDULER_WRR)
 		return pick_other(r);

@@ -57,7 +57,9 @@ static __always_inline void read_schedule(struct pick_request *r, const struct s
 {
 	if (!r->is_trial || !r->has_moved)
 		r->cursor = LOAD(&service->cursor);
-	r->schedule = service->schedule[r->cursor >> CURSOR_HALF & 1];
+	/* Masks are not the scheduler's. */
+	__builtin_memcpy(&r->schedule, &service->schedule[r->cursor >> CURSOR_HALF & 1],
+			 offsetof(struct schedule, client_mask));
 	if (r->schedule.servers > MAX_SERVICE_SERVERS)
 		r->schedule.servers = MAX_SERVICE_SERVERS;
 }
