@@ -119,18 +119,15 @@ func (d *Director) foreignDrains(next, found State) []Drain {
 	return drains
 }
 
-// DrainServer takes a server out; port 0 in addr is the service's. A zero
-// deadline is none. A server that drains already is given the new terms and keeps
-// its beginning. ErrNotFound if there is no such service or server.
-func (d *Director) DrainServer(ctx context.Context, by Request, key ServiceKey, addr netip.AddrPort, deadline time.Time, kill bool) (Outcome, error) {
-	addr = key.ServerAddress(addr)
-	return d.changeDrain(ctx, by, "drain", key, addr, func(s *State) error {
-		order := orderedNow(key, addr)
-		order.Kill = kill
-		if !deadline.IsZero() {
-			order.Deadline = deadline.UTC().Truncate(time.Second)
-		}
-		if old, ok := s.Drain(key, addr); ok {
+// DrainServer takes a server out on the terms of the order, which begins now; port
+// 0 of its server is the service's. A server that drains already is given the new
+// terms and keeps its beginning. ErrNotFound if there is no such service or server.
+func (d *Director) DrainServer(ctx context.Context, by Request, order Drain) (Outcome, error) {
+	order.Server = order.Service.ServerAddress(order.Server)
+	order.Deadline = order.Deadline.UTC().Truncate(time.Second)
+	return d.changeDrain(ctx, by, "drain", order.Service, order.Server, func(s *State) error {
+		order.Since = time.Now().UTC().Truncate(time.Second)
+		if old, ok := s.Drain(order.Service, order.Server); ok {
 			order.Since = old.Since
 			s.Drains = slices.DeleteFunc(s.Drains, func(d Drain) bool { return d.compare(old) == 0 })
 		}

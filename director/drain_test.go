@@ -28,7 +28,7 @@ func draining(state director.State) (addrs []netip.AddrPort) {
 func TestDrainServer(t *testing.T) {
 	r := start(t, web())
 	deadline := time.Now().Add(time.Minute)
-	outcome, err := r.DrainServer(t.Context(), by, web().Key, first, deadline, true)
+	outcome, err := r.DrainServer(t.Context(), by, director.Drain{Service: web().Key, Server: first, Deadline: deadline, Kill: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestDrainServer(t *testing.T) {
 
 	// New terms keep the beginning and touch nothing in the kernel.
 	r.fake.Operations()
-	outcome, err = r.DrainServer(t.Context(), by, web().Key, first, time.Time{}, false)
+	outcome, err = r.DrainServer(t.Context(), by, director.Drain{Service: web().Key, Server: first})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestDrainEndsWithItsServer(t *testing.T) {
 	r := start(t, web(), dns())
 	for _, key := range []director.ServiceKey{web().Key, dns().Key} {
 		i := r.State().Service(key)
-		if _, err := r.DrainServer(t.Context(), by, key, r.State().Services[i].Servers[0].Address, time.Time{}, false); err != nil {
+		if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: key, Server: r.State().Services[i].Servers[0].Address}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,7 +131,7 @@ func TestDrainComesBackWithItsServer(t *testing.T) {
 	deadline := time.Now().Add(time.Hour)
 	drain := func(key director.ServiceKey, addr netip.AddrPort) {
 		t.Helper()
-		if _, err := r.DrainServer(t.Context(), by, key, addr, deadline, true); err != nil {
+		if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: key, Server: addr, Deadline: deadline, Kill: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -236,7 +236,7 @@ func TestDrainRefused(t *testing.T) {
 		key  director.ServiceKey
 		addr string
 	}{{dns().Key, "10.0.0.1:80"}, {web().Key, "10.0.0.9:80"}} {
-		_, err := r.DrainServer(t.Context(), by, tt.key, netip.MustParseAddrPort(tt.addr), time.Time{}, false)
+		_, err := r.DrainServer(t.Context(), by, director.Drain{Service: tt.key, Server: netip.MustParseAddrPort(tt.addr)})
 		if !errors.Is(err, director.ErrNotFound) {
 			t.Errorf("%s of %s: %v", tt.addr, tt.key, err)
 		}

@@ -67,7 +67,7 @@ func TestDrainTellsItsProgress(t *testing.T) {
 		defer following(t, r)()
 		r.hasLeft(5, 3, 1, 2)
 		deadline := time.Now().Add(time.Minute)
-		if _, err := r.DrainServer(t.Context(), by, web().Key, first, deadline, false); err != nil {
+		if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: web().Key, Server: first, Deadline: deadline}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(1500 * time.Millisecond)
@@ -109,7 +109,7 @@ func TestDrainKills(t *testing.T) {
 		r.hasLeft(3, 0, 0, 0)
 		r.connections(3)
 		deadline := time.Now().Add(time.Minute)
-		if _, err := r.DrainServer(t.Context(), by, web().Key, first, deadline, true); err != nil {
+		if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: web().Key, Server: first, Deadline: deadline, Kill: true}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Second)
@@ -139,7 +139,7 @@ func TestDrainKillsAtOnceWithoutDeadline(t *testing.T) {
 		defer following(t, r)()
 		r.hasLeft(1, 0, 0, 0)
 		r.connections(1)
-		if _, err := r.DrainServer(t.Context(), by, web().Key, first, time.Time{}, true); err != nil {
+		if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: web().Key, Server: first, Kill: true}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(1500 * time.Millisecond)
@@ -163,7 +163,7 @@ func TestDrainCut(t *testing.T) {
 				r := start(t, web())
 				defer following(t, r)()
 				r.hasLeft(4, 0, 0, 0)
-				if _, err := r.DrainServer(t.Context(), by, web().Key, first, time.Time{}, false); err != nil {
+				if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: web().Key, Server: first}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(1500 * time.Millisecond)
@@ -186,7 +186,7 @@ func TestDrainOfUDP(t *testing.T) {
 	r.fake.SetStats(director.Stats{Services: []director.ServiceStats{{
 		Key: dns().Key, Servers: []director.ServerStats{{Server: server, Inactive: 3, UDP: 1}},
 	}}})
-	if _, err := r.DrainServer(t.Context(), by, dns().Key, server.Address, time.Time{}, false); err != nil {
+	if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: dns().Key, Server: server.Address}); err != nil {
 		t.Fatal(err)
 	}
 	drains, err := r.Drains(t.Context())
@@ -200,7 +200,7 @@ func TestDrainCancelled(t *testing.T) {
 		r := start(t, web())
 		defer following(t, r)()
 		r.hasLeft(4, 0, 0, 0)
-		if _, err := r.DrainServer(t.Context(), by, web().Key, first, time.Time{}, false); err != nil {
+		if _, err := r.DrainServer(t.Context(), by, director.Drain{Service: web().Key, Server: first}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(1500 * time.Millisecond)

@@ -27,7 +27,7 @@ func (e endpoints) DrainServer(w http.ResponseWriter, r *http.Request, ref Ref, 
 		if err != nil {
 			return director.Outcome{}, err
 		}
-		return e.director.DrainServer(ctx, by, key, addr, deadline, body.Kill)
+		return e.director.DrainServer(ctx, by, director.Drain{Service: key, Server: addr, Deadline: deadline, Kill: body.Kill})
 	})
 }
 

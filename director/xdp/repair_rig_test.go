@@ -78,7 +78,7 @@ func newRepairRig(t *testing.T) *repairRig {
 	if err := r.director.Start(t.Context(), state, director.Request{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.director.DrainServer(t.Context(), director.Request{}, sticky.Key, local(3, 1).Address, time.Time{}, false); err != nil {
+	if _, err := r.director.DrainServer(t.Context(), director.Request{}, director.Drain{Service: sticky.Key, Server: local(3, 1).Address}); err != nil {
 		t.Fatal(err)
 	}
 	r.want = r.director.State()
