@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -79,6 +81,22 @@ func TestSimulateRefuses(t *testing.T) {
 				t.Errorf("stderr (-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestSimulateIsInterrupted: a long run ends when it is asked to.
+func TestSimulateIsInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	servers := make([]string, 254)
+	for i := range servers {
+		servers[i] = fmt.Sprintf("10.0.0.%d", i+1)
+	}
+	var stdout, stderr bytes.Buffer
+	args := []string{"shunt", "scheduler", "simulate", "--servers", strings.Join(servers, ","), "--count", "200000"}
+	code := run(ctx, args, streams{nil, &stdout, &stderr})
+	if code != exitFailed || stdout.Len() > 0 || stderr.String() != "shunt: scheduler simulate: interrupted\n" {
+		t.Errorf("code %d, stdout %q, stderr %q", code, stdout.String(), stderr.String())
 	}
 }
 

@@ -88,14 +88,20 @@ func simulate(c *cli.Context) error {
 		return err
 	}
 	hold := scheduler.Hold(answer.Hold)
-	before := model.Run(requests, hold)
+	before, err := runSimulation(c, model, requests, hold)
+	if err != nil {
+		return err
+	}
 	answer.Spread = spreadAnswer(before)
 	if len(changes) > 0 {
 		model.EndAll()
 		for _, change := range changes {
 			change(model)
 		}
-		after := model.Run(requests, hold)
+		after, err := runSimulation(c, model, requests, hold)
+		if err != nil {
+			return err
+		}
 		changed, moved := spreadAnswer(after), before.MovedTo(after)
 		answer.Changed = &changed
 		answer.Moved = &simulatedMove{
@@ -105,6 +111,19 @@ func simulate(c *cli.Context) error {
 		}
 	}
 	return output(c, answer, func(t *table) { drawSimulation(t, answer) })
+}
+
+// runSimulation runs the model, which takes a minute for a million clients and
+// some hundred servers, until it is through or interrupted: the process ends then.
+func runSimulation(c *cli.Context, model *scheduler.Simulation, requests []scheduler.Request, hold scheduler.Hold) (scheduler.Spread, error) {
+	done := make(chan scheduler.Spread, 1) // one result, sent once
+	go func() { done <- model.Run(requests, hold) }()
+	select {
+	case spread := <-done:
+		return spread, nil
+	case <-c.Context.Done():
+		return scheduler.Spread{}, fmt.Errorf("%s: interrupted", commandName(c))
+	}
 }
 
 // simulatedService reads what is to be simulated.
