@@ -204,6 +204,7 @@ func TestRequests(t *testing.T) {
 		{"a_negative_threshold", "PATCH", web + "/servers/10.0.0.11:8080", `{"upper":-1}`, 422, "upper: a JSON number -1 does not fit uint32"},
 		{"draining_is_no_setting", "PATCH", web + "/servers/10.0.0.11:8080", `{"draining":true}`, 422, `unknown field \"draining\"`},
 		{"a_kind_that_is_none", "GET", "/v1/connections?kind=templates", "", 422, `kind \"templates\": want connection or template`},
+		{"a_query_where_there_is_none", "GET", "/v1/drains?service=web", "", 422, `unknown parameter \"service\"","hint":"it takes none"`},
 		{"killing_everything", "DELETE", "/v1/connections", "", 422, "which is not said"},
 		{"killing_what_an_empty_filter_names", "DELETE", "/v1/connections?service=", "", 422, "service is empty"},
 		{"killing_what_half_a_filter_names", "DELETE", "/v1/connections?service=&kind=connection", "", 422, "service is empty"},

@@ -1799,8 +1799,8 @@ type ClientInterface interface {
 	//
 	// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
 	// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
-	// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told by an event, and removed with kill; kill without a
-	// deadline removes what there is at once.
+	// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
+	// by an event, and removed with kill; kill without a deadline removes what there is at once.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1811,8 +1811,8 @@ type ClientInterface interface {
 	//
 	// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
 	// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
-	// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told by an event, and removed with kill; kill without a
-	// deadline removes what there is at once.
+	// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
+	// by an event, and removed with kill; kill without a deadline removes what there is at once.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2576,8 +2576,8 @@ func (c *RawClient) CancelDrain(ctx context.Context, ref Ref, address Address, p
 //
 // It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
 // order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
-// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told by an event, and removed with kill; kill without a
-// deadline removes what there is at once.
+// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
+// by an event, and removed with kill; kill without a deadline removes what there is at once.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2598,8 +2598,8 @@ func (c *RawClient) DrainServerWithBody(ctx context.Context, ref Ref, address Ad
 //
 // It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
 // order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
-// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told by an event, and removed with kill; kill without a
-// deadline removes what there is at once.
+// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
+// by an event, and removed with kill; kill without a deadline removes what there is at once.
 //
 // Takes a body of the `application/json` content type.
 //

@@ -127,7 +127,11 @@ func (o operation) checkQuery(r *http.Request) error {
 	}
 	for name, values := range query {
 		if !slices.Contains(o.query, name) {
-			return invalid(fmt.Sprintf("query: unknown parameter %q", name), "known: "+strings.Join(o.query, ", "))
+			hint := "it takes none"
+			if len(o.query) > 0 {
+				hint = "known: " + strings.Join(o.query, ", ")
+			}
+			return invalid(fmt.Sprintf("query: unknown parameter %q", name), hint)
 		}
 		if len(values) > 1 && !slices.Contains(o.lists, name) {
 			return invalid(fmt.Sprintf("query: parameter %q is given %d times", name, len(values)), "")
