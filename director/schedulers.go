@@ -1,9 +1,6 @@
 package director
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // DefaultScheduler is used where none is given: ipvsadm's.
 const DefaultScheduler = WeightedLeastConnection
@@ -14,29 +11,6 @@ func Schedulers() []Scheduler {
 		RoundRobin, WeightedRoundRobin, LeastConnection, WeightedLeastConnection, LocalityLC, LocalityLCReplicated, DestinationHash, SourceHash,
 		ShortestExpectedDelay, NeverQueue, Failover, Overflow, Maglev, TwoRandomChoices,
 	}
-}
-
-// Number returns the value of the sysctl conn_reuse_mode that the mode stands for.
-func (m ReuseMode) Number() int {
-	switch m {
-	case ReuseNever:
-		return 0
-	case ReuseFinWait:
-		return 3
-	default:
-		return 1
-	}
-}
-
-// ParseReuseMode is the inverse of Number; 2, which the kernel takes as 3, is not
-// read.
-func ParseReuseMode(number int) (ReuseMode, error) {
-	for _, m := range []ReuseMode{ReuseClosed, ReuseNever, ReuseFinWait} {
-		if m.Number() == number {
-			return m, nil
-		}
-	}
-	return 0, fmt.Errorf("conn-reuse-mode %d: want 0, 1 or 3: %w", number, ErrInvalid)
 }
 
 // Known reports whether this version has the scheduler.

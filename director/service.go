@@ -115,25 +115,6 @@ func (p Persistence) String() string {
 	return fmt.Sprintf("%s for each /%d", p.Timeout, p.Prefix)
 }
 
-// Rules are what the kernel has as sysctls, for a service by itself. The zero
-// value is the kernel's defaults.
-type Rules struct {
-	SloppyTCP               bool      // sloppy_tcp: any segment but a reset begins a connection
-	ExpireNoDestConn        bool      // expire_nodest_conn: a removed server's connections are scheduled anew
-	ExpireQuiescentTemplate bool      // expire_quiescent_template: weight 0 ends persistence too
-	ConnReuse               ReuseMode // conn_reuse_mode
-}
-
-// ReuseMode says which old connections a client's first segment replaces.
-type ReuseMode uint8
-
-// The modes; the numbers of the sysctl conn_reuse_mode are ReuseMode.Number's.
-const (
-	ReuseClosed  ReuseMode = iota // in TIME_WAIT and CLOSE: 1, the default
-	ReuseNever                    // none: 0
-	ReuseFinWait                  // those, and FIN_WAIT where replies are not seen: 3
-)
-
 // Clone returns a copy that shares nothing with s.
 func (s Service) Clone() Service {
 	s.Servers = slices.Clone(s.Servers)
