@@ -31,8 +31,14 @@ func TestBadCommands(t *testing.T) {
 		{"multicast_IPv6", "service add udp://[ff02::1]:53", 1, "multicast"},
 		{"unspecified", "service add tcp://0.0.0.0:80", 1, "0.0.0.0"},
 		{"unknown_protocol", "service add sctp://192.0.2.11:80", 1, "sctp"},
-		{"unknown_scheduler", "service add tcp://192.0.2.11:80 --scheduler best", 1, "want rr, wrr, sh, mh"},
-		{"later_scheduler", "service add tcp://192.0.2.11:80 --scheduler wlc", 1, "not there yet"},
+		{"unknown_scheduler", "service add tcp://192.0.2.11:80 --scheduler best", 1, "want rr, wrr, lc, wlc"},
+		{"flag_of_another_scheduler", "service add tcp://192.0.2.11:80 --scheduler wlc --flags sh-port", 1, "has no flags"},
+		{"prefix_of_persistence", "service add tcp://192.0.2.11:80 --persistent 5m --prefix 33", 1, "prefix 33"},
+		{"one_packet_tcp", "service add tcp://192.0.2.11:80 --one-packet", 1, "udp"},
+		{"thresholds", "server edit web 10.2.0.11:80 --upper 3 --lower 4", 1, "lower threshold 4"},
+		{"bits_beyond_the_prefix", "service add tcp://192.0.2.11/24:80", 1, "192.0.2.0/24"},
+		{"range_of_ports", "service add tcp://192.0.2.11:90-80", 1, "range of ports"},
+		{"drain_of_nobody", "server drain web 10.2.0.99:80", 1, "not found"},
 		{"unknown_service", "server add nobody 10.2.0.13:80 --method nat", 1, "not found"},
 		{"unknown_server", "server edit web 10.2.0.99:80 --weight 2", 1, "not found"},
 		{"method_missing", "server add web 10.2.0.13:80", 2, "--method is required"},
@@ -184,8 +190,7 @@ func TestFullTable(t *testing.T) {
 	for range 100 {
 		askers.Go(func() {
 			for port := range ports {
-				// The lost ones wait in vain; the others have their answers in
-				// much less, and if not the counters below differ.
+				// The lost ones wait in vain; one whose answer is late counts as lost.
 				ok := ask(port, time.Second/2)
 				mu.Lock()
 				if ok {
@@ -202,7 +207,8 @@ func TestFullTable(t *testing.T) {
 	// One that waits for its first reply is unproven and may give way to another.
 	events := d.events(t)
 	full, evicted := events["table-full"], events["evicted"]
-	if full == 0 || full+evicted != uint64(len(lost)) || total.Connections != uint64(len(answered))+evicted {
+	held := total.Connections - evicted
+	if full == 0 || held < uint64(len(answered)) || total.Connections+full > flows {
 		t.Errorf("%d queries answered and %d lost, the director counted %d connections, %d dropped as table-full and %d evicted",
 			len(answered), len(lost), total.Connections, full, evicted)
 	}
@@ -217,8 +223,8 @@ func TestFullTable(t *testing.T) {
 	if again, _ := d.counters(t, "dns"); again.Connections != total.Connections {
 		t.Errorf("%d connections after their further queries, before %d", again.Connections, total.Connections)
 	}
-	if n := d.connections(t); n != uint64(len(answered)) {
-		t.Errorf("conn list shows %d connections of %d", n, len(answered))
+	if n := d.connections(t); n != held {
+		t.Errorf("conn list shows %d connections of %d", n, held)
 	}
 	d.noFaults(t, "table-full")
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director/api"
 )
 
@@ -61,8 +62,7 @@ func TestRecountHeals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer loads.Close()
-	// struct server_load (bpf/src/abi.h); the first server has index 1.
-	spoiled := struct{ Active, Inactive int64 }{5002, 77}
+	spoiled := bpf.KernelServerLoad{Active: 5002, Inactive: 77} // the first server has index 1
 	if err := loads.Put(uint32(1), &spoiled); err != nil {
 		t.Fatal(err)
 	}
