@@ -78,7 +78,9 @@ func replay(t *testing.T, c directortest.GoldenCase) (*scheduler.Simulation, []i
 			case "weight":
 				s.EditServer(c.RealServer(step.Server, step.Weight))
 			case "close":
-				s.CloseAll(c.Server(step.Server))
+				for _, open := range s.Connections(c.Server(step.Server)) {
+					s.Close(open.Client, open.Virtual)
+				}
 			default:
 				t.Fatalf("unknown step %q", step.Op)
 			}

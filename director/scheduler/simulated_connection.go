@@ -9,7 +9,7 @@ import (
 
 // simulatedConnection is one connection of a Simulation.
 type simulatedConnection struct {
-	key    flow
+	key    Request
 	serial int // in the order they were made
 	server *simulatedServer
 	under  *simulatedTemplate // nil: none
@@ -20,7 +20,7 @@ type simulatedConnection struct {
 }
 
 // connect makes a connection in the state that no packet has moved yet.
-func (s *Simulation) connect(key flow, server *simulatedServer, under *simulatedTemplate) *simulatedConnection {
+func (s *Simulation) connect(key Request, server *simulatedServer, under *simulatedTemplate) *simulatedConnection {
 	s.made++
 	c := &simulatedConnection{
 		key: key, serial: s.made, server: server, under: under, oneWay: server.Method != realserver.NAT,
@@ -92,7 +92,7 @@ func (s *Simulation) EndAll() {
 // ip_vs_conn.c, ip_vs_expire_nodest_conn_flush).
 func (s *Simulation) flush(server *simulatedServer) {
 	for _, key := range s.Connections(server.address) {
-		s.remove(s.connections[flow{key[0], key[1]}])
+		s.remove(s.connections[key])
 	}
 	for t := range server.templates {
 		s.removeTemplate(t)

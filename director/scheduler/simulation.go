@@ -26,14 +26,11 @@ type Simulation struct {
 	servers     []*simulatedServer // in the kernel's order: last added first
 	gone        map[netip.AddrPort]*simulatedServer
 	loads       Loads // of all of them
-	connections map[flow]*simulatedConnection
+	connections map[Request]*simulatedConnection
 	templates   map[netip.Prefix]*simulatedTemplate
 	timers      timers
 	made        int // connections so far
 }
-
-// flow identifies a connection of the service.
-type flow struct{ client, virtual netip.AddrPort }
 
 // Choice is what becomes of a client's packet.
 type Choice struct {
@@ -47,9 +44,9 @@ type Choice struct {
 // The events of choices without a server.
 const (
 	NoServer      = "no-server"
-	ServerRemoved = "server-removed"
-	Midstream     = "midstream"
-	FTPData       = "ftp-data"
+	serverRemoved = "server-removed"
+	midstream     = "midstream"
+	fromFTPData   = "ftp-data"
 )
 
 // ftpData is the port that no client connects from (kernel: ip_vs_core.c,
@@ -65,7 +62,7 @@ func NewSimulation(service director.Service, options Options) (*Simulation, erro
 		timeouts:    conntrack.DefaultTimeouts().Merge(service.Timeouts),
 		gone:        make(map[netip.AddrPort]*simulatedServer),
 		loads:       make(Loads),
-		connections: make(map[flow]*simulatedConnection),
+		connections: make(map[Request]*simulatedConnection),
 		templates:   make(map[netip.Prefix]*simulatedTemplate),
 	}
 	options.Flags = service.Flags
@@ -93,7 +90,7 @@ func (s *Simulation) Open(client, virtual netip.AddrPort) Choice {
 
 // Packet is a packet from the client; the event is TCP's alone.
 func (s *Simulation) Packet(client, virtual netip.AddrPort, event conntrack.Event) Choice {
-	key := flow{client, virtual}
+	key := Request{client, virtual}
 	c := s.connections[key]
 	var replaced *simulatedConnection
 	if c != nil && s.isFirst(event) && s.isReplaced(c) {
@@ -101,7 +98,7 @@ func (s *Simulation) Packet(client, virtual netip.AddrPort, event conntrack.Even
 	}
 	if c != nil && !c.server.available {
 		if !s.service.Rules.ExpireNoDestConn {
-			return Choice{By: director.ByNothing, Event: ServerRemoved}
+			return Choice{By: director.ByNothing, Event: serverRemoved}
 		}
 		replaced, c = c, nil
 	}
@@ -124,7 +121,7 @@ func (s *Simulation) Packet(client, virtual netip.AddrPort, event conntrack.Even
 // Reply is a packet from a connection's server to the client, as the director
 // sees it where replies pass it; one of no connection is ignored.
 func (s *Simulation) Reply(client, virtual netip.AddrPort, event conntrack.Event) {
-	if c := s.connections[flow{client, virtual}]; c != nil {
+	if c := s.connections[Request{client, virtual}]; c != nil {
 		s.move(c, conntrack.Output, event)
 	}
 }
@@ -149,7 +146,7 @@ func (s *Simulation) Close(client, virtual netip.AddrPort) {
 // exchange moves a connection by packets of both sides; replies of a server that
 // answers clients by itself are not seen.
 func (s *Simulation) exchange(client, virtual netip.AddrPort, segments func(reply, packet func(conntrack.Event))) {
-	c := s.connections[flow{client, virtual}]
+	c := s.connections[Request{client, virtual}]
 	if c == nil || s.service.Key.Protocol != conntrack.TCP {
 		return
 	}
@@ -160,16 +157,8 @@ func (s *Simulation) exchange(client, virtual netip.AddrPort, segments func(repl
 	}, func(e conntrack.Event) { s.move(c, conntrack.Input, e) })
 }
 
-// CloseAll ends all of a server's connections in order, as Close does.
-func (s *Simulation) CloseAll(server netip.AddrPort) {
-	for _, key := range s.Connections(server) {
-		s.Close(key[0], key[1])
-	}
-}
-
-// Connections returns client and virtual address of a server's connections, in
-// the order they were made.
-func (s *Simulation) Connections(server netip.AddrPort) [][2]netip.AddrPort {
+// Connections returns a server's connections, in the order they were made.
+func (s *Simulation) Connections(server netip.AddrPort) []Request {
 	var found []*simulatedConnection
 	for _, c := range s.connections {
 		if c.server.address == server {
@@ -177,43 +166,43 @@ func (s *Simulation) Connections(server netip.AddrPort) [][2]netip.AddrPort {
 		}
 	}
 	slices.SortFunc(found, func(a, b *simulatedConnection) int { return a.serial - b.serial })
-	keys := make([][2]netip.AddrPort, len(found))
+	keys := make([]Request, len(found))
 	for i, c := range found {
-		keys[i] = [2]netip.AddrPort{c.key.client, c.key.virtual}
+		keys[i] = c.key
 	}
 	return keys
 }
 
 // schedule finds a server for a client without a connection and makes one, unless
 // the service has one packet at a time.
-func (s *Simulation) schedule(key flow, event conntrack.Event) (Choice, *simulatedConnection) {
+func (s *Simulation) schedule(key Request, event conntrack.Event) (Choice, *simulatedConnection) {
 	none := Choice{By: director.ByNothing}
 	tcp := s.service.Key.Protocol == conntrack.TCP
 	switch {
 	case tcp && event == conntrack.Rst, tcp && event != conntrack.Syn && !s.service.Rules.SloppyTCP:
-		none.Event = Midstream
+		none.Event = midstream
 		return none, nil
-	case key.client.Port() == ftpData:
-		none.Event = FTPData
+	case key.Client.Port() == ftpData:
+		none.Event = fromFTPData
 		return none, nil
 	}
 	choice := Choice{By: director.ByScheduler}
 	var template *simulatedTemplate
 	var server *simulatedServer
 	if s.service.Persistence.Timeout != 0 {
-		template = s.usableTemplate(key.client.Addr())
+		template = s.usableTemplate(key.Client.Addr())
 	}
 	if template != nil {
 		choice.By, server = director.ByTemplate, template.server
 	} else {
-		address, ok := s.model.Pick(key.client, key.virtual, s.loads)
+		address, ok := s.model.Pick(key.Client, key.Virtual, s.loads)
 		if !ok {
 			none.Event = NoServer
 			return none, nil
 		}
 		server = s.serverAt(address)
 		if s.service.Persistence.Timeout != 0 {
-			template = s.addTemplate(key.client.Addr(), server)
+			template = s.addTemplate(key.Client.Addr(), server)
 		}
 	}
 	choice.Server = server.address
