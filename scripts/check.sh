@@ -30,8 +30,8 @@ run() {
 		;;
 	guest)
 		# The oldest supported kernel; its IPVS beside the fast path.
-		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -parallel 24 \
-			-exec "$PWD/scripts/guest/run.sh -I" ./scripts/guest ./bpf/... ./director/xdp
+		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -timeout 25m -parallel 24 \
+			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp
 		;;
 	differential) differential ;;
 	instructions)
