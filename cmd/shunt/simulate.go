@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,7 +11,6 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/scheduler"
-	"github.com/shunt-lb/shunt/realserver"
 )
 
 // simulation is the answer of `scheduler simulate`.
@@ -245,9 +242,4 @@ func drawSpread(t *table, s simulatedSpread) {
 	}
 	t.blank()
 	t.row(fmt.Sprintf("max/mean by weight: %.2f", s.MaxOverMean))
-}
-
-// serverIn returns the server with the address, or -1.
-func serverIn(servers []realserver.Server, address netip.AddrPort) int {
-	return slices.IndexFunc(servers, func(s realserver.Server) bool { return s.Address == address })
 }

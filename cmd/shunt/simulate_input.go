@@ -21,7 +21,7 @@ import (
 
 // parseServers reads --servers.
 func parseServers(c *cli.Context, key director.ServiceKey) ([]realserver.Server, error) {
-	var servers []realserver.Server
+	var service director.Service
 	for _, word := range words(c.String("servers")) {
 		server, err := parseServer(word, key)
 		if err == nil {
@@ -30,15 +30,15 @@ func parseServers(c *cli.Context, key director.ServiceKey) ([]realserver.Server,
 		if err != nil {
 			return nil, usage(c, "--servers: %v", err)
 		}
-		if serverIn(servers, server.Address) >= 0 {
+		if service.Server(server.Address) >= 0 {
 			return nil, usage(c, "--servers: %s is there twice", server.Address)
 		}
-		servers = append(servers, server)
+		service.Servers = append(service.Servers, server)
 	}
-	if len(servers) > director.MaxServers {
-		return nil, usage(c, "--servers: %d servers: a service has at most %d", len(servers), director.MaxServers)
+	if n := len(service.Servers); n > director.MaxServers {
+		return nil, usage(c, "--servers: %d servers: a service has at most %d", n, director.MaxServers)
 	}
-	return servers, nil
+	return service.Servers, nil
 }
 
 // parseServer reads ADDRESS[:PORT][=WEIGHT].
@@ -85,14 +85,14 @@ type simulatedChange func(*scheduler.Simulation)
 // simulatedChanges reads them, and refuses what there is nothing to do for.
 func simulatedChanges(c *cli.Context, service director.Service) ([]simulatedChange, error) {
 	var changes []simulatedChange
-	servers := slices.Clone(service.Servers)
+	service = service.Clone()
 	for _, text := range c.StringSlice("change") {
 		verb, rest, found := strings.Cut(text, ":")
 		server, err := parseServer(rest, service.Key)
 		if err == nil && verb == "add" {
 			err = checkServer(server, service.Key)
 		}
-		known := serverIn(servers, server.Address)
+		known := service.Server(server.Address)
 		_, weight, hasWeight := strings.Cut(rest, "=")
 		switch {
 		case !found || !slices.Contains([]string{"add", "remove", "weight"}, verb):
@@ -110,14 +110,14 @@ func simulatedChanges(c *cli.Context, service director.Service) ([]simulatedChan
 		}
 		switch verb {
 		case "add":
-			servers = append(servers, server)
+			service.Servers = append(service.Servers, server)
 			changes = append(changes, func(s *scheduler.Simulation) { s.AddServer(server) })
 		case "remove":
-			servers = slices.Delete(servers, known, known+1)
+			service.Servers = slices.Delete(service.Servers, known, known+1)
 			changes = append(changes, func(s *scheduler.Simulation) { s.RemoveServer(server.Address) })
 		case "weight":
-			servers[known].Weight = server.Weight
-			edited := servers[known]
+			service.Servers[known].Weight = server.Weight
+			edited := service.Servers[known]
 			changes = append(changes, func(s *scheduler.Simulation) { s.EditServer(edited) })
 		}
 	}
