@@ -38,7 +38,7 @@ func TestSchedulersAgreeWithTheirModels(t *testing.T) {
 		}
 		rapid.Check(t, func(rt *rapid.T) {
 			c := newComparison(t, rt, f, &hops, name)
-			rt.Repeat(map[string]func(*rapid.T){
+			rt.Repeat(map[string]func(*rapid.T){ // a pick is three times as likely as what it depends on
 				"pick": c.pick, "": func(*rapid.T) {},
 				"pick again": c.pick, "pick and pick": c.pick, "load": c.load,
 				"add": c.add, "remove": c.remove, "weight": c.weight, "time": c.time,

@@ -44,7 +44,7 @@ func (d *Dataplane) deleteDestinations(entries []bpf.DestinationEntry) error {
 // It returns the servers that are remembered, which keep their indices; nil, false
 // if it was not the time for a look.
 func (d *Dataplane) reviewDestinations(now time.Time) (named map[uint32]bool, looked bool, err error) {
-	if now.Sub(d.destinations.reviewed) < scheduler.CacheInterval || !d.model.hasDestinations() {
+	if now.Sub(d.destinations.reviewed) < scheduler.CacheInterval || !d.model.remembersDestinations() {
 		return nil, false, nil
 	}
 	d.destinations.reviewed = now
@@ -110,8 +110,8 @@ func forgotten(entries []bpf.DestinationEntry, tick uint32, clock bpf.Clock, qui
 	return candidates[:min(goal, len(candidates))], quiet
 }
 
-// hasDestinations says whether any service, a removed one too, has such a scheduler.
-func (m *model) hasDestinations() bool {
+// remembersDestinations says whether any service, a removed one too, has such a scheduler.
+func (m *model) remembersDestinations() bool {
 	for _, svc := range m.services {
 		if hasDestinations(svc.scheduler) {
 			return true
