@@ -24,8 +24,8 @@ func drainCommand() *cli.Command {
 			"Of a server that is being drained only what is named is changed: --kill=false leaves the\n"+
 			"deadline, --deadline 2h whether what is left is removed then, and --deadline none takes both\n"+
 			"away.\n\n"+
-			"The schedulers dh, sh and mh turn away those clients whose server is being drained, as where its\n"+
-			"weight is 0, unless the service has sh-fallback or mh-fallback.\n\n"+
+			"No client is turned away while another server is left: dh, sh and mh too lead those of the\n"+
+			"server to others, and nobody else, as weight 0 does not.\n\n"+
 			"--wait prints what is left as it changes, and ends when nothing is (exit code 0), or at a\n"+
 			"deadline that kills nothing (1). `shunt drains` shows all drains.",
 			"shunt server drain web 10.0.0.11:8080 --why 'kernel update'",
