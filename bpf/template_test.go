@@ -306,6 +306,46 @@ func TestTemplateExpires(t *testing.T) {
 	}
 }
 
+// Proven templates that have no connections make room for connections, the oldest
+// first; one that has a connection never does.
+func TestIdleTemplatesMakeRoom(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	for _, a := range families {
+		s := newPersistentScene(t, f, a, bpftest.TCP, dr, dr)
+		s.service.ClientPrefix = s.client.Addr().BitLen() // a template for each client
+		f.Apply(s.service)
+		kept := s.requestFrom(0, 1)
+		s.connectionOf(t, kept)
+		s.prove(t, kept)
+		const clients = 3000
+		for i := range clients {
+			p := s.requestFrom(1+i%200, i/200)
+			if got := f.Run(p.Bytes()); got.Action == bpftest.TX { // not full yet
+				s.prove(t, p)
+				s.remove(t, p)
+			}
+		}
+		s.service.Flags &^= bpf.KernelServiceFlagsSERVICE_PERSISTENT
+		f.Apply(s.service)
+		f.Events()
+		const late = 100
+		for i := range late {
+			p := s.requestFrom(0, 100+i)
+			if got := f.Run(p.Bytes()); got.Action != bpftest.TX {
+				t.Errorf("%s: connection %d: %s", a.name, i, got.Action)
+			}
+			s.prove(t, p)
+		}
+		if events := f.Events(); events["table-full"] != 0 {
+			t.Errorf("%s: templates without connections are in the way: %v", a.name, events)
+		}
+		if e := s.templates()[kept.From.Addr()]; !e.Proven {
+			t.Errorf("%s: the template with a connection was given up", a.name)
+		}
+		diffLoads(t, f, s.service.Servers...)
+	}
+}
+
 // A template is proven by a connection under it, as that is; unproven, it is given
 // up for others, proven, never.
 func TestTemplateProof(t *testing.T) {

@@ -481,7 +481,7 @@ enum event {
 	EVENT_ANSWER_TOO_BIG,
 	EVENT_ANSWER_RESET, /* mid-stream without an entry, by setting */
 	/* worth counting */
-	EVENT_NOTE_EVICTED, /* an unproven entry made room */
+	EVENT_NOTE_EVICTED, /* an unproven entry made room, or a template without connections */
 	EVENT_NOTE_INSERT_RACE, /* another CPU inserted the same connection first */
 	EVENT_NOTE_COLLISION_AVOIDED, /* another server was chosen for the reply key's sake */
 	EVENT_NOTE_HOP_CHANGED, /* a client's packets come from another next hop */

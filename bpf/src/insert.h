@@ -91,20 +91,21 @@ unlock:
 
 /*
  * How willingly the entry's connection, or template, is given up: 0 never, highest
- * first. An expired one above all, else an unproven one by its age.
+ * first. An expired one above all, else an unproven one by its age. Last a proven
+ * template that has no connections, by its age too: a connection is worth more.
  */
-static __always_inline __u32 dispensability(const __u64 *entry, __u32 tick, const int v6)
+__noinline __u32 dispensability(__u64 recipe, __u64 tail, __u32 tick)
 {
-	__u64 recipe = LOAD(entry + WORDS(v6) + 1), tail = LOAD(entry + WORDS(v6) + 2);
-	__u32 seen = tail;
+	__u32 seen = tail, age = (__s32)(tick - seen) < 0 ? 0 : tick - seen;
 
 	if (!recipe || recipe & (BIT(RECIPE_BUSY) | BIT(RECIPE_REPLY)))
 		return 0;
 	if (has_expired(recipe, seen, tick) && !(is_template(recipe) && is_in_use(tail >> 32)))
-		return 1U << 31 | (tick - seen);
-	if (recipe & BIT(RECIPE_PROVEN))
-		return 0;
-	return (__s32)(tick - seen) < 0 ? 1 : tick - seen + 1;
+		return 1U << 31 | age;
+	if (!(recipe & BIT(RECIPE_PROVEN)))
+		return 1U << 30 | age;
+	/* No timeout has a bit as high as that. */
+	return is_template(recipe) && !is_in_use(tail >> 32) ? age + 1 : 0;
 }
 
 /* The search for the connection that is given up for a new one. */
@@ -133,7 +134,7 @@ static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
 	entry = entry_at(group, slot, v6);
 	if (!entry)
 		return 1;
-	score = dispensability(entry, e->tick, v6);
+	score = dispensability(LOAD(entry + WORDS(v6) + 1), LOAD(entry + WORDS(v6) + 2), e->tick);
 	if (score > e->best) {
 		e->best = score;
 		e->slot = slot;
@@ -190,8 +191,9 @@ struct insert_request {
 };
 
 /*
- * Chooses whom to give up where the place's key can go: an expired connection or
- * the oldest unproven one, never a live proven one. False if there is none.
+ * Chooses whom to give up where the place's key can go: an expired connection, or
+ * the oldest unproven one, or the oldest template without connections; never a live
+ * proven connection. False if there is none.
  */
 static __always_inline int find_victim(struct insert_request *r, const struct place *place, const int v6)
 {
@@ -209,7 +211,7 @@ static __always_inline int find_victim(struct insert_request *r, const struct pl
 		return 0;
 	r->victim = LOAD(entry + WORDS(v6) + 1);
 	/* If it has changed since it was weighed, it is not given up: the caller tries once more. */
-	if (!dispensability(entry, r->tick, v6))
+	if (!dispensability(r->victim, LOAD(entry + WORDS(v6) + 2), r->tick))
 		r->victim = 0;
 	return 1;
 }
