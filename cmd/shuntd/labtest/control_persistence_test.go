@@ -181,13 +181,7 @@ func TestExplainAgrees(t *testing.T) {
 			}
 			p.d.do(t, "server drain web "+p.servers[0])
 			a.agree(t, director.ByTemplate, kept...)
-			// dh and mh look in the server's own places, which its weight does not
-			// take away; sh has next to none for a weight of 0.
-			by := director.ByScheduler
-			if s == "dh" || s == "mh --flags=" {
-				by = director.ByNothing
-			}
-			a.agree(t, by, drained...)
+			a.agree(t, director.ByScheduler, drained...)
 			p.d.do(t, "server drain web "+p.servers[0]+" --cancel\nconn kill --service web --kind template --yes")
 		})
 	}
