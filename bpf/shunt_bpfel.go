@@ -695,7 +695,16 @@ type KernelSweepArgs struct {
 	Removed    uint32
 	Orphans    uint32
 	NextGroup  uint32
+	Templates  uint32
 }
+
+type KernelSweepTemplates uint32
+
+const (
+	KernelSweepTemplatesTEMPLATES_COUNTED KernelSweepTemplates = 0
+	KernelSweepTemplatesTEMPLATES_BEGUN   KernelSweepTemplates = 1
+	KernelSweepTemplatesTEMPLATES_LEFT    KernelSweepTemplates = 2
+)
 
 type KernelSwitchArgs struct {
 	_            structs.HostLayout
@@ -818,6 +827,7 @@ const (
 	KernelVarExportServiceFlags     = "export_service_flags"
 	KernelVarExportSlot             = "export_slot"
 	KernelVarExportSweepArgs        = "export_sweep_args"
+	KernelVarExportSweepTemplates   = "export_sweep_templates"
 	KernelVarExportTableShape       = "export_table_shape"
 	KernelVarExportTemplateLayout   = "export_template_layout"
 	KernelVarGroups4                = "groups4"
@@ -948,6 +958,7 @@ type KernelVariableSpecs struct {
 	ExportServiceFlags     *ebpf.VariableSpec `ebpf:"export_service_flags"`
 	ExportSlot             *ebpf.VariableSpec `ebpf:"export_slot"`
 	ExportSweepArgs        *ebpf.VariableSpec `ebpf:"export_sweep_args"`
+	ExportSweepTemplates   *ebpf.VariableSpec `ebpf:"export_sweep_templates"`
 	ExportTableShape       *ebpf.VariableSpec `ebpf:"export_table_shape"`
 	ExportTemplateLayout   *ebpf.VariableSpec `ebpf:"export_template_layout"`
 	Groups4                *ebpf.VariableSpec `ebpf:"groups4"`
@@ -1063,6 +1074,7 @@ type KernelVariables struct {
 	ExportServiceFlags     *ebpf.Variable `ebpf:"export_service_flags"`
 	ExportSlot             *ebpf.Variable `ebpf:"export_slot"`
 	ExportSweepArgs        *ebpf.Variable `ebpf:"export_sweep_args"`
+	ExportSweepTemplates   *ebpf.Variable `ebpf:"export_sweep_templates"`
 	ExportTableShape       *ebpf.Variable `ebpf:"export_table_shape"`
 	ExportTemplateLayout   *ebpf.Variable `ebpf:"export_template_layout"`
 	Groups4                *ebpf.Variable `ebpf:"groups4"`

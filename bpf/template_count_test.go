@@ -3,6 +3,7 @@ package bpf_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/bpftest"
@@ -60,6 +61,53 @@ func TestTemplateRecount(t *testing.T) {
 				s.diffTemplates(t)
 			})
 		}
+	}
+}
+
+// Counting takes two sweeps among many, and what the second finds wrong twice is
+// put right; the others end templates all the same.
+func TestTemplateRecountNowAndThen(t *testing.T) {
+	const (
+		begin   = bpf.KernelSweepTemplatesTEMPLATES_BEGUN
+		compare = bpf.KernelSweepTemplatesTEMPLATES_COUNTED
+		leave   = bpf.KernelSweepTemplatesTEMPLATES_LEFT
+	)
+	f := bpftest.New(t, bpftest.Options{})
+	for _, a := range families {
+		t.Run(a.name, func(t *testing.T) {
+			s := newPersistentScene(t, f, a, bpftest.TCP, nat, nat)
+			for host := range 3 {
+				s.connectionOf(t, s.requestFrom(0, host))
+			}
+			network := s.network(s.requestFrom(0, 0))
+			for _, wrong := range []uint32{0, 2, 4, 60000} {
+				s.editTemplates(t, func(uint32, uint32) (uint32, uint32) { return wrong, 7 })
+				s.Events()
+				want := wrong
+				for round := range 2 {
+					for i, sweep := range []bpf.KernelSweepTemplates{leave, leave, begin, compare, leave} {
+						f.SweepTemplates(sweep)
+						if round == 1 && sweep == compare {
+							want = 3
+						}
+						if got := s.templates()[network].Controlled; got != want {
+							t.Fatalf("%d wrong, round %d, sweep %d: %d, want %d", wrong, round, i, got, want)
+						}
+					}
+				}
+				if events := f.Events(); events["template-healed"] != 1 || len(events) != 1 {
+					t.Errorf("%d wrong: events %v", wrong, events)
+				}
+			}
+			for host := range 3 {
+				s.remove(t, s.requestFrom(0, host))
+			}
+			s.AgeBy(time.Hour)
+			f.SweepTemplates(leave)
+			if left := s.templates(); len(left) != 0 {
+				t.Errorf("templates left without a connection, an hour later: %v", left)
+			}
+		})
 	}
 }
 

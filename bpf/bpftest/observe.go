@@ -174,8 +174,14 @@ func editGroups[G any](f *Fixture, table *ebpf.Map, change func(*G)) {
 // Sweep runs over both tables and returns how many connections it removed.
 func (f *Fixture) Sweep() (removed uint32) {
 	f.t.Helper()
+	return f.SweepTemplates(bpf.KernelSweepTemplatesTEMPLATES_COUNTED)
+}
+
+// SweepTemplates is Sweep that does this about templates' connections.
+func (f *Fixture) SweepTemplates(templates bpf.KernelSweepTemplates) (removed uint32) {
+	f.t.Helper()
 	for v6, table := range map[bool]*ebpf.Map{false: f.Plane.Connections4, true: f.Plane.Connections6} {
-		args := bpf.KernelSweepArgs{Groups: table.MaxEntries()}
+		args := bpf.KernelSweepArgs{Groups: table.MaxEntries(), Templates: uint32(templates)}
 		f.must(f.Plane.Sweep(v6, &args))
 		removed += args.Removed
 		if args.Orphans != 0 {

@@ -22,6 +22,18 @@ struct sweep_args {
 	__u32 removed; /* out: connections */
 	__u32 orphans; /* out: reply keys removed for want of their connection; a fault */
 	__u32 next_group; /* out */
+	__u32 templates; /* enum sweep_templates */
+};
+
+/*
+ * Whether a sweep counts the connections under each template. It takes two sweeps,
+ * the slots before the template's and those behind it, and for each connection of a
+ * template a look in the table: too much for every sweep.
+ */
+enum sweep_templates {
+	TEMPLATES_COUNTED, /* compared with what was met since the template was, and counted on */
+	TEMPLATES_BEGUN, /* counted from here on */
+	TEMPLATES_LEFT, /* only ended when their time is over */
 };
 
 /* shunt_switch: writes a service anew and puts a new schedule in force. */

@@ -300,6 +300,7 @@ EXPORT(enum place_layout, place_layout);
 EXPORT(enum access_layout, access_layout);
 EXPORT(enum access_verdict, access_verdict);
 EXPORT(struct sweep_args, sweep_args);
+EXPORT(enum sweep_templates, sweep_templates);
 EXPORT(struct remove_args, remove_args);
 EXPORT(struct explain_args, explain_args);
 EXPORT(enum decider, decider);

@@ -16,6 +16,7 @@ struct sweep {
 	__u32 live_keys;
 	__u32 removed;
 	__u32 orphans;
+	__u32 templates;
 };
 
 /* How long after its timeout a reply key may still wait for its connection's removal. */
@@ -93,8 +94,15 @@ __noinline int remove_orphan6(__u32 index, __u32 slot)
  */
 static __always_inline int sweep_template(struct sweep *sweep, __u32 slot, __u64 recipe, __u64 tail, const int v6)
 {
-	__u32 counts = v6 ? review_template6(sweep->index, slot, recipe) : review_template4(sweep->index, slot, recipe);
+	__u32 counts = tail >> 32;
 
+	if (sweep->templates == TEMPLATES_COUNTED)
+		counts = v6 ? review_template6(sweep->index, slot, recipe) :
+			      review_template4(sweep->index, slot, recipe);
+	else if (sweep->templates == TEMPLATES_BEGUN)
+		restart_count(sweep->index, slot, recipe, v6);
+	else
+		counts = make_counts(controlled(counts), 0);
 	if (!is_over(recipe, tail, sweep->tick) || (!controlled(counts) && recounted(counts)))
 		return 0;
 	/* Its doubt may have been marked or cleared since: then the next sweep ends it. */
@@ -136,7 +144,7 @@ static __always_inline long sweep_slot(__u32 slot, struct sweep *sweep, const in
 	} else if (is_over(recipe, tail, sweep->tick) && remove_entry(sweep->index, slot, recipe, v6)) {
 		sweep->removed++;
 		return 0;
-	} else {
+	} else if (sweep->templates != TEMPLATES_LEFT) {
 		tell(sweep->index, slot, recipe, NEWS_MET, v6);
 	}
 	sweep->live_keys++;
@@ -173,7 +181,7 @@ static long sweep_group6(__u32 i, struct sweep *sweep)
 
 static __always_inline int run_sweep(struct sweep_args *args, const int v6)
 {
-	struct sweep sweep = { .first = args->first_group, .tick = now_tick() };
+	struct sweep sweep = { .first = args->first_group, .tick = now_tick(), .templates = args->templates };
 	long groups;
 
 	if (v6)

@@ -314,4 +314,24 @@ __noinline __u32 review_template6(__u32 index, __u32 slot, __u64 recipe)
 	return review_template(index, slot, recipe, 1);
 }
 
+/* Begins to count anew what the sweep meets under a template. */
+static __always_inline void restart_count(__u32 index, __u32 slot, __u64 recipe, const int v6)
+{
+	struct group_head *head = group_at(index, v6);
+	__u64 *entry;
+
+	if (!head)
+		return;
+	entry = entry_at(head, slot, v6);
+	if (!entry)
+		return;
+	bpf_spin_lock(&head->lock);
+	if (!((LOAD(entry + WORDS(v6) + 1) ^ recipe) & GENERATION_MASK)) {
+		__u32 *counts = (__u32 *)(entry + WORDS(v6) + 2) + 1;
+
+		STORE(counts, make_counts(controlled(LOAD(counts)), 0));
+	}
+	bpf_spin_unlock(&head->lock);
+}
+
 #endif

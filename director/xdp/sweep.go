@@ -16,6 +16,11 @@ import (
 // wait for it on its CPU: some 100 microseconds.
 const sliceGroups = 64
 
+// templateSweeps is how many sweeps there are to one that counts the connections
+// under each template: that costs a look in the table for each of them, and is for
+// faults alone.
+const templateSweeps = 16
+
 // sweepInterval is the time from the begin of one sweep to that of the next.
 const sweepInterval = 2 * time.Second
 
@@ -80,7 +85,7 @@ func (d *Dataplane) sweep(ctx context.Context) error {
 		}
 		var keys uint64
 		for first := uint32(0); first < groups; first += sliceGroups {
-			args := bpf.KernelSweepArgs{FirstGroup: first, Groups: min(sliceGroups, groups-first)}
+			args := bpf.KernelSweepArgs{FirstGroup: first, Groups: min(sliceGroups, groups-first), Templates: templatesIn(number)}
 			if err := d.sweepSlice(ctx, family.v6, &args); err != nil {
 				return err
 			}
@@ -92,6 +97,19 @@ func (d *Dataplane) sweep(ctx context.Context) error {
 		d.mu.Unlock()
 	}
 	return d.finishSweep(number)
+}
+
+// templatesIn says what the sweep of this number does about templates' connections:
+// it takes one that begins to count and one that compares.
+func templatesIn(number uint64) uint32 {
+	switch number % templateSweeps {
+	case 0:
+		return uint32(bpf.KernelSweepTemplatesTEMPLATES_BEGUN)
+	case 1:
+		return uint32(bpf.KernelSweepTemplatesTEMPLATES_COUNTED)
+	default:
+		return uint32(bpf.KernelSweepTemplatesTEMPLATES_LEFT)
+	}
 }
 
 func (d *Dataplane) beginSweep() (uint64, error) {
