@@ -22,7 +22,7 @@ func (v *vips) addRoute(p netip.Prefix) (bool, error) {
 	for a, hosts := range v.hosts {
 		for i := range hosts {
 			if p.Contains(a) && !v.isOurs(&hosts[i]) {
-				return false, fmt.Errorf("virtual addresses %s: %s is on %s already: %w: remove it there or set vip: external",
+				return false, fmt.Errorf("virtual addresses %s: %s is on %s, and the service would take the host's own packets: %w: choose a prefix without it",
 					p, a, v.interfaceOf(&hosts[i]), director.ErrExists)
 			}
 		}
