@@ -335,7 +335,7 @@ func TestExplainAgreesWithPackets(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{Connections: 64})
 	for _, a := range families {
 		by := map[uint32]int{}
-		for seed := range uint64(24) {
+		for seed := range uint64(bpftest.Rounds(24)) {
 			t.Run(fmt.Sprint(a.name, "/", seed), func(t *testing.T) {
 				w := newWorld(t, f, a, seed)
 				for w.step = range 150 {

@@ -129,7 +129,7 @@ func TestReuse(t *testing.T) {
 		finWait = bpf.KernelServiceFlagsSERVICE_REUSE_FIN_WAIT
 	)
 	f := bpftest.New(t, bpftest.Options{})
-	for _, a := range families {
+	for _, a := range bpftest.Sample(families) {
 		for _, method := range []bpf.KernelMethod{nat, dr} {
 			for mode, over := range map[bpf.KernelServiceFlags][]string{
 				0: {"TW", "CL"}, never: nil, finWait: {"TW", "CL", "FW"},
@@ -189,7 +189,7 @@ func TestResetWithSYNEndsOldConnection(t *testing.T) {
 // is under a template, and whatever conn_reuse_mode says: the strict rule.
 func TestSYNLeavesDrainingServer(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
-	for _, a := range families {
+	for _, a := range bpftest.Sample(families) {
 		for _, method := range []bpf.KernelMethod{nat, dr} {
 			for _, mode := range []bpf.KernelServiceFlags{0, bpf.KernelServiceFlagsSERVICE_REUSE_NEVER} {
 				for _, persistent := range []bool{false, true} {

@@ -72,7 +72,7 @@ func TestSchedulesAsTheModels(t *testing.T) {
 					ops = nil
 				}
 			}
-			for step := range 400 {
+			for step := range bpftest.Rounds(400) {
 				i, weight := 1+random.IntN(6), uint32(random.IntN(5))
 				addr := local(i, 0).Address
 				switch kind := random.IntN(7); {

@@ -52,7 +52,7 @@ func TestDecideForetells(t *testing.T) {
 				server.Upper = uint32(random.IntN(2) * 7)
 				r.must(director.AddServer{Key: service.Key, Server: server})
 			}
-			for step := range 80 {
+			for step := range bpftest.Rounds(80) {
 				client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(random.IntN(64))}), uint16(1024+random.IntN(3)))
 				if random.IntN(8) == 0 {
 					server := local(1+random.IntN(5), uint32(random.IntN(4)))

@@ -112,7 +112,7 @@ func TestWideServicesAsTheRule(t *testing.T) {
 				}
 			}
 		}
-		for step := range 80 {
+		for step := range bpftest.Rounds(80) {
 			if len(services) > 0 && random.IntN(3) == 0 {
 				for key := range services {
 					r.must(director.RemoveService{Key: key})

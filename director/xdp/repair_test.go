@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/bpf/bpftest"
 )
 
 // Whatever somebody else does to the maps or to the host, the next
@@ -12,7 +13,7 @@ import (
 func TestReconcileRepairs(t *testing.T) {
 	r := newRepairRig(t)
 	words := func(i int) *bpf.KernelSchedule { return &r.service(i).schedule }
-	for _, damage := range []struct {
+	for _, damage := range bpftest.Sample([]struct {
 		name string
 		do   func()
 	}{
@@ -141,7 +142,7 @@ func TestReconcileRepairs(t *testing.T) {
 		}},
 		{"address of a service", func() { r.removeAddress("192.0.2.2/32") }},
 		{"address of an IPv6 service", func() { r.removeAddress("2001:db8::1/128") }},
-	} {
+	}) {
 		t.Run(damage.name, func(t *testing.T) {
 			r.t = t
 			before := r.director.Drift()
