@@ -44,7 +44,7 @@ func TestDifferentialInOneGuest(t *testing.T) {
 	var cases []differential.Case
 	t.Run("kernel", func(t *testing.T) {
 		for seed := first; seed < first+inOneGuest; seed++ {
-			drawn := differential.Drawn(seed)
+			drawn := withoutThresholds(differential.Drawn(seed))
 			t.Run(drawn.Name, func(t *testing.T) {
 				t.Parallel()
 				c := differential.Kernel(t, drawn)
@@ -58,6 +58,17 @@ func TestDifferentialInOneGuest(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) { r.compare(t, c) })
 	}
+}
+
+// withoutThresholds takes the servers' thresholds out of a case. The guest's kernel,
+// 6.1.192 when this was seen, sets and ends overload by another rule than 6.1.176,
+// the reference: by an edit, too. Cases with thresholds are compared with that.
+func withoutThresholds(c differential.Case) differential.Case {
+	c.Events = slices.Clone(c.Events)
+	for i := range c.Events {
+		c.Events[i].Upper, c.Events[i].Lower = 0, 0
+	}
+	return c
 }
 
 // inOneGuest is how many cases that is: QEMU is slow.
