@@ -82,48 +82,36 @@ static long nq_step(__u32 i, struct least *least)
 	return 0;
 }
 
-__noinline __u32 pick_lc(struct pick_request *r)
+/* The server that the step makes of the list. */
+static __always_inline __u32 pick_least(struct pick_request *r, long (*step)(__u32, struct least *))
 {
 	struct least least;
 
 	if (!r)
 		return 0;
 	least = least_of(r);
-	bpf_loop(r->schedule.servers, lc_step, &least, 0);
+	bpf_loop(r->schedule.servers, step, &least, 0);
 	return least.server;
+}
+
+__noinline __u32 pick_lc(struct pick_request *r)
+{
+	return pick_least(r, lc_step);
 }
 
 __noinline __u32 pick_wlc(struct pick_request *r)
 {
-	struct least least;
-
-	if (!r)
-		return 0;
-	least = least_of(r);
-	bpf_loop(r->schedule.servers, wlc_step, &least, 0);
-	return least.server;
+	return pick_least(r, wlc_step);
 }
 
 __noinline __u32 pick_sed(struct pick_request *r)
 {
-	struct least least;
-
-	if (!r)
-		return 0;
-	least = least_of(r);
-	bpf_loop(r->schedule.servers, sed_step, &least, 0);
-	return least.server;
+	return pick_least(r, sed_step);
 }
 
 __noinline __u32 pick_nq(struct pick_request *r)
 {
-	struct least least;
-
-	if (!r)
-		return 0;
-	least = least_of(r);
-	bpf_loop(r->schedule.servers, nq_step, &least, 0);
-	return least.server;
+	return pick_least(r, nq_step);
 }
 
 #endif
