@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the subjects of commits: "package: verb object", the verb in lower case,
-# at most 65 characters. Takes a range; by default what the upstream lacks, or
+# at most 75 characters, as the kernel has it (submitting-patches). Takes a range; by default what the upstream lacks, or
 # all where there is none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,8 +13,8 @@ fi
 status=0
 while read -r hash subject; do
 	[ -n "$hash" ] || continue
-	if [ ${#subject} -gt 65 ]; then
-		echo "check-commits.sh: $hash: subject has ${#subject} characters, 65 at most: $subject" >&2
+	if [ ${#subject} -gt 75 ]; then
+		echo "check-commits.sh: $hash: subject has ${#subject} characters, 75 at most: $subject" >&2
 		status=1
 	fi
 	if ! [[ $subject =~ ^[a-zA-Z0-9./_-]+(, [a-zA-Z0-9./_-]+)*:\ [a-z] ]]; then
