@@ -11,6 +11,7 @@ packages=(
 	zsh fish man-db groff-base                      # completion and manual pages
 	qemu-system-x86 cpio busybox-static kmod        # guest
 	user-mode-linux                                 # differential
+	keepalived ldirectord                           # their samples, imported; ldirectord in the lab
 )
 
 if ! command -v go >/dev/null; then
@@ -31,5 +32,11 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive # no questions
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+	# No daemon starts by being installed: invoke-rc.d asks this script.
+	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+	chmod 755 /usr/sbin/policy-rc.d
+	trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 apt-get update -q
 apt-get install -y -q --no-install-recommends "${missing[@]}"
