@@ -15,7 +15,7 @@ import (
 func (d *Dataplane) Apply(ctx context.Context, ops []director.Operation) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.vips.forget()
+	d.vips.Forget()
 	a := application{Dataplane: d}
 	for _, op := range ops {
 		if err := a.run(ctx, op); err != nil {

@@ -8,20 +8,25 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/vip"
 	"github.com/shunt-lb/shunt/director/xdp/nexthop"
 )
 
 // Dataplane is the XDP data plane.
 type Dataplane struct {
-	opts      Options
-	plane     *bpf.Plane
-	resolver  *nexthop.Resolver
-	vips      *vips
+	opts     Options
+	plane    *bpf.Plane
+	resolver *nexthop.Resolver
+	vips     *vip.Host
+	// links finds interfaces in the namespace that Open was called in.
+	links     *netlink.Handle
 	namespace namespace
 	// background runs the resolver from Open to Close.
 	background *errgroup.Group
@@ -91,8 +96,11 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	if d.namespace, err = openNamespace(); err != nil {
 		return nil, err
 	}
-	if d.vips, err = newVIPs(); err != nil {
+	if d.vips, err = vip.Open(); err != nil {
 		return nil, err
+	}
+	if d.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("open a netlink socket for interfaces: %w", err)
 	}
 	if err := d.startResolver(interfaces); err != nil {
 		return nil, err
@@ -241,7 +249,10 @@ func (d *Dataplane) closeHelpers() error {
 		errs = append(errs, d.background.Wait(), d.resolver.Close())
 	}
 	if d.vips != nil {
-		d.vips.close()
+		d.vips.Close()
+	}
+	if d.links != nil {
+		d.links.Close()
 	}
 	d.namespace.close()
 	return errors.Join(errs...)
@@ -261,7 +272,7 @@ func (d *Dataplane) Detach(context.Context) error {
 
 	var errs []error
 	for _, a := range addresses {
-		errs = append(errs, d.vips.remove(a))
+		errs = append(errs, d.vips.Remove(a))
 	}
 	for _, a := range d.watched() {
 		d.resolver.Unwatch(a)

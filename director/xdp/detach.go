@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director/vip"
 )
 
 // Detach removes what a daemon that is not running left in the kernel: programs,
@@ -36,14 +37,14 @@ func Detach(pinDir string, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, plane.Close())
 	}
-	v, err := newVIPs()
+	host, err := vip.Open()
 	if err != nil {
 		return errors.Join(err, plane.Close())
 	}
-	defer v.close()
+	defer host.Close()
 	var errs []error
 	for _, a := range r.model(newArena(plane.Limits.Words)).managedAddresses() { // read from services alone
-		errs = append(errs, v.remove(a))
+		errs = append(errs, host.Remove(a))
 	}
 	return errors.Join(append(errs, plane.Remove())...)
 }

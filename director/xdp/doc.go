@@ -4,7 +4,7 @@
 // It owns what the fast path cannot do for itself: which index a service or
 // server has and when it may be used again, the schedules' words, the address
 // filter, services' own timeouts, what lblc and lblcr remember, next hops followed
-// by netlink (package nexthop), the sweep, virtual addresses on the host. It reads
+// by netlink (package nexthop), the sweep. Virtual addresses are package vip's. It reads
 // what the kernel holds when it opens, writes before it switches, and never
 // assumes: a restart moves no connection.
 //

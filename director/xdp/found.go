@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -27,7 +28,7 @@ func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 	if err != nil {
 		return director.State{}, err
 	}
-	addresses, err := d.vips.list(len(d.matches.services) > 0)
+	onHost, err := d.onHost()
 	if err != nil {
 		return director.State{}, err
 	}
@@ -37,7 +38,7 @@ func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 		if !d.isIndexed(r, svc, spoilt) {
 			continue
 		}
-		if s, ok := d.foundService(r, svc, addresses); ok {
+		if s, ok := d.foundService(r, svc, onHost); ok {
 			state.Services = append(state.Services, s)
 		}
 	}
@@ -55,6 +56,18 @@ func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 	return state, nil
 }
 
+// onHost returns the virtual addresses that are on the host by our doing; prefixes
+// are looked for if a service has one.
+func (d *Dataplane) onHost() (map[netip.Prefix]bool, error) {
+	addresses, err := d.vips.Addresses()
+	if err != nil || len(d.matches.services) == 0 {
+		return addresses, err
+	}
+	prefixes, err := d.vips.Prefixes()
+	maps.Copy(addresses, prefixes)
+	return addresses, err
+}
+
 // isThere says whether packets find the service of the key in that place.
 func (r *reading) isThere(index uint32) bool {
 	k := &r.services[index]
@@ -63,13 +76,13 @@ func (r *reading) isThere(index uint32) bool {
 		has(&r.filter.VirtualAddress, parseServiceKey(k.Key).Prefix())
 }
 
-func (d *Dataplane) foundService(r *reading, svc *service, addresses map[netip.Prefix]bool) (director.Service, bool) {
+func (d *Dataplane) foundService(r *reading, svc *service, onHost map[netip.Prefix]bool) (director.Service, bool) {
 	k := &r.services[svc.index]
 	found := r.service(svc.index)
 	if svc.removed || found.Key != svc.key {
 		return director.Service{}, false
 	}
-	if found.VIP == director.VIPManaged && !addresses[svc.key.Prefix()] {
+	if found.VIP == director.VIPManaged && !onHost[svc.key.Prefix()] {
 		found.VIP = director.VIPExternal
 	}
 	list := svc.list

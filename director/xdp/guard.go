@@ -73,11 +73,11 @@ func (d *Dataplane) reviewInterface(a *attachment) {
 
 // findLink returns the interface: the one of the name, or ours that was renamed.
 func (d *Dataplane) findLink(a *attachment) (netlink.Link, error) {
-	l, err := d.vips.handle.LinkByName(a.name)
+	l, err := d.links.LinkByName(a.name)
 	if err == nil {
 		return l, nil
 	}
-	if renamed, byIndexErr := d.vips.handle.LinkByIndex(a.index); byIndexErr == nil {
+	if renamed, byIndexErr := d.links.LinkByIndex(a.index); byIndexErr == nil {
 		return renamed, nil
 	}
 	return nil, fmt.Errorf("interface %s is gone: %w", a.name, err)

@@ -159,7 +159,7 @@ func TestReconcileRepairsWideServices(t *testing.T) {
 // removeRoute is ip route del local PREFIX dev lo.
 func (r *repairRig) removeRoute(prefix string) {
 	r.t.Helper()
-	r.ok(r.vips.removeRoute(netip.MustParsePrefix(prefix)))
+	r.ok(r.vips.Remove(netip.MustParsePrefix(prefix)))
 }
 
 // What was spoilt while no daemon ran is put right by the start.

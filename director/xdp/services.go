@@ -116,7 +116,7 @@ func (a *application) setService(b *batch, s director.Service) error {
 		}
 	}
 	if s.VIP == director.VIPManaged {
-		added, err := a.vips.add(s.Key.Prefix())
+		added, err := a.vips.Add(s.Key.Prefix())
 		if err != nil {
 			return err
 		}
@@ -222,5 +222,5 @@ func (d *Dataplane) dropVIP(svc *service) error {
 	if svc.vip != director.VIPManaged || d.model.needsAddress(svc) {
 		return nil
 	}
-	return d.vips.remove(svc.key.Prefix())
+	return d.vips.Remove(svc.key.Prefix())
 }

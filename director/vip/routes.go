@@ -1,4 +1,4 @@
-package xdp
+package vip
 
 import (
 	"errors"
@@ -18,25 +18,25 @@ const routeProtocol = 83
 
 // addRoute makes a local route of the prefix. A prefix that an address of the host
 // is in is refused: the services would have the host's own packets.
-func (v *vips) addRoute(p netip.Prefix) (bool, error) {
-	for a, hosts := range v.hosts {
+func (h *Host) addRoute(p netip.Prefix) (bool, error) {
+	for a, hosts := range h.hosts {
 		for i := range hosts {
-			if p.Contains(a) && !v.isOurs(&hosts[i]) {
+			if p.Contains(a) && !h.isOurs(&hosts[i]) {
 				return false, fmt.Errorf("virtual addresses %s: %s is on %s, and the service would take the host's own packets: %w: choose a prefix without it",
-					p, a, v.interfaceOf(&hosts[i]), director.ErrExists)
+					p, a, h.interfaceOf(&hosts[i]), director.ErrExists)
 			}
 		}
 	}
-	route := v.hostRoute(p)
-	err := v.handle.RouteAdd(route)
+	route := h.hostRoute(p)
+	err := h.handle.RouteAdd(route)
 	if err == nil {
 		return true, nil
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return false, fmt.Errorf("add local route %s: %w", p, err)
 	}
-	ours := map[netip.Prefix]bool{}
-	if err := v.listRoutes(ours); err != nil {
+	ours, err := h.Prefixes()
+	if err != nil {
 		return false, err
 	}
 	if !ours[p] {
@@ -46,23 +46,24 @@ func (v *vips) addRoute(p netip.Prefix) (bool, error) {
 }
 
 // removeRoute removes the prefix's route; one that is not there is gone.
-func (v *vips) removeRoute(p netip.Prefix) error {
-	if err := v.handle.RouteDel(v.hostRoute(p)); err != nil && !errors.Is(err, unix.ESRCH) {
+func (h *Host) removeRoute(p netip.Prefix) error {
+	if err := h.handle.RouteDel(h.hostRoute(p)); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("remove local route %s: %w", p, err)
 	}
 	return nil
 }
 
-// listRoutes adds the prefixes that have a route of ours.
-func (v *vips) listRoutes(ours map[netip.Prefix]bool) error {
+// Prefixes reads which prefixes of several addresses are on the host by our doing.
+func (h *Host) Prefixes() (map[netip.Prefix]bool, error) {
 	filter := &netlink.Route{
-		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol, LinkIndex: v.lo.Attrs().Index,
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol, LinkIndex: h.lo.Attrs().Index,
 	}
 	const mask = netlink.RT_FILTER_TABLE | netlink.RT_FILTER_TYPE | netlink.RT_FILTER_PROTOCOL | netlink.RT_FILTER_OIF
+	ours := map[netip.Prefix]bool{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := v.handle.RouteListFiltered(family, filter, mask)
+		routes, err := h.handle.RouteListFiltered(family, filter, mask)
 		if err != nil {
-			return fmt.Errorf("list the host's local routes: %w", err)
+			return nil, fmt.Errorf("list the host's local routes: %w", err)
 		}
 		for i := range routes {
 			if dst := routes[i].Dst; dst != nil {
@@ -72,13 +73,13 @@ func (v *vips) listRoutes(ours map[netip.Prefix]bool) error {
 			}
 		}
 	}
-	return nil
+	return ours, nil
 }
 
 // hostRoute is ip route add local PREFIX dev lo.
-func (v *vips) hostRoute(p netip.Prefix) *netlink.Route {
+func (h *Host) hostRoute(p netip.Prefix) *netlink.Route {
 	route := &netlink.Route{
-		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol, LinkIndex: v.lo.Attrs().Index,
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol, LinkIndex: h.lo.Attrs().Index,
 		Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
 	}
 	if p.Addr().Is4() {

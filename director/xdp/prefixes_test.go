@@ -2,10 +2,15 @@ package xdp
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/directortest"
 )
 
 // A managed prefix is a local route, of the services together.
@@ -13,11 +18,10 @@ func TestManagedPrefix(t *testing.T) {
 	r := newRig(t, Options{})
 	ours := func() map[netip.Prefix]bool {
 		t.Helper()
-		all, err := r.vips.list(true)
+		all, err := r.vips.Prefixes()
 		if err != nil {
 			t.Fatal(err)
 		}
-		delete(all, netip.MustParsePrefix("::1/128")) // which looks like ours
 		return all
 	}
 	for _, text := range []string{"192.0.2.0/24", "[2001:db8::/64]"} {
@@ -41,8 +45,7 @@ func TestManagedPrefix(t *testing.T) {
 		r.must(director.RemoveService{Key: second.Key})
 
 		// What is there by somebody else's doing is refused and stays.
-		route := r.vips.hostRoute(prefix)
-		route.Protocol = 4 // static
+		route := foreignRoute(t, r.ns, prefix)
 		if err := r.ns.Netlink().RouteAdd(route); err != nil {
 			t.Fatal(err)
 		}
@@ -61,4 +64,21 @@ func TestManagedPrefix(t *testing.T) {
 	if len(ours()) != 0 || len(r.matchEntries()) != 0 {
 		t.Errorf("left of what was refused: %v, %v", ours(), r.matchEntries())
 	}
+}
+
+// foreignRoute is the prefix's local route as somebody else would make it.
+func foreignRoute(t *testing.T, ns *directortest.Namespace, prefix netip.Prefix) *netlink.Route {
+	t.Helper()
+	lo, err := ns.Netlink().LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := &netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: unix.RTPROT_STATIC, LinkIndex: lo.Attrs().Index,
+		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
+	}
+	if prefix.Addr().Is4() {
+		route.Scope = unix.RT_SCOPE_HOST
+	}
+	return route
 }
