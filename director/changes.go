@@ -185,6 +185,38 @@ func (d *Director) RemoveServer(ctx context.Context, by Request, key ServiceKey,
 	})
 }
 
+// StartSync starts the sync daemon of its role. ErrExists if one of the role runs
+// or is desired.
+func (d *Director) StartSync(ctx context.Context, by Request, daemon SyncDaemon) (Outcome, error) {
+	daemon = daemon.Normalize()
+	runs := func(s SyncDaemon) bool { return s.Role == daemon.Role }
+	c := change{by: by, action: fmt.Sprintf("start sync daemon %s", daemon.Role)}
+	return d.change(ctx, c, func(s *State) error {
+		found, err := d.found(ctx)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(s.Sync, runs) || slices.ContainsFunc(found.Sync, runs) {
+			return ErrExists
+		}
+		s.Sync = append(slices.Clone(s.Sync), daemon)
+		slices.SortFunc(s.Sync, compareSync)
+		return nil
+	})
+}
+
+// StopSync stops the sync daemon of the role. ErrNotFound if none is desired.
+func (d *Director) StopSync(ctx context.Context, by Request, role SyncRole) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: fmt.Sprintf("stop sync daemon %s", role)}, func(s *State) error {
+		left := slices.DeleteFunc(slices.Clone(s.Sync), func(s SyncDaemon) bool { return s.Role == role })
+		if len(left) == len(s.Sync) {
+			return ErrNotFound
+		}
+		s.Sync = left
+		return nil
+	})
+}
+
 // SetTimeouts sets the timeouts that are not zero and leaves the others, as
 // ipvsadm --set does.
 func (d *Director) SetTimeouts(ctx context.Context, by Request, timeouts conntrack.Timeouts) (Outcome, error) {

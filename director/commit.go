@@ -2,6 +2,7 @@ package director
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -32,7 +33,7 @@ func (d *Director) change(ctx context.Context, c change, edit func(*State) error
 	if c.by.Base != 0 && c.by.Base != head.Number {
 		return Outcome{}, fmt.Errorf("%s: %w", c.action, &ConflictError{Base: c.by.Base, Head: head.Number})
 	}
-	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts, Drains: head.State.Drains}
+	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts, Sync: head.State.Sync, Drains: head.State.Drains}
 	if err := edit(&next); err != nil {
 		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
 	}
@@ -64,12 +65,13 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 	next = next.drained()
 	next.Services = sortedServices(next)
 	p := draft{touched: differing(next, head), found: found}
-	if err := next.validate(p.touched.services); err != nil {
+	if err := errors.Join(next.validate(p.touched.services), d.features.check(next, p.touched.services)); err != nil {
 		return draft{}, err
 	}
+	p.found.Sync = ourSync(found.Sync, head, next)
 	p.has = p.touched.of(p.found)
 	settled := Settle(p.touched.of(next), p.has)
-	p.next = State{Services: slices.Clone(next.Services), Timeouts: next.Timeouts, Drains: next.Drains}
+	p.next = State{Services: slices.Clone(next.Services), Timeouts: next.Timeouts, Sync: next.Sync, Drains: next.Drains}
 	for _, service := range settled.Services {
 		i, _ := slices.BinarySearchFunc(p.next.Services, service, compareServices)
 		p.next.Services[i] = service
@@ -214,6 +216,7 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 	d.opts.Events.Publish(event.Event{Name: event.ChangeFailed, Service: service, Message: fmt.Sprintf("%s: %v", c.action, cause)})
 	found, err := d.found(ctx)
 	if err == nil {
+		found.Sync = ourSync(found.Sync, before, p.next)
 		_, foreign := d.split(p.has)
 		old := p.touched.of(before)
 		old.Services = append(old.Services, foreign...)

@@ -11,14 +11,15 @@ import (
 type touched struct {
 	services map[ServiceKey]bool
 	timeouts bool
+	sync     bool
 	drains   bool
 }
 
-func (t touched) empty() bool { return len(t.services) == 0 && !t.timeouts && !t.drains }
+func (t touched) empty() bool { return len(t.services) == 0 && !t.timeouts && !t.sync && !t.drains }
 
 // only returns the URL of the service if nothing but one differs.
 func (t touched) only() string {
-	if len(t.services) == 1 && !t.timeouts {
+	if len(t.services) == 1 && !t.timeouts && !t.sync {
 		for key := range t.services {
 			return key.String()
 		}
@@ -31,6 +32,9 @@ func (t touched) of(s State) State {
 	part := State{}
 	if t.timeouts {
 		part.Timeouts = s.Timeouts
+	}
+	if t.sync {
+		part.Sync = s.Sync
 	}
 	if len(t.services) == 0 {
 		return part
@@ -48,6 +52,7 @@ func (t touched) of(s State) State {
 func differing(a, b State) touched {
 	t := touched{
 		services: make(map[ServiceKey]bool), timeouts: a.Timeouts != b.Timeouts,
+		sync:   !slices.Equal(a.Sync, b.Sync),
 		drains: !slices.EqualFunc(a.Drains, b.Drains, Drain.Equal),
 	}
 	for one, other := range pairs(a, b) {

@@ -13,6 +13,9 @@ import (
 // flows one way: the director computes operations, the data plane runs them.
 // Implementations are safe for concurrent use.
 type Dataplane interface {
+	// Features says what the data plane can do; the same at all times.
+	Features() Features
+
 	// Found reads what the kernel holds now: never a cached or assumed value.
 	Found(ctx context.Context) (State, error)
 
@@ -39,6 +42,11 @@ type Dataplane interface {
 	// where the data plane cannot be asked.
 	Decide(ctx context.Context, from Question) (Decision, error)
 
+	// Zero sets the counters and rates of the service and of its servers to zero,
+	// of all services if the key is zero; those of foreign ones included.
+	// ErrNotFound if there is no such service.
+	Zero(ctx context.Context, key ServiceKey) error
+
 	// Close releases the handles. Traffic flows on.
 	Close() error
 }
@@ -47,9 +55,30 @@ type Dataplane interface {
 type State struct {
 	Services []Service // sorted by key
 	Timeouts conntrack.Timeouts
+	Sync     []SyncDaemon // the master first; at most one of each role
 	// Drains are the orders in force, by service and server; no data plane knows
 	// them: it has Server.Draining.
 	Drains []Drain
+}
+
+// Loader is a Dataplane that can take over the connections of another one.
+type Loader interface {
+	// Load makes the connections and templates its own, of which the service's
+	// servers are known by their addresses: with their states, and until they
+	// expire there. Those that are there already stay as they are.
+	Load(ctx context.Context, key ServiceKey, connections iter.Seq[conntrack.Connection]) (LoadReport, error)
+	// BeginMigration has packets of connections that are not known, and not their
+	// first, left to the host's stack from then on: another data plane has them
+	// there. EndMigration ends that. Both are idempotent.
+	BeginMigration(ctx context.Context, key ServiceKey) error
+	EndMigration(ctx context.Context, key ServiceKey) error
+}
+
+// LoadReport says what became of loaded connections.
+type LoadReport struct {
+	Loaded  uint64
+	Known   uint64            // were there already
+	Skipped map[string]uint64 // by the reason
 }
 
 // ConnectionFilter selects connections; zero fields match everything.
@@ -170,6 +199,7 @@ type Stats struct {
 	// totals since the data plane was loaded; every name the data plane knows
 	// is present.
 	PacketEvents []PacketEvent
+	Info         DataplaneInfo
 	Table        []TableStats // the connection tables
 	// Interfaces the data plane was attached to.
 	Interfaces []InterfaceStats
@@ -195,10 +225,17 @@ type PacketEvent struct {
 	Count uint64
 }
 
+// DataplaneInfo is what the first line of ipvsadm's list tells.
+type DataplaneInfo struct {
+	Version   string // of IPVS, or of what the data plane reproduces, such as 1.2.1
+	TableSize uint64 // ipvs: the buckets of its connection table; xdp: the connections its tables are sized for
+}
+
 // ServiceStats are one service's counters and those of its servers.
 type ServiceStats struct {
 	Key      ServiceKey
 	Counters Counters // includes those of servers removed since
+	Rates    Rates
 	Servers  []ServerStats
 }
 
@@ -206,6 +243,7 @@ type ServiceStats struct {
 type ServerStats struct {
 	Server   realserver.Server
 	Counters Counters
+	Rates    Rates
 	Active   uint64 // connections in an active state, as IPVS counts them
 	Inactive uint64 // UDP's included
 	// UDP is how many of Inactive are UDP's; as of a few seconds ago.

@@ -20,9 +20,10 @@ import (
 // is undone. Run repairs what somebody else changed in the kernel. It is safe
 // for concurrent use; changes run one after another.
 type Director struct {
-	dp    Dataplane
-	store Store
-	opts  Options
+	dp       Dataplane
+	features Features
+	store    Store
+	opts     Options
 
 	// head is an immutable value that is replaced as a whole; nil until Start
 	// succeeded.
@@ -66,7 +67,7 @@ func (o Options) withDefaults() Options {
 // New returns a Director of the data plane whose state is in the store. Start
 // makes it ready.
 func New(dp Dataplane, store Store, opts Options) *Director {
-	d := &Director{dp: dp, store: store, opts: opts.withDefaults(), ours: make(map[ServiceKey]bool)}
+	d := &Director{dp: dp, features: dp.Features(), store: store, opts: opts.withDefaults(), ours: make(map[ServiceKey]bool)}
 	d.drift.Store(&Drift{})
 	d.SetMaxRemoval(DefaultMaxRemoval)
 	return d
@@ -80,8 +81,8 @@ func (d *Director) SetMaxRemoval(percent int) { d.maxRemoval.Store(int64(percent
 func (d *Director) MaxRemoval() int { return int(d.maxRemoval.Load()) }
 
 // Start makes the kernel equal to the store's newest revision. If there is none,
-// initial becomes revision 1; it is not looked at otherwise. Services in the
-// kernel that no revision has are foreign: they are shown and left alone. No
+// initial becomes revision 1, with the timeouts that the kernel has where it gives
+// none; it is not looked at otherwise. Services in the kernel that no revision has are foreign: they are shown and left alone. No
 // traffic is interrupted by what is right already.
 func (d *Director) Start(ctx context.Context, initial State, by Request) error {
 	d.mu.Lock()
@@ -101,7 +102,7 @@ func (d *Director) Start(ctx context.Context, initial State, by Request) error {
 		return d.resume(ctx, head, found)
 	}
 	initial = initial.Normalize()
-	initial.Timeouts = conntrack.DefaultTimeouts().Merge(initial.Timeouts)
+	initial.Timeouts = conntrack.DefaultTimeouts().Merge(found.Timeouts).Merge(initial.Timeouts)
 	// What is found of the timeouts is put back if this fails.
 	before := Revision{State: State{Timeouts: found.Timeouts}}
 	if _, err := d.commit(ctx, before, initial, change{by: by, action: "first start", always: true}); err != nil {
@@ -119,6 +120,7 @@ func (d *Director) resume(ctx context.Context, head Revision, found State) error
 		d.ours[service.Key] = true
 	}
 	ours, _ := d.split(found)
+	ours.Sync = ourSync(found.Sync, head.State)
 	ops := Plan(head.State, ours)
 	d.opts.Log.Info("resuming", "revision", head.Number, "services", len(head.State.Services), "steps", len(ops))
 	if len(ops) > 0 {

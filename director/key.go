@@ -14,9 +14,9 @@ import (
 // ParseServiceKey reads a service's URL: tcp://192.0.2.1:80,
 // udp://[2001:db8::1]:53; tcp://192.0.2.0/24:80 for a prefix of addresses,
 // tcp://192.0.2.1:8000-8999 for a range of ports, tcp://192.0.2.1:0 for all
-// ports. The key's String is the canonical form. The error names the text and
-// wraps ErrInvalid, or ErrUnsupported for what IPVS has and this version does
-// not (sctp, fwmark).
+// ports; fwmark://7 for IPv4 packets with a firewall mark, fwmark6://7 for IPv6
+// ones. The key's String is the canonical form. The error names the text and
+// wraps ErrInvalid. What a data plane lacks is Features.Check's to refuse.
 func ParseServiceKey(s string) (ServiceKey, error) {
 	fail := func(kind error, format string, args ...any) (ServiceKey, error) {
 		return ServiceKey{}, &ProblemError{
@@ -29,8 +29,12 @@ func ParseServiceKey(s string) (ServiceKey, error) {
 	if !found {
 		return fail(ErrInvalid, "want protocol://address:port, such as tcp://192.0.2.1:80")
 	}
-	if strings.EqualFold(scheme, "fwmark") {
-		return fail(ErrUnsupported, "fwmark services need the ipvs data plane, which is not there yet")
+	if family, ok := markFamily(scheme); ok {
+		mark, err := strconv.ParseUint(rest, 10, 32)
+		if err != nil || mark == 0 {
+			return fail(ErrInvalid, "%q is not a firewall mark: want 1 to %d", rest, uint32(math.MaxUint32))
+		}
+		return ServiceKey{Mark: uint32(mark), Address: netip.AddrPortFrom(family, 0)}, nil
 	}
 	protocol, err := conntrack.ParseProtocol(scheme)
 	if err != nil {
@@ -45,6 +49,25 @@ func ParseServiceKey(s string) (ServiceKey, error) {
 		return fail(problem.Kind, "%s", problem.Text)
 	}
 	return key, nil
+}
+
+// The schemes of services of a firewall mark, by the family of the packets.
+const (
+	markScheme4 = "fwmark"
+	markScheme6 = "fwmark6"
+)
+
+// markFamily returns the unspecified address of the family that the scheme stands
+// for, and whether it is one of a firewall mark.
+func markFamily(scheme string) (netip.Addr, bool) {
+	switch {
+	case strings.EqualFold(scheme, markScheme4):
+		return netip.IPv4Unspecified(), true
+	case strings.EqualFold(scheme, markScheme6):
+		return netip.IPv6Unspecified(), true
+	default:
+		return netip.Addr{}, false
+	}
 }
 
 // parseWide reads what stands behind the protocol; text says what is wrong.
@@ -151,6 +174,9 @@ func (k ServiceKey) Ports() (first, last uint16) {
 // Contains reports whether packets to the address and port are for the service,
 // if none is more specific.
 func (k ServiceKey) Contains(to netip.AddrPort) bool {
+	if k.IsMark() {
+		return false // the address does not tell
+	}
 	first, last := k.Ports()
 	return k.Prefix().Contains(to.Addr()) && first <= to.Port() && to.Port() <= last
 }
@@ -185,6 +211,13 @@ func explainAddrPort(s string) string {
 // String returns the URL form of the key.
 func (k ServiceKey) String() string {
 	var b strings.Builder
+	if k.IsMark() {
+		scheme := markScheme4
+		if k.Address.Addr().Is6() {
+			scheme = markScheme6
+		}
+		return fmt.Sprintf("%s://%d", scheme, k.Mark)
+	}
 	b.WriteString(k.Protocol.String() + "://")
 	addr := k.Address.Addr().String()
 	if k.Bits != 0 {
@@ -205,12 +238,17 @@ func (k ServiceKey) problem() *ProblemError {
 	invalid := func(format string, args ...any) *ProblemError {
 		return &ProblemError{Text: fmt.Sprintf(format, args...), Kind: ErrInvalid}
 	}
+	if k.IsMark() {
+		if k != (ServiceKey{Mark: k.Mark, Address: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}) &&
+			k != (ServiceKey{Mark: k.Mark, Address: netip.AddrPortFrom(netip.IPv6Unspecified(), 0)}) {
+			return invalid("a service of a firewall mark has a family and no protocol, address or port")
+		}
+		return nil
+	}
 	switch k.Protocol {
-	case conntrack.TCP, conntrack.UDP:
-	case conntrack.SCTP:
-		return &ProblemError{Text: "sctp services are not there yet", Kind: ErrUnsupported}
+	case conntrack.TCP, conntrack.UDP, conntrack.SCTP:
 	default:
-		return invalid("unknown protocol %d: want tcp or udp", uint8(k.Protocol))
+		return invalid("unknown protocol %d: want tcp, udp or sctp", uint8(k.Protocol))
 	}
 	addr := k.Address.Addr()
 	switch {
@@ -226,8 +264,6 @@ func (k ServiceKey) problem() *ProblemError {
 		return invalid("virtual address %s is unspecified: want a unicast address", addr)
 	case addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return invalid("virtual address %s is the broadcast address: want a unicast address", addr)
-	case addr.IsLoopback():
-		return invalid("virtual address %s is a loopback address: no client reaches it", addr)
 	case addr.Is4() && addr.As4()[0] == 0:
 		return invalid("virtual address %s is in 0.0.0.0/8: want a unicast address", addr)
 	case k.Bits != 0 && int(k.Bits) < minBits(addr):
@@ -243,10 +279,11 @@ func (k ServiceKey) problem() *ProblemError {
 	}
 }
 
-// Compare orders keys by address family, protocol, address and port, as ipvsadm
-// sorts its list.
+// Compare orders keys by firewall mark, address family, protocol, address and
+// port, as ipvsadm sorts its list.
 func (k ServiceKey) Compare(o ServiceKey) int {
 	return cmp.Or(
+		cmp.Compare(k.Mark, o.Mark),
 		cmp.Compare(k.Address.Addr().BitLen(), o.Address.Addr().BitLen()),
 		cmp.Compare(k.Protocol, o.Protocol),
 		k.Address.Compare(o.Address),

@@ -48,12 +48,17 @@ func (s State) Normalize() State {
 		s.Services[i] = s.Services[i].Normalize()
 	}
 	slices.SortStableFunc(s.Services, compareServices)
+	s.Sync = slices.Clone(s.Sync)
+	for i := range s.Sync {
+		s.Sync[i] = s.Sync[i].Normalize()
+	}
+	slices.SortStableFunc(s.Sync, compareSync)
 	return s.drained()
 }
 
 // Clone returns a copy that shares nothing with s.
 func (s State) Clone() State {
-	s.Services, s.Drains = slices.Clone(s.Services), slices.Clone(s.Drains)
+	s.Services, s.Drains, s.Sync = slices.Clone(s.Services), slices.Clone(s.Drains), slices.Clone(s.Sync)
 	for i := range s.Services {
 		s.Services[i] = s.Services[i].Clone()
 	}

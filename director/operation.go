@@ -50,6 +50,12 @@ type RemoveServer struct {
 // SetTimeouts sets the connection timeouts.
 type SetTimeouts struct{ Timeouts conntrack.Timeouts }
 
+// StartSync starts a sync daemon.
+type StartSync struct{ Daemon SyncDaemon }
+
+// StopSync stops the sync daemon of the role.
+type StopSync struct{ Role SyncRole }
+
 func (AddService) operation()    {}
 func (EditService) operation()   {}
 func (RemoveService) operation() {}
@@ -57,6 +63,8 @@ func (AddServer) operation()     {}
 func (EditServer) operation()    {}
 func (RemoveServer) operation()  {}
 func (SetTimeouts) operation()   {}
+func (StartSync) operation()     {}
+func (StopSync) operation()      {}
 
 func (o AddService) String() string    { return fmt.Sprintf("add service %s", o.Service.Key) }
 func (o EditService) String() string   { return fmt.Sprintf("edit service %s", o.Service.Key) }
@@ -73,3 +81,5 @@ func (o RemoveServer) String() string {
 	return fmt.Sprintf("remove server %s from %s", o.Address, o.Key)
 }
 func (o SetTimeouts) String() string { return fmt.Sprintf("set timeouts %s", o.Timeouts) }
+func (o StartSync) String() string   { return fmt.Sprintf("start sync daemon %s", o.Daemon) }
+func (o StopSync) String() string    { return fmt.Sprintf("stop sync daemon %s", o.Role) }

@@ -43,10 +43,21 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// Set sets the flag that a word of ipvsadm's names: the scheduler's name with
-// -port or -fallback. For an unknown scheduler, which is Validate's to refuse, the
-// name is not looked at. The error is a *WordError.
+// Set sets the flag that a word of ipvsadm's names: flag-1 to flag-3, or the
+// scheduler's name with -port or -fallback. For an unknown scheduler, which is
+// Validate's to refuse, the name is not looked at. The error is a *WordError.
 func (f *SchedulerFlags) Set(scheduler Scheduler, word string) error {
+	switch word {
+	case "flag-1":
+		f.Fallback = true
+		return nil
+	case "flag-2":
+		f.Port = true
+		return nil
+	case "flag-3":
+		f.Third = true
+		return nil
+	}
 	if scheduler.Known() && !scheduler.HasFlags() {
 		return &WordError{fmt.Sprintf("scheduler %s has no flags", scheduler), "sh and mh have"}
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Plan returns the operations that make found what is desired, in an order that
-// never needs more room than the larger of the two: timeouts, removals of
+// never needs more room than the larger of the two: timeouts, sync daemons, removals of
 // servers, removals of services, additions of services, edits of services and
 // servers, additions of servers. Services come in the order of their keys,
 // servers in that of their service's list, so that the same states give the
@@ -23,6 +23,7 @@ func Plan(desired, found State) []Operation {
 	if desired.Timeouts != found.Timeouts {
 		timeouts = append(timeouts, SetTimeouts{Timeouts: desired.Timeouts})
 	}
+	sync := planSync(desired.Sync, found.Sync)
 	for want, old := range pairs(desired, found) {
 		switch {
 		case want == nil:
@@ -47,7 +48,7 @@ func Plan(desired, found State) []Operation {
 			edits = append(edits, EditServer{Key: want.Key, Server: server})
 		}
 	}
-	return slices.Concat(timeouts, removeServers, removeServices, addServices, edits, addServers)
+	return slices.Concat(timeouts, sync, removeServers, removeServices, addServices, edits, addServers)
 }
 
 // Settle returns desired with the servers of each service in the order the data

@@ -75,6 +75,7 @@ func (d *Director) reconcile(ctx context.Context) error {
 	}
 	d.leftovers(head.State, found) // forget those that are gone
 	ours, foreign := d.split(found)
+	ours.Sync = ourSync(found.Sync, head.State)
 	drift := d.Drift()
 	r := repair{director: d, drift: drift, told: make(map[string]string, len(drift.Pending))}
 	for _, failure := range drift.Pending {

@@ -12,10 +12,14 @@ import (
 
 // ServiceKey identifies a service. Comparable; its text form is a URL such as
 // tcp://192.0.2.1:80, udp://[2001:db8::1]:53, tcp://192.0.2.0/24:8000-8999 or
-// tcp://192.0.2.1:0 (see ParseServiceKey). Where services overlap, the longer
+// tcp://192.0.2.1:0, fwmark://7 or fwmark6://7 (see ParseServiceKey). Where services overlap, the longer
 // prefix has a packet, then the narrower range of ports.
 type ServiceKey struct {
-	Protocol conntrack.Protocol
+	Protocol conntrack.Protocol // 0 for a service of a firewall mark
+	// Mark is the firewall mark whose packets are for the service, whatever they
+	// are and wherever they go; 0: none. Address is then unspecified, with port 0:
+	// the family of the packets.
+	Mark uint32
 	// Address is the virtual address and port: the first of them, if there are
 	// several. Port 0, of persistent services only, stands for all ports.
 	Address netip.AddrPort
@@ -25,7 +29,11 @@ type ServiceKey struct {
 	LastPort uint16
 }
 
-// IsWide reports whether the service has more than one address or port.
+// IsMark reports whether the service is that of a firewall mark.
+func (k ServiceKey) IsMark() bool { return k.Mark != 0 }
+
+// IsWide reports whether the service has more than one address or port, that of
+// a firewall mark included.
 func (k ServiceKey) IsWide() bool { return k.Bits != 0 || k.AnyPort() }
 
 // AnyPort reports whether the service has more than one port. Servers of such a
@@ -59,10 +67,12 @@ const (
 	LocalityLCReplicated Scheduler = "lblcr"
 )
 
-// SchedulerFlags refine the hash schedulers; the names are ipvsadm's.
+// SchedulerFlags refine the hash schedulers. Others can have them, as flag-1 to
+// flag-3, without effect: the kernel's interface takes them, and they are kept.
 type SchedulerFlags struct {
-	Port     bool // sh-port, mh-port: the client's port is part of the hash
-	Fallback bool // sh-fallback, mh-fallback: an unavailable server's clients go to another
+	Port     bool // sh-port, mh-port: the client's port is part of the hash; flag-2
+	Fallback bool // sh-fallback, mh-fallback: an unavailable server's clients go to another; flag-1
+	Third    bool // flag-3: no scheduler's
 }
 
 // VIPOwner says who puts a service's virtual address on the host.
@@ -105,14 +115,27 @@ type Persistence struct {
 	// Prefix is the length of a client network: 0 to 32, or 1 to 128 for IPv6.
 	// ipvsadm's -M; its default, every client for itself, is 32 or 128.
 	Prefix uint8
+	// Engine finds what a client is in the packet's contents; "": its address.
+	// The kernel has EngineSIP.
+	Engine Engine
 }
+
+// Engine names a persistence engine of IPVS (ipvsadm --pe).
+type Engine string
+
+// EngineSIP keeps a call's packets on one server, by SIP's Call-ID.
+const EngineSIP Engine = "sip"
 
 // String returns the timeout and the prefix, or nothing for none.
 func (p Persistence) String() string {
 	if p == (Persistence{}) {
 		return ""
 	}
-	return fmt.Sprintf("%s for each /%d", p.Timeout, p.Prefix)
+	text := fmt.Sprintf("%s for each /%d", p.Timeout, p.Prefix)
+	if p.Engine != "" {
+		text += " by " + string(p.Engine)
+	}
+	return text
 }
 
 // Clone returns a copy that shares nothing with s.

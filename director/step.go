@@ -129,6 +129,12 @@ func (s indexed) explain(op Operation) Step {
 	case SetTimeouts:
 		step.Action = ActionChange
 		step.Changes = diffFields(s.timeoutFields(), State{Timeouts: op.Timeouts}.timeoutFields())
+	case StartSync:
+		step.Action = ActionAdd
+		step.Changes = []Difference{{Field: "sync " + string(op.Daemon.Role), New: op.Daemon.String()}}
+	case StopSync:
+		step.Action = ActionRemove
+		step.Changes = []Difference{{Field: "sync " + string(op.Role), New: "none"}}
 	case AddService:
 		step.Action, step.Service = ActionAdd, op.Service.Key
 		step.Changes = diffFields(nil, op.Service.fields())
@@ -190,6 +196,7 @@ func (s Service) fields() []field {
 func serverFields(s realserver.Server) []field {
 	return []field{
 		{"method", s.Method.String()},
+		{"tunnel", tunnelWord(s)},
 		{"weight", fmt.Sprint(s.Weight)},
 		{"upper", threshold(s.Upper)},
 		{"lower", threshold(s.Lower)},
@@ -211,6 +218,13 @@ func duration(d time.Duration) string {
 		return ""
 	}
 	return d.String()
+}
+
+func tunnelWord(s realserver.Server) string {
+	if s.Method != realserver.Tunnel {
+		return ""
+	}
+	return s.Tunnel.String()
 }
 
 func threshold(n uint32) string {

@@ -62,6 +62,7 @@ func (s State) validate(only map[ServiceKey]bool) error {
 			c.report("timeouts", "%v", err)
 		}
 	}
+	c.sync(s.Sync)
 	return errors.Join(c.problems...)
 }
 
@@ -114,10 +115,6 @@ func (c *checker) clash(other int, field, format string, args ...any) {
 	c.report(field, format, args...).Other = other
 }
 
-func (c *checker) unsupported(field, format string, args ...any) {
-	c.add(ErrUnsupported, field, fmt.Sprintf(format, args...))
-}
-
 func (c *checker) add(kind error, field, text string) *ProblemError {
 	problem := c.at
 	problem.Field, problem.Text, problem.Kind = field, text, kind
@@ -132,7 +129,7 @@ func (c *checker) service(s Service) {
 	if s.Name != "" && !namePattern.MatchString(s.Name) {
 		c.report("name", "name %q: want 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first", s.Name)
 	}
-	c.scheduler(s.Scheduler, s.Flags)
+	c.scheduler(s.Scheduler)
 	if s.VIP != VIPManaged && s.VIP != VIPExternal {
 		c.report("vip", "unknown vip %q: want managed or external", s.VIP)
 	}
@@ -185,7 +182,7 @@ func (c *checker) access(key ServiceKey, access Access) {
 
 func (c *checker) persistence(key ServiceKey, p Persistence) {
 	if p == (Persistence{}) {
-		if key.Address.Port() == 0 && key.Address.IsValid() {
+		if key.Address.Port() == 0 && key.Address.IsValid() && !key.IsMark() {
 			// Kernel: ip_vs_core.c, ip_vs_schedule.
 			c.report("listen", "port 0, all ports, is for persistent services: give persistence, or a range such as 1-65535")
 		}
@@ -205,20 +202,24 @@ func (c *checker) persistence(key ServiceKey, p Persistence) {
 	case addr.Is6() && p.Prefix == 0:
 		c.report("persistence", "prefix 0: want 1 to 128") // kernel: ip_vs_ctl.c, ip_vs_add_service
 	}
+	if p.Engine != "" && p.Engine != EngineSIP {
+		c.report("persistence", "unknown persistence engine %q: want sip", p.Engine)
+	}
 }
 
 // rules checks what is of one protocol only.
 func (c *checker) rules(s Service) {
-	if s.OnePacket && s.Key.Protocol == conntrack.TCP {
+	protocol := s.Key.Protocol
+	if s.OnePacket && protocol != conntrack.UDP && !s.Key.IsMark() {
 		c.report("one-packet", "one-packet scheduling is for udp")
 	}
-	if s.Rules.SloppyTCP && s.Key.Protocol == conntrack.UDP {
+	if s.Rules.SloppyTCP && protocol != conntrack.TCP {
 		c.report("sloppy-tcp", "sloppy-tcp is for tcp")
 	}
 	switch {
 	case s.Rules.ConnReuse > ReuseFinWait:
 		c.report("conn-reuse-mode", "unknown mode %d", uint8(s.Rules.ConnReuse))
-	case s.Rules.ConnReuse != ReuseClosed && s.Key.Protocol == conntrack.UDP:
+	case s.Rules.ConnReuse != ReuseClosed && protocol != conntrack.TCP:
 		c.report("conn-reuse-mode", "conn-reuse-mode is for tcp")
 	}
 	if s.Timeouts != (conntrack.Timeouts{}) {
@@ -228,15 +229,9 @@ func (c *checker) rules(s Service) {
 	}
 }
 
-func (c *checker) scheduler(name Scheduler, flags SchedulerFlags) {
-	switch {
-	case name.Known():
-	default:
+func (c *checker) scheduler(name Scheduler) {
+	if !name.Known() {
 		c.report("scheduler", "unknown scheduler %q: want %s", name, schedulerList())
-		return
-	}
-	if flags != (SchedulerFlags{}) && !name.HasFlags() {
-		c.report("flags", "scheduler %s has no flags: sh and mh have", name)
 	}
 }
 
@@ -257,19 +252,15 @@ func (c *checker) server(key ServiceKey, server realserver.Server) {
 		}
 		c.report(field, "%v", err)
 	}
-	if server.Method == realserver.Tunnel {
-		c.unsupported("method", "method tunnel is not there yet: this version has nat, dr and local")
-	}
 	if len(c.problems) > problems || key.problem() != nil {
 		return // what follows compares two addresses that are right by themselves
 	}
 	vip, addr := key.Address, server.Address
 	rewrites := server.Method == realserver.NAT
 	switch {
-	case vip.Addr().Is4() != addr.Addr().Is4():
+	case vip.Addr().Is4() != addr.Addr().Is4() && server.Method != realserver.Tunnel:
 		c.report("address", "%s is not of the service's address family (%s): only tunnels can mix them", addr.Addr(), vip.Addr())
-	case key.Prefix().Contains(addr.Addr()) && server.Method != realserver.Local:
-		c.report("address", "%s is the service's own virtual address: only method local delivers there", addr.Addr())
+	case key.IsMark(): // the port is only rewritten by nat, and there 0 is the client's
 	case key.AnyPort() && !rewrites && addr.Port() != 0:
 		c.report("address", "port %d: method %s does not rewrite packets, and the service has several ports: leave the port out", addr.Port(), server.Method)
 	case key.AnyPort():

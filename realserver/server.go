@@ -56,6 +56,9 @@ type Server struct {
 	// port is the service's: packets are not rewritten.
 	Address netip.AddrPort
 	Method  Method
+	// Tunnel says how packets are wrapped; zero for other methods than Tunnel, and
+	// for ipip.
+	Tunnel TunnelOptions
 	// Weight is the server's share of new connections; 0 keeps established
 	// connections and takes no new ones.
 	Weight uint32

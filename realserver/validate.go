@@ -8,7 +8,7 @@ import (
 
 // Problem is one thing wrong with a server, and the field it is in.
 type Problem struct {
-	Field string // "address", "method", "weight", "upper" or "lower"
+	Field string // "address", "method", "tunnel", "weight", "upper" or "lower"
 	Text  string
 }
 
@@ -30,6 +30,11 @@ func (s Server) Validate() error {
 	default:
 		report("method", "unknown forwarding method %d", uint8(s.Method))
 	}
+	if s.Method != Tunnel && s.Tunnel != (TunnelOptions{}) {
+		report("tunnel", "method %s has no tunnel", s.Method)
+	} else if text := s.Tunnel.problem(); text != "" {
+		report("tunnel", "%s", text)
+	}
 	if s.Weight > MaxWeight {
 		report("weight", "weight %d is out of range: want 0 to %d", s.Weight, MaxWeight)
 	}
@@ -45,7 +50,7 @@ func (s Server) Validate() error {
 
 // addressProblem says why no server can have the address; empty if one can. The
 // kernel refuses the same ones (kernel: net/netfilter/ipvs/ip_vs_ctl.c,
-// ip_vs_new_dest), except that it takes any address of the host itself.
+// ip_vs_new_dest).
 func addressProblem(addr netip.Addr, method Method) string {
 	switch {
 	case !addr.IsValid():
@@ -56,8 +61,6 @@ func addressProblem(addr netip.Addr, method Method) string {
 		return fmt.Sprintf("address %s is an IPv4 address in IPv6 form: write %s", addr, addr.Unmap())
 	case addr.IsUnspecified(), addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Sprintf("address %s is not a unicast address", addr)
-	case method != Local && addr.IsLoopback():
-		return fmt.Sprintf("address %s is a loopback address: only method local reaches it", addr)
 	case method != Local && addr.Is6() && addr.IsLinkLocalUnicast():
 		return fmt.Sprintf("address %s is link-local: it names no interface to reach it by", addr)
 	default:

@@ -33,6 +33,8 @@ type Fake struct {
 	closed   bool
 	decision director.Decision
 	applies  int
+	features director.Features
+	zeroed   []director.ServiceKey
 }
 
 var _ director.Dataplane = (*Fake)(nil)
@@ -54,6 +56,47 @@ func (f *Fake) FailKill(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.kill = err
+}
+
+// Features returns what SetFeatures set, else those of the XDP plane.
+func (f *Fake) Features() director.Features {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.features.Plane == "" {
+		features, err := director.FeaturesOf(director.PlaneXDP)
+		if err != nil {
+			panic(err)
+		}
+		return features
+	}
+	return f.features
+}
+
+// SetFeatures sets what Features returns; to be called before a Director is made.
+func (f *Fake) SetFeatures(features director.Features) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.features = features
+}
+
+// Zero notes the key.
+func (f *Fake) Zero(_ context.Context, key director.ServiceKey) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if key != (director.ServiceKey{}) && f.state.Service(key) < 0 {
+		return director.ErrNotFound
+	}
+	f.zeroed = append(f.zeroed, key)
+	return nil
+}
+
+// Zeroed returns the keys that Zero was called with, and forgets them.
+func (f *Fake) Zeroed() []director.ServiceKey {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	keys := f.zeroed
+	f.zeroed = nil
+	return keys
 }
 
 // Decide returns what SetDecision was given, for the question asked.
@@ -198,7 +241,7 @@ func (f *Fake) part(op director.Operation) director.State {
 	case director.RemoveServer:
 		key = op.Key
 	}
-	part := director.State{Timeouts: f.state.Timeouts}
+	part := director.State{Timeouts: f.state.Timeouts, Sync: f.state.Sync}
 	if i := f.state.Service(key); i >= 0 {
 		part.Services = f.state.Services[i : i+1]
 	}
@@ -261,6 +304,10 @@ func (f *Fake) run(ctx context.Context, op director.Operation) error {
 		})
 	case director.SetTimeouts:
 		f.state.Timeouts = op.Timeouts
+	case director.StartSync:
+		f.state.Sync = append(f.state.Sync, op.Daemon)
+	case director.StopSync:
+		f.state.Sync = slices.DeleteFunc(f.state.Sync, func(s director.SyncDaemon) bool { return s.Role == op.Role })
 	default:
 		return fmt.Errorf("operation %T: %w", op, director.ErrUnsupported)
 	}

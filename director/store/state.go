@@ -16,9 +16,36 @@ import (
 // and methods are the kernel's numbers.
 type stateJSON struct {
 	Timeouts *timeoutsJSON `json:"timeouts,omitempty"` // nil: as before
+	Sync     *[]syncJSON   `json:"sync,omitempty"`     // all of them; nil: as before
 	Services []serviceJSON `json:"services,omitempty"`
 	Removed  []keyJSON     `json:"removed,omitempty"`
 	Drains   *[]drainJSON  `json:"drains,omitempty"` // all of them; nil: as before
+}
+
+type syncJSON struct {
+	Role      director.SyncRole `json:"role"`
+	Interface string            `json:"interface"`
+	ID        uint8             `json:"id"`
+	MaxLength uint16            `json:"maxLength,omitempty"`
+	Group     netip.Addr        `json:"group"`
+	Port      uint16            `json:"port"`
+	TTL       uint8             `json:"ttl"`
+}
+
+func encodeSync(daemons []director.SyncDaemon) *[]syncJSON {
+	all := make([]syncJSON, len(daemons))
+	for i, s := range daemons {
+		all[i] = syncJSON(s)
+	}
+	return &all
+}
+
+func decodeSync(all []syncJSON) []director.SyncDaemon {
+	var daemons []director.SyncDaemon
+	for _, j := range all {
+		daemons = append(daemons, director.SyncDaemon(j))
+	}
+	return daemons
 }
 
 type drainJSON struct {
@@ -60,6 +87,7 @@ type timeoutsJSON struct {
 
 type keyJSON struct {
 	Protocol conntrack.Protocol `json:"protocol"`
+	Mark     uint32             `json:"mark,omitempty"`
 	Address  netip.AddrPort     `json:"address"`
 	Bits     uint8              `json:"bits,omitempty"`
 	LastPort uint16             `json:"lastPort,omitempty"`
@@ -71,6 +99,7 @@ type serviceJSON struct {
 	Scheduler       director.Scheduler `json:"scheduler,omitempty"`
 	Port            bool               `json:"port,omitempty"`
 	Fallback        bool               `json:"fallback,omitempty"`
+	Third           bool               `json:"flag3,omitempty"`
 	VIP             director.VIPOwner  `json:"vip,omitempty"`
 	Allow           []netip.Prefix     `json:"allow,omitempty"`
 	Deny            []netip.Prefix     `json:"deny,omitempty"`
@@ -85,17 +114,37 @@ type serviceJSON struct {
 }
 
 type persistenceJSON struct {
-	Timeout time.Duration `json:"timeoutNanoseconds"`
-	Prefix  uint8         `json:"prefix"`
+	Timeout time.Duration   `json:"timeoutNanoseconds"`
+	Prefix  uint8           `json:"prefix"`
+	Engine  director.Engine `json:"engine,omitempty"`
 }
 
 type serverJSON struct {
 	Address  netip.AddrPort    `json:"address"`
 	Method   realserver.Method `json:"method,omitempty"`
+	Tunnel   tunnelJSON        `json:"tunnel,omitzero"`
 	Weight   uint32            `json:"weight,omitempty"`
 	Upper    uint32            `json:"upper,omitempty"`
 	Lower    uint32            `json:"lower,omitempty"`
 	Draining bool              `json:"draining,omitempty"`
+}
+
+type tunnelJSON struct {
+	Type     realserver.TunnelType     `json:"type,omitempty"`
+	Port     uint16                    `json:"port,omitempty"`
+	Checksum realserver.TunnelChecksum `json:"checksum,omitempty"`
+}
+
+func encodeServer(s realserver.Server) serverJSON {
+	return serverJSON{
+		Address: s.Address, Method: s.Method, Tunnel: tunnelJSON(s.Tunnel), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower, Draining: s.Draining,
+	}
+}
+
+func (j serverJSON) decode() realserver.Server {
+	return realserver.Server{
+		Address: j.Address, Method: j.Method, Tunnel: realserver.TunnelOptions(j.Tunnel), Weight: j.Weight, Upper: j.Upper, Lower: j.Lower, Draining: j.Draining,
+	}
 }
 
 func encodeTimeouts(t conntrack.Timeouts) *timeoutsJSON {
@@ -108,6 +157,9 @@ func encodeState(s director.State) stateJSON {
 	for i, service := range s.Services {
 		j.Services[i] = encodeService(service)
 	}
+	if len(s.Sync) > 0 {
+		j.Sync = encodeSync(s.Sync)
+	}
 	if len(s.Drains) > 0 {
 		j.Drains = encodeDrains(s.Drains)
 	}
@@ -116,7 +168,7 @@ func encodeState(s director.State) stateJSON {
 
 func encodeService(s director.Service) serviceJSON {
 	j := serviceJSON{
-		Key: keyJSON(s.Key), Name: s.Name, Scheduler: s.Scheduler, Port: s.Flags.Port, Fallback: s.Flags.Fallback,
+		Key: keyJSON(s.Key), Name: s.Name, Scheduler: s.Scheduler, Port: s.Flags.Port, Fallback: s.Flags.Fallback, Third: s.Flags.Third,
 		VIP: s.VIP, Allow: s.Access.Allow, Deny: s.Access.Deny, Servers: make([]serverJSON, len(s.Servers)),
 	}
 	j.OnePacket, j.SloppyTCP, j.ConnReuse = s.OnePacket, s.Rules.SloppyTCP, s.Rules.ConnReuse
@@ -129,7 +181,7 @@ func encodeService(s director.Service) serviceJSON {
 		j.Timeouts = encodeTimeouts(s.Timeouts)
 	}
 	for i, server := range s.Servers {
-		j.Servers[i] = serverJSON(server)
+		j.Servers[i] = encodeServer(server)
 	}
 	return j
 }
@@ -137,7 +189,7 @@ func encodeService(s director.Service) serviceJSON {
 func (j serviceJSON) decode() director.Service {
 	s := director.Service{
 		Key: director.ServiceKey(j.Key), Name: j.Name, Scheduler: j.Scheduler,
-		Flags: director.SchedulerFlags{Port: j.Port, Fallback: j.Fallback},
+		Flags: director.SchedulerFlags{Port: j.Port, Fallback: j.Fallback, Third: j.Third},
 		VIP:   j.VIP, Access: director.Access{Allow: j.Allow, Deny: j.Deny},
 		OnePacket: j.OnePacket,
 		Rules: director.Rules{
@@ -151,7 +203,7 @@ func (j serviceJSON) decode() director.Service {
 		s.Timeouts = conntrack.Timeouts(*j.Timeouts)
 	}
 	for _, server := range j.Servers {
-		s.Servers = append(s.Servers, realserver.Server(server))
+		s.Servers = append(s.Servers, server.decode())
 	}
 	return s
 }
@@ -162,11 +214,14 @@ func diff(from, to director.State) (change stateJSON, result director.State) {
 	if from.Timeouts != to.Timeouts {
 		change.Timeouts = encodeTimeouts(to.Timeouts)
 	}
+	if !slices.Equal(from.Sync, to.Sync) {
+		change.Sync = encodeSync(to.Sync)
+	}
 	if !slices.EqualFunc(from.Drains, to.Drains, director.Drain.Equal) {
 		change.Drains = encodeDrains(to.Drains)
 	}
 	result = director.State{
-		Timeouts: to.Timeouts, Services: make([]director.Service, 0, len(to.Services)), Drains: slices.Clone(to.Drains),
+		Timeouts: to.Timeouts, Sync: slices.Clone(to.Sync), Services: make([]director.Service, 0, len(to.Services)), Drains: slices.Clone(to.Drains),
 	}
 	old := from.Services
 	remove := func() {
@@ -206,7 +261,10 @@ func (j stateJSON) apply(from director.State) (director.State, error) {
 		removed[director.ServiceKey(key)] = true
 	}
 	result := director.State{
-		Timeouts: from.Timeouts, Services: make([]director.Service, 0, len(from.Services)+len(changed)), Drains: from.Drains,
+		Timeouts: from.Timeouts, Sync: from.Sync, Services: make([]director.Service, 0, len(from.Services)+len(changed)), Drains: from.Drains,
+	}
+	if j.Sync != nil {
+		result.Sync = decodeSync(*j.Sync)
 	}
 	if j.Drains != nil {
 		result.Drains = decodeDrains(*j.Drains)

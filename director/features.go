@@ -1,0 +1,131 @@
+package director
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// The names of the data planes.
+const (
+	PlaneXDP  = "xdp"
+	PlaneIPVS = "ipvs"
+)
+
+// Features says what a data plane can do of what a state may ask for.
+type Features struct {
+	Plane string // its name: what refuses is told by it
+
+	Marks        bool // services of firewall marks
+	SCTP         bool // services of SCTP
+	Tunnels      bool // method tunnel
+	Engines      bool // persistence engines
+	Sync         bool // the daemons that replicate connections
+	OwnAddresses bool // any method to an address of the host itself; loopback addresses
+
+	Ranges   bool // services of prefixes and of ranges of ports
+	Access   bool // access lists
+	Timeouts bool // timeouts by service
+	Rules    bool // rules by service
+	Kill     bool // connections can be removed
+	Decide   bool // asked what it would decide, it answers
+}
+
+// FeaturesOf returns what the data plane of the name can do; ErrUnsupported if
+// there is none.
+func FeaturesOf(plane string) (Features, error) {
+	switch plane {
+	case PlaneXDP:
+		return Features{
+			Plane: PlaneXDP, Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true,
+		}, nil
+	case PlaneIPVS:
+		return Features{
+			Plane: PlaneIPVS, Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true,
+		}, nil
+	default:
+		return Features{}, fmt.Errorf("data plane %q: %w: want %s or %s", plane, ErrUnsupported, PlaneXDP, PlaneIPVS)
+	}
+}
+
+// Check returns nil, or everything that the state asks for and the data plane
+// cannot do, joined: each a *ProblemError that wraps ErrUnsupported. What is
+// wrong for every data plane is State.Validate's to say.
+func (f Features) Check(s State) error { return f.check(s, nil) }
+
+// check looks at the services of the keys, nil for all.
+func (f Features) check(s State, only map[ServiceKey]bool) error {
+	c := lack{features: f}
+	for i := range s.Services {
+		if service := &s.Services[i]; only == nil || only[service.Key] {
+			c.enter(i, fmt.Sprintf("services[%d] %s", i, service.label()))
+			c.service(service)
+		}
+	}
+	c.enter(-1, "sync")
+	c.unless(f.Sync || len(s.Sync) == 0, "sync", "a sync daemon")
+	for _, drain := range s.Drains {
+		if only == nil || only[drain.Service] {
+			c.enter(-1, fmt.Sprintf("drain of %s of %s", drain.Server, drain.Service))
+			c.unless(f.Kill || !drain.Kill, "kill", "to remove connections")
+		}
+	}
+	return errors.Join(c.problems...)
+}
+
+// lack collects what a data plane lacks.
+type lack struct {
+	checker
+	features Features
+}
+
+// unless reports that the data plane has no such thing, unless it can.
+func (c *lack) unless(can bool, field, what string) {
+	if !can {
+		c.add(ErrUnsupported, field, fmt.Sprintf("%s is not there on the %s data plane", what, c.features.Plane))
+	}
+}
+
+func (c *lack) service(s *Service) {
+	f, key := c.features, s.Key
+	c.unless(f.Marks || !key.IsMark(), "listen", "a service of a firewall mark")
+	c.unless(f.SCTP || key.Protocol != conntrack.SCTP, "listen", "sctp")
+	c.unless(f.Ranges || key.Bits == 0, "listen", "a service of a prefix")
+	c.unless(f.Ranges || key.LastPort == 0, "listen", "a range of ports")
+	c.unless(f.OwnAddresses || !key.Address.Addr().IsLoopback(), "listen", "a loopback address as the virtual one")
+	c.unless(f.Access || s.Access.IsZero(), "access", "an access list")
+	c.unless(f.Engines || s.Persistence.Engine == "", "persistence", "a persistence engine")
+	c.unless(f.Timeouts || s.Timeouts == (conntrack.Timeouts{}), "timeouts", "a service's own timeout")
+	c.rules(s.Rules)
+	where := c.at
+	for i, server := range s.Servers {
+		c.at.Server, c.at.Where = i, fmt.Sprintf("%s: servers[%d]", where.Where, i)
+		c.server(key, server)
+	}
+	c.at = where
+}
+
+func (c *lack) rules(r Rules) {
+	sysctl := func(name string) string { return name + " by service (it is the sysctl net.ipv4.vs." + name + ")" }
+	can := c.features.Rules
+	c.unless(can || !r.SloppyTCP, "sloppy-tcp", sysctl("sloppy_tcp"))
+	c.unless(can || !r.ExpireNoDestConn, "expire-nodest-conn", sysctl("expire_nodest_conn"))
+	c.unless(can || !r.ExpireQuiescentTemplate, "expire-quiescent-template", sysctl("expire_quiescent_template"))
+	c.unless(can || r.ConnReuse == ReuseClosed, "conn-reuse-mode", sysctl("conn_reuse_mode"))
+}
+
+func (c *lack) server(key ServiceKey, server realserver.Server) {
+	c.unless(c.features.Tunnels || server.Method != realserver.Tunnel, "method", "method tunnel")
+	addr := server.Address.Addr()
+	if c.features.OwnAddresses || server.Method == realserver.Local || !addr.IsValid() {
+		return
+	}
+	switch {
+	case addr.IsLoopback():
+		c.add(ErrUnsupported, "address", fmt.Sprintf("address %s is a loopback address: only method local reaches it", addr))
+	case key.Address.IsValid() && key.Prefix().Contains(addr):
+		c.add(ErrUnsupported, "address", fmt.Sprintf("%s is the service's own virtual address: only method local delivers there", addr))
+	}
+}

@@ -1,0 +1,22 @@
+package xdp
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// Features says what the XDP plane can do.
+func (d *Dataplane) Features() director.Features {
+	features, err := director.FeaturesOf(director.PlaneXDP)
+	if err != nil {
+		panic(err) // the name is known
+	}
+	return features
+}
+
+// Zero is not there yet.
+func (d *Dataplane) Zero(context.Context, director.ServiceKey) error {
+	return fmt.Errorf("set counters to zero: %w", director.ErrUnsupported)
+}
