@@ -19,10 +19,17 @@ type Connection struct {
 	// not seen). Only proven connections are safe from eviction.
 	Proven bool
 	// Template: a persistence template, whose Client is the address of a client
-	// network with port 0. State is None.
+	// network with port 0. State is None, or Assured.
 	Template bool
 	// Prefix is the length of a template's client network.
 	Prefix uint8
+	// Mark is the firewall mark of the service that a template is of; its Virtual
+	// is then unspecified, with port 0. 0 for other services' templates, and for
+	// connections: those of such a service have the address they were sent to.
+	Mark uint32
+	// Engine is the persistence engine that made the template, and EngineData what
+	// it found in the packet, such as SIP's Call-ID; both empty if none did.
+	Engine, EngineData string
 	// Controlled is how many connections a template has; at most 65535 are
 	// counted.
 	Controlled uint32

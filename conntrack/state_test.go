@@ -1,6 +1,7 @@
 package conntrack_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -26,12 +27,34 @@ func TestState(t *testing.T) {
 		{conntrack.Listen, 9, "LISTEN", false},
 		{conntrack.SynAck, 10, "SYNACK", true},
 		{conntrack.UDPNormal, 11, "UDP", false},
+		{conntrack.SCTPInit1, 12, "INIT1", false},
+		{conntrack.SCTPInit, 13, "INIT", false},
+		{conntrack.SCTPCookieSent, 14, "C-SENT", false},
+		{conntrack.SCTPCookieReplied, 15, "C-REPLIED", false},
+		{conntrack.SCTPCookieWait, 16, "C-WAIT", false},
+		{conntrack.SCTPCookie, 17, "COOKIE", false},
+		{conntrack.SCTPCookieEchoed, 18, "C-ECHOED", false},
+		{conntrack.SCTPEstablished, 19, "ESTABLISHED", true},
+		{conntrack.SCTPShutdownSent, 20, "S-SENT", false},
+		{conntrack.SCTPShutdownReceived, 21, "S-RECEIVED", false},
+		{conntrack.SCTPShutdownAckSent, 22, "S-ACK-SENT", false},
+		{conntrack.SCTPRejected, 23, "REJECTED", false},
+		{conntrack.SCTPClosed, 24, "CLOSED", false},
+		{conntrack.Assured, 25, "ASSURED", false},
 	}
-	if got := len(conntrack.States()); got != len(tests) {
-		t.Errorf("States: %d of them, want %d", got, len(tests))
+	if got := len(conntrack.AllStates()); got != len(tests) {
+		t.Errorf("AllStates: %d of them, want %d", got, len(tests))
+	}
+	// The fast path has no others: its tables are indexed by them.
+	if fast := conntrack.States(); len(fast) != 12 || fast[11] != conntrack.UDPNormal {
+		t.Errorf("States: %v, want TCP's and UDP's", fast)
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d_%s", tt.number, tt.name), func(t *testing.T) {
+			protocol := conntrack.TCP
+			if tt.number >= 12 && tt.number < 25 {
+				protocol = conntrack.SCTP
+			}
 			if got := uint8(tt.state); got != tt.number {
 				t.Errorf("number %d, want %d", got, tt.number)
 			}
@@ -42,9 +65,16 @@ func TestState(t *testing.T) {
 				t.Errorf("Active: %t, want %t", got, tt.active)
 			}
 			for _, name := range []string{tt.name, strings.ToLower(tt.name)} {
-				got, err := conntrack.ParseState(name)
+				got, err := conntrack.ParseStateOf(protocol, name)
 				if err != nil || got != tt.state {
-					t.Errorf("ParseState(%q): %v, %v, want %v", name, got, err, tt.state)
+					t.Errorf("ParseStateOf(%s, %q): %v, %v, want %v", protocol, name, got, err, tt.state)
+				}
+				want := tt.state
+				if want == conntrack.SCTPEstablished {
+					want = conntrack.Established
+				}
+				if got, err := conntrack.ParseState(name); err != nil || got != want {
+					t.Errorf("ParseState(%q): %d, %v, want %d", name, got, err, want)
 				}
 			}
 		})
@@ -52,13 +82,18 @@ func TestState(t *testing.T) {
 }
 
 func TestStateUnknown(t *testing.T) {
-	if got, want := conntrack.State(12).String(), "STATE-12"; got != want {
+	if got, want := conntrack.State(26).String(), "STATE-26"; got != want {
 		t.Errorf("String: %q, want %q", got, want)
 	}
+	const list = "want one of NONE, ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK, UDP, " +
+		"INIT1, INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE, C-ECHOED, S-SENT, S-RECEIVED, S-ACK-SENT, REJECTED, CLOSED, ASSURED"
 	for _, name := range []string{"", "STATE-12", "ESTAB", "SYN_RECV "} {
 		_, err := conntrack.ParseState(name)
-		if err == nil || !strings.Contains(err.Error(), "want one of NONE, ESTABLISHED") {
-			t.Errorf("ParseState(%q): error %v, want one that lists the states", name, err)
+		if err == nil || !strings.HasSuffix(err.Error(), list) {
+			t.Errorf("ParseState(%q): error %v, want one that lists each name once", name, err)
+		}
+		if _, err := conntrack.ParseStateOf(conntrack.SCTP, name); err == nil {
+			t.Errorf("ParseStateOf(sctp, %q): no error", name)
 		}
 	}
 }

@@ -43,7 +43,8 @@ func (t Timeouts) Merge(o Timeouts) Timeouts {
 }
 
 // Of returns the idle time after which a connection in the state dies. A state
-// that does not exist has none: zero.
+// that does not exist has none: zero; nor has a template's, whose time is the
+// service's.
 func (t Timeouts) Of(state State) time.Duration {
 	switch state {
 	case Established:
@@ -58,6 +59,13 @@ func (t Timeouts) Of(state State) time.Duration {
 		return 120 * time.Second
 	case SynRecv, CloseWait:
 		return 60 * time.Second
+	case SCTPEstablished:
+		return 15 * time.Minute // --set does not reach SCTP's (kernel: ip_vs_proto_sctp.c, sctp_timeouts)
+	case SCTPInit1, SCTPRejected:
+		return 4 * time.Second
+	case SCTPInit, SCTPCookieSent, SCTPCookieReplied, SCTPCookieWait, SCTPCookie, SCTPCookieEchoed,
+		SCTPShutdownSent, SCTPShutdownReceived, SCTPShutdownAckSent, SCTPClosed:
+		return 61 * time.Second // IP_VS_SCTP_MAX_RTO
 	case LastAck:
 		return 30 * time.Second
 	case Close:

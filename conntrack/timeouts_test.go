@@ -15,20 +15,24 @@ func TestTimeoutsOf(t *testing.T) {
 		conntrack.None: 2, conntrack.Established: 900, conntrack.SynSent: 120, conntrack.SynRecv: 60,
 		conntrack.FinWait: 120, conntrack.TimeWait: 120, conntrack.Close: 10, conntrack.CloseWait: 60,
 		conntrack.LastAck: 30, conntrack.Listen: 120, conntrack.SynAck: 120, conntrack.UDPNormal: 300,
+		conntrack.SCTPInit1: 4, conntrack.SCTPInit: 61, conntrack.SCTPCookieSent: 61, conntrack.SCTPCookieReplied: 61,
+		conntrack.SCTPCookieWait: 61, conntrack.SCTPCookie: 61, conntrack.SCTPCookieEchoed: 61, conntrack.SCTPEstablished: 900,
+		conntrack.SCTPShutdownSent: 61, conntrack.SCTPShutdownReceived: 61, conntrack.SCTPShutdownAckSent: 61,
+		conntrack.SCTPRejected: 4, conntrack.SCTPClosed: 61,
 	}
-	for _, state := range conntrack.States() {
+	for _, state := range conntrack.AllStates() {
 		if got := conntrack.DefaultTimeouts().Of(state); got != want[state]*time.Second {
 			t.Errorf("%v: %v, want %v", state, got, want[state]*time.Second)
 		}
 	}
-	if got := conntrack.DefaultTimeouts().Of(12); got != 0 {
+	if got := conntrack.DefaultTimeouts().Of(26); got != 0 {
 		t.Errorf("unknown state: %v, want 0", got)
 	}
 	set := conntrack.Timeouts{TCP: 1 * time.Second, TCPFin: 2 * time.Second, UDP: 3 * time.Second}
 	changed := map[conntrack.State]time.Duration{
 		conntrack.Established: 1, conntrack.FinWait: 2, conntrack.UDPNormal: 3,
 	}
-	for _, state := range conntrack.States() {
+	for _, state := range conntrack.AllStates() {
 		seconds, ok := changed[state]
 		if !ok {
 			seconds = want[state]

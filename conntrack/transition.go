@@ -83,8 +83,8 @@ func EventOf(flags uint8) Event {
 	}
 }
 
-// Next returns the state after an event. UDP's one state is never left. A
-// direction, event or state that does not exist closes the connection.
+// Next returns the state after an event of TCP. UDP's one state is never left. A
+// direction, event or state that TCP does not have closes the connection.
 func Next(direction Direction, event Event, state State) State {
 	if state == UDPNormal {
 		return UDPNormal
