@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"syscall"
 )
 
@@ -51,23 +50,35 @@ const (
 	OpConnections   Op = "list connections"
 )
 
-// Error is a refusal of the kernel's.
+// Error is a refusal of the kernel's, or of what it was not even asked.
 type Error struct {
 	Op     Op
 	Object string // "10.0.0.7:80 of tcp://192.0.2.1:443"; may be empty
-	Errno  syscall.Errno
+	// Errno is the kernel's number. A kernel without IPVS has ENOPROTOOPT, as for
+	// those who use its socket options.
+	Errno syscall.Errno
+	// Reason is what is wrong with the value, where it was not given to the kernel;
+	// Errno is EINVAL then.
+	Reason string
 }
 
 // Error says the act, its object, and what the kernel's number means there.
 func (e *Error) Error() string {
-	act := string(e.Op)
-	if e.Object != "" {
-		act += " " + e.Object
+	act := act(e.Op, e.Object)
+	if e.Reason != "" {
+		return act + ": " + e.Reason
 	}
 	if meaning := e.meaning(); meaning != nil {
-		return fmt.Sprintf("%s: %v", act, meaning)
+		return act + ": " + meaning.Error()
 	}
-	return fmt.Sprintf("%s: %v", act, e.Errno)
+	return act + ": " + e.Errno.Error()
+}
+
+func act(op Op, object string) string {
+	if object == "" {
+		return string(op)
+	}
+	return string(op) + " " + object
 }
 
 // Unwrap returns the meaning, if there is one, and the errno.
@@ -81,7 +92,6 @@ func (e *Error) Unwrap() []error {
 // meanings are what numbers mean to one operation (kernel:
 // net/netfilter/ipvs/ip_vs_ctl.c; ipvsadm tells the same ones apart).
 var meanings = map[Op]map[syscall.Errno]error{
-	OpOpen:          {syscall.ENOENT: ErrNotLoaded},
 	OpGetService:    {syscall.ESRCH: ErrNoService},
 	OpNewService:    {syscall.EEXIST: ErrServiceExists, syscall.ENOENT: ErrNoScheduler},
 	OpSetService:    {syscall.ESRCH: ErrNoService, syscall.ENOENT: ErrNoScheduler},
@@ -93,11 +103,11 @@ var meanings = map[Op]map[syscall.Errno]error{
 	OpZero:          {syscall.ESRCH: ErrNoService},
 	OpStartSync:     {syscall.EEXIST: ErrDaemonExists, syscall.ENODEV: ErrNoInterface},
 	OpStopSync:      {syscall.ESRCH: ErrNoDaemon},
-	OpConnections:   {syscall.ENOENT: ErrNotLoaded},
 }
 
 // common are what numbers mean to every operation.
 var common = map[syscall.Errno]error{
+	syscall.ENOPROTOOPT:  ErrNotLoaded,
 	syscall.EPERM:        ErrPermission,
 	syscall.EACCES:       ErrPermission,
 	syscall.ENOMEM:       ErrNoMemory,
@@ -114,3 +124,6 @@ func (e *Error) meaning() error {
 	}
 	return common[e.Errno]
 }
+
+// isGone reports whether the kernel said that there is no such service.
+func isGone(err error) bool { return errors.Is(err, ErrNoService) }
