@@ -92,6 +92,27 @@ func Inspect(ctx context.Context, h Host) ([]Finding, error) {
 	return findings, nil
 }
 
+// Bypassed returns what a firewall of the host does with packets to the services
+// that XDP would take past it: the findings of the checks nftables and iptables,
+// but those that are in order. It looks where Inspect does.
+func Bypassed(ctx context.Context, h Host) ([]Finding, error) {
+	i, err := newInspection(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	defer i.close()
+	var findings []Finding
+	for _, c := range Checks() {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("inspect the host: %w", err)
+		}
+		if c.ID == "nftables" || c.ID == "iptables" {
+			findings = append(findings, c.findings(i)...)
+		}
+	}
+	return slices.DeleteFunc(findings, func(f Finding) bool { return f.Severity == OK }), nil
+}
+
 // findings runs the check and returns what it reports, or one finding that says
 // that all is well.
 func (c Check) findings(i *inspection) []Finding {

@@ -36,6 +36,9 @@ const (
 	DrainCancelled Name = "drain-cancelled"
 	DrainCut       Name = "drain-cut"
 
+	Migrated        Name = "migrated"
+	MigrationFailed Name = "migration-failed"
+
 	TablePressure Name = "table-pressure"
 	TableRelieved Name = "table-relieved"
 
@@ -84,6 +87,8 @@ func Names() []Info {
 		{DrainFailed, slog.LevelError, "what a draining server has left could not be removed; it is tried again"},
 		{DrainCancelled, slog.LevelInfo, "a drain was cancelled before it was through; the server gets new connections"},
 		{DrainCut, slog.LevelWarn, "a draining server was removed before it was through, and what it had left with it"},
+		{Migrated, slog.LevelInfo, "a service came from the kernel's IPVS to XDP with its connections"},
+		{MigrationFailed, slog.LevelWarn, "a service could not be moved; the kernel's IPVS goes on serving it"},
 		{TablePressure, slog.LevelWarn, "a connection table is filling"},
 		{TableRelieved, slog.LevelInfo, "a connection table has room again"},
 		{DropsStarted, slog.LevelWarn, "packets are dropped for a reason for which none were"},

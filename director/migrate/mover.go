@@ -1,0 +1,297 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/event"
+)
+
+// Source is the data plane that services leave.
+type Source interface {
+	// Services returns its services. What it keeps for all of them, such as
+	// timeouts and rules, each service has as its own.
+	Services(ctx context.Context) ([]director.Service, error)
+	// Connections iterates over the connections and templates of the service.
+	Connections(ctx context.Context, key director.ServiceKey) iter.Seq2[conntrack.Connection, error]
+	// Remove removes the service, and nothing else: its virtual address stays.
+	Remove(ctx context.Context, key director.ServiceKey) error
+	Close() error
+}
+
+// Director is what a Mover needs of the director of the data plane that services
+// come to. *director.Director is one.
+type Director interface {
+	State() director.State
+	Features() director.Features
+	AddService(ctx context.Context, by director.Request, service director.Service) (director.Outcome, error)
+	RemoveService(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, error)
+}
+
+// Mover moves services. Safe for concurrent use: one move runs at a time.
+type Mover struct {
+	opts Options
+	mu   sync.Mutex
+}
+
+// Options are a Mover's parts.
+type Options struct {
+	Director Director
+	Target   director.Loader
+	// Open opens the source for one move. ErrNoSource if the host has none.
+	Open func(ctx context.Context) (Source, error)
+	// Bypassed names the rules of the host's firewall that packets to the services
+	// come by on their way to the source, and not on that to the target.
+	Bypassed func(ctx context.Context, services []director.Service) ([]string, error)
+	Events   *event.Stream // nil: events are dropped
+	Log      *slog.Logger  // nil: slog.Default()
+}
+
+// ErrNoSource: the kernel has no IPVS.
+var ErrNoSource = errors.New("the kernel has no IPVS in use")
+
+// BypassedError refuses a move because of firewall rules.
+type BypassedError struct{ Rules []string }
+
+// Error names the rules.
+func (e *BypassedError) Error() string {
+	return fmt.Sprintf("firewall rules that XDP takes packets past: %d: %s: force the move if that is meant", len(e.Rules), strings.Join(e.Rules, "; "))
+}
+
+// New returns a Mover.
+func New(opts Options) *Mover {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	return &Mover{opts: opts}
+}
+
+// Request says what to move.
+type Request struct {
+	Services []director.ServiceKey // empty: all that the source has
+	Force    bool                  // although firewall rules would be bypassed
+	DryRun   bool                  // only say what would be done
+}
+
+// Report is what became of a move.
+type Report struct {
+	Services []ServiceReport
+	Bypassed []string // firewall rules that do not hold for the services any more
+}
+
+// ServiceReport is what became of one service.
+type ServiceReport struct {
+	Key     director.ServiceKey
+	Servers int
+	// Moved is false for a trial, and for what was not reached.
+	Moved bool
+	// Loaded connections and templates were taken over; for a trial: would be.
+	Loaded uint64
+	// Skipped are those that were not, by the reason.
+	Skipped map[string]uint64
+	// Notes are what is not the same after the move.
+	Notes []string
+}
+
+// Move moves services, one after another. A refusal, such as a *BypassedError or
+// what the target does not have, changes nothing. A failure on the way takes the
+// service at hand back; those before it stay moved, and the report has them.
+func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Report, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	source, err := m.opts.Open(ctx)
+	if err != nil {
+		return Report{}, fmt.Errorf("migrate: %w", err)
+	}
+	defer func() {
+		if err := source.Close(); err != nil {
+			m.opts.Log.Warn("close what services were moved from", "err", err)
+		}
+	}()
+	services, err := m.choose(ctx, source, r.Services)
+	if err != nil {
+		return Report{}, fmt.Errorf("migrate: %w", err)
+	}
+	report := Report{Services: make([]ServiceReport, len(services))}
+	for i, service := range services {
+		report.Services[i] = ServiceReport{Key: service.Key, Servers: len(service.Servers), Notes: notes(service)}
+	}
+	if report.Bypassed, err = m.opts.Bypassed(ctx, services); err != nil {
+		return Report{}, fmt.Errorf("migrate: look at the firewall: %w", err)
+	}
+	if r.DryRun {
+		for i := range report.Services {
+			if err := count(ctx, source, &report.Services[i]); err != nil {
+				return report, fmt.Errorf("migrate: %w", err)
+			}
+		}
+		return report, nil
+	}
+	if len(report.Bypassed) > 0 && !r.Force {
+		return report, fmt.Errorf("migrate: %w", &BypassedError{report.Bypassed})
+	}
+	for i, service := range services {
+		if err := m.move(ctx, by, source, service, &report.Services[i]); err != nil {
+			m.publish(event.MigrationFailed, service.Key, fmt.Sprintf("migrate service %s: %v", service.Key, err))
+			return report, fmt.Errorf("migrate service %s: %w", service.Key, err)
+		}
+	}
+	return report, nil
+}
+
+// choose returns the services to move as the target will have them.
+func (m *Mover) choose(ctx context.Context, source Source, keys []director.ServiceKey) ([]director.Service, error) {
+	all, err := source.Services(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the services: %w", err)
+	}
+	chosen := all
+	if len(keys) > 0 {
+		chosen = nil
+		for _, key := range keys {
+			i := slices.IndexFunc(all, func(s director.Service) bool { return s.Key == key })
+			if i < 0 {
+				return nil, fmt.Errorf("service %s: %w in the kernel's IPVS", key, director.ErrNotFound)
+			}
+			chosen = append(chosen, all[i])
+		}
+	}
+	desired := m.opts.Director.State()
+	state := director.State{}
+	for _, service := range chosen {
+		if i := desired.Service(service.Key); i >= 0 {
+			// Ours already: as it is desired, and not as it was found.
+			state.Services = append(state.Services, desired.Services[i])
+			continue
+		}
+		service.VIP = director.VIPExternal // somebody else put it on the host
+		if service.Timeouts == desired.Timeouts {
+			service.Timeouts = conntrack.Timeouts{}
+		}
+		state.Services = append(state.Services, service.Normalize())
+	}
+	return state.Services, errors.Join(state.Validate(), m.opts.Director.Features().Check(state))
+}
+
+// notes are what the target cannot know.
+func notes(s director.Service) []string {
+	var all []string
+	switch s.Scheduler {
+	case director.RoundRobin, director.WeightedRoundRobin:
+		all = append(all, fmt.Sprintf("scheduler %s begins its round anew: the kernel does not tell its place", s.Scheduler))
+	case director.LocalityLC, director.LocalityLCReplicated:
+		all = append(all, fmt.Sprintf("scheduler %s begins without what it remembers of destinations: the kernel does not tell", s.Scheduler))
+	}
+	return all
+}
+
+// move moves one service.
+func (m *Mover) move(ctx context.Context, by director.Request, source Source, service director.Service, report *ServiceReport) error {
+	desired := m.opts.Director.State()
+	isNew := desired.Service(service.Key) < 0
+	if err := m.opts.Target.BeginMigration(ctx, service.Key); err != nil {
+		return err
+	}
+	if isNew {
+		if _, err := m.opts.Director.AddService(ctx, by, service); err != nil {
+			return errors.Join(err, m.opts.Target.EndMigration(context.WithoutCancel(ctx), service.Key))
+		}
+	}
+	err := m.carry(ctx, source, service.Key, report)
+	if err == nil {
+		// From here on no packet of the service comes to the source.
+		err = m.opts.Target.EndMigration(ctx, service.Key)
+	}
+	if err == nil {
+		// What came to be there since the last look.
+		_, err = m.load(ctx, source, service.Key, report)
+	}
+	if err != nil {
+		return errors.Join(err, m.back(ctx, by, service.Key, isNew))
+	}
+	if err := source.Remove(ctx, service.Key); err != nil && !errors.Is(err, director.ErrNotFound) {
+		return fmt.Errorf("it is served by XDP now; remove it from the kernel's IPVS: %w", err)
+	}
+	report.Moved = true
+	m.publish(event.Migrated, service.Key, fmt.Sprintf("service %s moved from the kernel's IPVS to XDP with its connections: %d loaded, %d not",
+		service.Key, report.Loaded, total(report.Skipped)))
+	return nil
+}
+
+// back leaves a service that could not be moved to the source alone.
+func (m *Mover) back(ctx context.Context, by director.Request, key director.ServiceKey, isNew bool) error {
+	ctx = context.WithoutCancel(ctx)
+	var err error
+	if isNew {
+		by.Why = "it could not be moved"
+		by.Base = 0
+		if _, err = m.opts.Director.RemoveService(ctx, by, key); err != nil {
+			err = fmt.Errorf("leave it to the kernel's IPVS again: %w", err)
+		}
+	}
+	return errors.Join(err, m.opts.Target.EndMigration(ctx, key))
+}
+
+// passes bounds how often the source is read: each time finds what came to be
+// there while it was read before, which is less each time.
+const passes = 8
+
+// carry loads the source's connections until a reading finds none that is new.
+func (m *Mover) carry(ctx context.Context, source Source, key director.ServiceKey, report *ServiceReport) error {
+	for range passes {
+		loaded, err := m.load(ctx, source, key, report)
+		if err != nil || loaded == 0 {
+			return err
+		}
+	}
+	return nil // new ones come all the time; the last reading is after them
+}
+
+// load reads the source's connections of the service once.
+func (m *Mover) load(ctx context.Context, source Source, key director.ServiceKey, report *ServiceReport) (uint64, error) {
+	var failed error
+	loaded, err := m.opts.Target.Load(ctx, key, func(yield func(conntrack.Connection) bool) {
+		for c, err := range source.Connections(ctx, key) {
+			if err != nil {
+				failed = fmt.Errorf("read the connections: %w", err)
+				return
+			}
+			if !yield(c) {
+				return
+			}
+		}
+	})
+	report.Loaded += loaded.Loaded
+	report.Skipped = loaded.Skipped // each reading meets the same ones again
+	return loaded.Loaded, errors.Join(failed, err)
+}
+
+// count says how many connections there are to load.
+func count(ctx context.Context, source Source, report *ServiceReport) error {
+	for _, err := range source.Connections(ctx, report.Key) {
+		if err != nil {
+			return fmt.Errorf("read the connections of %s: %w", report.Key, err)
+		}
+		report.Loaded++
+	}
+	return nil
+}
+
+func total(counts map[string]uint64) (sum uint64) {
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
+}
+
+func (m *Mover) publish(name event.Name, key director.ServiceKey, message string) {
+	m.opts.Events.Publish(event.Event{Name: name, Service: key.String(), Message: message})
+}
