@@ -35,8 +35,9 @@ while getopts m:t:iIk:b:e: flag; do
 	i) icount=(-icount "shift=0,sleep=off") ;;
 	k) modules+=" $OPTARG" ;;
 	I)
-		modules+=" tun sch_ingress cls_matchall act_skbedit ip_vs"
+		modules+=" tun dummy sch_ingress cls_matchall act_skbedit ip_vs ip_vs_pe_sip"
 		for scheduler in rr wrr lc wlc sed nq fo ovf sh dh mh lblc lblcr; do modules+=" ip_vs_$scheduler"; done
+		modules+=" ipip ip6_tunnel ip_gre ip6_gre fou fou6" # what servers unwrap with
 		;;
 	b) programs=$OPTARG ;;
 	e) variables=$OPTARG ;;
