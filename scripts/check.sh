@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export REQUIRE_PRIVILEGED=1 # what wants root and has it not is a failure
 
-all=(setup commits format lint generated build unit root guest differential instructions)
+all=(setup commits format lint generated build unit root guest ipvs differential instructions)
 
 run() {
 	case $1 in
@@ -32,6 +32,12 @@ run() {
 		# The oldest supported kernel; its IPVS beside the fast path.
 		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -timeout 25m -parallel 24 \
 			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp
+		;;
+	ipvs)
+		# The kernel's IPVS as data plane, and ipvsadm's language beside the
+		# real ipvsadm.
+		SHUNT_GUEST=uml CGO_ENABLED=0 scripts/gotest.sh -timeout 15m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 900" \
+			./director/ipvs/... ./director/config/ipvsadm ./director/directortest/conformance ./cmd/shunt/ipvsadm ./cmd/shuntd/...
 		;;
 	differential) differential ;;
 	instructions)
