@@ -12,6 +12,11 @@ var (
 	ErrInvalid     = errors.New("invalid")
 	ErrUnsupported = errors.New("not supported")
 	ErrFull        = errors.New("full")
+	// ErrNoScheduler: the kernel has no module of the scheduler or the persistence
+	// engine.
+	ErrNoScheduler = errors.New("no such scheduler or persistence engine in the kernel")
+	// ErrNoInterface: the host has no interface of the name.
+	ErrNoInterface = errors.New("no such network interface")
 )
 
 // OperationError is the failure of one step of a plan.

@@ -54,6 +54,29 @@ func (c *Client) Stats(ctx context.Context) (Stats, error) {
 	return as[Stats](c)(c.raw.GetStats(ctx))
 }
 
+// Found reads all that the kernel holds, foreign services and sync daemons too.
+func (c *Client) Found(ctx context.Context) (Found, error) {
+	return as[Found](c)(c.raw.GetFound(ctx))
+}
+
+// Zero sets the counters of the service with the URL or name to zero; empty: of
+// all services.
+func (c *Client) Zero(ctx context.Context, ref string) error {
+	return c.done(c.raw.ZeroCounters(ctx, ZeroOrder{Service: ref}))
+}
+
+// StartSync starts a sync daemon.
+func (c *Client) StartSync(ctx context.Context, daemon SyncDaemon, t Terms) (Outcome, error) {
+	return as[Outcome](c)(c.raw.StartSync(ctx, &StartSyncParams{IfMatch: t.match(), ShuntWhy: t.why()}, daemon))
+}
+
+// StopSync stops the sync daemon of the role, master or backup.
+func (c *Client) StopSync(ctx context.Context, role string, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{role}.ask(func() (*http.Response, error) {
+		return c.raw.StopSync(ctx, role, &StopSyncParams{IfMatch: t.match(), ShuntWhy: t.why()})
+	}))
+}
+
 // Drift says where the kernel differs from what is desired.
 func (c *Client) Drift(ctx context.Context) (Drift, error) {
 	return as[Drift](c)(c.raw.GetDrift(ctx))
@@ -233,7 +256,11 @@ func (c *Client) Reload(ctx context.Context, t Terms) (Outcome, error) {
 
 // Detach takes the data plane off the host and ends the daemon.
 func (c *Client) Detach(ctx context.Context) error {
-	answer, err := c.raw.Detach(ctx)
+	return c.done(c.raw.Detach(ctx))
+}
+
+// done reads an answer that says nothing.
+func (c *Client) done(answer *http.Response, err error) error {
 	if err := c.check(answer, err); err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (e endpoints) readState(w http.ResponseWriter, r *http.Request) (director.S
 	if err != nil {
 		return state, err
 	}
-	return state, director.State{Services: state.Services}.Validate()
+	return state, director.State{Services: state.Services, Sync: state.Sync}.Validate()
 }
 
 func timeoutsModel(t conntrack.Timeouts) Timeouts {

@@ -129,14 +129,14 @@ func (h *Handler) filterKey(text string) (director.ServiceKey, error) {
 	if strings.Contains(text, "://") {
 		return director.ParseServiceKey(text)
 	}
-	return h.director.Resolve(text)
+	return h.resolve(text)
 }
 
 func connectionModel(c conntrack.Connection) *Connection {
 	model := &Connection{
 		Protocol: c.Protocol.String(), Client: c.Client.String(), Virtual: c.Virtual.String(),
 		Server: c.Server.String(), Method: c.Method, State: c.State.String(), Proven: c.Proven,
-		Template: c.Template, UnderTemplate: c.UnderTemplate,
+		Template: c.Template, UnderTemplate: c.UnderTemplate, Mark: c.Mark, Engine: c.Engine, EngineData: c.EngineData,
 		Expires: Duration(c.Expires.Truncate(time.Millisecond)),
 	}
 	if c.Template {

@@ -64,6 +64,13 @@ func (c Configuration) State() (director.State, error) {
 		}
 		s.Services = append(s.Services, service)
 	}
+	for i, model := range c.Sync {
+		daemon, err := model.daemon()
+		if err != nil {
+			return s, located(err, "sync", i)
+		}
+		s.Sync = append(s.Sync, daemon)
+	}
 	return s, nil
 }
 
@@ -92,6 +99,11 @@ func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error)
 	s := realserver.Server{Address: address, Method: method, Weight: realserver.DefaultWeight, Upper: c.Upper, Lower: c.Lower}
 	if c.Weight != nil {
 		s.Weight = *c.Weight
+	}
+	if c.Tunnel != nil {
+		if s.Tunnel, err = c.Tunnel.options(); err != nil {
+			return realserver.Server{}, invalid(fmt.Sprintf("server %s: %v", address, err), "")
+		}
 	}
 	return s, nil
 }
@@ -149,7 +161,16 @@ func (e ServerEdit) apply(s *realserver.Server) error {
 		if err != nil {
 			return invalid(err.Error(), "")
 		}
-		s.Method = method
+		if s.Method = method; method != realserver.Tunnel {
+			s.Tunnel = realserver.TunnelOptions{} // it means nothing without one
+		}
+	}
+	if e.Tunnel != nil {
+		options, err := e.Tunnel.options()
+		if err != nil {
+			return invalid(err.Error(), "")
+		}
+		s.Tunnel = options
 	}
 	set(&s.Weight, e.Weight)
 	set(&s.Upper, e.Upper)
@@ -183,7 +204,7 @@ func (e TimeoutsEdit) timeouts() (conntrack.Timeouts, error) {
 // ConfigurationOf is the reverse of Configuration.State. Timeouts that are zero
 // are left out.
 func ConfigurationOf(s director.State) Configuration {
-	c := Configuration{Services: make([]ServiceConfig, 0, len(s.Services))}
+	c := Configuration{Services: make([]ServiceConfig, 0, len(s.Services)), Sync: syncModels(s.Sync)}
 	t := TimeoutsEdit{
 		TCP: given(Duration(s.Timeouts.TCP)), TCPFin: given(Duration(s.Timeouts.TCPFin)), UDP: given(Duration(s.Timeouts.UDP)),
 	}
@@ -210,7 +231,7 @@ func serviceConfig(s director.Service) ServiceConfig {
 	for _, server := range s.Servers {
 		c.Servers = append(c.Servers, ServerConfig{
 			Address: server.Address.String(), Method: server.Method.String(), Weight: new(server.Weight),
-			Upper: server.Upper, Lower: server.Lower,
+			Upper: server.Upper, Lower: server.Lower, Tunnel: tunnelModel(server.Tunnel),
 		})
 	}
 	return c
@@ -227,6 +248,7 @@ func (s Service) Configured() (director.Service, error) {
 	for _, server := range s.Servers {
 		config.Servers = append(config.Servers, ServerConfig{
 			Address: server.Address, Method: server.Method, Weight: new(server.Weight), Upper: server.Upper, Lower: server.Lower,
+			Tunnel: server.Tunnel,
 		})
 	}
 	service, err := config.service()

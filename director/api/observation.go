@@ -106,7 +106,7 @@ func (o observation) notOffered(key director.ServiceKey) (draining, unreachable 
 func serverModel(server realserver.Server, stats map[netip.AddrPort]director.ServerStats) Server {
 	model := Server{
 		Address: server.Address.String(), Method: server.Method.String(), Weight: server.Weight,
-		Upper: server.Upper, Lower: server.Lower, Draining: server.Draining,
+		Upper: server.Upper, Lower: server.Lower, Draining: server.Draining, Tunnel: tunnelModel(server.Tunnel),
 		Reason: "not in the data plane",
 	}
 	if seen, ok := stats[server.Address]; ok {

@@ -26,6 +26,7 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 	head, drift := e.director.Head(), e.director.Drift()
 	status := Status{
 		Version: e.opts.Version, PID: os.Getpid(), Started: e.opts.Started.UTC(), Dataplane: e.opts.Dataplane,
+		Info: infoModel(stats.Info), Features: featuresModel(e.director.Features()),
 		Revision: head.Number, Interfaces: interfaceModels(stats.Interfaces), Tables: tableModels(stats.Table),
 		Timeouts: timeoutsModel(head.State.Timeouts), Services: len(head.State.Services),
 		Foreign: len(drift.Foreign), Drift: driftSummary(drift),
@@ -113,17 +114,18 @@ func (e endpoints) stats(ctx context.Context) (Stats, error) {
 	}
 	names := e.names()
 	model := Stats{
-		Services: []ServiceStats{}, PacketEvents: []PacketEvent{},
+		Info: infoModel(stats.Info), Services: []ServiceStats{}, PacketEvents: []PacketEvent{},
 		Tables: tableModels(stats.Table), Interfaces: interfaceModels(stats.Interfaces),
 	}
 	for _, service := range stats.Services {
+		name, ours := names[service.Key]
 		m := ServiceStats{
-			Listen: service.Key.String(), Name: names[service.Key],
-			Counters: countersModel(service.Counters), Servers: []ServerStats{},
+			Listen: service.Key.String(), Name: name, Foreign: !ours,
+			Counters: countersModel(service.Counters), Rates: ratesModel(service.Rates), Servers: []ServerStats{},
 		}
 		for _, server := range service.Servers {
 			m.Servers = append(m.Servers, ServerStats{
-				Address: server.Server.Address.String(), Counters: countersModel(server.Counters),
+				Address: server.Server.Address.String(), Counters: countersModel(server.Counters), Rates: ratesModel(server.Rates),
 			})
 		}
 		model.Services = append(model.Services, m)
@@ -151,6 +153,25 @@ func countersModel(c director.Counters) Counters {
 		Connections: c.Connections,
 		In:          Traffic{Packets: c.InPackets, Bytes: c.InBytes},
 		Out:         Traffic{Packets: c.OutPackets, Bytes: c.OutBytes},
+	}
+}
+
+func ratesModel(r director.Rates) Rates {
+	return Rates{
+		Connections: r.Connections,
+		In:          Traffic{Packets: r.InPackets, Bytes: r.InBytes},
+		Out:         Traffic{Packets: r.OutPackets, Bytes: r.OutBytes},
+	}
+}
+
+func infoModel(i director.DataplaneInfo) DataplaneInfo {
+	return DataplaneInfo{Version: i.Version, TableSize: i.TableSize}
+}
+
+func featuresModel(f director.Features) Features {
+	return Features{
+		Marks: f.Marks, SCTP: f.SCTP, Tunnels: f.Tunnels, Engines: f.Engines, Sync: f.Sync, OwnAddresses: f.OwnAddresses,
+		Ranges: f.Ranges, Access: f.Access, Timeouts: f.Timeouts, Rules: f.Rules, Kill: f.Kill, Decide: f.Decide,
 	}
 }
 

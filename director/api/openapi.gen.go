@@ -47,6 +47,117 @@ func (e FindingSeverity) Valid() bool {
 	}
 }
 
+// Defines values for ProblemCode.
+const (
+	ProblemCodeBadRequest       ProblemCode = "bad-request"
+	ProblemCodeBusy             ProblemCode = "busy"
+	ProblemCodeConflict         ProblemCode = "conflict"
+	ProblemCodeCrossOrigin      ProblemCode = "cross-origin"
+	ProblemCodeDetached         ProblemCode = "detached"
+	ProblemCodeExists           ProblemCode = "exists"
+	ProblemCodeForbidden        ProblemCode = "forbidden"
+	ProblemCodeFull             ProblemCode = "full"
+	ProblemCodeGuard            ProblemCode = "guard"
+	ProblemCodeInternal         ProblemCode = "internal"
+	ProblemCodeInvalid          ProblemCode = "invalid"
+	ProblemCodeMediaType        ProblemCode = "media-type"
+	ProblemCodeMethod           ProblemCode = "method"
+	ProblemCodeNoInterface      ProblemCode = "no-interface"
+	ProblemCodeNoRevision       ProblemCode = "no-revision"
+	ProblemCodeNoRoute          ProblemCode = "no-route"
+	ProblemCodeNoServer         ProblemCode = "no-server"
+	ProblemCodeNoService        ProblemCode = "no-service"
+	ProblemCodeNoSync           ProblemCode = "no-sync"
+	ProblemCodeNotDraining      ProblemCode = "not-draining"
+	ProblemCodeNotFound         ProblemCode = "not-found"
+	ProblemCodeNotReady         ProblemCode = "not-ready"
+	ProblemCodeNotRunning       ProblemCode = "not-running"
+	ProblemCodePermission       ProblemCode = "permission"
+	ProblemCodeSchedulerMissing ProblemCode = "scheduler-missing"
+	ProblemCodeServerExists     ProblemCode = "server-exists"
+	ProblemCodeServiceExists    ProblemCode = "service-exists"
+	ProblemCodeSyncRunning      ProblemCode = "sync-running"
+	ProblemCodeTimeout          ProblemCode = "timeout"
+	ProblemCodeTooLarge         ProblemCode = "too-large"
+	ProblemCodeUnauthorized     ProblemCode = "unauthorized"
+	ProblemCodeUnfinished       ProblemCode = "unfinished"
+	ProblemCodeUnsupported      ProblemCode = "unsupported"
+)
+
+// Valid indicates whether the value is a known member of the ProblemCode enum.
+func (e ProblemCode) Valid() bool {
+	switch e {
+	case ProblemCodeBadRequest:
+		return true
+	case ProblemCodeBusy:
+		return true
+	case ProblemCodeConflict:
+		return true
+	case ProblemCodeCrossOrigin:
+		return true
+	case ProblemCodeDetached:
+		return true
+	case ProblemCodeExists:
+		return true
+	case ProblemCodeForbidden:
+		return true
+	case ProblemCodeFull:
+		return true
+	case ProblemCodeGuard:
+		return true
+	case ProblemCodeInternal:
+		return true
+	case ProblemCodeInvalid:
+		return true
+	case ProblemCodeMediaType:
+		return true
+	case ProblemCodeMethod:
+		return true
+	case ProblemCodeNoInterface:
+		return true
+	case ProblemCodeNoRevision:
+		return true
+	case ProblemCodeNoRoute:
+		return true
+	case ProblemCodeNoServer:
+		return true
+	case ProblemCodeNoService:
+		return true
+	case ProblemCodeNoSync:
+		return true
+	case ProblemCodeNotDraining:
+		return true
+	case ProblemCodeNotFound:
+		return true
+	case ProblemCodeNotReady:
+		return true
+	case ProblemCodeNotRunning:
+		return true
+	case ProblemCodePermission:
+		return true
+	case ProblemCodeSchedulerMissing:
+		return true
+	case ProblemCodeServerExists:
+		return true
+	case ProblemCodeServiceExists:
+		return true
+	case ProblemCodeSyncRunning:
+		return true
+	case ProblemCodeTimeout:
+		return true
+	case ProblemCodeTooLarge:
+		return true
+	case ProblemCodeUnauthorized:
+		return true
+	case ProblemCodeUnfinished:
+		return true
+	case ProblemCodeUnsupported:
+		return true
+	default:
+		return false
+	}
+}
+
 // Access Which clients may make connections. The longest prefix that contains the client decides; where none does, it is
 // allowed if allow is empty and refused if it is not.
 type Access struct {
@@ -97,11 +208,14 @@ type Configuration struct {
 
 	// Services All services.
 	Services []ServiceConfig `json:"services"`
+
+	// Sync The sync daemons: at most one of each role.
+	Sync []SyncDaemon `json:"sync,omitempty"`
 }
 
 // Connection A connection, or a template of persistence.
 type Connection struct {
-	// Protocol tcp or udp.
+	// Protocol tcp, udp or sctp; of a template of a firewall mark, proto-0.
 	Protocol string `json:"protocol"`
 
 	// Client The client's address and port; of a template the client network's address, with port 0.
@@ -132,6 +246,15 @@ type Connection struct {
 
 	// Controlled How many connections a template has, as far as 65535.
 	Controlled *uint32 `json:"controlled,omitempty"`
+
+	// Mark The firewall mark of a template of such a service.
+	Mark uint32 `json:"mark,omitempty"`
+
+	// Engine The persistence engine that made it.
+	Engine string `json:"engine,omitempty"`
+
+	// EngineData What the engine tells it by, such as a Call-ID.
+	EngineData string `json:"engine-data,omitempty"`
 
 	// UnderTemplate It is a connection that a template has.
 	UnderTemplate bool `json:"under-template,omitempty"`
@@ -172,7 +295,7 @@ type ConnectionsProblem struct {
 	Problem Problem `json:"problem"`
 }
 
-// Counters Totals since the service or server was added.
+// Counters Totals since the service or server was added, or its counters were set to zero.
 type Counters struct {
 	// Connections Connections created.
 	Connections uint64 `json:"connections"`
@@ -182,6 +305,17 @@ type Counters struct {
 
 	// Out One direction's traffic, client to server (in) or server to client (out, nat only).
 	Out Traffic `json:"out"`
+}
+
+// DataplaneInfo What the first line of ipvsadm's list tells of the data plane.
+type DataplaneInfo struct {
+	// Version The version of IPVS, or of the IPVS that the data plane reproduces.
+	//
+	// Examples: 1.2.1
+	Version string `json:"version"`
+
+	// TableSize On ipvs the buckets of its connection table, on xdp the connections that the tables are sized for.
+	TableSize uint64 `json:"table-size"`
 }
 
 // Decision What would become of a client's first packet.
@@ -411,6 +545,45 @@ type EventList struct {
 	Missed bool `json:"missed"`
 }
 
+// Features What the data plane can do.
+type Features struct {
+	// Marks Services of firewall marks.
+	Marks bool `json:"marks"`
+
+	// SCTP Services of SCTP.
+	SCTP bool `json:"sctp"`
+
+	// Tunnels Method tunnel.
+	Tunnels bool `json:"tunnels"`
+
+	// Engines Persistence engines.
+	Engines bool `json:"engines"`
+
+	// Sync Sync daemons.
+	Sync bool `json:"sync"`
+
+	// OwnAddresses Any method to an address of the host itself, and loopback addresses.
+	OwnAddresses bool `json:"own-addresses"`
+
+	// Ranges Services of prefixes and of ranges of ports.
+	Ranges bool `json:"ranges"`
+
+	// Access Access lists.
+	Access bool `json:"access"`
+
+	// Timeouts Timeouts by service.
+	Timeouts bool `json:"timeouts"`
+
+	// Rules sloppy-tcp, conn-reuse-mode and the expire rules by service.
+	Rules bool `json:"rules"`
+
+	// Kill Connections can be removed.
+	Kill bool `json:"kill"`
+
+	// Decide It can say which server a client would get.
+	Decide bool `json:"decide"`
+}
+
 // Finding The answer of one check.
 type Finding struct {
 	// Check The check's name, stable.
@@ -442,6 +615,45 @@ type Finding struct {
 
 // FindingSeverity How bad it is.
 type FindingSeverity string
+
+// Found All that the kernel holds.
+type Found struct {
+	// Services The services, sorted.
+	Services []Service `json:"services"`
+
+	// Timeouts The connection timeouts.
+	Timeouts Timeouts `json:"timeouts"`
+
+	// Sync The sync daemons that run, the master first.
+	Sync []FoundSync `json:"sync"`
+}
+
+// FoundSync A sync daemon that runs.
+type FoundSync struct {
+	// Foreign It is not Shunt's.
+	Foreign bool `json:"foreign,omitempty"`
+
+	// Role Whether it sends or receives.
+	Role string `json:"role"`
+
+	// Interface The interface of the multicast.
+	Interface string `json:"interface,omitempty"`
+
+	// ID Only daemons of one id hear each other; a backup of id 0 hears all.
+	ID uint8 `json:"id,omitempty"`
+
+	// Group The multicast group.
+	Group string `json:"group,omitempty"`
+
+	// Port The UDP port.
+	Port uint16 `json:"port,omitempty"`
+
+	// TTL How many routers the packets pass.
+	TTL uint8 `json:"ttl,omitempty"`
+
+	// MaxLength The most bytes of a message; 0 for what the interface's MTU allows.
+	MaxLength uint16 `json:"max-length,omitempty"`
+}
 
 // Guard Why applying a plan wants force.
 type Guard struct {
@@ -523,6 +735,9 @@ type Persistence struct {
 
 	// Prefix Length of a client network, 0 to 32, or 1 to 128 for IPv6; left out, every client is one.
 	Prefix *uint8 `json:"prefix,omitempty"`
+
+	// Engine What finds in a packet whose it is: sip, by its Call-ID; left out, its address does.
+	Engine string `json:"engine,omitempty"`
 }
 
 // PersistenceEdit A change of persistence: only what is present changes; timeout 0s takes persistence away.
@@ -534,6 +749,9 @@ type PersistenceEdit struct {
 
 	// Prefix Length of a client network.
 	Prefix *uint8 `json:"prefix,omitempty"`
+
+	// Engine The persistence engine; empty for none.
+	Engine *string `json:"engine,omitempty"`
 }
 
 // Plan Steps that lead from what is to something else.
@@ -555,6 +773,27 @@ type Problem struct {
 	// Examples: urn:shunt:problem:not-found
 	Type string `json:"type"`
 
+	// Code What a program can tell a problem by; a code keeps its meaning, and new ones may come. It is the word of type, but
+	// for exists and not-found, of which it says what they are of.
+	//
+	// - bad-request, media-type, too-large, timeout: the body or a header cannot be read
+	// - method, no-route: there is no such operation
+	// - unauthorized, forbidden, cross-origin, permission: the caller may not
+	// - invalid: it can be read but not carried out as it stands; detail says where
+	// - scheduler-missing: the kernel has no module of the scheduler or the persistence engine
+	// - no-interface: the host has no such interface
+	// - unsupported: this version, or this data plane, does not have it
+	// - service-exists, server-exists, sync-running: it is there already, be it a foreign one
+	// - no-service, no-server, no-sync, no-revision: it is not there
+	// - exists, not-found: something else is there already, or not there
+	// - not-draining: the server is not being drained
+	// - guard: it would remove more than is allowed without force
+	// - conflict: there is a newer revision
+	// - full: there is no room
+	// - busy, not-ready, detached, not-running, unfinished: not now; try again
+	// - internal: the data plane, the store or the daemon failed
+	Code ProblemCode `json:"code"`
+
 	// Title The status in words.
 	Title string `json:"title"`
 
@@ -566,6 +805,39 @@ type Problem struct {
 
 	// Hint What the operator can do.
 	Hint string `json:"hint,omitempty"`
+}
+
+// ProblemCode What a program can tell a problem by; a code keeps its meaning, and new ones may come. It is the word of type, but
+// for exists and not-found, of which it says what they are of.
+//
+// - bad-request, media-type, too-large, timeout: the body or a header cannot be read
+// - method, no-route: there is no such operation
+// - unauthorized, forbidden, cross-origin, permission: the caller may not
+// - invalid: it can be read but not carried out as it stands; detail says where
+// - scheduler-missing: the kernel has no module of the scheduler or the persistence engine
+// - no-interface: the host has no such interface
+// - unsupported: this version, or this data plane, does not have it
+// - service-exists, server-exists, sync-running: it is there already, be it a foreign one
+// - no-service, no-server, no-sync, no-revision: it is not there
+// - exists, not-found: something else is there already, or not there
+// - not-draining: the server is not being drained
+// - guard: it would remove more than is allowed without force
+// - conflict: there is a newer revision
+// - full: there is no room
+// - busy, not-ready, detached, not-running, unfinished: not now; try again
+// - internal: the data plane, the store or the daemon failed
+type ProblemCode string
+
+// Rates What comes in a second: the moving averages of IPVS, brought up to date every two seconds.
+type Rates struct {
+	// Connections Connections created.
+	Connections uint64 `json:"connections"`
+
+	// In One direction's traffic, client to server (in) or server to client (out, nat only).
+	In Traffic `json:"in"`
+
+	// Out One direction's traffic, client to server (in) or server to client (out, nat only).
+	Out Traffic `json:"out"`
 }
 
 // Revision A revision with its configuration.
@@ -633,6 +905,9 @@ type Server struct {
 	// Method The forwarding method.
 	Method string `json:"method"`
 
+	// Tunnel How packets are wrapped for a server of method tunnel; left out, in ipip.
+	Tunnel *Tunnel `json:"tunnel,omitempty"`
+
 	// Weight Its share of new connections.
 	Weight uint32 `json:"weight"`
 
@@ -678,6 +953,9 @@ type ServerConfig struct {
 	// Method The forwarding method; there is no default.
 	Method string `json:"method"`
 
+	// Tunnel How packets are wrapped for a server of method tunnel; left out, in ipip.
+	Tunnel *Tunnel `json:"tunnel,omitempty"`
+
 	// Weight Its share of new connections; 0 takes none.
 	Weight *uint32 `json:"weight,omitempty"`
 
@@ -690,8 +968,11 @@ type ServerConfig struct {
 
 // ServerEdit A change of a server: only what is present changes.
 type ServerEdit struct {
-	// Method The forwarding method.
+	// Method The forwarding method; another one than tunnel takes the tunnel's settings away.
 	Method *string `json:"method,omitempty"`
+
+	// Tunnel How packets are wrapped for a server of method tunnel; left out, in ipip.
+	Tunnel *Tunnel `json:"tunnel,omitempty"`
 
 	// Weight Its share of new connections; 0 takes none.
 	Weight *uint32 `json:"weight,omitempty"`
@@ -708,8 +989,11 @@ type ServerStats struct {
 	// Address The server's address.
 	Address string `json:"address"`
 
-	// Counters Totals since the service or server was added.
+	// Counters Totals since the service or server was added, or its counters were set to zero.
 	Counters Counters `json:"counters"`
+
+	// Rates What comes in a second: the moving averages of IPVS, brought up to date every two seconds.
+	Rates Rates `json:"rates"`
 }
 
 // Service A service with what is observed of it.
@@ -763,7 +1047,7 @@ type Service struct {
 
 // ServiceConfig A service as configured.
 type ServiceConfig struct {
-	// Listen Its URL: tcp://192.0.2.1:80 or udp://[2001:db8::1]:53; of a prefix and a range of ports tcp://192.0.2.0/24:8000-8999; of all ports, with persistence, tcp://192.0.2.1:0.
+	// Listen Its URL: tcp://192.0.2.1:80, udp://[2001:db8::1]:53 or sctp://192.0.2.1:80; of a prefix and a range of ports tcp://192.0.2.0/24:8000-8999; of all ports, with persistence, tcp://192.0.2.1:0; of a firewall mark fwmark://7, for IPv6 packets fwmark6://7.
 	Listen string `json:"listen"`
 
 	// Name A name, unique among the services that have one.
@@ -772,7 +1056,7 @@ type ServiceConfig struct {
 	// Scheduler The scheduling algorithm.
 	Scheduler string `json:"scheduler,omitempty"`
 
-	// Flags Flags of the scheduler: sh-port, sh-fallback, mh-port, mh-fallback.
+	// Flags Flags of the scheduler: of sh and mh sh-port, sh-fallback, mh-port, mh-fallback; of others flag-1 and flag-2, which have no effect; of all flag-3.
 	Flags []string `json:"flags,omitempty"`
 
 	// VIP Whether Shunt puts its address on the host.
@@ -881,8 +1165,14 @@ type ServiceStats struct {
 	// Name Its name.
 	Name string `json:"name,omitempty"`
 
-	// Counters Totals since the service or server was added.
+	// Foreign It is not Shunt's.
+	Foreign bool `json:"foreign,omitempty"`
+
+	// Counters Totals since the service or server was added, or its counters were set to zero.
 	Counters Counters `json:"counters"`
+
+	// Rates What comes in a second: the moving averages of IPVS, brought up to date every two seconds.
+	Rates Rates `json:"rates"`
 
 	// Servers Its servers' counters.
 	Servers []ServerStats `json:"servers"`
@@ -908,6 +1198,9 @@ type ServiceTimeouts struct {
 
 // Stats All counters.
 type Stats struct {
+	// Info What the first line of ipvsadm's list tells of the data plane.
+	Info DataplaneInfo `json:"info"`
+
 	// Services By service, sorted.
 	Services []ServiceStats `json:"services"`
 
@@ -932,8 +1225,14 @@ type Status struct {
 	// Started When it started.
 	Started time.Time `json:"started"`
 
-	// Dataplane Its name, such as xdp.
+	// Dataplane Its name, xdp or ipvs.
 	Dataplane string `json:"dataplane"`
+
+	// Info What the first line of ipvsadm's list tells of the data plane.
+	Info DataplaneInfo `json:"info"`
+
+	// Features What the data plane can do.
+	Features Features `json:"features"`
 
 	// Ready Whether /readyz says so.
 	Ready bool `json:"ready"`
@@ -977,7 +1276,7 @@ type Step struct {
 	// Action What it does.
 	Action string `json:"action"`
 
-	// Service The service's URL; left out for the timeouts.
+	// Service The service's URL; left out for the timeouts and sync daemons.
 	Service string `json:"service,omitempty"`
 
 	// Server The server's address; left out for the service itself.
@@ -988,6 +1287,30 @@ type Step struct {
 
 	// Text The step in a line.
 	Text string `json:"text"`
+}
+
+// SyncDaemon A daemon of the kernel that replicates connections between directors by multicast.
+type SyncDaemon struct {
+	// Role Whether it sends or receives.
+	Role string `json:"role"`
+
+	// Interface The interface of the multicast.
+	Interface string `json:"interface,omitempty"`
+
+	// ID Only daemons of one id hear each other; a backup of id 0 hears all.
+	ID uint8 `json:"id,omitempty"`
+
+	// Group The multicast group.
+	Group string `json:"group,omitempty"`
+
+	// Port The UDP port.
+	Port uint16 `json:"port,omitempty"`
+
+	// TTL How many routers the packets pass.
+	TTL uint8 `json:"ttl,omitempty"`
+
+	// MaxLength The most bytes of a message; 0 for what the interface's MTU allows.
+	MaxLength uint16 `json:"max-length,omitempty"`
 }
 
 // Table A connection table.
@@ -1057,6 +1380,24 @@ type Traffic struct {
 
 	// Bytes Bytes of the IP packets.
 	Bytes uint64 `json:"bytes"`
+}
+
+// Tunnel How packets are wrapped for a server of method tunnel; left out, in ipip.
+type Tunnel struct {
+	// Type The encapsulation.
+	Type string `json:"type,omitempty"`
+
+	// Port The server's UDP port of gue.
+	Port uint16 `json:"port,omitempty"`
+
+	// Checksum The outer header's checksum: of gue and gre none or full, of gue also remote, which is left to the server.
+	Checksum string `json:"checksum,omitempty"`
+}
+
+// ZeroOrder Whose counters are to be set to zero.
+type ZeroOrder struct {
+	// Service The service, by URL or name; left out, all.
+	Service string `json:"service,omitempty"`
 }
 
 // Address defines model for Address.
@@ -1371,6 +1712,24 @@ type StreamStateParams struct {
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
 
+// StartSyncParams defines parameters for StartSync.
+type StartSyncParams struct {
+	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
+// StopSyncParams defines parameters for StopSync.
+type StopSyncParams struct {
+	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
 // EditTimeoutsParams defines parameters for EditTimeouts.
 type EditTimeoutsParams struct {
 	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
@@ -1410,11 +1769,17 @@ type EditServerJSONRequestBody = ServerEdit
 // DrainServerJSONRequestBody defines body for DrainServer for application/json ContentType.
 type DrainServerJSONRequestBody = DrainOrder
 
+// StartSyncJSONRequestBody defines body for StartSync for application/json ContentType.
+type StartSyncJSONRequestBody = SyncDaemon
+
 // EditTimeoutsJSONRequestBody defines body for EditTimeouts for application/json ContentType.
 type EditTimeoutsJSONRequestBody = TimeoutsEdit
 
 // SetTimeoutsJSONRequestBody defines body for SetTimeouts for application/json ContentType.
 type SetTimeoutsJSONRequestBody = Timeouts
+
+// ZeroCountersJSONRequestBody defines body for ZeroCounters for application/json ContentType.
+type ZeroCountersJSONRequestBody = ZeroOrder
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -1521,7 +1886,7 @@ type ClientInterface interface {
 	// ApplyConfigurationWithBody Make the body what is desired.
 	//
 	// Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-	// that are left out are removed. Foreign services that the body names become Shunt's. It is all or nothing: after a
+	// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
 	// step that fails the others are undone.
 	//
 	// Takes any type of body and a specified content type.
@@ -1532,7 +1897,7 @@ type ClientInterface interface {
 	// ApplyConfiguration Make the body what is desired.
 	//
 	// Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-	// that are left out are removed. Foreign services that the body names become Shunt's. It is all or nothing: after a
+	// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
 	// step that fails the others are undone.
 	//
 	// Takes a body of the `application/json` content type.
@@ -1617,6 +1982,14 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetFound All that the kernel holds.
+	//
+	// Services, timeouts and sync daemons as the data plane reads them at this moment, Shunt's and foreign ones. Servers
+	// are in the order in which they were added; the kernel's list, which ipvsadm shows, is the other way round.
+	//
+	// Corresponds with GET /v1/found (the `GetFound` operationId).
+	GetFound(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetOpenAPI This document.
 	//
@@ -1831,7 +2204,8 @@ type ClientInterface interface {
 
 	// GetStats All counters.
 	//
-	// Totals per service and server, packet events by name, tables and interfaces, read from the data plane at this moment.
+	// Totals and rates per service and server, packet events by name, tables and interfaces, read from the data plane at
+	// this moment. Foreign services are there if the data plane has them.
 	//
 	// Corresponds with GET /v1/stats (the `GetStats` operationId).
 	GetStats(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1842,6 +2216,33 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/status (the `GetStatus` operationId).
 	GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartSyncWithBody Start a sync daemon.
+	//
+	// The kernel's daemon that sends connections to other directors (master) or takes those of others over (backup). The
+	// ipvs data plane has them. One that runs already, Shunt's or not, is not replaced.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/sync (the `StartSync` operationId).
+	StartSyncWithBody(ctx context.Context, params *StartSyncParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartSync Start a sync daemon.
+	//
+	// The kernel's daemon that sends connections to other directors (master) or takes those of others over (backup). The
+	// ipvs data plane has them. One that runs already, Shunt's or not, is not replaced.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/sync (the `StartSync` operationId).
+	StartSync(ctx context.Context, params *StartSyncParams, body StartSyncJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StopSync Stop a sync daemon.
+	//
+	// One that is not Shunt's is left alone.
+	//
+	// Corresponds with DELETE /v1/sync/{role} (the `StopSync` operationId).
+	StopSync(ctx context.Context, role string, params *StopSyncParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetTimeouts The connection timeouts.
 	//
@@ -1885,6 +2286,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/timeouts (the `SetTimeouts` operationId).
 	SetTimeouts(ctx context.Context, params *SetTimeoutsParams, body SetTimeoutsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ZeroCountersWithBody Set counters and rates to zero.
+	//
+	// Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
+	// named by their URL, and are among all. It makes no revision.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zero (the `ZeroCounters` operationId).
+	ZeroCountersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ZeroCounters Set counters and rates to zero.
+	//
+	// Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
+	// named by their URL, and are among all. It makes no revision.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zero (the `ZeroCounters` operationId).
+	ZeroCounters(ctx context.Context, body ZeroCountersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetHealth Whether the daemon is alive.
@@ -1958,7 +2379,7 @@ func (c *RawClient) GetConfiguration(ctx context.Context, reqEditors ...RequestE
 // ApplyConfigurationWithBody Make the body what is desired.
 //
 // Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-// that are left out are removed. Foreign services that the body names become Shunt's. It is all or nothing: after a
+// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
 // step that fails the others are undone.
 //
 // Takes any type of body and a specified content type.
@@ -1979,7 +2400,7 @@ func (c *RawClient) ApplyConfigurationWithBody(ctx context.Context, params *Appl
 // ApplyConfiguration Make the body what is desired.
 //
 // Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-// that are left out are removed. Foreign services that the body names become Shunt's. It is all or nothing: after a
+// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
 // step that fails the others are undone.
 //
 // Takes a body of the `application/json` content type.
@@ -2165,6 +2586,24 @@ func (c *RawClient) GetDrift(ctx context.Context, reqEditors ...RequestEditorFn)
 // Corresponds with GET /v1/events (the `ListEvents` operationId).
 func (c *RawClient) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetFound All that the kernel holds.
+//
+// Services, timeouts and sync daemons as the data plane reads them at this moment, Shunt's and foreign ones. Servers
+// are in the order in which they were added; the kernel's list, which ipvsadm shows, is the other way round.
+//
+// Corresponds with GET /v1/found (the `GetFound` operationId).
+func (c *RawClient) GetFound(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetFoundRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -2638,7 +3077,8 @@ func (c *RawClient) StreamState(ctx context.Context, params *StreamStateParams, 
 
 // GetStats All counters.
 //
-// Totals per service and server, packet events by name, tables and interfaces, read from the data plane at this moment.
+// Totals and rates per service and server, packet events by name, tables and interfaces, read from the data plane at
+// this moment. Foreign services are there if the data plane has them.
 //
 // Corresponds with GET /v1/stats (the `GetStats` operationId).
 func (c *RawClient) GetStats(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2660,6 +3100,63 @@ func (c *RawClient) GetStats(ctx context.Context, reqEditors ...RequestEditorFn)
 // Corresponds with GET /v1/status (the `GetStatus` operationId).
 func (c *RawClient) GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStatusRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartSyncWithBody Start a sync daemon.
+//
+// The kernel's daemon that sends connections to other directors (master) or takes those of others over (backup). The
+// ipvs data plane has them. One that runs already, Shunt's or not, is not replaced.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/sync (the `StartSync` operationId).
+func (c *RawClient) StartSyncWithBody(ctx context.Context, params *StartSyncParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartSyncRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartSync Start a sync daemon.
+//
+// The kernel's daemon that sends connections to other directors (master) or takes those of others over (backup). The
+// ipvs data plane has them. One that runs already, Shunt's or not, is not replaced.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/sync (the `StartSync` operationId).
+func (c *RawClient) StartSync(ctx context.Context, params *StartSyncParams, body StartSyncJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartSyncRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StopSync Stop a sync daemon.
+//
+// One that is not Shunt's is left alone.
+//
+// Corresponds with DELETE /v1/sync/{role} (the `StopSync` operationId).
+func (c *RawClient) StopSync(ctx context.Context, role string, params *StopSyncParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStopSyncRequest(c.Server, role, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2753,6 +3250,46 @@ func (c *RawClient) SetTimeoutsWithBody(ctx context.Context, params *SetTimeouts
 // Corresponds with PUT /v1/timeouts (the `SetTimeouts` operationId).
 func (c *RawClient) SetTimeouts(ctx context.Context, params *SetTimeoutsParams, body SetTimeoutsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetTimeoutsRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ZeroCountersWithBody Set counters and rates to zero.
+//
+// Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
+// named by their URL, and are among all. It makes no revision.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zero (the `ZeroCounters` operationId).
+func (c *RawClient) ZeroCountersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewZeroCountersRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ZeroCounters Set counters and rates to zero.
+//
+// Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
+// named by their URL, and are among all. It makes no revision.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zero (the `ZeroCounters` operationId).
+func (c *RawClient) ZeroCounters(ctx context.Context, body ZeroCountersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewZeroCountersRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3589,6 +4126,33 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewGetFoundRequest constructs an http.Request for the GetFound method
+func NewGetFoundRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/found")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -4823,6 +5387,132 @@ func NewGetStatusRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewStartSyncRequest calls the generic StartSync builder with application/json body
+func NewStartSyncRequest(server string, params *StartSyncParams, body StartSyncJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStartSyncRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewStartSyncRequestWithBody constructs an http.Request for the StartSync method, with any body, and a specified content type
+func NewStartSyncRequestWithBody(server string, params *StartSyncParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sync")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.ShuntWhy != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewStopSyncRequest constructs an http.Request for the StopSync method
+func NewStopSyncRequest(server string, role string, params *StopSyncParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "role", role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sync/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.ShuntWhy != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetTimeoutsRequest constructs an http.Request for the GetTimeouts method
 func NewGetTimeoutsRequest(server string) (*http.Request, error) {
 	var err error
@@ -4982,6 +5672,46 @@ func NewSetTimeoutsRequestWithBody(server string, params *SetTimeoutsParams, con
 	return req, nil
 }
 
+// NewZeroCountersRequest calls the generic ZeroCounters builder with application/json body
+func NewZeroCountersRequest(server string, body ZeroCountersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewZeroCountersRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewZeroCountersRequestWithBody constructs an http.Request for the ZeroCounters method, with any body, and a specified content type
+func NewZeroCountersRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zero")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 func (c *RawClient) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -5043,6 +5773,9 @@ type ServerInterface interface {
 	// ListEvents What happened.
 	// (GET /v1/events)
 	ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams)
+	// GetFound All that the kernel holds.
+	// (GET /v1/found)
+	GetFound(w http.ResponseWriter, r *http.Request)
 	// GetOpenAPI This document.
 	// (GET /v1/openapi.yaml)
 	GetOpenAPI(w http.ResponseWriter, r *http.Request)
@@ -5106,6 +5839,12 @@ type ServerInterface interface {
 	// GetStatus How the daemon and its data plane are.
 	// (GET /v1/status)
 	GetStatus(w http.ResponseWriter, r *http.Request)
+	// StartSync Start a sync daemon.
+	// (POST /v1/sync)
+	StartSync(w http.ResponseWriter, r *http.Request, params StartSyncParams)
+	// StopSync Stop a sync daemon.
+	// (DELETE /v1/sync/{role})
+	StopSync(w http.ResponseWriter, r *http.Request, role string, params StopSyncParams)
 	// GetTimeouts The connection timeouts.
 	// (GET /v1/timeouts)
 	GetTimeouts(w http.ResponseWriter, r *http.Request)
@@ -5115,6 +5854,9 @@ type ServerInterface interface {
 	// SetTimeouts Set all connection timeouts.
 	// (PUT /v1/timeouts)
 	SetTimeouts(w http.ResponseWriter, r *http.Request, params SetTimeoutsParams)
+	// ZeroCounters Set counters and rates to zero.
+	// (POST /v1/zero)
+	ZeroCounters(w http.ResponseWriter, r *http.Request)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -5737,6 +6479,20 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListEvents(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetFound operation middleware
+func (siw *ServerInterfaceWrapper) GetFound(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetFound(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6845,6 +7601,135 @@ func (siw *ServerInterfaceWrapper) GetStatus(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// StartSync operation middleware
+func (siw *ServerInterfaceWrapper) StartSync(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params StartSyncParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StartSync(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StopSync operation middleware
+func (siw *ServerInterfaceWrapper) StopSync(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "role" -------------
+	var role string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "role", r.PathValue("role"), &role, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "role", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params StopSyncParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StopSync(w, r, role, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetTimeouts operation middleware
 func (siw *ServerInterfaceWrapper) GetTimeouts(w http.ResponseWriter, r *http.Request) {
 
@@ -6979,6 +7864,20 @@ func (siw *ServerInterfaceWrapper) SetTimeouts(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// ZeroCounters operation middleware
+func (siw *ServerInterfaceWrapper) ZeroCounters(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ZeroCounters(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -7053,6 +7952,10 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodGet+" "+"/v1/status", wrapper.GetStatus)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/stats", wrapper.GetStats)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/drift", wrapper.GetDrift)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/found", wrapper.GetFound)
+	mux.HandleFunc(http.MethodPost+" "+"/v1/zero", wrapper.ZeroCounters)
+	mux.HandleFunc(http.MethodPost+" "+"/v1/sync", wrapper.StartSync)
+	mux.HandleFunc(http.MethodDelete+" "+"/v1/sync/{role}", wrapper.StopSync)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/services", wrapper.ListServices)
 	mux.HandleFunc(http.MethodPost+" "+"/v1/services", wrapper.AddService)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}", wrapper.RemoveService)

@@ -17,10 +17,11 @@ const problemType = "urn:shunt:problem:"
 // notFoundHint says how to see what there is.
 const notFoundHint = "`shunt service list` and `shunt server list` show what there is"
 
-// newProblem returns a problem whose title is the status' text.
+// newProblem returns a problem whose title is the status' text, and whose code is
+// its kind.
 func newProblem(status int, kind, detail, hint string) *Problem {
 	return &Problem{
-		Type: problemType + kind, Title: http.StatusText(status), Status: status,
+		Type: problemType + kind, Code: ProblemCode(kind), Title: http.StatusText(status), Status: status,
 		Detail: shorten(detail), Hint: hint,
 	}
 }
@@ -62,6 +63,13 @@ func problemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
+	p := kindOf(err)
+	p.Code = codeOf(err, p.Code)
+	return p
+}
+
+// kindOf returns the problem by the kind of error that the director returns.
+func kindOf(err error) *Problem {
 	detail := err.Error()
 	switch {
 	case isA[*director.GuardError](err):
@@ -72,6 +80,11 @@ func problemOf(err error) *Problem {
 		return newProblem(http.StatusServiceUnavailable, "unfinished", detail, "it took too long, or shuntd is ending: try again")
 	case errors.Is(err, director.ErrInvalid):
 		return invalid(detail, "")
+	case errors.Is(err, director.ErrNoScheduler):
+		return newProblem(http.StatusUnprocessableEntity, "scheduler-missing", detail,
+			"`modprobe ip_vs_SCHEDULER`, or of an engine ip_vs_pe_ENGINE, loads it where the kernel has it")
+	case errors.Is(err, director.ErrNoInterface):
+		return newProblem(http.StatusUnprocessableEntity, "no-interface", detail, "`ip link` shows which there are")
 	case errors.Is(err, director.ErrExists):
 		return newProblem(http.StatusConflict, "exists", detail,
 			"change it with `shunt service edit` or `shunt server edit`")

@@ -76,7 +76,7 @@ func (e endpoints) Rollback(w http.ResponseWriter, r *http.Request, number Numbe
 // revisionError gives what is not found the hint that fits.
 func revisionError(err error) error {
 	if p := problemOf(err); err != nil && p.Status == http.StatusNotFound {
-		p.Hint = "`shunt history` shows which there are"
+		p.Code, p.Hint = ProblemCodeNoRevision, "`shunt history` shows which there are"
 		return p
 	}
 	return err

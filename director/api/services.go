@@ -70,7 +70,7 @@ func (e endpoints) GetService(w http.ResponseWriter, r *http.Request, ref Ref) {
 		if err != nil {
 			return nil, 0, err
 		}
-		key, err := e.director.Resolve(ref)
+		key, err := e.resolve(ref)
 		if err != nil && strings.Contains(ref, "://") { // a foreign one has no name
 			if foreign, parseErr := director.ParseServiceKey(ref); parseErr == nil {
 				key = foreign
@@ -81,7 +81,7 @@ func (e endpoints) GetService(w http.ResponseWriter, r *http.Request, ref Ref) {
 				return o.model(s), o.revision, nil
 			}
 		}
-		return nil, 0, cmp.Or(err, fmt.Errorf("service %s: %w", key, director.ErrNotFound))
+		return nil, 0, cmp.Or(err, about(fmt.Errorf("service %s: %w", key, director.ErrNotFound), "", ProblemCodeNoService))
 	})
 }
 
@@ -97,7 +97,7 @@ func (e endpoints) AddService(w http.ResponseWriter, r *http.Request, p AddServi
 			return director.Outcome{}, "", err
 		}
 		outcome, err := e.director.AddService(ctx, by, service)
-		return outcome, servicePath(service.Key), err
+		return outcome, servicePath(service.Key), about(err, ProblemCodeServiceExists, ProblemCodeNoService)
 	})
 }
 
@@ -114,7 +114,7 @@ func (e endpoints) EditService(w http.ResponseWriter, r *http.Request, ref Ref, 
 			return director.Outcome{}, "", err
 		}
 		outcome, err := e.director.EditService(ctx, by, key, body.apply)
-		return outcome, "", err
+		return outcome, "", about(err, "", ProblemCodeNoService)
 	})
 }
 
@@ -122,7 +122,7 @@ func (e endpoints) EditService(w http.ResponseWriter, r *http.Request, ref Ref, 
 func (e endpoints) RemoveService(w http.ResponseWriter, r *http.Request, ref Ref, p RemoveServiceParams) {
 	e.changeService(w, r, ref, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {
 		outcome, err := e.director.RemoveService(ctx, by, key)
-		return outcome, "", err
+		return outcome, "", about(err, "", ProblemCodeNoService)
 	})
 }
 
@@ -134,7 +134,7 @@ func (e endpoints) AdoptService(w http.ResponseWriter, r *http.Request, ref Ref,
 			return director.Outcome{}, "", err
 		}
 		outcome, err := e.director.Adopt(ctx, by, key)
-		return outcome, "", err
+		return outcome, "", about(err, ProblemCodeServiceExists, ProblemCodeNoService)
 	})
 }
 
@@ -150,7 +150,7 @@ func (e endpoints) AddServer(w http.ResponseWriter, r *http.Request, ref Ref, p 
 			return director.Outcome{}, "", err
 		}
 		outcome, err := e.director.AddServer(ctx, by, key, server)
-		return outcome, servicePath(key) + "/servers/" + url.PathEscape(server.Address.String()), err
+		return outcome, servicePath(key) + "/servers/" + url.PathEscape(server.Address.String()), e.aboutServer(key, err)
 	})
 }
 
@@ -173,7 +173,7 @@ func (e endpoints) RemoveServer(w http.ResponseWriter, r *http.Request, ref Ref,
 // changeService runs a change of the service that a path names.
 func (e endpoints) changeService(w http.ResponseWriter, r *http.Request, ref Ref, t terms, run func(context.Context, director.Request, director.ServiceKey) (director.Outcome, string, error)) {
 	e.change(w, r, t, func(ctx context.Context, by director.Request) (director.Outcome, string, error) {
-		key, err := e.director.Resolve(ref)
+		key, err := e.resolve(ref)
 		if err != nil {
 			return director.Outcome{}, "", err
 		}
@@ -189,6 +189,6 @@ func (e endpoints) changeServer(w http.ResponseWriter, r *http.Request, ref Ref,
 			return director.Outcome{}, "", err
 		}
 		outcome, err := run(ctx, by, key, addr)
-		return outcome, "", err
+		return outcome, "", e.aboutServer(key, err)
 	})
 }

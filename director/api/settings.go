@@ -6,6 +6,7 @@ import (
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // The settings of a service beside its scheduler and its servers: persistence,
@@ -18,6 +19,7 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 			return invalid(fmt.Sprintf("persistence: timeout %s is out of range", c.Persistence.Timeout), "give a timeout such as 5m, or leave persistence out for none")
 		}
 		s.Persistence = director.Persistence{Timeout: time.Duration(c.Persistence.Timeout), Prefix: s.Key.FullPrefix()}
+		s.Persistence.Engine = director.Engine(c.Persistence.Engine)
 		set(&s.Persistence.Prefix, c.Persistence.Prefix)
 	}
 	s.OnePacket = c.OnePacket
@@ -52,18 +54,24 @@ func (e ServiceEdit) applySettings(s *director.Service) error {
 func (e PersistenceEdit) apply(s *director.Service) error {
 	switch {
 	case e.Timeout != nil && *e.Timeout == 0:
-		if e.Prefix != nil {
-			return invalid("persistence: timeout 0s takes persistence away: it has no prefix then", "leave prefix out, or give a timeout such as 5m")
+		if e.Prefix != nil || e.Engine != nil && *e.Engine != "" {
+			return invalid("persistence: timeout 0s takes persistence away: it has no prefix then, and no engine", "leave them out, or give a timeout such as 5m")
 		}
 		s.Persistence = director.Persistence{}
 		return nil
-	case e.Timeout == nil && e.Prefix != nil && s.Persistence == (director.Persistence{}):
+	case e.Timeout == nil && s.Persistence == (director.Persistence{}):
+		if e.Prefix == nil && (e.Engine == nil || *e.Engine == "") {
+			return nil // nothing is asked for that is not so
+		}
 		return invalid("persistence: the service has none: timeout is required", "give a timeout such as 5m")
 	case s.Persistence == (director.Persistence{}) && e.Timeout != nil:
 		s.Persistence.Prefix = s.Key.FullPrefix()
 	}
 	if e.Timeout != nil {
 		s.Persistence.Timeout = time.Duration(*e.Timeout)
+	}
+	if e.Engine != nil {
+		s.Persistence.Engine = director.Engine(*e.Engine)
 	}
 	set(&s.Persistence.Prefix, e.Prefix)
 	return nil
@@ -106,7 +114,7 @@ func persistenceModel(p director.Persistence) *Persistence {
 	if p == (director.Persistence{}) {
 		return nil
 	}
-	return &Persistence{Timeout: Duration(p.Timeout), Prefix: new(p.Prefix)}
+	return &Persistence{Timeout: Duration(p.Timeout), Prefix: new(p.Prefix), Engine: string(p.Engine)}
 }
 
 // serviceTimeouts returns the timeouts that are the service's own; nil without.
@@ -123,4 +131,34 @@ func reuseModel(mode director.ReuseMode) *int {
 		return nil
 	}
 	return new(mode.Number())
+}
+
+// options turns the model into the domain's value; what is left out is the zero
+// value.
+func (t Tunnel) options() (realserver.TunnelOptions, error) {
+	options := realserver.TunnelOptions{Port: t.Port}
+	var err error
+	if t.Type != "" {
+		if options.Type, err = realserver.ParseTunnelType(t.Type); err != nil {
+			return options, fmt.Errorf("tunnel: %w", err)
+		}
+	}
+	if t.Checksum != "" {
+		if options.Checksum, err = realserver.ParseTunnelChecksum(t.Checksum); err != nil {
+			return options, fmt.Errorf("tunnel: %w", err)
+		}
+	}
+	return options, nil
+}
+
+// tunnelModel is the reverse of Tunnel.options; nil for the zero value.
+func tunnelModel(o realserver.TunnelOptions) *Tunnel {
+	if o == (realserver.TunnelOptions{}) {
+		return nil
+	}
+	t := &Tunnel{Type: o.Type.String(), Port: o.Port}
+	if o.Checksum != realserver.TunnelNoChecksum {
+		t.Checksum = o.Checksum.String()
+	}
+	return t
 }

@@ -1,0 +1,82 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// GetFound answers getFound.
+func (e endpoints) GetFound(w http.ResponseWriter, r *http.Request) {
+	e.readAt(w, func() (any, uint64, error) {
+		o, err := e.observe(r.Context())
+		if err != nil {
+			return nil, 0, err
+		}
+		found, err := e.director.Found(r.Context())
+		if err != nil {
+			return nil, 0, err
+		}
+		return o.found(found, e.director.State()), o.revision, nil
+	})
+}
+
+// found joins what the kernel holds with what the data plane counts there. It was
+// read after what o has as desired, and before what is desired now: what is in
+// neither is foreign. A service has the name that the desired one has: the kernel
+// knows none.
+func (o observation) found(found, now director.State) Found {
+	model := Found{
+		Services: []Service{}, Timeouts: timeoutsModel(found.Timeouts),
+		Sync: foundSyncs(found.Sync, slices.Concat(o.state.Sync, now.Sync)),
+	}
+	ours := make(map[director.ServiceKey]director.Service, len(now.Services))
+	for _, service := range slices.Concat(o.state.Services, now.Services) {
+		ours[service.Key] = service
+	}
+	for _, service := range found.Normalize().Services {
+		desired, isOurs := ours[service.Key]
+		if service.Name == "" {
+			service.Name = desired.Name
+		}
+		model.Services = append(model.Services, o.model(seen{service: service, foreign: !isOurs}))
+	}
+	return model
+}
+
+// ZeroCounters answers zeroCounters.
+func (e endpoints) ZeroCounters(w http.ResponseWriter, r *http.Request) {
+	err := func() error {
+		var body ZeroOrder
+		if err := e.readBody(w, r, &body, maxEdit); err != nil {
+			return err
+		}
+		var key director.ServiceKey
+		if body.Service != "" {
+			var err error
+			if key, err = e.zeroKey(body.Service); err != nil {
+				return err
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+		defer cancel()
+		return about(e.director.Zero(ctx, key), "", ProblemCodeNoService)
+	}()
+	if err != nil {
+		writeProblem(w, problemOf(fmt.Errorf("set counters to zero: %w", err)))
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// zeroKey reads a service's name or URL; a URL may be that of a foreign service.
+func (h *Handler) zeroKey(ref string) (director.ServiceKey, error) {
+	if strings.Contains(ref, "://") {
+		return director.ParseServiceKey(ref)
+	}
+	return h.resolve(ref)
+}
