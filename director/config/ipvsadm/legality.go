@@ -32,7 +32,7 @@ const (
 	serviceOptions = OptScheduler | OptPersistent | OptNetmask | OptOnePacket | OptEngine | OptFlags
 	tunnelOptions  = OptTunPort | OptTunNoChecksum | OptTunChecksum | OptTunRemoteChecksum
 	serverOptions  = OptForward | OptWeight | OptUpper | OptLower | OptTunType | tunnelOptions
-	listOptions    = OptNumeric | OptStats | OptRate | OptThresholds | OptPersistentConn | OptNoSort | OptExact | OptTunInfo
+	listOptions    = OptNumeric | OptStats | OptRate | OptThresholds | OptPersistentConn | OptNoSort | OptSyncID | OptExact | OptTunInfo
 	daemonOptions  = OptInterface | OptSyncID | OptGroup | OptPort | OptTTL | OptMaxLength
 )
 

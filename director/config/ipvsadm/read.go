@@ -18,11 +18,11 @@ const (
 
 // What ipvsadm takes where nothing is said, and how much it takes of what is.
 const (
-	defaultScheduler   = "wlc"   // DEF_SCHED
-	defaultInterface   = "eth0"  // DEF_MCAST_IFN
-	defaultPersistence = 360     // IPVS_SVC_PERSISTENT_TIMEOUT (libipvs.h)
-	maxTimeout         = 2678400 // MAX_TIMEOUT: 31 days
-	maxWeight          = 65535
+	defaultScheduler   = "wlc"          // DEF_SCHED
+	defaultInterface   = "eth0"         // DEF_MCAST_IFN
+	defaultPersistence = 360            // IPVS_SVC_PERSISTENT_TIMEOUT (libipvs.h)
+	maxTimeout         = 2678400        // MAX_TIMEOUT: 31 days
+	maxWeight          = math.MaxInt32  // Debian's; upstream's 1.31 ends at 65535
 	maxSyncLength      = 65535 - 20 - 8 // what the headers of IPv4 and UDP leave
 	schedulerBytes     = 15             // IP_VS_SCHEDNAME_MAXLEN - 1
 	engineBytes        = 16             // IP_VS_PENAME_MAXLEN

@@ -1,0 +1,128 @@
+package ipvsadm_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/director/config/ipvsadm"
+	"github.com/shunt-lb/shunt/director/directortest/ipvs"
+)
+
+// result is what a program leaves behind.
+type result struct {
+	Exit   int
+	Stdout string
+	Stderr string
+}
+
+// real runs the real ipvsadm.
+func real(t *testing.T, stdin string, args ...string) result {
+	t.Helper()
+	cmd := exec.Command("/usr/sbin/ipvsadm", args...)
+	cmd.Args[0] = "ipvsadm"
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("run ipvsadm %q: %v", args, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// TestGuestParse compares what Parse refuses with what the real ipvsadm does, and
+// how: exit status and every byte.
+func TestGuestParse(t *testing.T) {
+	ipvs.Guest(t)
+	for name, lines := range map[string][][]string{"matrix": matrix(), "oddities": oddities, "drawn": drawn(t)} {
+		t.Run(name, func(t *testing.T) {
+			refused := 0
+			for _, line := range lines {
+				if compareParse(t, line) {
+					refused++
+				}
+			}
+			t.Logf("%d command lines, %d refused", len(lines), refused)
+		})
+	}
+}
+
+// drawn are as many as SHUNT_IPVSADM_LINES says, from SHUNT_SEED on.
+func drawn(t *testing.T) [][]string {
+	seed, count := number(t, "SHUNT_SEED", 1), number(t, "SHUNT_IPVSADM_LINES", 400)
+	t.Logf("SHUNT_SEED=%d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	var lines [][]string
+	for range count {
+		lines = append(lines, draw(r))
+	}
+	return lines
+}
+
+func number(t *testing.T, variable string, otherwise uint64) uint64 {
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return n
+}
+
+// compareParse reports whether the line is refused.
+func compareParse(t *testing.T, line []string) bool {
+	t.Helper()
+	got := real(t, "", line...)
+	command, err := ipvsadm.Parse(line)
+	if err == nil {
+		if !isKernels(command.Operation, got) {
+			t.Errorf("%q: accepted as %+v, but ipvsadm says %+v", line, command, got)
+		}
+		return false
+	}
+	var refused *ipvsadm.UsageError
+	if !errors.As(err, &refused) {
+		t.Fatalf("%q: %T: %v", line, err, err)
+	}
+	want := result{Exit: refused.Exit, Stderr: refused.Stderr()}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("%q (-ipvsadm +Parse):\n%s", line, diff)
+	}
+	return true
+}
+
+// isKernels reports whether ipvsadm got as far as the kernel: it was obeyed, or
+// says what the kernel refuses.
+func isKernels(o ipvsadm.Operation, got result) bool {
+	switch got.Exit {
+	case 0:
+		return got.Stderr == ""
+	case ipvsadm.ExitFailed, ipvsadm.ExitRefused:
+		return slices.ContainsFunc(errnos(), func(e syscall.Errno) bool {
+			return got.Stderr == fmt.Sprintln(ipvsadm.Refusal(o, e))
+		})
+	default:
+		return false
+	}
+}
+
+// errnos are all that Linux has.
+func errnos() []syscall.Errno {
+	var all []syscall.Errno
+	for e := syscall.EPERM; e <= syscall.ERFKILL; e++ {
+		all = append(all, e)
+	}
+	return all
+}
