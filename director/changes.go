@@ -11,7 +11,8 @@ import (
 )
 
 // Apply makes the desired state equal to next. Timeouts of next that are zero
-// stay what they are. *GuardError if it removes too much and by does not force
+// stay what they are, and so do the sync daemons if Sync is nil: empty, it stops
+// them. *GuardError if it removes too much and by does not force
 // it. Foreign services that next names are taken over, with the servers that are
 // drained in them still draining.
 func (d *Director) Apply(ctx context.Context, by Request, next State) (Outcome, error) {
@@ -31,6 +32,9 @@ func (d *Director) Rollback(ctx context.Context, by Request, number uint64) (Out
 		old, err := d.store.Revision(number)
 		if err != nil {
 			return err
+		}
+		if old.State.Sync == nil {
+			old.State.Sync = []SyncDaemon{} // there was none
 		}
 		*s = completed(old.State, *s)
 		return nil
@@ -66,9 +70,12 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	}, nil
 }
 
-// completed returns next normalized, with the timeouts it does not give, and with
-// the drains that are in force then.
+// completed returns next normalized, with the timeouts and sync daemons it does not
+// give, and with the drains that are in force then.
 func completed(next, current State) State {
+	if next.Sync == nil {
+		next.Sync = current.Sync
+	}
 	next = next.Normalize()
 	next.Timeouts = current.Timeouts.Merge(next.Timeouts)
 	next.Drains = drainsAfter(next, current)
@@ -189,14 +196,13 @@ func (d *Director) RemoveServer(ctx context.Context, by Request, key ServiceKey,
 // or is desired.
 func (d *Director) StartSync(ctx context.Context, by Request, daemon SyncDaemon) (Outcome, error) {
 	daemon = daemon.Normalize()
-	runs := func(s SyncDaemon) bool { return s.Role == daemon.Role }
 	c := change{by: by, action: fmt.Sprintf("start sync daemon %s", daemon.Role)}
 	return d.change(ctx, c, func(s *State) error {
 		found, err := d.found(ctx)
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(s.Sync, runs) || slices.ContainsFunc(found.Sync, runs) {
+		if s.hasSync(daemon.Role) || found.hasSync(daemon.Role) {
 			return ErrExists
 		}
 		s.Sync = append(slices.Clone(s.Sync), daemon)

@@ -64,8 +64,11 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 	next.Drains = slices.Concat(next.Drains, d.foreignDrains(next, found))
 	next = next.drained()
 	next.Services = sortedServices(next)
+	if len(next.Sync) == 0 {
+		next.Sync = nil // whether it was given is not kept
+	}
 	p := draft{touched: differing(next, head), found: found}
-	if err := errors.Join(next.validate(p.touched.services), d.features.check(next, p.touched.services)); err != nil {
+	if err := errors.Join(next.validate(p.touched.services), d.features.check(next, &p.touched)); err != nil {
 		return draft{}, err
 	}
 	p.found.Sync = ourSync(found.Sync, head, next)
@@ -105,7 +108,7 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 		return Outcome{}, err
 	}
 	if len(p.ops) > 0 {
-		if err := d.dp.Apply(ctx, p.ops); err != nil {
+		if err := d.apply(ctx, p.ops); err != nil {
 			return Outcome{}, d.undo(ctx, head.State, p, c, err)
 		}
 	}
@@ -207,7 +210,7 @@ func (d *Director) leftovers(wanted, found State) []ServiceKey {
 }
 
 // undo puts back what a failed change did to the kernel: ours as the head has
-// it, foreign services as they were. It returns the cause, with what could not
+// it, foreign services and sync daemons as they were. It returns the cause, with what could not
 // be put back; Run repairs that as it becomes possible. It works even if ctx was
 // cancelled: that may be why the change failed.
 func (d *Director) undo(ctx context.Context, before State, p draft, c change, cause error) error {
@@ -220,11 +223,12 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 		_, foreign := d.split(p.has)
 		old := p.touched.of(before)
 		old.Services = append(old.Services, foreign...)
+		old.Sync = slices.Concat(old.Sync, foreignSync(p.has.Sync, before))
 		ops := Plan(old, p.touched.of(found))
 		if len(ops) == 0 {
 			return cause
 		}
-		if err = d.dp.Apply(ctx, ops); err == nil {
+		if err = d.apply(ctx, ops); err == nil {
 			d.opts.Events.Publish(event.Event{
 				Name: event.RolledBack, Service: service,
 				Message: fmt.Sprintf("%s: undone; steps: %d", c.action, len(ops)),
@@ -237,6 +241,19 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 		Message: fmt.Sprintf("%s: could not be undone, will be repaired: %v", c.action, err),
 	})
 	return fmt.Errorf("%w; roll back: %w", cause, err)
+}
+
+// apply runs the operations, up to the first that the data plane does not have.
+func (d *Director) apply(ctx context.Context, ops []Operation) error {
+	for i, op := range ops {
+		if lack := d.features.lacks(op); lack != nil {
+			if err := d.dp.Apply(ctx, ops[:i]); err != nil {
+				return err
+			}
+			return &OperationError{Operation: op, Err: lack}
+		}
+	}
+	return d.dp.Apply(ctx, ops)
 }
 
 func orNobody(who string) string {

@@ -55,7 +55,9 @@ type Dataplane interface {
 type State struct {
 	Services []Service // sorted by key
 	Timeouts conntrack.Timeouts
-	Sync     []SyncDaemon // the master first; at most one of each role
+	// Sync are the daemons, the master first, at most one of each role. In a
+	// state for Apply, nil leaves those there are.
+	Sync []SyncDaemon
 	// Drains are the orders in force, by service and server; no data plane knows
 	// them: it has Server.Draining.
 	Drains []Drain

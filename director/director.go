@@ -124,7 +124,7 @@ func (d *Director) resume(ctx context.Context, head Revision, found State) error
 	ops := Plan(head.State, ours)
 	d.opts.Log.Info("resuming", "revision", head.Number, "services", len(head.State.Services), "steps", len(ops))
 	if len(ops) > 0 {
-		if err := d.dp.Apply(ctx, ops); err != nil {
+		if err := d.apply(ctx, ops); err != nil {
 			d.opts.Log.Warn("not all could be done at once", "err", err)
 		}
 	}

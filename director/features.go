@@ -55,22 +55,43 @@ func FeaturesOf(plane string) (Features, error) {
 // wrong for every data plane is State.Validate's to say.
 func (f Features) Check(s State) error { return f.check(s, nil) }
 
-// check looks at the services of the keys, nil for all.
-func (f Features) check(s State, only map[ServiceKey]bool) error {
+// check looks at what is touched, nil for all: what another data plane could do and
+// is left as it is does not forbid a change of something else.
+func (f Features) check(s State, only *touched) error {
 	c := lack{features: f}
 	for i := range s.Services {
-		if service := &s.Services[i]; only == nil || only[service.Key] {
+		if service := &s.Services[i]; only == nil || only.services[service.Key] {
 			c.enter(i, fmt.Sprintf("services[%d] %s", i, service.label()))
 			c.service(service)
 		}
 	}
 	c.enter(-1, "sync")
-	c.unless(f.Sync || len(s.Sync) == 0, "sync", "a sync daemon")
+	c.unless(f.Sync || len(s.Sync) == 0 || only != nil && !only.sync, "sync", "a sync daemon")
 	for _, drain := range s.Drains {
-		if only == nil || only[drain.Service] {
+		if only == nil || only.drains {
 			c.enter(-1, fmt.Sprintf("drain of %s of %s", drain.Server, drain.Service))
-			c.unless(f.Kill || !drain.Kill, "kill", "to remove connections")
+			c.unless(f.Kill || !drain.Kill, "kill", "the removal of connections")
 		}
+	}
+	return errors.Join(c.problems...)
+}
+
+// lacks returns an error if the data plane cannot do the operation: one from a
+// revision that was made for another data plane.
+func (f Features) lacks(op Operation) error {
+	c := lack{features: f}
+	c.enter(-1, "")
+	switch op := op.(type) {
+	case AddService:
+		c.service(&Service{Key: op.Service.Key, Access: op.Service.Access, Persistence: op.Service.Persistence, Timeouts: op.Service.Timeouts, Rules: op.Service.Rules})
+	case EditService:
+		return f.lacks(AddService(op))
+	case AddServer:
+		c.server(op.Key, op.Server)
+	case EditServer:
+		return f.lacks(AddServer(op))
+	case StartSync:
+		c.unless(f.Sync, "sync", "a sync daemon")
 	}
 	return errors.Join(c.problems...)
 }

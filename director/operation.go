@@ -81,5 +81,5 @@ func (o RemoveServer) String() string {
 	return fmt.Sprintf("remove server %s from %s", o.Address, o.Key)
 }
 func (o SetTimeouts) String() string { return fmt.Sprintf("set timeouts %s", o.Timeouts) }
-func (o StartSync) String() string   { return fmt.Sprintf("start sync daemon %s", o.Daemon) }
+func (o StartSync) String() string   { return fmt.Sprintf("start sync daemon %s", o.Daemon.Role) }
 func (o StopSync) String() string    { return fmt.Sprintf("stop sync daemon %s", o.Role) }

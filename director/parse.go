@@ -59,7 +59,7 @@ func (f *SchedulerFlags) Set(scheduler Scheduler, word string) error {
 		return nil
 	}
 	if scheduler.Known() && !scheduler.HasFlags() {
-		return &WordError{fmt.Sprintf("scheduler %s has no flags", scheduler), "sh and mh have"}
+		return &WordError{fmt.Sprintf("scheduler %s has no flags", scheduler), "sh and mh have; flag-1 to flag-3 are kept without effect"}
 	}
 	name, flag, _ := strings.Cut(word, "-")
 	switch {

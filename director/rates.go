@@ -1,7 +1,7 @@
 package director
 
 // Rates are per second, as the kernel's estimator has them: moving averages that
-// are brought up to date every EstimateInterval.
+// are brought up to date every EstimateSeconds.
 type Rates struct {
 	Connections uint64
 	InPackets   uint64

@@ -127,7 +127,7 @@ func (r *repair) apply(ctx context.Context, steps []Step) (int, error) {
 	for i, step := range steps {
 		ops[i] = step.Operation
 	}
-	err := r.director.dp.Apply(ctx, ops)
+	err := r.director.apply(ctx, ops)
 	if err == nil {
 		return len(ops), nil
 	}

@@ -28,7 +28,7 @@ type Step struct {
 	// drain.
 	Operation Operation
 	Action    Action
-	Service   ServiceKey     // zero for the timeouts
+	Service   ServiceKey     // zero for the timeouts and sync daemons
 	Server    netip.AddrPort // zero for a service's own settings
 	Changes   []Difference   // what it sets; Old is empty where it adds
 }
@@ -131,10 +131,9 @@ func (s indexed) explain(op Operation) Step {
 		step.Changes = diffFields(s.timeoutFields(), State{Timeouts: op.Timeouts}.timeoutFields())
 	case StartSync:
 		step.Action = ActionAdd
-		step.Changes = []Difference{{Field: "sync " + string(op.Daemon.Role), New: op.Daemon.String()}}
+		step.Changes = diffFields(nil, op.Daemon.fields())
 	case StopSync:
 		step.Action = ActionRemove
-		step.Changes = []Difference{{Field: "sync " + string(op.Role), New: "none"}}
 	case AddService:
 		step.Action, step.Service = ActionAdd, op.Service.Key
 		step.Changes = diffFields(nil, op.Service.fields())

@@ -62,7 +62,7 @@ func (s State) validate(only map[ServiceKey]bool) error {
 			c.report("timeouts", "%v", err)
 		}
 	}
-	c.sync(s.Sync)
+	c.sync(s)
 	return errors.Join(c.problems...)
 }
 
@@ -243,6 +243,11 @@ func schedulerList() string {
 	return strings.Join(names, ", ")
 }
 
+// mixes reports whether the server is not of the service's address family.
+func (k ServiceKey) mixes(server realserver.Server) bool {
+	return k.Address.IsValid() && server.Address.IsValid() && k.Address.Addr().Is4() != server.Address.Addr().Is4()
+}
+
 func (c *checker) server(key ServiceKey, server realserver.Server) {
 	problems := len(c.problems)
 	for _, err := range parts(server.Validate()) {
@@ -258,7 +263,7 @@ func (c *checker) server(key ServiceKey, server realserver.Server) {
 	vip, addr := key.Address, server.Address
 	rewrites := server.Method == realserver.NAT
 	switch {
-	case vip.Addr().Is4() != addr.Addr().Is4() && server.Method != realserver.Tunnel:
+	case key.mixes(server) && server.Method != realserver.Tunnel:
 		c.report("address", "%s is not of the service's address family (%s): only tunnels can mix them", addr.Addr(), vip.Addr())
 	case key.IsMark(): // the port is only rewritten by nat, and there 0 is the client's
 	case key.AnyPort() && !rewrites && addr.Port() != 0:
