@@ -18,6 +18,7 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_PASS_FRAGMENT:   {"fragment", "pass", "fragments to or from an address of ours"},
 	KernelEventEVENT_PASS_PROTOCOL:   {"protocol", "pass", "neither TCP nor UDP, to or from an address of ours"},
 	KernelEventEVENT_PASS_LOCAL:      {"local", "pass", "connections served by this host (method local)"},
+	KernelEventEVENT_PASS_MIGRATING:  {"migrating", "pass", "connections that the host's stack still has, of services that come from there"},
 
 	KernelEventEVENT_DROP_MIDSTREAM:       {"midstream", "drop", "TCP without a connection, and not its first packet"},
 	KernelEventEVENT_DROP_SERVER_REMOVED:  {"server-removed", "drop", "the connection's server was removed"},

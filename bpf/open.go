@@ -336,6 +336,7 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapLoads:          l.Servers,
 		KernelMapRecounts:       l.Servers,
 		KernelMapServerTraffic:  l.Servers,
+		KernelMapZeroedTraffic:  l.Servers,
 		KernelMapWords:          l.Words,
 		KernelMapAccess:         l.Prefixes,
 		KernelMapTimeouts:       l.Services,

@@ -144,39 +144,40 @@ const (
 	KernelEventEVENT_PASS_FRAGMENT          KernelEvent = 5
 	KernelEventEVENT_PASS_PROTOCOL          KernelEvent = 6
 	KernelEventEVENT_PASS_LOCAL             KernelEvent = 7
-	KernelEventEVENT_DROP_MIDSTREAM         KernelEvent = 8
-	KernelEventEVENT_DROP_SERVER_REMOVED    KernelEvent = 9
-	KernelEventEVENT_DROP_SERVICE_REMOVED   KernelEvent = 10
-	KernelEventEVENT_DROP_UNREACHABLE       KernelEvent = 11
-	KernelEventEVENT_DROP_REPLY_COLLISION   KernelEvent = 12
-	KernelEventEVENT_DROP_TABLE_FULL        KernelEvent = 13
-	KernelEventEVENT_DROP_FTP_DATA          KernelEvent = 14
-	KernelEventEVENT_DROP_MARTIAN           KernelEvent = 15
-	KernelEventEVENT_DROP_ACCESS_DENIED     KernelEvent = 16
-	KernelEventEVENT_DROP_NO_ROUTE          KernelEvent = 17
-	KernelEventEVENT_DROP_VLAN              KernelEvent = 18
-	KernelEventEVENT_DROP_RATE_LIMITED      KernelEvent = 19
-	KernelEventEVENT_DROP_NOT_QUOTABLE      KernelEvent = 20
-	KernelEventEVENT_DROP_BUSY              KernelEvent = 21
-	KernelEventEVENT_DROP_TOO_BIG           KernelEvent = 22
-	KernelEventEVENT_ANSWER_NO_SERVER       KernelEvent = 23
-	KernelEventEVENT_ANSWER_TTL             KernelEvent = 24
-	KernelEventEVENT_ANSWER_TOO_BIG         KernelEvent = 25
-	KernelEventEVENT_ANSWER_RESET           KernelEvent = 26
-	KernelEventEVENT_NOTE_EVICTED           KernelEvent = 27
-	KernelEventEVENT_NOTE_INSERT_RACE       KernelEvent = 28
-	KernelEventEVENT_NOTE_COLLISION_AVOIDED KernelEvent = 29
-	KernelEventEVENT_NOTE_HOP_CHANGED       KernelEvent = 30
-	KernelEventEVENT_NOTE_HOPS_FULL         KernelEvent = 31
-	KernelEventEVENT_NOTE_BY_ROUTE          KernelEvent = 32
-	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 33
-	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 34
-	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 35
-	KernelEventEVENT_NOTE_DESTINATIONS_FULL KernelEvent = 36
-	KernelEventEVENT_NOTE_TEMPLATE_HEALED   KernelEvent = 37
-	KernelEventEVENT_FAULT_MAP              KernelEvent = 38
-	KernelEventEVENT_FAULT_SERVER           KernelEvent = 39
-	KernelEventEVENTS                       KernelEvent = 40
+	KernelEventEVENT_PASS_MIGRATING         KernelEvent = 8
+	KernelEventEVENT_DROP_MIDSTREAM         KernelEvent = 9
+	KernelEventEVENT_DROP_SERVER_REMOVED    KernelEvent = 10
+	KernelEventEVENT_DROP_SERVICE_REMOVED   KernelEvent = 11
+	KernelEventEVENT_DROP_UNREACHABLE       KernelEvent = 12
+	KernelEventEVENT_DROP_REPLY_COLLISION   KernelEvent = 13
+	KernelEventEVENT_DROP_TABLE_FULL        KernelEvent = 14
+	KernelEventEVENT_DROP_FTP_DATA          KernelEvent = 15
+	KernelEventEVENT_DROP_MARTIAN           KernelEvent = 16
+	KernelEventEVENT_DROP_ACCESS_DENIED     KernelEvent = 17
+	KernelEventEVENT_DROP_NO_ROUTE          KernelEvent = 18
+	KernelEventEVENT_DROP_VLAN              KernelEvent = 19
+	KernelEventEVENT_DROP_RATE_LIMITED      KernelEvent = 20
+	KernelEventEVENT_DROP_NOT_QUOTABLE      KernelEvent = 21
+	KernelEventEVENT_DROP_BUSY              KernelEvent = 22
+	KernelEventEVENT_DROP_TOO_BIG           KernelEvent = 23
+	KernelEventEVENT_ANSWER_NO_SERVER       KernelEvent = 24
+	KernelEventEVENT_ANSWER_TTL             KernelEvent = 25
+	KernelEventEVENT_ANSWER_TOO_BIG         KernelEvent = 26
+	KernelEventEVENT_ANSWER_RESET           KernelEvent = 27
+	KernelEventEVENT_NOTE_EVICTED           KernelEvent = 28
+	KernelEventEVENT_NOTE_INSERT_RACE       KernelEvent = 29
+	KernelEventEVENT_NOTE_COLLISION_AVOIDED KernelEvent = 30
+	KernelEventEVENT_NOTE_HOP_CHANGED       KernelEvent = 31
+	KernelEventEVENT_NOTE_HOPS_FULL         KernelEvent = 32
+	KernelEventEVENT_NOTE_BY_ROUTE          KernelEvent = 33
+	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 34
+	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 35
+	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 36
+	KernelEventEVENT_NOTE_DESTINATIONS_FULL KernelEvent = 37
+	KernelEventEVENT_NOTE_TEMPLATE_HEALED   KernelEvent = 38
+	KernelEventEVENT_FAULT_MAP              KernelEvent = 39
+	KernelEventEVENT_FAULT_SERVER           KernelEvent = 40
+	KernelEventEVENTS                       KernelEvent = 41
 )
 
 type KernelExplainArgs struct {
@@ -273,6 +274,52 @@ const (
 	KernelLifecycleLIFE_LIVE            KernelLifecycle = 1
 	KernelLifecycleLIFE_SERVER_REMOVED  KernelLifecycle = 2
 	KernelLifecycleLIFE_SERVICE_REMOVED KernelLifecycle = 3
+)
+
+type KernelLoadArgs struct {
+	_       structs.HostLayout
+	Count   uint32
+	Entries [48]KernelLoadEntry
+}
+
+type KernelLoadEntry struct {
+	_              structs.HostLayout
+	Client         [4]uint32
+	VirtualAddress [4]uint32
+	ClientPort     uint16
+	VirtualPort    uint16
+	Server         uint32
+	Left           uint32
+	Protocol       uint8
+	State          uint8
+	Method         uint8
+	Flags          uint8
+	Result         uint32
+}
+
+type KernelLoadFlags uint32
+
+const (
+	KernelLoadFlagsLOAD_PROVEN     KernelLoadFlags = 1
+	KernelLoadFlagsLOAD_CONTROLLED KernelLoadFlags = 2
+)
+
+type KernelLoadResult uint32
+
+const (
+	KernelLoadResultLOAD_NOT_TRIED KernelLoadResult = 0
+	KernelLoadResultLOAD_DONE      KernelLoadResult = 1
+	KernelLoadResultLOAD_KNOWN     KernelLoadResult = 2
+	KernelLoadResultLOAD_NO_SERVER KernelLoadResult = 3
+	KernelLoadResultLOAD_COLLISION KernelLoadResult = 4
+	KernelLoadResultLOAD_NO_ROOM   KernelLoadResult = 5
+	KernelLoadResultLOAD_FAULT     KernelLoadResult = 6
+)
+
+type KernelLoadShape uint32
+
+const (
+	KernelLoadShapeLOAD_BATCH KernelLoadShape = 48
 )
 
 type KernelMasks uint32
@@ -480,6 +527,8 @@ const (
 	KernelServiceFlagsSERVICE_REUSE_NEVER      KernelServiceFlags = 256
 	KernelServiceFlagsSERVICE_REUSE_FIN_WAIT   KernelServiceFlags = 512
 	KernelServiceFlagsSERVICE_WIDE             KernelServiceFlags = 1024
+	KernelServiceFlagsSERVICE_FLAG_3           KernelServiceFlags = 2048
+	KernelServiceFlagsSERVICE_MIGRATING        KernelServiceFlags = 4096
 )
 
 type KernelServiceKey struct {
@@ -666,6 +715,8 @@ type KernelSlow struct {
 	OldSlot   uint32
 	Dead      uint64
 	Own       KernelServer
+	Loading   KernelLoadEntry
+	Pad2      uint32
 	Link      struct {
 		_           structs.HostLayout
 		Destination uint64
@@ -787,11 +838,14 @@ const (
 	KernelMapSlots                  = "slots"
 	KernelMapTimeouts               = "timeouts"
 	KernelMapWords                  = "words"
+	KernelMapZeroedTraffic          = "zeroed_traffic"
 	KernelProgShuntClock            = "shunt_clock"
 	KernelProgShuntCorrect          = "shunt_correct"
 	KernelProgShuntCreate           = "shunt_create"
 	KernelProgShuntExplain4         = "shunt_explain4"
 	KernelProgShuntExplain6         = "shunt_explain6"
+	KernelProgShuntLoad4            = "shunt_load4"
+	KernelProgShuntLoad6            = "shunt_load6"
 	KernelProgShuntMain             = "shunt_main"
 	KernelProgShuntOdd              = "shunt_odd"
 	KernelProgShuntRemove4          = "shunt_remove4"
@@ -815,6 +869,10 @@ const (
 	KernelVarExportHopLayout        = "export_hop_layout"
 	KernelVarExportIdLayout         = "export_id_layout"
 	KernelVarExportLifecycle        = "export_lifecycle"
+	KernelVarExportLoadArgs         = "export_load_args"
+	KernelVarExportLoadFlags        = "export_load_flags"
+	KernelVarExportLoadResult       = "export_load_result"
+	KernelVarExportLoadShape        = "export_load_shape"
 	KernelVarExportMasks            = "export_masks"
 	KernelVarExportMatchLayout      = "export_match_layout"
 	KernelVarExportMethod           = "export_method"
@@ -888,6 +946,8 @@ type KernelProgramSpecs struct {
 	ShuntCreate    *ebpf.ProgramSpec `ebpf:"shunt_create"`
 	ShuntExplain4  *ebpf.ProgramSpec `ebpf:"shunt_explain4"`
 	ShuntExplain6  *ebpf.ProgramSpec `ebpf:"shunt_explain6"`
+	ShuntLoad4     *ebpf.ProgramSpec `ebpf:"shunt_load4"`
+	ShuntLoad6     *ebpf.ProgramSpec `ebpf:"shunt_load6"`
 	ShuntMain      *ebpf.ProgramSpec `ebpf:"shunt_main"`
 	ShuntOdd       *ebpf.ProgramSpec `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.ProgramSpec `ebpf:"shunt_remove4"`
@@ -927,6 +987,7 @@ type KernelMapSpecs struct {
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
 	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
 	Words          *ebpf.MapSpec `ebpf:"words"`
+	ZeroedTraffic  *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
 
 // KernelVariableSpecs contains global variables before they are loaded into the kernel.
@@ -946,6 +1007,10 @@ type KernelVariableSpecs struct {
 	ExportHopLayout        *ebpf.VariableSpec `ebpf:"export_hop_layout"`
 	ExportIdLayout         *ebpf.VariableSpec `ebpf:"export_id_layout"`
 	ExportLifecycle        *ebpf.VariableSpec `ebpf:"export_lifecycle"`
+	ExportLoadArgs         *ebpf.VariableSpec `ebpf:"export_load_args"`
+	ExportLoadFlags        *ebpf.VariableSpec `ebpf:"export_load_flags"`
+	ExportLoadResult       *ebpf.VariableSpec `ebpf:"export_load_result"`
+	ExportLoadShape        *ebpf.VariableSpec `ebpf:"export_load_shape"`
 	ExportMasks            *ebpf.VariableSpec `ebpf:"export_masks"`
 	ExportMatchLayout      *ebpf.VariableSpec `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.VariableSpec `ebpf:"export_method"`
@@ -1015,6 +1080,7 @@ type KernelMaps struct {
 	Slots          *ebpf.Map `ebpf:"slots"`
 	Timeouts       *ebpf.Map `ebpf:"timeouts"`
 	Words          *ebpf.Map `ebpf:"words"`
+	ZeroedTraffic  *ebpf.Map `ebpf:"zeroed_traffic"`
 }
 
 func (m *KernelMaps) Close() error {
@@ -1042,6 +1108,7 @@ func (m *KernelMaps) Close() error {
 		m.Slots,
 		m.Timeouts,
 		m.Words,
+		m.ZeroedTraffic,
 	)
 }
 
@@ -1062,6 +1129,10 @@ type KernelVariables struct {
 	ExportHopLayout        *ebpf.Variable `ebpf:"export_hop_layout"`
 	ExportIdLayout         *ebpf.Variable `ebpf:"export_id_layout"`
 	ExportLifecycle        *ebpf.Variable `ebpf:"export_lifecycle"`
+	ExportLoadArgs         *ebpf.Variable `ebpf:"export_load_args"`
+	ExportLoadFlags        *ebpf.Variable `ebpf:"export_load_flags"`
+	ExportLoadResult       *ebpf.Variable `ebpf:"export_load_result"`
+	ExportLoadShape        *ebpf.Variable `ebpf:"export_load_shape"`
 	ExportMasks            *ebpf.Variable `ebpf:"export_masks"`
 	ExportMatchLayout      *ebpf.Variable `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.Variable `ebpf:"export_method"`
@@ -1097,6 +1168,8 @@ type KernelPrograms struct {
 	ShuntCreate    *ebpf.Program `ebpf:"shunt_create"`
 	ShuntExplain4  *ebpf.Program `ebpf:"shunt_explain4"`
 	ShuntExplain6  *ebpf.Program `ebpf:"shunt_explain6"`
+	ShuntLoad4     *ebpf.Program `ebpf:"shunt_load4"`
+	ShuntLoad6     *ebpf.Program `ebpf:"shunt_load6"`
 	ShuntMain      *ebpf.Program `ebpf:"shunt_main"`
 	ShuntOdd       *ebpf.Program `ebpf:"shunt_odd"`
 	ShuntRemove4   *ebpf.Program `ebpf:"shunt_remove4"`
@@ -1116,6 +1189,8 @@ func (p *KernelPrograms) Close() error {
 		p.ShuntCreate,
 		p.ShuntExplain4,
 		p.ShuntExplain6,
+		p.ShuntLoad4,
+		p.ShuntLoad6,
 		p.ShuntMain,
 		p.ShuntOdd,
 		p.ShuntRemove4,

@@ -19,6 +19,7 @@ func TestVerifierBudget(t *testing.T) {
 	for name, program := range map[string]*ebpf.Program{
 		"shunt_root": p.ShuntRoot, "shunt_main": p.ShuntMain, "shunt_settle": p.ShuntSettle, "shunt_create": p.ShuntCreate, "shunt_odd": p.ShuntOdd,
 		"shunt_sweep4": p.ShuntSweep4, "shunt_sweep6": p.ShuntSweep6, "shunt_switch": p.ShuntSwitch,
+		"shunt_load4": p.ShuntLoad4, "shunt_load6": p.ShuntLoad6,
 		"shunt_explain4": p.ShuntExplain4, "shunt_explain6": p.ShuntExplain6,
 		"shunt_set_server": p.ShuntSetServer, "shunt_remove4": p.ShuntRemove4, "shunt_remove6": p.ShuntRemove6,
 		"shunt_correct": p.ShuntCorrect, "shunt_clock": p.ShuntClock,

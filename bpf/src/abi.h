@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Raised by every change of a pinned map's layout; stored in settings. */
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 /* --- connection tables -------------------------------------------------- */
 
@@ -198,6 +198,8 @@ enum service_flags {
 	SERVICE_REUSE_NEVER = 256, /* conn_reuse_mode 0 */
 	SERVICE_REUSE_FIN_WAIT = 512, /* conn_reuse_mode 3; neither bit: 1 */
 	SERVICE_WIDE = 1024, /* of several addresses or ports */
+	SERVICE_FLAG_3 = 2048, /* user space only: ipvsadm's flag-3, which no scheduler has */
+	SERVICE_MIGRATING = 4096, /* the host's stack has connections of it that the tables do not know */
 };
 
 enum server_flags {
@@ -446,8 +448,8 @@ enum slot {
 /* --- events ------------------------------------------------------------------- */
 
 /*
- * What became of packets, one counter each. The order is stable: new ones are
- * added before EVENTS. Names for people: bpf/events.go.
+ * What became of packets, one counter each, in the order of what that is (finish).
+ * A new one raises ABI_VERSION. Names for people: bpf/events.go.
  */
 enum event {
 	EVENT_NONE,
@@ -459,6 +461,7 @@ enum event {
 	EVENT_PASS_FRAGMENT,
 	EVENT_PASS_PROTOCOL, /* neither TCP nor UDP */
 	EVENT_PASS_LOCAL, /* connection served by this host (method local) */
+	EVENT_PASS_MIGRATING, /* of a connection that the host's stack may have */
 	/* dropped */
 	EVENT_DROP_MIDSTREAM,
 	EVENT_DROP_SERVER_REMOVED,

@@ -118,6 +118,48 @@ struct remove_args {
 	__s32 result; /* out: 0, -ENOENT, or -EAGAIN: others were changing it */
 };
 
+/* Connections that shunt_load4/6 take at a time: what fits the page that is their packet. */
+enum load_shape {
+	LOAD_BATCH = 48,
+};
+
+enum load_flags {
+	LOAD_PROVEN = 1,
+	LOAD_CONTROLLED = 2, /* a template has it */
+};
+
+/* What became of one. */
+enum load_result {
+	LOAD_NOT_TRIED,
+	LOAD_DONE,
+	LOAD_KNOWN, /* its key has an entry */
+	LOAD_NO_SERVER, /* the server is not live */
+	LOAD_COLLISION, /* the reply key is another connection's */
+	LOAD_NO_ROOM,
+	LOAD_FAULT,
+};
+
+/* A connection, or a template, that exists elsewhere. */
+struct load_entry {
+	__u32 client[4]; /* of a template: the client's network */
+	__u32 virtual_address[4]; /* of a template: the service's index in the first word */
+	__be16 client_port; /* of a template: 0 */
+	__be16 virtual_port; /* of a template: 0 */
+	__u32 server; /* index */
+	__u32 left; /* ticks until it dies; its timeout here if that is shorter */
+	__u8 protocol; /* PROTOCOL_TEMPLATE */
+	__u8 state;
+	__u8 method;
+	__u8 flags; /* enum load_flags */
+	__u32 result; /* out: enum load_result */
+};
+
+/* shunt_load4/6: inserts connections, of one family. */
+struct load_args {
+	__u32 count;
+	struct load_entry entries[LOAD_BATCH];
+};
+
 /* shunt_correct: heals a server's load. */
 struct correct_args {
 	__s64 active; /* to be added */

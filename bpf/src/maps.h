@@ -47,6 +47,8 @@ SHARED_MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
 MAP(server_traffic, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct traffic, 1);
 /* User space only: by service, what its removed servers had counted. */
 SHARED_MAP(retired_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
+/* User space only: by server, what its counters were when they were set to zero. */
+SHARED_MAP(zeroed_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
 SHARED_MAP(words, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1);
 SHARED_MAP(hops, BPF_MAP_TYPE_ARRAY, __u32, struct hop, HOPS);
 /* Which services a prefix of virtual addresses has. */

@@ -137,6 +137,9 @@ static __always_inline enum event choose_persistent(struct slow *c, const int v6
 				remove_entry(t->group, t->slot, t->recipe, v6);
 		}
 		t->recipe = 0;
+		/* The template may be the stack's: what it gives the client comes here with the others. */
+		if (c->pick.flags & SERVICE_MIGRATING)
+			return EVENT_PASS_MIGRATING;
 		if (c->decided_by != DECIDED_BY_SCHEDULER && schedule_server(c, service) != EVENT_NONE)
 			return EVENT_ANSWER_NO_SERVER;
 		result = make_template(c, v6);

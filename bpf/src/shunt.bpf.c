@@ -9,6 +9,7 @@
 #include "forward.h"
 #include "create.h"
 #include "control.h"
+#include "load.h"
 #include "explain.h"
 
 /* Whether following the recipe is all that the packet asks for. */
@@ -304,4 +305,8 @@ EXPORT(enum sweep_templates, sweep_templates);
 EXPORT(struct remove_args, remove_args);
 EXPORT(struct explain_args, explain_args);
 EXPORT(enum decider, decider);
+EXPORT(struct load_args, load_args);
+EXPORT(enum load_shape, load_shape);
+EXPORT(enum load_flags, load_flags);
+EXPORT(enum load_result, load_result);
 EXPORT(enum slot, slot);

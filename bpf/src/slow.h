@@ -55,6 +55,9 @@ struct slow {
 	/* follow's: the server of a connection with RECIPE_WIDE, made to measure */
 	struct server own;
 
+	struct load_entry loading; /* load's */
+	__u32 pad2;
+
 	struct link_view link;
 	struct parsed parsed;
 	__u64 fib[8]; /* struct bpf_fib_lookup: its unnamed unions have no Go type */

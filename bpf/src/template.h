@@ -60,6 +60,7 @@ static __always_inline void template_key(struct key *key, const __u32 *client, c
 /* What may be written to a template's counts. */
 enum template_news {
 	NEWS_BEGUN, /* a connection under it */
+	NEWS_LOADED, /* one that began elsewhere: it does not begin the template's time anew */
 	NEWS_ENDED, /* one of them has */
 	NEWS_MET, /* the sweep met one of them */
 	NEWS_PROVEN, /* one of them has shown that its client is real */
@@ -73,7 +74,7 @@ static __always_inline __u32 counts_after(__u32 counts, enum template_news news)
 		return make_counts(n, met == COUNT_UNKNOWN ? met : met + 1);
 	/* A count that is full is no longer known: only the recount brings it down. */
 	if (n != COUNT_UNKNOWN)
-		n = news == NEWS_BEGUN ? n + 1 : n - !!n;
+		n = news == NEWS_BEGUN || news == NEWS_LOADED ? n + 1 : n - !!n;
 	return make_counts(n, COUNT_UNKNOWN);
 }
 
@@ -112,6 +113,17 @@ __noinline int hold_template4(struct lookup *t, __u32 tick)
 __noinline int hold_template6(struct lookup *t, __u32 tick)
 {
 	return t ? count_under(t, NEWS_BEGUN, tick, 1) : 0;
+}
+
+/* As hold_template, for a connection that began elsewhere. */
+__noinline int hold_loaded4(struct lookup *t)
+{
+	return t ? count_under(t, NEWS_LOADED, 0, 0) : 0;
+}
+
+__noinline int hold_loaded6(struct lookup *t)
+{
+	return t ? count_under(t, NEWS_LOADED, 0, 1) : 0;
 }
 
 /* Takes that back. */

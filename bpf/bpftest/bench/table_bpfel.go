@@ -257,6 +257,7 @@ const (
 	TableMapSlots          = "slots"
 	TableMapTimeouts       = "timeouts"
 	TableMapWords          = "words"
+	TableMapZeroedTraffic  = "zeroed_traffic"
 	TableProgHashDelete    = "hash_delete"
 	TableProgHashFind      = "hash_find"
 	TableProgHashInsert    = "hash_insert"
@@ -356,6 +357,7 @@ type TableMapSpecs struct {
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
 	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
 	Words          *ebpf.MapSpec `ebpf:"words"`
+	ZeroedTraffic  *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
 
 // TableVariableSpecs contains global variables before they are loaded into the kernel.
@@ -419,6 +421,7 @@ type TableMaps struct {
 	Slots          *ebpf.Map `ebpf:"slots"`
 	Timeouts       *ebpf.Map `ebpf:"timeouts"`
 	Words          *ebpf.Map `ebpf:"words"`
+	ZeroedTraffic  *ebpf.Map `ebpf:"zeroed_traffic"`
 }
 
 func (m *TableMaps) Close() error {
@@ -446,6 +449,7 @@ func (m *TableMaps) Close() error {
 		m.Slots,
 		m.Timeouts,
 		m.Words,
+		m.ZeroedTraffic,
 	)
 }
 

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Connections that exist elsewhere become the tables' own: the kernel's IPVS had
+ * them, and their packets come here from now on. The arguments are read and the
+ * results written in the "packet". What is inserted is claimed until it is
+ * complete, so that no packet meets it with another time than it has left.
+ */
+#ifndef SHUNT_LOAD_H
+#define SHUNT_LOAD_H
+
+#include "create.h"
+
+/* Whether the connection whose key is in the way has expired; it is removed then. */
+static __always_inline int is_gone(const struct insert_request *r, __u32 tick, struct lookup *l, const int v6)
+{
+	l->group = r->group;
+	l->slot = r->slot;
+	if (v6)
+		look_at6(l);
+	else
+		look_at4(l);
+	if (!l->recipe)
+		return 1;
+	/* Also of templates: one with connections is given a minute, and is known. */
+	if (l->recipe & (BIT(RECIPE_BUSY) | BIT(RECIPE_REPLY)) || !has_expired(l->recipe, l->seen, tick) ||
+	    (is_template(l->recipe) && is_in_use(l->hop)))
+		return 0;
+	return remove_entry(l->group, l->slot, l->recipe, v6);
+}
+
+/* Inserts the claimed forward key, or the template's, of s. */
+static __always_inline enum insertion insert_loaded(struct slow *s, __u64 recipe, const int v6)
+{
+	struct insert_request *r = &s->forward;
+	enum insertion result;
+
+	r->key = s->key;
+	r->hash = s->hash;
+	r->tick = s->tick;
+	r->hop = is_template(recipe) ? make_counts(0, COUNT_UNKNOWN) : 0;
+	r->is_trial = 0;
+	r->recipe = recipe | BIT(RECIPE_BUSY);
+	result = insert_key(r, v6);
+	if (result != EXISTS || !is_gone(r, s->tick, &s->hit, v6))
+		return result;
+	r->recipe = recipe | BIT(RECIPE_BUSY);
+	return insert_key(r, v6);
+}
+
+/* Has the entry inserted seen its last packet so many ticks ago. */
+static __always_inline void set_idle(const struct insert_request *r, __u32 idle, const int v6)
+{
+	void *group = group_at(r->group, v6);
+	__u64 *entry;
+
+	if (!group)
+		return;
+	entry = entry_at(group, r->slot, v6);
+	if (entry)
+		STORE((__u32 *)(entry + WORDS(v6) + 2), r->tick - idle);
+}
+
+/* Counts the connection to server under the template of its client, in s->template; false if there is none. */
+static __always_inline int hold(struct slow *s, const struct server *server, __u32 index, const int v6)
+{
+	__u32 service_index = server->service;
+	struct service *service = bpf_map_lookup_elem(&services, &service_index);
+	struct lookup *t = &s->template;
+
+	if (!service)
+		return 0;
+	template_key(&t->key, s->key.source, in_force(service), service_index);
+	if (v6)
+		look_up6(t);
+	else
+		look_up4(t);
+	if (!t->recipe || recipe_server(t->recipe) != index)
+		return 0;
+	return v6 ? hold_loaded6(t) : hold_loaded4(t);
+}
+
+/* Inserts both halves, with the recipe, which the server's count then has. */
+static __always_inline enum load_result load_connection(struct slow *s, __u64 recipe, __u32 idle, const int v6)
+{
+	__u32 index = recipe_server(recipe);
+	enum insertion inserted = insert_loaded(s, recipe, v6);
+	enum event event;
+
+	if (inserted != INSERTED)
+		return inserted == EXISTS ? LOAD_KNOWN : LOAD_NO_ROOM;
+	if (recipe_method(recipe) == METHOD_NAT && !is_template(recipe)) {
+		recipe &= ~BIT(RECIPE_CONTROLLED);
+		event = v6 ? make_reply6(s, index, recipe) : make_reply4(s, index, recipe);
+		if (event != EVENT_NONE) {
+			end_claim(&s->forward, 0, v6);
+			return event == EVENT_DROP_REPLY_COLLISION ? LOAD_COLLISION : LOAD_NO_ROOM;
+		}
+		set_idle(&s->reply, idle, v6);
+	}
+	set_idle(&s->forward, idle, v6);
+	bind_connection(index, recipe_state(recipe));
+	end_claim(&s->forward, s->forward.recipe & ~BIT(RECIPE_BUSY), v6);
+	return LOAD_DONE;
+}
+
+/* Loads the entry; its template's count, proof and time are seen to. */
+static __always_inline enum load_result load_entry(struct slow *s, const struct load_entry *e, const int v6)
+{
+	__u32 index = e->server, idle;
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	enum load_result result;
+	__u64 recipe;
+
+	if (!server || server->life != LIFE_LIVE)
+		return LOAD_NO_SERVER;
+	s->key.id = make_id(join_ports(e->client_port, e->virtual_port), e->protocol);
+	s->hash = hash_key(&s->key, v6);
+	s->tick = now_tick();
+	s->is_trial = 0;
+	s->hop = 0; /* the client's packets will show it: until then, by the route */
+	recipe = with_server((__u64)(e->state & STATE_MASK) << RECIPE_STATE, index, e->method & METHOD_MASK);
+	if (e->flags & LOAD_PROVEN)
+		recipe |= BIT(RECIPE_PROVEN);
+	if (e->method == METHOD_NAT && !is_template(recipe) && rules_of(server) & SERVICE_WIDE)
+		recipe |= BIT(RECIPE_WIDE);
+	s->template.recipe = 0;
+	if (e->flags & LOAD_CONTROLLED && hold(s, server, index, v6))
+		recipe |= BIT(RECIPE_CONTROLLED);
+	idle = timeout_at(server, recipe);
+	idle -= e->left < idle ? e->left : idle;
+	result = load_connection(s, recipe, idle, v6);
+	if (!(recipe & BIT(RECIPE_CONTROLLED)))
+		return result;
+	if (result != LOAD_DONE)
+		let_template_go(s, v6);
+	else if (e->flags & LOAD_PROVEN)
+		mark(&s->template, BIT(RECIPE_PROVEN), 0, v6);
+	return result;
+}
+
+/* Loads the i-th of the arguments; false if it is not there. */
+static __always_inline int load_one(struct xdp_md *ctx, __u32 i, const int v6)
+{
+	__u32 at = __builtin_offsetof(struct load_args, entries) + i * sizeof(struct load_entry), scratch_index;
+	struct slow *s;
+
+	scratch_index = SCRATCH_CONTROL;
+	s = bpf_map_lookup_elem(&scratch, &scratch_index);
+	if (!s || bpf_xdp_load_bytes(ctx, at, &s->loading, sizeof(s->loading)))
+		return 0;
+#pragma unroll
+	for (int word = 0; word < 4; word++) {
+		s->key.source[word] = s->loading.client[word];
+		s->key.destination[word] = s->loading.virtual_address[word];
+	}
+	s->loading.result = load_entry(s, &s->loading, v6);
+	return !bpf_xdp_store_bytes(ctx, at, &s->loading, sizeof(s->loading));
+}
+
+__noinline int load_one4(struct xdp_md *ctx, __u32 i)
+{
+	return load_one(ctx, i, 0);
+}
+
+__noinline int load_one6(struct xdp_md *ctx, __u32 i)
+{
+	return load_one(ctx, i, 1);
+}
+
+static __always_inline int run_load(struct xdp_md *ctx, const int v6)
+{
+	struct load_args *args = (void *)(long)ctx->data;
+	__u32 count;
+
+	if ((void *)(args + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	count = args->count;
+	for (__u32 i = 0; i < LOAD_BATCH && i < count; i++)
+		if (!(v6 ? load_one6(ctx, i) : load_one4(ctx, i)))
+			return XDP_ABORTED;
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int shunt_load4(struct xdp_md *ctx)
+{
+	return run_load(ctx, 0);
+}
+
+SEC("xdp")
+int shunt_load6(struct xdp_md *ctx)
+{
+	return run_load(ctx, 1);
+}
+
+#endif
