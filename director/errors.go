@@ -30,3 +30,12 @@ func (e *OperationError) Error() string { return fmt.Sprintf("%s: %v", e.Operati
 
 // Unwrap returns the cause.
 func (e *OperationError) Unwrap() error { return e.Err }
+
+// BypassedError refuses to move services to XDP because of firewall rules that
+// their packets would not come by any more.
+type BypassedError struct{ Rules []string }
+
+// Error says how many; Rules names them.
+func (e *BypassedError) Error() string {
+	return fmt.Sprintf("XDP takes packets past rules of the firewall: %d", len(e.Rules))
+}

@@ -242,6 +242,12 @@ func (c *Client) Rollback(ctx context.Context, number uint64, t Terms) (Outcome,
 	return as[Outcome](c)(c.raw.Rollback(ctx, number, p))
 }
 
+// Migrate moves services from the kernel's IPVS to XDP. A failure after the first
+// was moved is in the report.
+func (c *Client) Migrate(ctx context.Context, order MigrationOrder, why string) (MigrationReport, error) {
+	return as[MigrationReport](c)(c.raw.Migrate(ctx, &MigrateParams{ShuntWhy: given(why)}, order))
+}
+
 // Doctor inspects the daemon's host.
 func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 	report, err := as[DoctorReport](c)(c.raw.GetDoctor(ctx))

@@ -29,6 +29,10 @@ type Options struct {
 	// Doctor inspects the host. The findings' Ok need not be set. Nil: GET
 	// /v1/doctor is not supported.
 	Doctor func(context.Context) ([]Finding, error)
+	// Migrate moves services from the kernel's IPVS to this data plane; what was
+	// done before a failure is reported beside the error. Nil: POST /v1/migration
+	// is not supported.
+	Migrate func(context.Context, director.Request, Migration) (MigrationReport, error)
 	// Ready returns why the daemon is not ready; nil if it is. Nil: it is ready
 	// as soon as the director is started.
 	Ready func() error

@@ -51,6 +51,7 @@ func (e FindingSeverity) Valid() bool {
 const (
 	ProblemCodeBadRequest       ProblemCode = "bad-request"
 	ProblemCodeBusy             ProblemCode = "busy"
+	ProblemCodeBypassed         ProblemCode = "bypassed"
 	ProblemCodeConflict         ProblemCode = "conflict"
 	ProblemCodeCrossOrigin      ProblemCode = "cross-origin"
 	ProblemCodeDetached         ProblemCode = "detached"
@@ -90,6 +91,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeBadRequest:
 		return true
 	case ProblemCodeBusy:
+		return true
+	case ProblemCodeBypassed:
 		return true
 	case ProblemCodeConflict:
 		return true
@@ -684,6 +687,51 @@ type Interface struct {
 	Mode string `json:"mode"`
 }
 
+// MigratedService What became of one service.
+type MigratedService struct {
+	// Service Its URL.
+	Service string `json:"service"`
+
+	// Servers How many servers it has.
+	Servers int `json:"servers"`
+
+	// Moved Whether XDP serves it now, and the kernel's IPVS no more.
+	Moved bool `json:"moved"`
+
+	// Connections How many connections and templates were taken over, or would be.
+	Connections uint64 `json:"connections"`
+
+	// Skipped Those that were not, by the reason.
+	Skipped map[string]uint64 `json:"skipped,omitempty"`
+
+	// Notes What is not the same after the move.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// MigrationOrder What is to be moved.
+type MigrationOrder struct {
+	// Services The services, by URL; left out, all.
+	Services []string `json:"services,omitempty"`
+
+	// Force Although firewall rules would not hold any more.
+	Force bool `json:"force,omitempty"`
+
+	// DryRun Only say what would be done.
+	DryRun bool `json:"dry-run,omitempty"`
+}
+
+// MigrationReport What became of a move.
+type MigrationReport struct {
+	// Services Each service.
+	Services []MigratedService `json:"services"`
+
+	// Bypassed Firewall rules that do not hold for the services any more.
+	Bypassed []string `json:"bypassed"`
+
+	// Failure What went wrong on the way; left out if nothing did.
+	Failure string `json:"failure,omitempty"`
+}
+
 // Missed Something between is kept no more.
 type Missed struct {
 	// After The id after which something is missing.
@@ -788,6 +836,7 @@ type Problem struct {
 	// - exists, not-found: something else is there already, or not there
 	// - not-draining: the server is not being drained
 	// - guard: it would remove more than is allowed without force
+	// - bypassed: firewall rules would not hold any more, which is not done without force
 	// - conflict: there is a newer revision
 	// - full: there is no room
 	// - busy, not-ready, detached, not-running, unfinished: not now; try again
@@ -822,6 +871,7 @@ type Problem struct {
 // - exists, not-found: something else is there already, or not there
 // - not-draining: the server is not being drained
 // - guard: it would remove more than is allowed without force
+// - bypassed: firewall rules would not hold any more, which is not done without force
 // - conflict: there is a newer revision
 // - full: there is no room
 // - busy, not-ready, detached, not-running, unfinished: not now; try again
@@ -1574,6 +1624,12 @@ type ListEventsParams struct {
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
 
+// MigrateParams defines parameters for Migrate.
+type MigrateParams struct {
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
 // ReloadParams defines parameters for Reload.
 type ReloadParams struct {
 	// Force Remove more than the guard allows.
@@ -1750,6 +1806,9 @@ type SetTimeoutsParams struct {
 
 // ApplyConfigurationJSONRequestBody defines body for ApplyConfiguration for application/json ContentType.
 type ApplyConfigurationJSONRequestBody = Configuration
+
+// MigrateJSONRequestBody defines body for Migrate for application/json ContentType.
+type MigrateJSONRequestBody = MigrationOrder
 
 // MakePlanJSONRequestBody defines body for MakePlan for application/json ContentType.
 type MakePlanJSONRequestBody = Configuration
@@ -1990,6 +2049,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/found (the `GetFound` operationId).
 	GetFound(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MigrateWithBody Move live services from the kernel's IPVS to XDP.
+	//
+	// The services that the body names; all that the kernel's IPVS has if it names none. Each becomes one of Shunt's, with the
+	// connections that the kernel has of it, and leaves the kernel's IPVS: no connection is cut. What XDP does not have, and
+	// firewall rules that packets to the services would not come by any more, refuse the whole.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/migration (the `Migrate` operationId).
+	MigrateWithBody(ctx context.Context, params *MigrateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Migrate Move live services from the kernel's IPVS to XDP.
+	//
+	// The services that the body names; all that the kernel's IPVS has if it names none. Each becomes one of Shunt's, with the
+	// connections that the kernel has of it, and leaves the kernel's IPVS: no connection is cut. What XDP does not have, and
+	// firewall rules that packets to the services would not come by any more, refuse the whole.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/migration (the `Migrate` operationId).
+	Migrate(ctx context.Context, params *MigrateParams, body MigrateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetOpenAPI This document.
 	//
@@ -2604,6 +2685,48 @@ func (c *RawClient) ListEvents(ctx context.Context, params *ListEventsParams, re
 // Corresponds with GET /v1/found (the `GetFound` operationId).
 func (c *RawClient) GetFound(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetFoundRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MigrateWithBody Move live services from the kernel's IPVS to XDP.
+//
+// The services that the body names; all that the kernel's IPVS has if it names none. Each becomes one of Shunt's, with the
+// connections that the kernel has of it, and leaves the kernel's IPVS: no connection is cut. What XDP does not have, and
+// firewall rules that packets to the services would not come by any more, refuse the whole.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/migration (the `Migrate` operationId).
+func (c *RawClient) MigrateWithBody(ctx context.Context, params *MigrateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMigrateRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Migrate Move live services from the kernel's IPVS to XDP.
+//
+// The services that the body names; all that the kernel's IPVS has if it names none. Each becomes one of Shunt's, with the
+// connections that the kernel has of it, and leaves the kernel's IPVS: no connection is cut. What XDP does not have, and
+// firewall rules that packets to the services would not come by any more, refuse the whole.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/migration (the `Migrate` operationId).
+func (c *RawClient) Migrate(ctx context.Context, params *MigrateParams, body MigrateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMigrateRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4153,6 +4276,61 @@ func NewGetFoundRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMigrateRequest calls the generic Migrate builder with application/json body
+func NewMigrateRequest(server string, params *MigrateParams, body MigrateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMigrateRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewMigrateRequestWithBody constructs an http.Request for the Migrate method, with any body, and a specified content type
+func NewMigrateRequestWithBody(server string, params *MigrateParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/migration")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.ShuntWhy != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -5776,6 +5954,9 @@ type ServerInterface interface {
 	// GetFound All that the kernel holds.
 	// (GET /v1/found)
 	GetFound(w http.ResponseWriter, r *http.Request)
+	// Migrate Move live services from the kernel's IPVS to XDP.
+	// (POST /v1/migration)
+	Migrate(w http.ResponseWriter, r *http.Request, params MigrateParams)
 	// GetOpenAPI This document.
 	// (GET /v1/openapi.yaml)
 	GetOpenAPI(w http.ResponseWriter, r *http.Request)
@@ -6493,6 +6674,47 @@ func (siw *ServerInterfaceWrapper) GetFound(w http.ResponseWriter, r *http.Reque
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetFound(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Migrate operation middleware
+func (siw *ServerInterfaceWrapper) Migrate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MigrateParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Migrate(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -7986,6 +8208,7 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodGet+" "+"/v1/state/stream", wrapper.StreamState)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/events", wrapper.ListEvents)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/doctor", wrapper.GetDoctor)
+	mux.HandleFunc(http.MethodPost+" "+"/v1/migration", wrapper.Migrate)
 	mux.HandleFunc(http.MethodPost+" "+"/v1/reload", wrapper.Reload)
 	mux.HandleFunc(http.MethodPost+" "+"/v1/detach", wrapper.Detach)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/openapi.yaml", wrapper.GetOpenAPI)

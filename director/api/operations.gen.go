@@ -42,6 +42,7 @@ func operations() []operation {
 		{id: "streamState", method: "GET", path: "/v1/state/stream", role: Viewer},
 		{id: "listEvents", method: "GET", path: "/v1/events", role: Viewer, query: []string{"after", "limit", "name", "service"}, lists: []string{"name"}},
 		{id: "getDoctor", method: "GET", path: "/v1/doctor", role: Viewer},
+		{id: "migrate", method: "POST", path: "/v1/migration", role: Admin},
 		{id: "reload", method: "POST", path: "/v1/reload", role: Operator, query: []string{"force"}},
 		{id: "detach", method: "POST", path: "/v1/detach", role: Admin},
 		{id: "getOpenAPI", method: "GET", path: "/v1/openapi.yaml", role: Viewer},

@@ -70,6 +70,9 @@ func problemOf(err error) *Problem {
 
 // kindOf returns the problem by the kind of error that the director returns.
 func kindOf(err error) *Problem {
+	if p := bypassedProblem(err); p != nil {
+		return p
+	}
 	detail := err.Error()
 	switch {
 	case isA[*director.GuardError](err):

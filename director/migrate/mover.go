@@ -7,7 +7,6 @@ import (
 	"iter"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -58,14 +57,6 @@ type Options struct {
 // ErrNoSource: the kernel has no IPVS.
 var ErrNoSource = errors.New("the kernel has no IPVS in use")
 
-// BypassedError refuses a move because of firewall rules.
-type BypassedError struct{ Rules []string }
-
-// Error names the rules.
-func (e *BypassedError) Error() string {
-	return fmt.Sprintf("firewall rules that XDP takes packets past: %d: %s: force the move if that is meant", len(e.Rules), strings.Join(e.Rules, "; "))
-}
-
 // New returns a Mover.
 func New(opts Options) *Mover {
 	if opts.Log == nil {
@@ -101,7 +92,7 @@ type ServiceReport struct {
 	Notes []string
 }
 
-// Move moves services, one after another. A refusal, such as a *BypassedError or
+// Move moves services, one after another. A refusal, such as a *director.BypassedError or
 // what the target does not have, changes nothing. A failure on the way takes the
 // service at hand back; those before it stay moved, and the report has them.
 func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Report, error) {
@@ -136,7 +127,7 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 		return report, nil
 	}
 	if len(report.Bypassed) > 0 && !r.Force {
-		return report, fmt.Errorf("migrate: %w", &BypassedError{report.Bypassed})
+		return report, fmt.Errorf("migrate: %w", &director.BypassedError{Rules: report.Bypassed})
 	}
 	for i, service := range services {
 		if err := m.move(ctx, by, source, service, &report.Services[i]); err != nil {

@@ -287,7 +287,7 @@ func TestRefusals(t *testing.T) {
 		{"no_source", migrate.Request{}, func(r *rig) { r.noSource = true }, "migrate: the kernel has no IPVS in use"},
 		{"unknown", migrate.Request{Services: []director.ServiceKey{other}}, nil, "migrate: service tcp://192.0.2.9:80: not found in the kernel's IPVS"},
 		{"unsupported", migrate.Request{}, func(r *rig) { r.services[0].Key = marked }, "a service of a firewall mark is not there on the xdp data plane"},
-		{"firewall", migrate.Request{}, func(r *rig) { r.bypassed = []string{"ip filter input: drop"} }, "migrate: firewall rules that XDP takes packets past: 1: ip filter input: drop: force the move if that is meant"},
+		{"firewall", migrate.Request{}, func(r *rig) { r.bypassed = []string{"ip filter input: drop"} }, "migrate: XDP takes packets past rules of the firewall: 1"},
 		{"unknown_firewall", migrate.Request{Force: true}, func(r *rig) { r.fail["firewall"] = broken }, "migrate: look at the firewall: broken"},
 		{"unreadable", migrate.Request{}, func(r *rig) { r.fail["services"] = broken }, "migrate: read the services: broken"},
 	} {
@@ -313,7 +313,7 @@ func TestPrepareRefuses(t *testing.T) {
 	r := newRig(t, web())
 	r.bypassed = []string{"ip filter input: drop"}
 	desired := director.State{Services: []director.Service{web()}}
-	bypassed := (*migrate.BypassedError)(nil)
+	bypassed := (*director.BypassedError)(nil)
 	if _, err := r.mover.Prepare(t.Context(), desired, false); !errors.As(err, &bypassed) {
 		t.Errorf("error %v: want a *BypassedError", err)
 	}

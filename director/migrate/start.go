@@ -45,7 +45,7 @@ func (m *Mover) Prepare(ctx context.Context, desired director.State, force bool)
 		return nil, fmt.Errorf("look at the firewall: %w", err)
 	}
 	if len(bypassed) > 0 && !force {
-		return nil, fmt.Errorf("%d services are still served by the kernel's IPVS: %w", len(shared), &BypassedError{bypassed})
+		return nil, fmt.Errorf("%d services are still served by the kernel's IPVS: %w", len(shared), &director.BypassedError{Rules: bypassed})
 	}
 	keys := make([]director.ServiceKey, len(shared))
 	for i, service := range shared {
