@@ -116,7 +116,7 @@ func TestDocumentIsComplete(t *testing.T) {
 		}
 		switch {
 		case method == "GET", id == "makePlan", id == "detach":
-		case id == "killConnections", id == "zeroCounters": // makes no revision
+		case id == "killConnections", id == "zeroCounters", id == "migrate": // makes no revision, or one a service
 			want = append(want, "422", "503")
 		default:
 			want = append(want, "412", "422", "503")
@@ -266,7 +266,13 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	if err := compiler.AddResource("openapi.json", any(doc)); err != nil {
 		t.Fatal(err)
 	}
+	features, err := director.FeaturesOf(director.PlaneXDP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	features.Sync = true // for its answers, too
 	fake := directortest.NewFake(seededState())
+	fake.SetFeatures(features)
 	fake.SetStats(seededStats())
 	fake.SetDecision(seededDecision())
 	h := newHandler(t, fake)
@@ -276,6 +282,9 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		{"GET", "/v1/drift", "", "Drift"},
 		{"GET", "/v1/services", "", "ServiceList"},
 		{"GET", "/v1/services/web", "", "Service"},
+		{"GET", "/v1/found", "", "Found"},
+		{"POST", "/v1/sync", `{"role":"master","interface":"eth1"}`, "Outcome"},
+		{"GET", "/v1/found", "", "Found"},
 		{"GET", "/v1/timeouts", "", "Timeouts"},
 		{"GET", "/v1/configuration", "", "Configuration"},
 		{"POST", "/v1/plan", `{"services":[]}`, "Plan"},
