@@ -1,0 +1,128 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/ipvs/kernel"
+)
+
+// Apply runs the operations in order. What the kernel has already as it is to be is
+// not written again.
+func (d *Dataplane) Apply(ctx context.Context, ops []director.Operation) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.vips.Forget()
+	a := application{Dataplane: d}
+	for i, op := range ops {
+		a.rest = ops[i+1:]
+		if err := a.run(ctx, op); err != nil {
+			return &director.OperationError{Operation: op, Err: err}
+		}
+	}
+	return nil
+}
+
+// application is one run of Apply.
+type application struct {
+	*Dataplane
+	// has is what the kernel holds, with what was written since; nil: not read.
+	has map[director.ServiceKey]*kernel.ServiceEntry
+	// rest are the operations after the one that runs.
+	rest []director.Operation
+}
+
+// run does one operation; again, with what is there now, if somebody else changed
+// meanwhile what it is about.
+func (a *application) run(ctx context.Context, op director.Operation) error {
+	if err := a.check(ctx); err != nil {
+		return err
+	}
+	if a.has == nil {
+		if err := a.read(ctx); err != nil {
+			return err
+		}
+	}
+	err := a.apply(ctx, op)
+	if !isSurprise(err) {
+		return err
+	}
+	if err := a.read(ctx); err != nil {
+		return err
+	}
+	return a.apply(ctx, op)
+}
+
+// read reads all services: a plan for many would otherwise read one by one.
+func (a *application) read(ctx context.Context) error {
+	entries, err := a.driver.Services(ctx)
+	if err != nil {
+		return err
+	}
+	a.has = make(map[director.ServiceKey]*kernel.ServiceEntry, len(entries))
+	for i := range entries {
+		a.has[serviceKey(entries[i].ServiceID)] = &entries[i]
+	}
+	return nil
+}
+
+// isSurprise says whether the kernel holds something else than was read.
+func isSurprise(err error) bool {
+	for _, sign := range []error{kernel.ErrServiceExists, kernel.ErrNoService, kernel.ErrServerExists, kernel.ErrNoServer} {
+		if errors.Is(err, sign) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *application) apply(ctx context.Context, op director.Operation) error {
+	switch op := op.(type) {
+	case director.AddService:
+		return a.setService(ctx, &op.Service)
+	case director.EditService:
+		if a.has[op.Service.Key] == nil {
+			return errNoService
+		}
+		return a.setService(ctx, &op.Service)
+	case director.RemoveService:
+		return a.removeService(ctx, op.Key)
+	case director.AddServer:
+		return a.setServer(ctx, op.Key, op.Server, isNew)
+	case director.EditServer:
+		return a.setServer(ctx, op.Key, op.Server, isThere)
+	case director.RemoveServer:
+		return a.removeServer(ctx, op.Key, op.Address)
+	case director.SetTimeouts:
+		return a.setTimeouts(ctx, op.Timeouts)
+	case director.StartSync:
+		return a.startSync(ctx, op)
+	case director.StopSync:
+		return a.stopSync(ctx, op)
+	default:
+		return fmt.Errorf("operation %T: %w", op, director.ErrUnsupported)
+	}
+}
+
+// setTimeouts writes those that are not zero and not as they are to be.
+func (a *application) setTimeouts(ctx context.Context, want conntrack.Timeouts) error {
+	k, err := a.driver.Timeouts(ctx)
+	if err != nil {
+		return err
+	}
+	if has := foundTimeouts(k); has.Merge(want) == has {
+		return nil
+	}
+	return explain(a.driver.SetTimeouts(ctx, kernel.Timeouts{TCP: want.TCP, TCPFin: want.TCPFin, UDP: want.UDP}))
+}
+
+// join is errors.Join that leaves an error that is alone as it is.
+func join(first, second error) error {
+	if second == nil {
+		return first
+	}
+	return errors.Join(first, second)
+}

@@ -1,0 +1,149 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/ipvs/kernel"
+	"github.com/shunt-lb/shunt/director/vip"
+)
+
+// Options of Open.
+type Options struct {
+	// Driver names how the kernel is spoken to; empty for what is right on this
+	// machine (see kernel.Options).
+	Driver string
+	Log    *slog.Logger // default: nothing is logged
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Dataplane is the kernel's IPVS in one network namespace.
+type Dataplane struct {
+	driver kernel.Driver
+	// links finds the interfaces of sync daemons.
+	links *netlink.Handle
+
+	// mu is held for the whole of a call that reads and writes.
+	mu       sync.Mutex
+	vips     *vip.Host
+	memory   memory
+	overload overload
+	closed   bool
+}
+
+var _ director.Dataplane = (*Dataplane)(nil)
+
+// Open opens the kernel's IPVS in the calling thread's network namespace, where all
+// later work happens too. The error matches kernel.ErrNotLoaded where the kernel
+// has none. The caller closes it.
+func Open(ctx context.Context, opts Options) (*Dataplane, error) {
+	opts = opts.withDefaults()
+	driver, err := kernel.Open(ctx, kernel.Options{Driver: opts.Driver, Log: opts.Log})
+	if err != nil {
+		return nil, err
+	}
+	d, err := open(driver)
+	if err != nil {
+		return nil, errors.Join(err, driver.Close())
+	}
+	info, err := driver.Info(ctx)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	opts.Log.Info("IPVS opened", "version", info.Version, "buckets", info.TableSize, "driver", driver.Name())
+	return d, nil
+}
+
+// open makes a Dataplane of the driver, which it owns from then on if there is no
+// error.
+func open(driver kernel.Driver) (*Dataplane, error) {
+	d := &Dataplane{driver: driver, memory: newMemory(), overload: overload{}}
+	var err error
+	if d.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("open a netlink socket for interfaces: %w", err)
+	}
+	if d.vips, err = vip.Open(); err != nil {
+		d.links.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Features says what IPVS can do.
+func (d *Dataplane) Features() director.Features {
+	features, err := director.FeaturesOf(director.PlaneIPVS)
+	if err != nil {
+		panic(err) // the name is known
+	}
+	return features
+}
+
+// check says why nothing can be done: the caller gave up, or we are closed.
+func (d *Dataplane) check(ctx context.Context) error {
+	if d.closed {
+		return errors.New("the data plane is closed")
+	}
+	return ctx.Err()
+}
+
+// Kill is not there: the kernel has no way to remove a connection. Those of a
+// removed server end as their clients' packets are dropped, at once where the
+// sysctl net.ipv4.vs.expire_nodest_conn is 1.
+func (d *Dataplane) Kill(context.Context, director.ConnectionFilter) (uint64, error) {
+	return 0, fmt.Errorf("remove connections: %w: the kernel's IPVS has no way to; a server without connections is one that is removed", director.ErrUnsupported)
+}
+
+// Decide is not there: the kernel cannot be asked without a packet.
+func (d *Dataplane) Decide(context.Context, director.Question) (director.Decision, error) {
+	return director.Decision{}, fmt.Errorf("explain: %w: the kernel's IPVS decides on packets alone", director.ErrUnsupported)
+}
+
+// Zero sets counters and rates to zero; with the zero key those of all services,
+// and the kernel's totals.
+func (d *Dataplane) Zero(ctx context.Context, key director.ServiceKey) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(ctx); err != nil {
+		return err
+	}
+	id := kernel.ServiceID{}
+	if key != (director.ServiceKey{}) {
+		var err error
+		if id, err = serviceID(key); err != nil {
+			return err
+		}
+	}
+	return explain(d.driver.Zero(ctx, id))
+}
+
+// Run waits for the end of the context: IPVS keeps itself in order.
+func (d *Dataplane) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Close releases the sockets; traffic flows on.
+func (d *Dataplane) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	d.vips.Close()
+	d.links.Close()
+	return d.driver.Close()
+}
