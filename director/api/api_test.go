@@ -185,7 +185,7 @@ func TestRequests(t *testing.T) {
 		{"a_timeout_out_of_range", "PATCH", "/v1/timeouts", `{"tcp":"9999h"}`, 422, "out of range"},
 		{"not_all_timeouts", "PUT", "/v1/timeouts", `{"tcp":"1h"}`, 422, "tcp, tcp-fin and udp are required"},
 		{"an_unknown_filter", "GET", "/v1/connections?sevice=web", "", 422, `unknown parameter \"sevice\"`},
-		{"flags_of_a_scheduler_without", "PATCH", web, `{"flags":["sh-port"]}`, 422, `flags[0]: scheduler rr has no flags","hint":"sh and mh have"`},
+		{"flags_of_a_scheduler_without", "PATCH", web, `{"flags":["sh-port"]}`, 422, `flags[0]: scheduler rr has no flags","hint":"sh and mh have`},
 		{"a_bad_filter", "GET", "/v1/connections?client=x", "", 422, `client: \"x\" is not a network`},
 		{"a_filter_with_bits_beyond_its_length", "GET", "/v1/connections?client=10.0.0.1/8", "", 422, "write 10.0.0.0/8, or 10.0.0.1 for the one address"},
 		{"a_bad_limit", "GET", "/v1/connections?limit=-1", "", 422, "parameter limit"},

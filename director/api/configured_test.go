@@ -21,12 +21,13 @@ func TestConfigured(t *testing.T) {
 		Key:  director.ServiceKey{Protocol: conntrack.TCP, Address: addr("192.0.2.0:8000"), Bits: 24, LastPort: 8999},
 		Name: "web", Scheduler: director.Maglev, Flags: director.SchedulerFlags{Port: true, Fallback: true}, VIP: director.VIPExternal,
 		Access:      director.Access{Allow: []netip.Prefix{prefix("198.51.100.0/24")}, Deny: []netip.Prefix{prefix("198.51.100.7/32")}},
-		Persistence: director.Persistence{Timeout: 5 * time.Minute, Prefix: 24}, OnePacket: true,
+		Persistence: director.Persistence{Timeout: 5 * time.Minute, Prefix: 24, Engine: director.EngineSIP}, OnePacket: true,
 		Timeouts: conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Second},
 		Rules:    director.Rules{SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseFinWait},
 		Servers: []realserver.Server{
 			{Address: addr("10.0.0.11:0"), Method: realserver.DR, Weight: 0, Upper: 1000, Lower: 700, Draining: true},
 			{Address: addr("10.0.0.12:80"), Method: realserver.NAT, Weight: 3},
+			{Address: addr("10.0.0.13:0"), Method: realserver.Tunnel, Weight: 1, Tunnel: realserver.TunnelOptions{Type: realserver.TunnelGRE, Checksum: realserver.TunnelChecksumOn}},
 		},
 	}
 	// Whatever a service is given next has to come along too.

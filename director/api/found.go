@@ -30,6 +30,7 @@ func (e endpoints) GetFound(w http.ResponseWriter, r *http.Request) {
 // neither is foreign. A service has the name that the desired one has: the kernel
 // knows none.
 func (o observation) found(found, now director.State) Found {
+	found = found.Normalize()
 	model := Found{
 		Services: []Service{}, Timeouts: timeoutsModel(found.Timeouts),
 		Sync: foundSyncs(found.Sync, slices.Concat(o.state.Sync, now.Sync)),
@@ -38,7 +39,7 @@ func (o observation) found(found, now director.State) Found {
 	for _, service := range slices.Concat(o.state.Services, now.Services) {
 		ours[service.Key] = service
 	}
-	for _, service := range found.Normalize().Services {
+	for _, service := range found.Services {
 		desired, isOurs := ours[service.Key]
 		if service.Name == "" {
 			service.Name = desired.Name

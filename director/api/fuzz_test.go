@@ -26,6 +26,8 @@ var bodied = []struct{ method, path string }{
 	{"PATCH", "/v1/timeouts"},
 	{"PUT", "/v1/configuration?force=true"},
 	{"POST", "/v1/plan"},
+	{"POST", "/v1/sync"},
+	{"POST", "/v1/zero"},
 }
 
 // judge fails unless the answer is a success, or a problem that is the
@@ -53,6 +55,8 @@ func FuzzBodies(f *testing.F) {
 		`{"listen":"tcp://192.0.2.1:80","name":"web","scheduler":"sh","flags":["sh-port"],"vip":"external","access":{"allow":["10.0.0.0/8"]},"servers":[{"address":"10.0.0.1","method":"dr","weight":0}]}`,
 		`{"services":[{"listen":"udp://[2001:db8::1]:53","servers":[{"address":"[2001:db8::2]:5353","method":"nat"}]}],"timeouts":{"udp":"7s"}}`,
 		`{"name":null,"access":{"deny":["::/0","x"]}}`, `{"weight":4294967296}`, `{"method":"local","weight":1e3}`, `{"tcp":"1h","tcp-fin":"-1s","udp":""}`,
+		`{"role":"master","interface":"eth1","id":255,"group":"ff02::81","port":0,"max-length":65535}`, `{"services":[],"sync":[{"role":"backup"},{}]}`, `{"service":"fwmark://7"}`,
+		`{"listen":"fwmark6://7","persistence":{"timeout":"5m","engine":"sip"},"servers":[{"address":"::1","method":"tunnel","tunnel":{"type":"gue","port":1,"checksum":"remote"}}]}`,
 		`{"services":[],"ſervices":[]}`, `{"services":null}`, "{\"name\":\"\xff\"}", `{"a":{"a":{"a":[[[[[{}]]]]]}}}`, `[`, ``, `{}`, `{}{}`, `null`,
 	} {
 		for i := range bodied {
