@@ -42,6 +42,18 @@ func (t Timeouts) Merge(o Timeouts) Timeouts {
 	return t
 }
 
+// Within returns t with each value that is not zero moved into the range, to whole
+// seconds: tools other than ipvsadm can give the kernel more.
+func (t Timeouts) Within() Timeouts {
+	within := func(d time.Duration) time.Duration {
+		if d == 0 {
+			return 0
+		}
+		return max(MinTimeout, min(d, MaxTimeout)).Truncate(time.Second)
+	}
+	return Timeouts{TCP: within(t.TCP), TCPFin: within(t.TCPFin), UDP: within(t.UDP)}
+}
+
 // Of returns the idle time after which a connection in the state dies. A state
 // that does not exist has none: zero; nor has a template's, whose time is the
 // service's.

@@ -59,6 +59,22 @@ func TestTimeoutsMerge(t *testing.T) {
 	}
 }
 
+func TestTimeoutsWithin(t *testing.T) {
+	for _, tt := range []struct{ in, want conntrack.Timeouts }{
+		{conntrack.Timeouts{}, conntrack.Timeouts{}},
+		{conntrack.DefaultTimeouts(), conntrack.DefaultTimeouts()},
+		{
+			conntrack.Timeouts{TCP: 99 * 24 * time.Hour, TCPFin: -time.Hour, UDP: 1500 * time.Millisecond},
+			conntrack.Timeouts{TCP: conntrack.MaxTimeout, TCPFin: conntrack.MinTimeout, UDP: time.Second},
+		},
+	} {
+		got := tt.in.Within()
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", tt.in, diff)
+		}
+	}
+}
+
 func TestTimeoutsValidate(t *testing.T) {
 	valid := conntrack.Timeouts{TCP: conntrack.MaxTimeout, TCPFin: conntrack.MinTimeout, UDP: time.Minute}
 	tests := []struct {

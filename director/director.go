@@ -102,7 +102,7 @@ func (d *Director) Start(ctx context.Context, initial State, by Request) error {
 		return d.resume(ctx, head, found)
 	}
 	initial = initial.Normalize()
-	initial.Timeouts = conntrack.DefaultTimeouts().Merge(found.Timeouts).Merge(initial.Timeouts)
+	initial.Timeouts = conntrack.DefaultTimeouts().Merge(found.Timeouts.Within()).Merge(initial.Timeouts)
 	// What is found of the timeouts is put back if this fails.
 	before := Revision{State: State{Timeouts: found.Timeouts}}
 	if _, err := d.commit(ctx, before, initial, change{by: by, action: "first start", always: true}); err != nil {

@@ -85,7 +85,7 @@ func TestStartFails(t *testing.T) {
 		want    string
 	}{
 		{"found", nil, func(r *rig) { r.fake.FailFound(broken) }, "read what the data plane holds: broken"},
-		{"apply", []director.Service{web(), dns()}, func(r *rig) { r.fake.FailAt(5) }, "add server 10.0.0.2:80 to tcp://192.0.2.1:80: injected failure"},
+		{"apply", []director.Service{web(), dns()}, func(r *rig) { r.fake.FailAt(4) }, "add server 10.0.0.2:80 to tcp://192.0.2.1:80: injected failure"},
 		{"invalid", []director.Service{web(), web()}, func(*rig) {}, "services[1] \"web\": tcp://192.0.2.1:80 is services[0] already\nservices[1] \"web\": name \"web\" is that of services[0] already"},
 		{"intend", []director.Service{web()}, func(r *rig) { r.store.FailWrites(broken) }, "store what is intended: broken"},
 		{"append", []director.Service{web()}, func(r *rig) { r.store.FailAppend(broken) }, "store revision 1: broken"},
@@ -126,9 +126,31 @@ func TestStartFails(t *testing.T) {
 			}
 			want := before
 			want.Services = []director.Service{web(), other}
-			want.Timeouts = conntrack.DefaultTimeouts()
 			wantState(t, "held after the second start", want, r.held(t))
+			if got := r.State().Timeouts; got != before.Timeouts {
+				t.Errorf("desired timeouts %s, want those found", got)
+			}
 		})
+	}
+}
+
+// Timeouts are taken from the file, then from the kernel, then the defaults.
+func TestStartTimeouts(t *testing.T) {
+	for _, tt := range []struct{ found, given, want conntrack.Timeouts }{
+		{conntrack.Timeouts{}, conntrack.Timeouts{}, conntrack.DefaultTimeouts()},
+		{
+			conntrack.Timeouts{TCP: time.Hour, TCPFin: 99 * 24 * time.Hour, UDP: time.Second},
+			conntrack.Timeouts{TCP: time.Minute},
+			conntrack.Timeouts{TCP: time.Minute, TCPFin: conntrack.MaxTimeout, UDP: time.Second},
+		},
+	} {
+		r := newRig(directortest.NewFake(director.State{Timeouts: tt.found}), nil)
+		if err := r.Start(t.Context(), director.State{Timeouts: tt.given}, by); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.State().Timeouts; got != tt.want || r.held(t).Timeouts != tt.want {
+			t.Errorf("found %s, given %s: %s, held %s, want %s", tt.found, tt.given, got, r.held(t).Timeouts, tt.want)
+		}
 	}
 }
 
@@ -213,7 +235,7 @@ func TestResolve(t *testing.T) {
 	}
 	for ref, kind := range map[string]error{
 		"": director.ErrNotFound, "mail": director.ErrNotFound, "tcp://192.0.2.1:81": director.ErrNotFound,
-		"tcp://192.0.2.1": director.ErrInvalid, "sctp://192.0.2.1:80": director.ErrUnsupported,
+		"tcp://192.0.2.1": director.ErrInvalid, "sctp://192.0.2.1:80": director.ErrNotFound, "fwmark://7": director.ErrNotFound,
 	} {
 		if got, err := d.Resolve(ref); !errors.Is(err, kind) || !strings.Contains(err.Error(), ref) {
 			t.Errorf("%q: %v, %v, want %v with the reference in it", ref, got, err, kind)

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -44,6 +45,74 @@ func foreign() director.Service {
 		Key: mustKey("tcp://192.0.2.200:25"), Name: "mail", Scheduler: director.RoundRobin, VIP: director.VIPExternal,
 		Servers: []realserver.Server{server("10.0.0.25:25", realserver.DR, 3)},
 	}
+}
+
+// everything is a state that has what the kernel's IPVS alone can do.
+func everything() director.State {
+	tunnel := func(addr string, t realserver.TunnelType, port uint16, sum realserver.TunnelChecksum) realserver.Server {
+		s := server(addr, realserver.Tunnel, 1)
+		s.Tunnel = realserver.TunnelOptions{Type: t, Port: port, Checksum: sum}
+		return s
+	}
+	return director.State{
+		Timeouts: conntrack.DefaultTimeouts(),
+		Services: []director.Service{
+			{
+				Key: mustKey("sctp://192.0.2.1:3868"), Name: "diameter", Scheduler: director.RoundRobin, VIP: director.VIPManaged,
+				Flags:   director.SchedulerFlags{Third: true},
+				Servers: []realserver.Server{server("10.0.0.1:3869", realserver.NAT, 1)},
+			},
+			{
+				Key: mustKey("udp://[::1]:5060"), Scheduler: director.SourceHash, VIP: director.VIPExternal,
+				Persistence: director.Persistence{Timeout: time.Minute, Prefix: 128, Engine: director.EngineSIP},
+				Servers:     []realserver.Server{server("[::1]:5061", realserver.NAT, 1)},
+			},
+			{
+				Key: mustKey("fwmark://7"), Name: "marked", Scheduler: director.WeightedLeastConnection, VIP: director.VIPExternal, OnePacket: true,
+				Servers: []realserver.Server{
+					server("10.0.0.1:0", realserver.NAT, 1),
+					server("10.0.0.1:8080", realserver.DR, 1),
+					tunnel("10.0.0.2:0", realserver.TunnelIPIP, 0, realserver.TunnelNoChecksum),
+					tunnel("10.0.0.3:0", realserver.TunnelGUE, 5555, realserver.TunnelRemoteChecksum),
+					tunnel("10.0.0.4:99", realserver.TunnelGRE, 0, realserver.TunnelChecksumOn),
+				},
+			},
+			{
+				Key: mustKey("fwmark6://7"), Scheduler: director.Maglev, VIP: director.VIPExternal,
+				Servers: []realserver.Server{server("[2001:db8:1::1]:0", realserver.DR, 1)},
+			},
+		},
+		Sync: []director.SyncDaemon{daemon(director.SyncMaster, "eth0", 1), daemon(director.SyncBackup, "eth1", 0)},
+	}
+}
+
+// daemon is a normalized sync daemon.
+func daemon(role director.SyncRole, on string, id uint8) director.SyncDaemon {
+	return director.SyncDaemon{Role: role, Interface: on, ID: id}.Normalize()
+}
+
+// plane returns what the data plane of the name can do.
+func plane(t testing.TB, name string) director.Features {
+	t.Helper()
+	features, err := director.FeaturesOf(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return features
+}
+
+// startOn is start on the data plane of the name.
+func startOn(t testing.TB, name string, state director.State) *rig {
+	t.Helper()
+	fake := directortest.NewFake(director.State{Timeouts: conntrack.DefaultTimeouts()})
+	fake.SetFeatures(plane(t, name))
+	r := newRig(fake, nil)
+	if err := r.Start(t.Context(), state, by); err != nil {
+		t.Fatal(err)
+	}
+	r.fake.Operations()
+	r.news()
+	return r
 }
 
 func prefixes(texts ...string) []netip.Prefix {

@@ -164,7 +164,7 @@ func TestAdoptRefused(t *testing.T) {
 		kind error
 		want string
 	}{
-		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Method = realserver.Tunnel }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: services[1] "mail": servers[0]: method tunnel is not there yet: this version has nat, dr and local`},
+		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Method = realserver.Tunnel }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: services[1] "mail": servers[0]: method tunnel is not there on the xdp data plane`},
 		{"a_name_that_is_taken", func(s *director.Service) { s.Name = "web" }, director.ErrInvalid, `adopt service tcp://192.0.2.200:25: services[1] "web": name "web" is that of services[0] already`},
 	}
 	for _, tt := range tests {

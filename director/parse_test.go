@@ -50,7 +50,14 @@ func TestSetFlag(t *testing.T) {
 		{"sh", "mh-port", director.SchedulerFlags{}, `unknown flag "mh-port": scheduler sh has sh-fallback and sh-port`},
 		{"mh", "mh-fast", director.SchedulerFlags{}, `unknown flag "mh-fast": scheduler mh has mh-fallback and mh-port`},
 		{"mh", "port", director.SchedulerFlags{}, `unknown flag "port": scheduler mh has mh-fallback and mh-port`},
-		{"rr", "sh-port", director.SchedulerFlags{}, "scheduler rr has no flags: sh and mh have"},
+		{"rr", "sh-port", director.SchedulerFlags{}, "scheduler rr has no flags: sh and mh have; flag-1 to flag-3 are kept without effect"},
+		{"rr", "flag-1", director.SchedulerFlags{Fallback: true}, ""},
+		{"rr", "flag-2", director.SchedulerFlags{Port: true}, ""},
+		{"rr", "flag-3", director.SchedulerFlags{Third: true}, ""},
+		{"sh", "flag-1", director.SchedulerFlags{Fallback: true}, ""},
+		{"mh", "flag-2", director.SchedulerFlags{Port: true}, ""},
+		{"mh", "flag-3", director.SchedulerFlags{Third: true}, ""},
+		{"mh", "flag-4", director.SchedulerFlags{}, `unknown flag "flag-4": scheduler mh has mh-fallback and mh-port`},
 	} {
 		t.Run(string(test.scheduler)+"_"+test.word, func(t *testing.T) {
 			var got director.SchedulerFlags

@@ -77,7 +77,7 @@ func TestChangeRefused(t *testing.T) {
 				s.Method = realserver.Tunnel
 				return nil
 			})
-		}, director.ErrUnsupported, `edit server 10.0.0.2:80 of tcp://192.0.2.1:80: service "web": servers[1]: method tunnel is not there yet: this version has nat, dr and local`},
+		}, director.ErrUnsupported, `edit server 10.0.0.2:80 of tcp://192.0.2.1:80: services[0] "web": servers[1]: method tunnel is not there on the xdp data plane`},
 		{"remove_server_absent", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
 			return d.RemoveServer(ctx, by, web().Key, addr("10.0.0.9:80"))
 		}, director.ErrNotFound, "remove server 10.0.0.9:80 from tcp://192.0.2.1:80: server: not found"},

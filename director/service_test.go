@@ -8,21 +8,23 @@ import (
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // A field that Identical does not look at would be a change that is not stored.
 func TestIdentical(t *testing.T) {
 	full := web()
 	full.Access = director.Access{Allow: prefixes("10.0.0.0/8"), Deny: prefixes("10.1.0.0/16")}
-	full.Flags = director.SchedulerFlags{Port: true, Fallback: true}
-	full.Key = director.ServiceKey{Protocol: full.Key.Protocol, Address: full.Key.Address, Bits: 24, LastPort: 90}
-	full.Persistence = director.Persistence{Timeout: time.Minute, Prefix: 24}
+	full.Flags = director.SchedulerFlags{Port: true, Fallback: true, Third: true}
+	full.Key = director.ServiceKey{Protocol: full.Key.Protocol, Mark: 7, Address: full.Key.Address, Bits: 24, LastPort: 90}
+	full.Persistence = director.Persistence{Timeout: time.Minute, Prefix: 24, Engine: director.EngineSIP}
 	full.OnePacket = true
 	full.Timeouts = conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Second}
 	full.Rules = director.Rules{
 		SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseNever,
 	}
 	full.Servers[1].Upper, full.Servers[1].Lower, full.Servers[1].Draining = 10, 5, true
+	full.Servers[1].Tunnel = realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}
 	if !full.Identical(full.Clone()) {
 		t.Error("a clone is not identical")
 	}
@@ -49,6 +51,7 @@ func TestIdentical(t *testing.T) {
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Timeouts).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Rules).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1]).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1].Tunnel).Elem() })
 	reversed := full.Clone()
 	slices.Reverse(reversed.Servers)
 	if full.Identical(reversed) {

@@ -19,6 +19,7 @@ func TestValidateAccepts(t *testing.T) {
 	states := []director.State{
 		{},
 		{Services: []director.Service{web(), dns()}, Timeouts: conntrack.DefaultTimeouts()},
+		everything(),
 	}
 	for i, state := range states {
 		if err := state.Validate(); err != nil {
@@ -110,20 +111,6 @@ func TestValidateRefuses(t *testing.T) {
 			[]string{`services[0] "web": servers[1]: port 80: method dr does not rewrite packets, and the service has several ports: leave the port out`},
 		},
 		{
-			"server_within_the_prefix", func(s *director.State) {
-				s.Services[0].Key = mustKey("tcp://10.0.0.0/24:80")
-				s.Services[0].Servers = s.Services[0].Servers[:2]
-			},
-			[]string{
-				`services[0] "web": servers[0]: 10.0.0.1 is the service's own virtual address: only method local delivers there`,
-				`services[0] "web": servers[1]: 10.0.0.2 is the service's own virtual address: only method local delivers there`,
-			},
-		},
-		{
-			"flags_without_scheduler_flags", func(s *director.State) { s.Services[0].Flags.Port = true },
-			[]string{`services[0] "web": scheduler rr has no flags: sh and mh have`},
-		},
-		{
 			"unknown_vip_owner", func(s *director.State) { s.Services[0].VIP = "mine" },
 			[]string{`services[0] "web": unknown vip "mine": want managed or external`},
 		},
@@ -132,12 +119,53 @@ func TestValidateRefuses(t *testing.T) {
 			[]string{`services[1] udp://[ff02::1]:53: virtual address ff02::1 is multicast: want a unicast address`},
 		},
 		{
-			"sctp", func(s *director.State) { s.Services[1].Key.Protocol = conntrack.SCTP },
-			[]string{`services[1] sctp://[2001:db8::1]:53: sctp services are not there yet (not supported)`},
+			"rules_of_sctp", func(s *director.State) {
+				s.Services[1].Key.Protocol = conntrack.SCTP
+				s.Services[1].OnePacket = true
+				s.Services[1].Rules.SloppyTCP = true
+			},
+			[]string{
+				`services[1] sctp://[2001:db8::1]:53: one-packet scheduling is for udp`,
+				`services[1] sctp://[2001:db8::1]:53: sloppy-tcp is for tcp`,
+			},
+		},
+		{
+			"mark_with_more", func(s *director.State) {
+				s.Services[0].Key.Mark = 7
+				s.Services[1].Key = director.ServiceKey{Mark: 7}
+			},
+			[]string{
+				`services[0] "web": a service of a firewall mark has a family and no protocol, address or port`,
+				`services[1] fwmark://7: a service of a firewall mark has a family and no protocol, address or port`,
+			},
+		},
+		{
+			"servers_of_a_mark", func(s *director.State) {
+				s.Services[0].Key = mustKey("fwmark6://7")
+				s.Services[1].Key = mustKey("fwmark://7")
+				s.Services[1].Servers[0].Method = realserver.Tunnel
+				s.Services[1].Servers[0].Tunnel.Port = 5555
+			},
+			[]string{
+				`services[0] "web": servers[0]: 10.0.0.1 is not of the service's address family (::): only tunnels can mix them`,
+				`services[0] "web": servers[1]: 10.0.0.2 is not of the service's address family (::): only tunnels can mix them`,
+				`services[0] "web": servers[2]: 192.0.2.1 is not of the service's address family (::): only tunnels can mix them`,
+				`services[1] fwmark://7: servers[0]: port 5555: only gue has a port`,
+			},
+		},
+		{
+			"engine", func(s *director.State) {
+				s.Services[0].Persistence = director.Persistence{Timeout: time.Minute, Prefix: 24, Engine: "h323"}
+				s.Services[1].Persistence = director.Persistence{Engine: director.EngineSIP, Prefix: 128}
+			},
+			[]string{
+				`services[0] "web": unknown persistence engine "h323": want sip`,
+				`services[1] udp://[2001:db8::1]:53: persistence timeout 0s is out of range: want 1s to 744h (31 days)`,
+			},
 		},
 		{
 			"no_key", func(s *director.State) { s.Services[0].Key = director.ServiceKey{} },
-			[]string{`services[0] "web": unknown protocol 0: want tcp or udp`},
+			[]string{`services[0] "web": unknown protocol 0: want tcp, udp or sctp`},
 		},
 		{
 			"port_0", func(s *director.State) { s.Services[0].Servers[1] = server("10.0.0.2:0", realserver.DR, 1) },
@@ -154,8 +182,27 @@ func TestValidateRefuses(t *testing.T) {
 			[]string{`services[0] "web": servers[1]: 2001:db8::2 is not of the service's address family (192.0.2.1): only tunnels can mix them`},
 		},
 		{
-			"tunnel", func(s *director.State) { s.Services[0].Servers[0].Method = realserver.Tunnel },
-			[]string{`services[0] "web": servers[0]: method tunnel is not there yet: this version has nat, dr and local (not supported)`},
+			"tunnel_port", func(s *director.State) { s.Services[0].Servers[0].Method = realserver.Tunnel },
+			[]string{`services[0] "web": servers[0]: port 8080: method tunnel does not rewrite packets, so the port must be the service's (80)`},
+		},
+		{
+			"tunnel_port_of_a_wide_service", func(s *director.State) {
+				s.Services[0].Key.LastPort = 90
+				s.Services[0].Servers = s.Services[0].Servers[:1]
+				s.Services[0].Servers[0].Method = realserver.Tunnel
+			},
+			[]string{`services[0] "web": servers[0]: port 8080: method tunnel does not rewrite packets, and the service has several ports: leave the port out`},
+		},
+		{
+			"tunnel_options", func(s *director.State) {
+				s.Services[0].Servers[0].Tunnel.Type = realserver.TunnelGRE
+				s.Services[0].Servers[1].Method = realserver.Tunnel
+				s.Services[0].Servers[1].Tunnel.Type = realserver.TunnelGUE
+			},
+			[]string{
+				`services[0] "web": servers[0]: method nat has no tunnel`,
+				`services[0] "web": servers[1]: gue wants a port`,
+			},
 		},
 		{
 			"dr_port", func(s *director.State) { s.Services[0].Servers[0].Method = realserver.DR },
@@ -166,10 +213,6 @@ func TestValidateRefuses(t *testing.T) {
 			[]string{`services[0] "web": servers[0]: port 8080: method local does not rewrite packets, so the port must be the service's (80)`},
 		},
 		{
-			"own_address", func(s *director.State) { s.Services[0].Servers[2].Method = realserver.NAT },
-			[]string{`services[0] "web": servers[2]: 192.0.2.1 is the service's own virtual address: only method local delivers there`},
-		},
-		{
 			"timeouts", func(s *director.State) { s.Timeouts = conntrack.Timeouts{TCP: time.Second, UDP: time.Second / 2} },
 			[]string{
 				"timeouts: tcp-fin timeout 0s is out of range: want 1s to 744h (31 days)",
@@ -178,14 +221,17 @@ func TestValidateRefuses(t *testing.T) {
 		},
 		{
 			"everything_at_once", func(s *director.State) {
-				s.Services[0].Key.Address = netip.MustParseAddrPort("127.0.0.1:80")
+				s.Services[0].Key.Address = netip.MustParseAddrPort("224.0.0.1:80")
 				s.Services[0].Servers[0].Weight = 70000
 				s.Services[1].Scheduler = ""
+				s.Sync = []director.SyncDaemon{{Role: "spare"}}
 			},
 			[]string{
-				`services[0] "web": virtual address 127.0.0.1 is a loopback address: no client reaches it`,
+				`services[0] "web": virtual address 224.0.0.1 is multicast: want a unicast address`,
 				`services[0] "web": servers[0]: weight 70000 is out of range: want 0 to 65535`,
 				`services[1] udp://[2001:db8::1]:53: unknown scheduler "": want ` + allSchedulers(),
+				`sync[0]: unknown role "spare": want master or backup`,
+				`sync[0]: "" is not an interface name: want 1 to 15 characters without spaces, '/' and ':'`,
 			},
 		},
 	}
@@ -195,13 +241,10 @@ func TestValidateRefuses(t *testing.T) {
 			tt.edit(&state)
 			var got []string
 			for _, problem := range director.Problems(state.Validate()) {
-				text := problem.Error()
-				if errors.Is(problem, director.ErrUnsupported) {
-					text += " (not supported)"
-				} else if !errors.Is(problem, director.ErrInvalid) {
-					t.Errorf("%v is of no kind", problem)
+				if !errors.Is(problem, director.ErrInvalid) {
+					t.Errorf("%v is not %q", problem, director.ErrInvalid)
 				}
-				got = append(got, text)
+				got = append(got, problem.Error())
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)
@@ -272,6 +315,11 @@ func TestNormalize(t *testing.T) {
 	if diff := cmp.Diff([]director.Service{want, dns()}, got.Services, cmpNetip); diff != "" {
 		t.Errorf("normalized (-want +got):\n%s", diff)
 	}
+	// Servers of a mark keep port 0: the client's.
+	mark := director.Service{Key: mustKey("fwmark://7"), Servers: []realserver.Server{server("10.0.0.2:0", realserver.NAT, 1)}}
+	if got := mark.Normalize().Servers[0].Address.String(); got != "10.0.0.2:0" {
+		t.Errorf("server of a mark: %s, want it as it was", got)
+	}
 	if diff := cmp.Diff(before, in, cmpNetip); diff != "" {
 		t.Errorf("the argument changed (-before +after):\n%s", diff)
 	}
@@ -280,6 +328,10 @@ func TestNormalize(t *testing.T) {
 func TestSchedulerFlagNames(t *testing.T) {
 	got := director.SourceHash.FlagNames(director.SchedulerFlags{Port: true, Fallback: true})
 	if want := "sh-fallback,sh-port"; strings.Join(got, ",") != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+	got = director.RoundRobin.FlagNames(director.SchedulerFlags{Port: true, Fallback: true, Third: true})
+	if want := "flag-1,flag-2,flag-3"; strings.Join(got, ",") != want {
 		t.Errorf("%v, want %s", got, want)
 	}
 }
