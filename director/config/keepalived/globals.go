@@ -1,0 +1,170 @@
+package keepalived
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/config/translation"
+)
+
+// globals translates a global_defs.
+func (t *translator) globals(n *node) {
+	for _, directive := range n.body {
+		switch directive.word(0) {
+		case "lvs_timeouts":
+			t.timeouts(directive)
+		case "lvs_sync_daemon":
+			t.syncDaemon(directive)
+		default:
+			t.note(reasonOf(directive, ofGlobals))
+		}
+	}
+}
+
+// timeouts translates lvs_timeouts; a value that is missing, or 0, leaves that
+// timeout as it is.
+func (t *translator) timeouts(n *node) {
+	words := n.args()
+	if len(words) < 2 {
+		t.note(translation.NotCarried, n, "want tcp, tcpfin or udp with a number of seconds")
+	}
+	for ; len(words) > 1; words = words[2:] {
+		var to *time.Duration
+		switch words[0] {
+		case "tcp":
+			to = &t.build.Timeouts.TCP
+		case "tcpfin":
+			to = &t.build.Timeouts.TCPFin
+		case "udp":
+			to = &t.build.Timeouts.UDP
+		default:
+			t.note(translation.NotCarried, n, fmt.Sprintf("unknown timeout %q: want tcp, tcpfin or udp", words[0]))
+			continue
+		}
+		seconds, err := strconv.ParseUint(words[1], 10, 32)
+		if err != nil || seconds > maxTimeout {
+			t.note(translation.Differs, n, fmt.Sprintf("%q is not a number of seconds up to %d: keepalived ignores it", words[1], maxTimeout))
+			continue
+		}
+		*to = time.Duration(seconds) * time.Second
+	}
+	if len(n.args()) > 2 && len(words) == 1 {
+		t.note(translation.NotCarried, n, fmt.Sprintf("%s has no value", words[0]))
+	}
+}
+
+// syncDaemon translates lvs_sync_daemon. With a VRRP instance keepalived runs the
+// daemon of that one's state; without, both.
+func (t *translator) syncDaemon(n *node) {
+	words := n.args()
+	if len(t.build.Sync) > 0 {
+		t.note(translation.NotCarried, n, "the sync daemons are there already: keepalived ignores it")
+		return
+	}
+	if len(words) == 0 {
+		t.note(translation.NotCarried, n, "the interface is missing")
+		return
+	}
+	daemon := director.SyncDaemon{Interface: words[0]}
+	instance, idSet := "", false
+	for i := 1; i < len(words); i++ {
+		option, value := words[i], ""
+		if i+1 < len(words) {
+			value = words[i+1]
+		}
+		switch option {
+		case "inst":
+			instance = value
+		case "id":
+			idSet = t.syncNumber(n, option, value, 0, 255, func(id uint64) { daemon.ID = uint8(id) })
+		case "maxlen":
+			t.syncNumber(n, option, value, 1, director.MaxSyncLength, func(length uint64) { daemon.MaxLength = uint16(length) })
+		case "port":
+			t.syncNumber(n, option, value, 1, 65535, func(port uint64) { daemon.Port = uint16(port) })
+		case "ttl":
+			t.syncNumber(n, option, value, 1, 255, func(ttl uint64) { daemon.TTL = uint8(ttl) })
+		case "group":
+			if group, ok := address(value); ok && group.IsMulticast() {
+				daemon.Group = group
+			} else {
+				t.note(translation.Differs, n, fmt.Sprintf("group %q is not a multicast address: keepalived ignores it", value))
+			}
+		default: // the old form: the instance, and perhaps its id
+			switch {
+			case i == 1:
+				instance = option
+			case i == 2:
+				idSet = t.syncNumber(n, "id", option, 0, 255, func(id uint64) { daemon.ID = uint8(id) })
+			default:
+				t.note(translation.NotCarried, n, fmt.Sprintf("unknown option %q", option))
+			}
+			continue
+		}
+		i++
+	}
+	t.sync(n, daemon, instance, idSet)
+}
+
+func (t *translator) syncNumber(n *node, option, value string, least, most uint64, set func(uint64)) bool {
+	number, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || number < least || number > most {
+		t.note(translation.Differs, n, fmt.Sprintf("%s %q is not a number from %d to %d: keepalived ignores it", option, value, least, most))
+		return false
+	}
+	set(number)
+	return true
+}
+
+// sync adds the daemons. The id is that of the VRRP instance unless it was given.
+func (t *translator) sync(n *node, daemon director.SyncDaemon, instance string, idSet bool) {
+	if name := daemon.Interface; len(name) > 15 || strings.ContainsAny(name, "/: ") {
+		t.note(translation.Differs, n, fmt.Sprintf("%q is not an interface's name", name))
+		return
+	}
+	if instance != "" {
+		if !idSet {
+			daemon.ID = t.vrids[instance]
+		}
+		t.note(translation.Differs, n, fmt.Sprintf("keepalived runs the daemon of the role that VRRP instance %s has at the moment; "+
+			"Shunt runs both all the time, so that connections are known wherever the address goes", instance))
+	}
+	for _, role := range []director.SyncRole{director.SyncMaster, director.SyncBackup} {
+		daemon.Role = role
+		t.build.Sync = append(t.build.Sync, daemon.Normalize())
+	}
+}
+
+// vrid keeps what a sync daemon may want to know of a VRRP instance, which may
+// name the daemon's interface, too (keepalived: vrrp_parser.c,
+// vrrp_lvs_syncd_handler).
+func (t *translator) vrid(n *node) {
+	for _, directive := range n.body {
+		if directive.word(0) == "virtual_router_id" {
+			if id, err := strconv.ParseUint(directive.word(1), 10, 8); err == nil {
+				t.vrids[n.word(1)] = uint8(id)
+			}
+		}
+	}
+}
+
+// topLevel translates a block or directive that is of no service: what is
+// to be carried of a VRRP instance is its sync daemon.
+func (t *translator) topLevel(n *node) {
+	t.note(reasonOf(n, ofTop))
+	if n.word(0) != "vrrp_instance" {
+		return
+	}
+	for _, directive := range n.body {
+		if directive.word(0) != "lvs_sync_daemon_interface" {
+			continue
+		}
+		if len(t.build.Sync) > 0 {
+			t.note(translation.NotCarried, directive, "the sync daemons are there already: keepalived ignores it")
+		} else {
+			t.sync(directive, director.SyncDaemon{Interface: directive.word(1)}, n.word(1), false)
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package keepalived
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/shunt-lb/shunt/director/config/translation"
+)
+
+// Options say how a text is read.
+type Options struct {
+	// ID is the machine's, keepalived's -i: it decides on lines that begin with @.
+	// keepalived takes the host's name where none is given; here such lines are
+	// left out then, each with a note.
+	ID string
+	// Files are where includes are read from; nil: they are not, each with a note.
+	Files translation.Files
+}
+
+// Import translates a configuration; name is the file's, which relative includes
+// are looked up from. The error, which is an *translation.Error but for failures
+// of the package's own, tells what makes the text unreadable: a block without an
+// end, say, or an include that cannot be read.
+func Import(name string, source []byte, options Options) (translation.Result, error) {
+	t := &translator{}
+	r := newReader(options, t.build.File, t.build.Note)
+	if err := r.file(name, source); err != nil {
+		return translation.Result{}, err
+	}
+	root, err := r.tree.finish()
+	if err != nil {
+		return translation.Result{}, err
+	}
+	if err := t.all(root); err != nil {
+		return translation.Result{}, err
+	}
+	return t.build.Result()
+}
+
+// translator gives directives their meaning.
+type translator struct {
+	build translation.Builder
+
+	groups map[string]*group
+	// users counts the virtual servers of a group: what they are called depends
+	// on whether there are several.
+	users map[string]int
+	vrids map[string]uint8 // of VRRP instances, by name
+}
+
+// all translates the top level. Groups and VRRP instances may come behind what
+// names them, as in keepalived.
+func (t *translator) all(root []*node) error {
+	t.groups, t.users, t.vrids = make(map[string]*group), make(map[string]int), make(map[string]uint8)
+	for _, n := range root {
+		switch n.word(0) {
+		case "virtual_server_group":
+			t.group(n)
+		case "virtual_server":
+			if n.word(1) == "group" {
+				t.users[n.word(2)]++
+			}
+		case "vrrp_instance":
+			t.vrid(n)
+		}
+	}
+	for _, n := range root {
+		switch n.word(0) {
+		case "virtual_server_group":
+		case "global_defs":
+			t.globals(n)
+		case "virtual_server":
+			if err := t.virtualServer(n); err != nil {
+				return err
+			}
+		default:
+			t.topLevel(n)
+		}
+	}
+	for _, n := range root {
+		if g := t.groups[n.word(1)]; n.word(0) == "virtual_server_group" && g != nil && t.users[g.name] == 0 {
+			t.note(translation.NotCarried, n, "no virtual_server uses the group")
+		}
+	}
+	return nil
+}
+
+// note notes what became of a directive that is of no service.
+func (t *translator) note(kind translation.Kind, n *node, why string) {
+	t.build.Note(translation.Note{Position: n.at, Kind: kind, What: n.String(), Why: why})
+}
+
+// address reads an address in keepalived's form: a number, never a name.
+func address(word string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(word)
+	return addr, err == nil && addr.Zone() == ""
+}
+
+// isZeros reports whether the word is 0 in any length, which stands for no port
+// (keepalived: check_data.c, alloc_vs).
+func isZeros(word string) bool { return word != "" && strings.Trim(word, "0") == "" }

@@ -1,0 +1,85 @@
+package ldirectord
+
+import "github.com/shunt-lb/shunt/director/config/translation"
+
+// Why something is not carried.
+const (
+	noCheck    = "this version of Shunt has no health checks: the servers are in service whether or not they answer"
+	noChecks   = "a setting of health checks, which this version of Shunt does not have"
+	noFallback = "this version of Shunt has no fallback servers: while no server is there to take them, new clients are not served"
+	noScript   = "Shunt runs no scripts: its events can be followed (shunt events --follow)"
+	noMail     = "Shunt sends no mail"
+	ownProcess = "it is about ldirectord's own process"
+	refused    = "ldirectord does not start with it"
+)
+
+// scope is where a directive stands.
+type scope int
+
+const (
+	global scope = iota
+	ofVirtual
+)
+
+type reason struct {
+	kind translation.Kind
+	why  string
+}
+
+// reasonOf says why a directive is not carried.
+func reasonOf(d directive, where scope) (translation.Kind, string) {
+	if r, known := everywhere[d.key]; known {
+		return r.kind, r.why
+	}
+	if r, known := reasons[where][d.key]; known {
+		return r.kind, r.why
+	}
+	return translation.NotCarried, "unknown directive: " + refused
+}
+
+var everywhere = map[string]reason{
+	"checktimeout":     {translation.NotCarried, noChecks},
+	"negotiatetimeout": {translation.NotCarried, noChecks},
+	"checkinterval":    {translation.NotCarried, noChecks},
+	"checkcount":       {translation.NotCarried, noChecks},
+	"failurecount":     {translation.NotCarried, noChecks},
+	"fallback":         {translation.NotCarried, noFallback},
+	"fallback6":        {translation.NotCarried, noFallback},
+	"fallbackcommand":  {translation.NotCarried, noScript},
+	"quiescent":        {translation.NotCarried, "this version of Shunt takes no server for failed, so none is removed and no weight becomes 0"},
+	"emailalert":       {translation.NotCarried, noMail},
+	"emailalertfreq":   {translation.NotCarried, noMail},
+	"emailalertstatus": {translation.NotCarried, noMail},
+	"smtp":             {translation.NotCarried, noMail},
+	"cleanstop":        {translation.NotCarried, "Shunt's services stay when its daemon stops: shunt detach removes them"},
+}
+
+var reasons = map[scope]map[string]reason{
+	global: {
+		"readdquiescent": {translation.NotCarried, "this version of Shunt takes no server for failed"},
+		"emailalertfrom": {translation.NotCarried, noMail},
+		"autoreload":     {translation.NotCarried, "Shunt reads its configuration when it is told to (shunt apply, or SIGHUP)"},
+		"callback":       {translation.NotCarried, noScript},
+		"logfile":        {translation.NotCarried, ownProcess},
+		"execute":        {translation.LeftOut, "another configuration that ldirectord starts itself with: translate that one, too"},
+		"fork":           {translation.NotCarried, ownProcess},
+		"supervised":     {translation.NotCarried, ownProcess},
+		"maintenancedir": {translation.NotCarried, "a server is taken out of service with shunt drain, and not by a file"},
+	},
+	ofVirtual: {
+		"checkcommand": {translation.NotCarried, noScript},
+		"checkport":    {translation.NotCarried, noChecks},
+		"request":      {translation.NotCarried, noChecks},
+		"receive":      {translation.NotCarried, noChecks},
+		"httpmethod":   {translation.NotCarried, noChecks},
+		"virtualhost":  {translation.NotCarried, noChecks},
+		"login":        {translation.NotCarried, noChecks},
+		"passwd":       {translation.NotCarried, noChecks},
+		"secret":       {translation.NotCarried, noChecks},
+		"database":     {translation.NotCarried, noChecks},
+		"load":         {translation.NotCarried, noChecks},
+		"service":      {translation.NotCarried, noChecks},
+		"monitorfile":  {translation.NotCarried, "Shunt logs no checks"},
+		"comment":      {translation.NotCarried, "a service has no description: a comment of the configuration can say it"},
+	},
+}

@@ -1,0 +1,216 @@
+package translation
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// Result is what a translation comes to.
+type Result struct {
+	// State is normalized and valid, for the data plane ipvs; another may lack
+	// something of it (director.Features.Check).
+	State director.State
+	Notes []Note // in the order of the text, file by file as they were read
+}
+
+// Service is a service with the places where it stands.
+type Service struct {
+	director.Service
+	At   Position
+	What string // how the text begins it
+	// Sources say where each of Servers stands.
+	Sources []Source
+	// Notes are about what the text says of the service: the builder fills in
+	// Services, or leaves it empty where the service is left out.
+	Notes []Note
+}
+
+// Source is the place of a server.
+type Source struct {
+	At   Position
+	What string
+}
+
+// AddServer appends a server.
+func (s *Service) AddServer(server realserver.Server, at Source) {
+	s.Servers = append(s.Servers, server)
+	s.Sources = append(s.Sources, at)
+}
+
+// Builder makes a Result. The zero value is ready.
+type Builder struct {
+	Timeouts conntrack.Timeouts
+	Sync     []director.SyncDaemon
+
+	services []Service
+	servers  int
+	notes    []*Note
+	joined   map[joinKey]*Note
+	files    []string // in the order they were named
+}
+
+// joinKey is all of a note but the services: notes that have the same say the same.
+type joinKey struct {
+	at        Position
+	kind      Kind
+	what, why string
+	server    netip.AddrPort
+}
+
+// File makes notes of the file come after those of files named before.
+func (b *Builder) File(name string) {
+	if !slices.Contains(b.files, name) {
+		b.files = append(b.files, name)
+	}
+}
+
+// Note adds a note. One that says the same as another of the same place, of
+// other services, is joined with it.
+func (b *Builder) Note(n Note) {
+	key := joinKey{n.Position, n.Kind, n.What, n.Why, n.Server}
+	if before := b.joined[key]; before != nil {
+		for _, service := range n.Services {
+			if last := len(before.Services) - 1; last < 0 || before.Services[last] != service {
+				before.Services = append(before.Services, service)
+			}
+		}
+		return
+	}
+	if b.joined == nil {
+		b.joined = make(map[joinKey]*Note)
+	}
+	n.Services = slices.Clone(n.Services)
+	b.joined[key] = &n
+	b.notes = append(b.notes, &n)
+}
+
+// Add adds a service; the error says that there are too many.
+func (b *Builder) Add(s Service) error {
+	b.services, b.servers = append(b.services, s), b.servers+len(s.Servers)
+	switch {
+	case len(b.services) > MaxServices:
+		return Errorf(s.At, "there are more than %d services up to %s", MaxServices, s.What)
+	case b.servers > MaxServers:
+		return Errorf(s.At, "there are more than %d servers up to %s", MaxServers, s.What)
+	}
+	return nil
+}
+
+// Result returns the state and the notes. What no data plane takes is left out,
+// with a note.
+func (b *Builder) Result() (Result, error) {
+	state := director.State{Timeouts: b.Timeouts, Sync: b.Sync}
+	first := make(map[director.ServiceKey]Position, len(b.services))
+	names := make(map[string]Position, len(b.services))
+	for _, s := range b.services {
+		s.Service = s.Normalize()
+		if at, taken := first[s.Key]; taken {
+			b.leaveOut(s, "%s is the service of %s already, and one address has one service", s.Key, at)
+			continue
+		}
+		if !b.fit(&s) {
+			continue
+		}
+		if at, taken := names[s.Name]; taken && s.Name != "" {
+			b.Note(Note{
+				Position: s.At, Kind: NotCarried, What: What("name", s.Name),
+				Why: fmt.Sprintf("the service of %s has the name already", at), Services: []director.ServiceKey{s.Key},
+			})
+			s.Name = ""
+		}
+		for _, n := range s.Notes {
+			n.Services = []director.ServiceKey{s.Key}
+			b.Note(n)
+		}
+		first[s.Key], names[s.Name] = s.At, s.At
+		state.Services = append(state.Services, s.Service)
+	}
+	state = state.Normalize()
+	if err := state.Validate(); err != nil {
+		return Result{}, fmt.Errorf("translate: what came out is not valid: %w", err)
+	}
+	return Result{state, b.sorted()}, nil
+}
+
+// sorted returns the notes in the order of the texts.
+func (b *Builder) sorted() []Note {
+	order := make(map[string]int, len(b.files))
+	for i, name := range b.files {
+		order[name] = i
+	}
+	slices.SortStableFunc(b.notes, func(x, y *Note) int {
+		return cmp.Or(cmp.Compare(order[x.File], order[y.File]), cmp.Compare(x.Line, y.Line))
+	})
+	notes := make([]Note, len(b.notes))
+	for i, n := range b.notes {
+		notes[i] = *n
+	}
+	return notes
+}
+
+// fit removes the servers that no data plane takes, and reports whether one
+// takes the service.
+func (b *Builder) fit(s *Service) bool {
+	bad := make(map[int]string)
+	for _, problem := range problems(*s) {
+		if problem.Server < 0 {
+			b.leaveOut(*s, "%s", problem.Text)
+			return false
+		}
+		if bad[problem.Server] == "" {
+			bad[problem.Server] = problem.Text
+		}
+	}
+	var servers []realserver.Server
+	for i, server := range s.Servers {
+		if text := bad[i]; text != "" {
+			b.Note(Note{
+				Position: s.Sources[i].At, Kind: LeftOut, What: s.Sources[i].What, Why: text,
+				Services: []director.ServiceKey{s.Key}, Server: server.Address,
+			})
+		} else {
+			servers = append(servers, server)
+		}
+	}
+	s.Servers = servers
+	return true
+}
+
+// leaveOut notes that there is no such service.
+func (b *Builder) leaveOut(s Service, format string, args ...any) {
+	b.Note(Note{Position: s.At, Kind: LeftOut, What: s.What, Why: fmt.Sprintf(format, args...)})
+	for _, n := range s.Notes {
+		b.Note(n)
+	}
+}
+
+// problems returns what is wrong with a service wherever it is to run, and what
+// even IPVS lacks: it can all that the other programs do.
+func problems(s Service) []*director.ProblemError {
+	features, err := director.FeaturesOf(director.PlaneIPVS)
+	if err != nil {
+		panic("translation: " + err.Error()) // it is a name of director's own
+	}
+	err = errors.Join(s.Validate(), features.Check(director.State{Services: []director.Service{s.Service}}))
+	var all []*director.ProblemError
+	var collect func(error)
+	collect = func(err error) {
+		switch e := err.(type) {
+		case *director.ProblemError:
+			all = append(all, e)
+		case interface{ Unwrap() []error }:
+			for _, inner := range e.Unwrap() {
+				collect(inner)
+			}
+		}
+	}
+	collect(err)
+	return all
+}
