@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/xdp"
@@ -57,11 +58,15 @@ func report(stderr io.Writer, err error) int {
 	}
 	code, hint := exitFailed, ""
 	wrong, isUsage := errors.AsType[*usageError](err)
+	bypassed, isBypassed := errors.AsType[*director.BypassedError](err)
 	switch {
 	case isUsage:
 		code, hint = exitUsage, wrong.hint
 	case errors.Is(err, api.ErrInUse):
 		hint = "stop it first, or give this one its own --socket, --pin-dir, --state and --interface"
+	case isBypassed:
+		err = fmt.Errorf("%w\n%s", err, strings.Join(bypassed.Rules, "\n"))
+		hint = "if these rules need not hold for the services, start with --force-migration; else with the data plane ipvs, as before"
 	case errors.Is(err, fs.ErrPermission):
 		hint = "run as root, or with the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON and write access to the pin and socket folders"
 	}
@@ -89,6 +94,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Flags: append(configFlags(),
 			&cli.StringFlag{Name: "socket", Value: config.DefaultSocket, EnvVars: []string{"SHUNT_SOCKET"}, Usage: "the control `SOCKET`"},
 			&cli.StringFlag{Name: "state", Value: config.DefaultStateDir, Usage: "keep the revisions in `FOLDER`; one daemon each"},
+			&cli.BoolFlag{Name: "force-migration", Usage: "take services over from the kernel's IPVS although firewall rules will not hold for them any more"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
 		),
@@ -147,7 +153,7 @@ func start(c *cli.Context) error {
 		return err
 	}
 	return serve(c.Context, cfg, surroundings{
-		open: openXDP, restrict: dropPrivileges, hangups: hangups, log: log, level: level,
+		open: openXDP, restrict: dropPrivileges, hangups: hangups, log: log, level: level, forceMigration: c.Bool("force-migration"),
 		load: func() (config.Config, error) {
 			if c.String("config") == "" {
 				return config.Config{}, errors.New("shuntd was started without a configuration file")

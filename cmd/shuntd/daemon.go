@@ -51,6 +51,9 @@ type surroundings struct {
 	log     *slog.Logger
 	// level is the least level that log shows.
 	level *slog.LevelVar
+	// forceMigration has services come from the kernel's IPVS although firewall
+	// rules will not hold for them any more.
+	forceMigration bool
 }
 
 // instance is a daemon under construction: the parts and what they share.
@@ -127,6 +130,10 @@ func (d *instance) listenRemote() (*api.TLSListener, error) {
 func (d *instance) control(ctx context.Context, initial director.State, local net.Listener, remote *api.TLSListener) error {
 	ctx, cancel := d.untilStopped(ctx)
 	defer cancel()
+	takeOver, err := d.takeOver(ctx, initial)
+	if err != nil {
+		return err
+	}
 	if err := d.director.Start(ctx, initial, director.Request{Who: "shuntd", Why: "the configuration of the first start"}); err != nil {
 		err = fmt.Errorf("carry the configuration to the data plane: %w", err)
 		if d.plane.IsNew() { // a first start that fails leaves nothing behind
@@ -134,6 +141,7 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 		}
 		return err
 	}
+	takeOver(ctx)
 	rights, err := d.restrict()
 	if err != nil {
 		return fmt.Errorf("give up what only the start needs: %w", err)
@@ -181,9 +189,10 @@ func (d *instance) handler(detaching, detached func()) *api.Handler {
 		Metrics: metrics.New(metrics.Options{
 			Source: d.director, Events: d.events, Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log,
 		}).Handler(),
-		Ready:  d.readiness,
-		Reload: d.reload,
-		Doctor: d.inspect,
+		Ready:   d.readiness,
+		Reload:  d.reload,
+		Doctor:  d.inspect,
+		Migrate: d.migrations(),
 		Detach: func(ctx context.Context) error {
 			detaching()
 			return d.plane.Detach(ctx)
