@@ -3,6 +3,7 @@ package director
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/realserver"
@@ -129,12 +130,14 @@ func (c *lack) service(s *Service) {
 }
 
 func (c *lack) rules(r Rules) {
-	sysctl := func(name string) string { return name + " by service (it is the sysctl net.ipv4.vs." + name + ")" }
-	can := c.features.Rules
-	c.unless(can || !r.SloppyTCP, "sloppy-tcp", sysctl("sloppy_tcp"))
-	c.unless(can || !r.ExpireNoDestConn, "expire-nodest-conn", sysctl("expire_nodest_conn"))
-	c.unless(can || !r.ExpireQuiescentTemplate, "expire-quiescent-template", sysctl("expire_quiescent_template"))
-	c.unless(can || r.ConnReuse == ReuseClosed, "conn-reuse-mode", sysctl("conn_reuse_mode"))
+	unset := func(is bool, rule string) {
+		sysctl := "net.ipv4.vs." + strings.ReplaceAll(rule, "-", "_")
+		c.unless(c.features.Rules || is, rule, fmt.Sprintf("%s by service (its sysctl is %s)", rule, sysctl))
+	}
+	unset(!r.SloppyTCP, "sloppy-tcp")
+	unset(!r.ExpireNoDestConn, "expire-nodest-conn")
+	unset(!r.ExpireQuiescentTemplate, "expire-quiescent-template")
+	unset(r.ConnReuse == ReuseClosed, "conn-reuse-mode")
 }
 
 func (c *lack) server(key ServiceKey, server realserver.Server) {

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -194,7 +195,7 @@ func (f *Fake) Closed() bool {
 	return f.closed
 }
 
-// Found returns a copy of what the fake holds, sorted by key.
+// Found returns a copy of what the fake holds, sorted by key, the master first.
 func (f *Fake) Found(context.Context) (director.State, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -203,6 +204,7 @@ func (f *Fake) Found(context.Context) (director.State, error) {
 	}
 	state := f.state.Clone()
 	slices.SortFunc(state.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(state.Sync, func(a, b director.SyncDaemon) int { return strings.Compare(string(b.Role), string(a.Role)) })
 	return state, nil
 }
 
