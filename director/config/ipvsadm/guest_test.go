@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,25 +42,40 @@ func real(t *testing.T, stdin string, args ...string) result {
 }
 
 // TestGuestParse compares what Parse refuses with what the real ipvsadm does, and
-// how: exit status and every byte.
+// how: exit status and every byte. With SHUNT_UPDATE=1 it leaves the record for
+// TestParseRecorded in the folder of uml.sh -o.
 func TestGuestParse(t *testing.T) {
 	ipvs.Guest(t)
-	for name, lines := range map[string][][]string{"matrix": matrix(), "oddities": oddities, "drawn": drawn(t)} {
-		t.Run(name, func(t *testing.T) {
+	record := ""
+	for _, lines := range []struct {
+		name     string
+		lines    [][]string
+		recorded bool
+	}{{"matrix", matrix(), true}, {"oddities", oddities, true}, {"drawn", drawn(t), false}} {
+		t.Run(lines.name, func(t *testing.T) {
 			refused := 0
-			for _, line := range lines {
-				if compareParse(t, line) {
+			for _, line := range lines.lines {
+				got := compareParse(t, line)
+				if got != (result{}) {
 					refused++
 				}
+				if lines.recorded {
+					record += writeRecord(line, got)
+				}
 			}
-			t.Logf("%d command lines, %d refused", len(lines), refused)
+			t.Logf("%d command lines, %d refused", len(lines.lines), refused)
 		})
+	}
+	if os.Getenv("SHUNT_UPDATE") != "" {
+		if err := os.WriteFile(filepath.Join(os.Getenv("SHUNT_OUT"), filepath.Base(recorded)), []byte(record), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
 // drawn are as many as SHUNT_IPVSADM_LINES says, from SHUNT_SEED on.
 func drawn(t *testing.T) [][]string {
-	seed, count := number(t, "SHUNT_SEED", 1), number(t, "SHUNT_IPVSADM_LINES", 400)
+	seed, count := number(t, "SHUNT_SEED", 1), number(t, "SHUNT_IPVSADM_LINES", 250)
 	t.Logf("SHUNT_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	var lines [][]string
@@ -81,8 +97,9 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 	return n
 }
 
-// compareParse reports whether the line is refused.
-func compareParse(t *testing.T, line []string) bool {
+// compareParse returns what ipvsadm does with a line that it refuses; zero if the
+// line goes to the kernel.
+func compareParse(t *testing.T, line []string) result {
 	t.Helper()
 	got := real(t, "", line...)
 	command, err := ipvsadm.Parse(line)
@@ -90,17 +107,12 @@ func compareParse(t *testing.T, line []string) bool {
 		if !isKernels(command.Operation, got) {
 			t.Errorf("%q: accepted as %+v, but ipvsadm says %+v", line, command, got)
 		}
-		return false
+		return result{}
 	}
-	var refused *ipvsadm.UsageError
-	if !errors.As(err, &refused) {
-		t.Fatalf("%q: %T: %v", line, err, err)
-	}
-	want := result{Exit: refused.Exit, Stderr: refused.Stderr()}
-	if diff := cmp.Diff(got, want); diff != "" {
+	if diff := cmp.Diff(got, outcome(t, err)); diff != "" {
 		t.Errorf("%q (-ipvsadm +Parse):\n%s", line, diff)
 	}
-	return true
+	return got
 }
 
 // isKernels reports whether ipvsadm got as far as the kernel: it was obeyed, or

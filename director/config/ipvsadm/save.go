@@ -58,11 +58,8 @@ func (w Writer) serviceLine(s Service) string {
 	line := fmt.Sprintf("-A %s -s %s", w.service(s), s.Scheduler)
 	if s.Persistent {
 		line += fmt.Sprintf(" -p %d", s.Timeout)
-		switch isIPv6 := s.Address.Addr().Is6(); {
-		case isIPv6 && s.Netmask != fullPrefix:
-			line += fmt.Sprintf(" -M %d", s.Netmask)
-		case !isIPv6 && s.Netmask != fullMask:
-			line += " -M " + dotted(s.Netmask)
+		if mask := s.Mask(); mask != "" {
+			line += " -M " + mask
 		}
 	}
 	if s.Engine != "" {
@@ -136,6 +133,20 @@ func numeric(addr netip.Addr) string {
 		return "::" + netip.AddrFrom4([4]byte(bytes[12:])).String()
 	}
 	return addr.String()
+}
+
+// Mask returns the netmask of a persistent service as ipvsadm writes it; nothing
+// for one that is not, and for the default.
+func (s Service) Mask() string {
+	isIPv6 := s.Address.Addr().Is6()
+	switch {
+	case !s.Persistent, isIPv6 && s.Netmask == fullPrefix, !isIPv6 && s.Netmask == fullMask:
+		return ""
+	case isIPv6:
+		return strconv.Itoa(int(s.Netmask))
+	default:
+		return dotted(s.Netmask)
+	}
 }
 
 // FlagNames returns the names of the service's flags, as for -b. A flag that its
