@@ -43,15 +43,20 @@ func (d *Dataplane) foundDaemon(k kernel.SyncDaemon) director.SyncDaemon {
 	if asked, ok := d.memory.sync[role]; ok && d.asStarted(asked) == k {
 		return asked
 	}
-	s := director.SyncDaemon{
-		Role: role, Interface: k.Interface, ID: k.ID, MaxLength: k.MaxLength, Group: k.Group, Port: k.Port, TTL: k.TTL,
-	}
+	s := runningDaemon(k)
 	unasked := s
 	unasked.MaxLength = 0
 	if d.asStarted(unasked) == k {
 		return unasked
 	}
 	return s
+}
+
+// runningDaemon returns the daemon as the kernel has it.
+func runningDaemon(k kernel.SyncDaemon) director.SyncDaemon {
+	return director.SyncDaemon{
+		Role: director.SyncRole(k.Role.String()), Interface: k.Interface, ID: k.ID, MaxLength: k.MaxLength, Group: k.Group, Port: k.Port, TTL: k.TTL,
+	}
 }
 
 // asStarted returns what the kernel makes of the daemon (kernel: ip_vs_sync.c,
