@@ -17,17 +17,21 @@ const (
 // changeFlags are on every command that changes something, behind its own.
 func changeFlags(flags ...cli.Flag) []cli.Flag {
 	return append(flags,
-		&cli.StringFlag{
-			Name: flagWhy, Aliases: []string{"m"}, Usage: "`TEXT` for the history that says why",
-			Action: func(c *cli.Context, text string) error { // a header could not even carry some
-				if err := api.CheckWhy(text); err != nil {
-					return usage(c, "--%s: %v", flagWhy, err)
-				}
-				return nil
-			},
-		},
+		whyFlag(),
 		&cli.Uint64Flag{Name: flagIfRevision, Usage: "only if revision `N` is still the newest"},
 	)
+}
+
+func whyFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: flagWhy, Aliases: []string{"m"}, Usage: "`TEXT` for the history that says why",
+		Action: func(c *cli.Context, text string) error { // a header could not even carry some
+			if err := api.CheckWhy(text); err != nil {
+				return usage(c, "--%s: %v", flagWhy, err)
+			}
+			return nil
+		},
+	}
 }
 
 // terms are what the flags say of a change.
