@@ -16,7 +16,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
-	"github.com/shunt-lb/shunt/director/xdp"
+	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 )
 
 // The exit codes.
@@ -67,8 +67,10 @@ func report(stderr io.Writer, err error) int {
 	case isBypassed:
 		err = fmt.Errorf("%w\n%s", err, strings.Join(bypassed.Rules, "\n"))
 		hint = "if these rules need not hold for the services, start with --force-migration; else with the data plane ipvs, as before"
+	case errors.Is(err, kernel.ErrNotLoaded):
+		hint = "modprobe ip_vs, and name it in a file in /etc/modules-load.d for the next boot; or use --dataplane xdp"
 	case errors.Is(err, fs.ErrPermission):
-		hint = "run as root, or with the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON and write access to the pin and socket folders"
+		hint = "run as root, or with the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON (for the ipvs data plane the first alone) and write access to the pin and socket folders"
 	}
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(stderr, "shuntd: %s\n", strings.TrimSuffix(line, "\n"))
@@ -93,7 +95,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:   stderr,
 		Flags: append(configFlags(),
 			&cli.StringFlag{Name: "socket", Value: config.DefaultSocket, EnvVars: []string{"SHUNT_SOCKET"}, Usage: "the control `SOCKET`"},
-			&cli.StringFlag{Name: "state", Value: config.DefaultStateDir, Usage: "keep the revisions in `FOLDER`; one daemon each"},
+			stateFlag(),
 			&cli.BoolFlag{Name: "force-migration", Usage: "take services over from the kernel's IPVS although firewall rules will not hold for them any more"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL`: debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT`: text or json"},
@@ -106,7 +108,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			},
 			{
 				Name: "detach", Usage: "remove what a daemon that is gone left in the kernel; all connections end",
-				Flags: []cli.Flag{pinDirFlag()}, Action: detach, OnUsageError: badFlag, HideHelpCommand: true,
+				Flags: detachFlags(), Action: detach, OnUsageError: badFlag, HideHelpCommand: true,
 			},
 			{
 				Name: "version", Usage: "print the version", Action: printVersion,
@@ -126,6 +128,7 @@ func configFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "the configuration `FILE`; none: nothing is configured at the start"},
 		&cli.StringSliceFlag{Name: "interface", Aliases: []string{"i"}, Usage: "attach to `INTERFACE`; may be given several times"},
+		&cli.StringFlag{Name: "dataplane", Value: director.PlaneXDP, Usage: "move packets by `PLANE`: xdp, or ipvs, the kernel's own"},
 		pinDirFlag(),
 		&cli.BoolFlag{Name: "generic", Usage: "attach in generic mode, which every driver has: slow, for tests only"},
 		&cli.StringFlag{Name: "max-connections", Usage: "size the IPv4 table for `N` connections (1048576, 1Mi), the IPv6 table for a quarter"},
@@ -134,6 +137,10 @@ func configFlags() []cli.Flag {
 
 func pinDirFlag() cli.Flag {
 	return &cli.StringFlag{Name: "pin-dir", Value: config.DefaultPinDir, Usage: "keep the data plane in `FOLDER`, on a bpffs; one daemon each"}
+}
+
+func stateFlag() cli.Flag {
+	return &cli.StringFlag{Name: "state", Value: config.DefaultStateDir, Usage: "keep the revisions in `FOLDER`; one daemon each"}
 }
 
 // start reads flags and file, and serves until a signal comes.
@@ -153,7 +160,8 @@ func start(c *cli.Context) error {
 		return err
 	}
 	return serve(c.Context, cfg, surroundings{
-		open: openXDP, restrict: dropPrivileges, hangups: hangups, log: log, level: level, forceMigration: c.Bool("force-migration"),
+		open: openPlane, hangups: hangups, log: log, level: level, forceMigration: c.Bool("force-migration"),
+		restrict: func() (string, error) { return dropPrivileges(neededBy(cfg.Director.Dataplane)) },
 		load: func() (config.Config, error) {
 			if c.String("config") == "" {
 				return config.Config{}, errors.New("shuntd was started without a configuration file")
@@ -161,27 +169,6 @@ func start(c *cli.Context) error {
 			return readSettings(c)
 		},
 	})
-}
-
-func detach(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
-		return err
-	}
-	log, _, err := logger(c.App.ErrWriter, "info", "text")
-	if err != nil {
-		return err
-	}
-	return xdp.Detach(pinDir(c), log)
-}
-
-// pinDir returns --pin-dir wherever on the command line it stands.
-func pinDir(c *cli.Context) string {
-	for _, level := range c.Lineage() {
-		if level.Command != nil && level.IsSet("pin-dir") {
-			return level.String("pin-dir")
-		}
-	}
-	return config.DefaultPinDir
 }
 
 func printVersion(c *cli.Context) error {

@@ -28,14 +28,13 @@ type dataplane interface {
 	director.Dataplane
 	// Run keeps it in order until the context ends; nil then.
 	Run(ctx context.Context) error
-	// Detach removes everything it has in the kernel.
-	Detach(ctx context.Context) error
-	// IsNew reports whether Open found nothing of an earlier daemon.
+	// Detach removes what Shunt has in the kernel, which ours describes, and closes
+	// it.
+	Detach(ctx context.Context, ours director.State) error
+	// IsNew reports whether Open made what is to go again if the first start fails.
 	IsNew() bool
-	// MaxConnections is what its tables are sized for, IPv4 and IPv6.
-	MaxConnections() (v4, v6 uint64)
-	// MemoryBytes is what its tables occupy.
-	MemoryBytes() uint64
+	// Tables says how large its connection tables are.
+	Tables() string
 }
 
 // surroundings are what the daemon reaches the host by; tests have others.
@@ -98,14 +97,13 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 		return err
 	}
 	defer func() { _ = d.revisions.Close() }()
-	if settings.Generic() {
+	if settings.Dataplane == director.PlaneXDP && settings.Generic() {
 		s.log.Warn("GENERIC MODE: packets take the slow way through the kernel first; for tests only", "interfaces", settings.Interfaces)
 	}
 	if d.plane, err = s.open(ctx, settings, s.log); err != nil {
 		return fmt.Errorf("open the data plane: %w", err)
 	}
-	v4, v6 := d.plane.MaxConnections()
-	s.log.Info(describeTables(v4, v6, d.plane.MemoryBytes()))
+	s.log.Info(d.plane.Tables())
 	d.director = director.New(d.plane, d.revisions, director.Options{
 		Log: s.log, Events: d.events, Reconcile: settings.Reconcile,
 	})
@@ -137,7 +135,7 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	if err := d.director.Start(ctx, initial, director.Request{Who: "shuntd", Why: "the configuration of the first start"}); err != nil {
 		err = fmt.Errorf("carry the configuration to the data plane: %w", err)
 		if d.plane.IsNew() { // a first start that fails leaves nothing behind
-			err = errors.Join(err, d.plane.Detach(ctx))
+			err = errors.Join(err, d.plane.Detach(ctx, director.State{}))
 		}
 		return err
 	}
@@ -195,7 +193,8 @@ func (d *instance) handler(detaching, detached func()) *api.Handler {
 		Migrate: d.migrations(),
 		Detach: func(ctx context.Context) error {
 			detaching()
-			return d.plane.Detach(ctx)
+			state, err := ours(d.revisions)
+			return errors.Join(err, d.plane.Detach(ctx, state))
 		},
 		Detached: func() {
 			d.events.Publish(event.Event{Name: event.Detached, Message: "detached: nothing of Shunt is left in the kernel"})
@@ -227,9 +226,11 @@ func (d *instance) readiness() error {
 	if err := d.storeError.Load(); err != nil && *err != nil {
 		return *err
 	}
-	// The last pin that is made: it stands for all.
-	if _, err := os.Stat(filepath.Join(d.settings.PinDir, "settings")); err != nil {
-		return fmt.Errorf("the pins, without which the next daemon would begin anew: %w", err)
+	if d.settings.Dataplane == director.PlaneXDP {
+		// The last pin that is made: it stands for all.
+		if _, err := os.Stat(filepath.Join(d.settings.PinDir, "settings")); err != nil {
+			return fmt.Errorf("the pins, without which the next daemon would begin anew: %w", err)
+		}
 	}
 	stats, err := d.director.Stats(context.Background())
 	if err != nil {

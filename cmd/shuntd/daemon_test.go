@@ -37,15 +37,14 @@ func (p *fakePlane) Run(ctx context.Context) error {
 	return nil
 }
 
-func (p *fakePlane) Detach(context.Context) error {
+func (p *fakePlane) Detach(context.Context, director.State) error {
 	p.detached.Store(true)
 	return nil
 }
 
 func (p *fakePlane) IsNew() bool { return p.isNew }
 
-func (p *fakePlane) MaxConnections() (v4, v6 uint64) { return 1 << 20, 1 << 18 }
-func (p *fakePlane) MemoryBytes() uint64             { return 176 << 20 }
+func (p *fakePlane) Tables() string { return "the fake's tables" }
 
 // running is a serve under test.
 type running struct {
@@ -147,7 +146,7 @@ func TestServe(t *testing.T) {
 		if d.plane.detached.Load() || !d.plane.Closed() {
 			t.Errorf("detached %v, closed %v: want false, true", d.plane.detached.Load(), d.plane.Closed())
 		}
-		for _, want := range []string{`"connection tables: 1Mi IPv4, 256Ki IPv6, 176.0 MiB"`, "stopping: traffic flows on"} {
+		for _, want := range []string{"the fake's tables", "stopping: traffic flows on"} {
 			if !strings.Contains(d.log.String(), want) {
 				t.Errorf("the log has no %s:\n%s", want, d.log)
 			}

@@ -38,7 +38,7 @@ func TestReport(t *testing.T) {
 		{"several_lines", errors.Join(errors.New("a"), errors.New("b")), 1, "shuntd: a\nshuntd: b\n"},
 		{
 			"rights", fmt.Errorf("open the data plane: %w", syscall.EPERM), 1,
-			"shuntd: open the data plane: operation not permitted\nhint: run as root, or with the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON and write access to the pin and socket folders\n",
+			"shuntd: open the data plane: operation not permitted\nhint: run as root, or with the capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON (for the ipvs data plane the first alone) and write access to the pin and socket folders\n",
 		},
 		{
 			"another_daemon", fmt.Errorf("lock: %w", api.ErrInUse), 1,
@@ -112,7 +112,7 @@ func TestPinDir(t *testing.T) {
 		got := ""
 		app := newApp(&bytes.Buffer{}, &bytes.Buffer{})
 		app.Command("detach").Action = func(c *cli.Context) error {
-			got = pinDir(c)
+			got = given(c, "pin-dir", config.DefaultPinDir)
 			return nil
 		}
 		if err := app.Run(append([]string{"shuntd"}, strings.Fields(args)...)); err != nil || got != want {

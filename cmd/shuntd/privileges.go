@@ -7,18 +7,25 @@ import (
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 	"kernel.org/pub/linux/libs/security/libcap/psx"
+
+	"github.com/shunt-lb/shunt/director"
 )
 
-// needed are the capabilities that running takes: NET_ADMIN for netlink and
-// attaching, BPF for maps and programs, PERFMON so that the verifier spares the
-// fast path the guards against speculation. What only the start takes (a group
-// for the socket, a low port) is done when the others are dropped.
-var needed = []cap.Value{cap.NET_ADMIN, cap.BPF, cap.PERFMON}
+// neededBy are the capabilities that running the data plane takes: NET_ADMIN for
+// netlink and attaching; for XDP, BPF for maps and programs, and PERFMON so that the
+// verifier spares the fast path the guards against speculation. What only the start
+// takes (a group for the socket, a low port) is done when the others are dropped.
+func neededBy(plane string) []cap.Value {
+	if plane == director.PlaneIPVS {
+		return []cap.Value{cap.NET_ADMIN}
+	}
+	return []cap.Value{cap.NET_ADMIN, cap.BPF, cap.PERFMON}
+}
 
 // dropPrivileges gives up, in all threads and for good, every capability but
 // those needed, for this process and those it starts. A user without privileges
 // has none to drop. It returns what is left.
-func dropPrivileges() (string, error) {
+func dropPrivileges(needed []cap.Value) (string, error) {
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
 		return "", fmt.Errorf("set no_new_privs: %w", errno)
 	}
@@ -43,7 +50,7 @@ func dropPrivileges() (string, error) {
 			return "", fmt.Errorf("keep capability %s: %w", value, err)
 		}
 	}
-	if err := dropBounding(have); err != nil {
+	if err := dropBounding(have, needed); err != nil {
 		return "", err
 	}
 	if err := keep.SetProc(); err != nil {
@@ -54,7 +61,7 @@ func dropPrivileges() (string, error) {
 
 // dropBounding bounds what programs this process starts can ever have; that
 // takes CAP_SETPCAP, which root has and the unit's user has no need of.
-func dropBounding(have *cap.Set) error {
+func dropBounding(have *cap.Set, needed []cap.Value) error {
 	if may, err := have.GetFlag(cap.Effective, cap.SETPCAP); err != nil || !may {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
@@ -25,7 +24,7 @@ func readSettings(c *cli.Context) (config.Config, error) {
 	for _, flag := range []struct {
 		name  string
 		value *string
-	}{{"pin-dir", &s.PinDir}, {"state", &s.StateDir}, {"log-level", &s.LogLevel}, {"log-format", &s.LogFormat}} {
+	}{{"dataplane", &s.Dataplane}, {"pin-dir", &s.PinDir}, {"state", &s.StateDir}, {"log-level", &s.LogLevel}, {"log-format", &s.LogFormat}} {
 		if !c.IsSet(flag.name) {
 			continue
 		}
@@ -50,10 +49,33 @@ func readSettings(c *cli.Context) (config.Config, error) {
 	if _, _, err := logger(io.Discard, s.LogLevel, s.LogFormat); err != nil {
 		return cfg, err
 	}
-	if len(s.Interfaces) == 0 {
-		return cfg, usage("give --interface eth0, or interfaces under director in the configuration file", "no interface to attach to")
+	if err := checkPlane(c, s); err != nil {
+		return cfg, err
 	}
 	return cfg, nil
+}
+
+// xdpFlags are those that say something to the XDP data plane alone.
+var xdpFlags = []string{"interface", "pin-dir", "generic", "max-connections"}
+
+// checkPlane refuses a data plane that there is not, and flags of the command line
+// that are another one's: in a file they do no harm, which may serve both.
+func checkPlane(c *cli.Context, s *config.Settings) error {
+	if _, err := director.FeaturesOf(s.Dataplane); err != nil {
+		return usage("", "--dataplane: unknown data plane %q: want xdp or ipvs", s.Dataplane)
+	}
+	if s.Dataplane == director.PlaneXDP {
+		if len(s.Interfaces) == 0 {
+			return usage("give --interface eth0, or interfaces under director in the configuration file", "no interface to attach to")
+		}
+		return nil
+	}
+	for _, name := range xdpFlags {
+		if c.IsSet(name) {
+			return usage("", "--%s is for the xdp data plane: leave it out with %s", name, s.Dataplane)
+		}
+	}
+	return nil
 }
 
 // readFile reads the file; without one the configuration is that of an empty
@@ -63,10 +85,4 @@ func readFile(path string) (config.Config, error) {
 		return config.Parse("no file", nil)
 	}
 	return config.Load(path)
-}
-
-// describeTables says how large the connection tables are.
-func describeTables(v4, v6, memory uint64) string {
-	return fmt.Sprintf("connection tables: %s IPv4, %s IPv6, %.1f MiB",
-		config.FormatSize(v4), config.FormatSize(v6), float64(memory)/(1<<20))
 }

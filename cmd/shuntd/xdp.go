@@ -2,13 +2,32 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/xdp"
 )
 
-var _ dataplane = (*xdp.Dataplane)(nil)
+// xdpPlane is the XDP data plane as the daemon wants one.
+type xdpPlane struct{ *xdp.Dataplane }
+
+var _ dataplane = xdpPlane{}
+
+// Detach removes all that is pinned, whatever of it is ours.
+func (p xdpPlane) Detach(ctx context.Context, _ director.State) error { return p.Dataplane.Detach(ctx) }
+
+// Tables says what the tables are sized for.
+func (p xdpPlane) Tables() string {
+	v4, v6 := p.MaxConnections()
+	return describeTables(v4, v6, p.MemoryBytes())
+}
+
+func describeTables(v4, v6, memory uint64) string {
+	return fmt.Sprintf("connection tables: %s IPv4, %s IPv6, %.1f MiB",
+		config.FormatSize(v4), config.FormatSize(v6), float64(memory)/(1<<20))
+}
 
 // openXDP is the opener of the XDP data plane.
 func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplane, error) {
@@ -27,7 +46,7 @@ func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplan
 		Log:                log,
 	})
 	if err != nil {
-		return nil, err // not dp: a nil *xdp.Dataplane is not a nil interface
+		return nil, err
 	}
-	return dp, nil
+	return xdpPlane{dp}, nil
 }
