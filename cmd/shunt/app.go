@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/cmd/shunt/ipvsadm"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
 )
@@ -30,6 +31,9 @@ type streams struct {
 // run is the whole command: it returns the exit code. What is interrupted ends
 // with the context.
 func run(ctx context.Context, args []string, s streams) int {
+	if len(args) > 0 && ipvsadm.Is(args[0]) {
+		return asIPVSadm(ctx, args, s)
+	}
 	app := newApp(s)
 	if len(args) > 1 && args[1] == completeCommand {
 		complete(ctx, app, args[2:])
@@ -129,12 +133,13 @@ func newApp(s streams) *cli.App {
 		category string
 		commands []*cli.Command
 	}{
-		{categoryServices, []*cli.Command{serviceCommand(), serverCommand(), connCommand(), timeoutsCommand(), detachCommand()}},
+		{categoryServices, []*cli.Command{serviceCommand(), serverCommand(), connCommand(), timeoutsCommand(), syncCommand(), detachCommand()}},
 		{categoryWhole, []*cli.Command{
-			applyCommand(), diffCommand(), exportCommand(), historyCommand(), rollbackCommand(), reloadCommand(), configCommand(),
+			applyCommand(), diffCommand(), exportCommand(), importCommand(), migrateCommand(), historyCommand(), rollbackCommand(), reloadCommand(),
+			configCommand(),
 		}},
 		{categoryObserve, []*cli.Command{
-			statusCommand(), topCommand(), statsCommand(), dropsCommand(), drainsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
+			statusCommand(), topCommand(), statsCommand(), zeroCommand(), dropsCommand(), drainsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
 		}},
 		{categoryTools, []*cli.Command{schedulerCommand(), completionCommand(), manCommand(), tokenCommand(), versionCommand()}},
 	} {

@@ -7,7 +7,8 @@
 // command.go the reading of the command line, output.go, table.go and color.go
 // the formats, watch.go what repeats reads. apply.go and plan.go carry out plans.
 // completion.go has the scripts for shells, which ask complete.go; man.go makes
-// the manual pages of the same tree of commands.
+// the manual pages of the same tree of commands. Called as ipvsadm,
+// ipvsadm-save or ipvsadm-restore it is that: package ipvsadm, personality.go.
 package main
 
 import (

@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 		"cmd/shunt/ipvsadm", "conntrack", "realserver", "director", "director/api", "director/config", "director/config/ipvsadm", "director/config/keepalived",
 		"director/config/ldirectord", "director/config/translation", "director/event", "director/scheduler",
 	},
-	"cmd/shunt/ipvsadm": {"conntrack", "director", "director/api", "director/config/ipvsadm", "realserver"},
+	"cmd/shunt/ipvsadm": {"conntrack", "director", "director/api", "director/config/ipvsadm", "director/config/translation", "realserver"},
 	"cmd/shuntd": {
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
 		"director/event", "director/ipvs", "director/ipvs/kernel", "director/metrics", "director/migrate", "director/store", "director/watch", "director/xdp",
@@ -65,8 +65,9 @@ var (
 // demo runs in the lab.
 var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/differential", "director/directortest/ipvs"}
 
-// oracles are what the loaded program's choices are compared with in tests.
-var oracles = map[string][]string{"bpf": {"director", "director/scheduler"}}
+// oracles are what the loaded program's choices are compared with in tests, and
+// the data planes that ipvsadm's lists are compared on.
+var oracles = map[string][]string{"bpf": {"director", "director/scheduler"}, "cmd/shunt/ipvsadm": {"director/ipvs", "director/xdp"}}
 
 // mayNotContain names what must not be linked into a program at all.
 var mayNotContain = map[string][]string{

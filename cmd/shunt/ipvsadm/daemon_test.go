@@ -1,0 +1,71 @@
+package ipvsadm
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/api"
+	language "github.com/shunt-lb/shunt/director/config/ipvsadm"
+	"github.com/shunt-lb/shunt/director/directortest"
+)
+
+// daemon is a Director with its API over a data plane, in this process.
+type daemon struct {
+	t        testing.TB
+	socket   string
+	director *director.Director
+}
+
+// serve runs a daemon of the data plane until the end of the test.
+func serve(t testing.TB, dp director.Dataplane) *daemon {
+	t.Helper()
+	d := &daemon{t: t, socket: filepath.Join(t.TempDir(), "shuntd.sock")}
+	log := slog.New(slog.DiscardHandler)
+	d.director = director.New(dp, &directortest.Store{}, director.Options{Log: log})
+	if err := d.director.Start(t.Context(), director.State{}, director.Request{Who: "shuntd"}); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := api.Listen(d.socket, api.ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := api.NewHandler(d.director, api.Options{
+		Version: "1.2.3", Dataplane: dp.Features().Plane, Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC), Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := handler.Run(ctx, listener); err != nil {
+			t.Errorf("the API: %v", err)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	return d
+}
+
+// result is what a program left.
+type result struct {
+	Out, Err string
+	Status   int
+}
+
+// run runs a program of ipvsadm's with the arguments, and the input if there is
+// one.
+func (d *daemon) run(program, input string, args ...string) result {
+	var out, errs bytes.Buffer
+	status := Run(context.Background(), Options{
+		Program: program, Args: args, In: strings.NewReader(input), Out: &out, Err: &errs, Names: language.System{},
+		Connect: func() (*api.Client, error) { return api.NewSocketClient(d.socket), nil },
+	})
+	return result{out.String(), errs.String(), status}
+}
+
+// ipvsadm runs the program of the name with the words of the line.
+func (d *daemon) ipvsadm(line string) result { return d.run(program, "", strings.Fields(line)...) }
