@@ -2,6 +2,7 @@ package director_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -91,40 +92,87 @@ func TestPlanEveryServiceSettingIsCompared(t *testing.T) {
 	}
 }
 
-// genState draws a valid state from a small space, so that two draws overlap.
-func genState(t *rapid.T, label string) director.State {
+// genKeys are the services of genState's space.
+func genKeys(plane string) []director.ServiceKey {
+	if plane == director.PlaneIPVS {
+		return []director.ServiceKey{mustKey("tcp://192.0.2.1:80"), mustKey("sctp://192.0.2.2:80"), mustKey("fwmark://3")}
+	}
+	return []director.ServiceKey{mustKey("tcp://192.0.2.1:80"), mustKey("tcp://192.0.2.2:80"), mustKey("tcp://192.0.2.3:80")}
+}
+
+// genServerOf draws the settings of the n-th server of a service of that space.
+func genServerOf(t *rapid.T, key director.ServiceKey, n int, plane string) realserver.Server {
+	s := realserver.Server{
+		Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}), key.Address.Port()),
+		Method:  rapid.SampledFrom([]realserver.Method{realserver.NAT, realserver.DR}).Draw(t, "method"),
+		Weight:  rapid.Uint32Range(0, 2).Draw(t, "weight"),
+	}
+	if plane == director.PlaneIPVS && rapid.Bool().Draw(t, "tunnel") {
+		s.Method = realserver.Tunnel
+		s.Tunnel = rapid.SampledFrom([]realserver.TunnelOptions{
+			{}, {Type: realserver.TunnelGUE, Port: 5555}, {Type: realserver.TunnelGUE, Port: 5556}, {Type: realserver.TunnelGRE, Checksum: realserver.TunnelChecksumOn},
+		}).Draw(t, "tunnel options")
+	}
+	return s
+}
+
+// genState draws a valid state of a data plane from a small space, so that two
+// draws overlap.
+func genState(t *rapid.T, label, plane string) director.State {
 	state := director.State{Timeouts: conntrack.Timeouts{
 		TCP:    time.Duration(rapid.IntRange(1, 2).Draw(t, label+" tcp")) * time.Minute,
 		TCPFin: time.Minute, UDP: time.Minute,
 	}}
-	for i := range 3 {
+	for i, key := range genKeys(plane) {
 		if !rapid.Bool().Draw(t, fmt.Sprintf("%s service %d", label, i)) {
 			continue
 		}
 		service := director.Service{
-			Key:       mustKey(fmt.Sprintf("tcp://192.0.2.%d:80", i+1)),
+			Key:       key,
 			Name:      rapid.SampledFrom([]string{"", fmt.Sprintf("s%d", i)}).Draw(t, "name"),
 			Scheduler: rapid.SampledFrom([]director.Scheduler{director.SourceHash, director.Maglev}).Draw(t, "scheduler"),
 			Flags:     director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port"), Fallback: rapid.Bool().Draw(t, "fallback")},
 			VIP:       rapid.SampledFrom([]director.VIPOwner{director.VIPManaged, director.VIPExternal}).Draw(t, "vip"),
-			Access:    rapid.SampledFrom([]director.Access{{}, {Deny: prefixes("10.0.0.0/8")}, {Allow: prefixes("10.0.0.0/8", "192.0.2.0/24")}}).Draw(t, "access"),
+		}
+		if plane == director.PlaneIPVS {
+			service.Flags.Third = rapid.Bool().Draw(t, "third")
+			service.Persistence = rapid.SampledFrom([]director.Persistence{
+				{}, {Timeout: time.Minute, Prefix: 24}, {Timeout: time.Minute, Prefix: 24, Engine: director.EngineSIP},
+			}).Draw(t, "persistence")
+		} else {
+			service.Access = rapid.SampledFrom([]director.Access{
+				{}, {Deny: prefixes("10.0.0.0/8")}, {Allow: prefixes("10.0.0.0/8", "192.0.2.0/24")},
+			}).Draw(t, "access")
 		}
 		for _, n := range rapid.Permutation([]int{1, 2, 3, 4, 5}).Draw(t, "servers")[:rapid.IntRange(0, 5).Draw(t, "count")] {
-			service.Servers = append(service.Servers, realserver.Server{
-				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}), 80),
-				Method:  rapid.SampledFrom([]realserver.Method{realserver.NAT, realserver.DR}).Draw(t, "method"),
-				Weight:  rapid.Uint32Range(0, 2).Draw(t, "weight"),
-			})
+			service.Servers = append(service.Servers, genServerOf(t, key, n, plane))
 		}
 		state.Services = append(state.Services, service)
+	}
+	slices.SortFunc(state.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
+	if plane == director.PlaneIPVS {
+		state.Sync = genSync(t)
 	}
 	return state
 }
 
+// genSync draws sync daemons, none or those of some roles; never nil.
+func genSync(t *rapid.T) []director.SyncDaemon {
+	all := []director.SyncDaemon{}
+	for _, role := range []director.SyncRole{director.SyncMaster, director.SyncBackup} {
+		if rapid.Bool().Draw(t, string(role)) {
+			all = append(all, daemon(role, rapid.SampledFrom([]string{"eth0", "eth1"}).Draw(t, "interface"), 1))
+		}
+	}
+	return all
+}
+
 func TestPlanProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		desired, found := genState(t, "desired"), genState(t, "found")
-		if err := desired.Validate(); err != nil {
+		name := rapid.SampledFrom([]string{director.PlaneXDP, director.PlaneIPVS}).Draw(t, "plane")
+		desired, found := genState(t, "desired", name), genState(t, "found", name)
+		features, err := director.FeaturesOf(name)
+		if err := errors.Join(err, desired.Validate(), features.Check(desired)); err != nil {
 			t.Fatalf("generator: %v", err)
 		}
 		if ops := director.Plan(desired, desired); len(ops) != 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -22,28 +21,25 @@ import (
 // genState's keys; the foreign ones are apart from them.
 type world struct {
 	*rig
+	plane   string
 	foreign map[director.ServiceKey]director.Service // as their owner left them
 	allowed uint64                                   // the newest revision there can be
 }
 
-// genServer draws a server of genState's space.
-func genServer(t *rapid.T) realserver.Server {
-	return realserver.Server{
-		Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(rapid.IntRange(1, 5).Draw(t, "server"))}), 80),
-		Method:  rapid.SampledFrom([]realserver.Method{realserver.NAT, realserver.DR}).Draw(t, "method"),
-		Weight:  rapid.Uint32Range(0, 2).Draw(t, "weight"),
-	}
+// server draws a server of the service, of genState's space.
+func (w *world) server(t *rapid.T, key director.ServiceKey) realserver.Server {
+	return genServerOf(t, key, rapid.IntRange(1, 5).Draw(t, "server"), w.plane)
 }
 
 // edit runs a random change; whether it is refused is not the question here.
 func (w *world) edit(t *rapid.T) {
 	ctx := context.Background()
-	key := mustKey(fmt.Sprintf("tcp://192.0.2.%d:80", rapid.IntRange(1, 3).Draw(t, "service")))
-	drawn := genServer(t)
+	key := rapid.SampledFrom(genKeys(w.plane)).Draw(t, "service")
+	drawn := w.server(t, key)
 	var err error
-	switch rapid.SampledFrom([]string{"apply", "rollback", "add", "edit", "remove", "add-server", "edit-server", "remove-server", "timeouts"}).Draw(t, "change") {
+	switch rapid.SampledFrom([]string{"apply", "rollback", "add", "edit", "remove", "add-server", "edit-server", "remove-server", "timeouts", "start-sync", "stop-sync"}).Draw(t, "change") {
 	case "apply":
-		_, err = w.Apply(ctx, director.Request{Force: rapid.Bool().Draw(t, "force")}, genState(t, "next"))
+		_, err = w.Apply(ctx, director.Request{Force: rapid.Bool().Draw(t, "force")}, genState(t, "next", w.plane))
 	case "rollback":
 		_, err = w.Rollback(ctx, by, rapid.Uint64Range(0, w.Head().Number).Draw(t, "revision"))
 	case "add":
@@ -54,6 +50,16 @@ func (w *world) edit(t *rapid.T) {
 			s.Servers = []realserver.Server{drawn}
 			return nil
 		})
+	case "start-sync":
+		for _, d := range genSync(t) {
+			_, err = w.StartSync(ctx, by, d)
+			if err == nil {
+				w.allowed++
+			}
+		}
+		return
+	case "stop-sync":
+		_, err = w.StopSync(ctx, by, rapid.SampledFrom([]director.SyncRole{director.SyncMaster, director.SyncBackup}).Draw(t, "role"))
 	case "remove":
 		_, err = w.RemoveService(ctx, by, key)
 	case "add-server":
@@ -73,13 +79,18 @@ func (w *world) edit(t *rapid.T) {
 // meddle changes anything of the kernel's side.
 func (w *world) meddleRandomly(t *rapid.T) {
 	w.fake.Meddle(func(s *director.State) {
-		what := rapid.SampledFrom([]string{"timeouts", "all", "remove", "replace", "settings", "servers", "foreign"}).Draw(t, "drift")
+		what := rapid.SampledFrom([]string{"timeouts", "all", "remove", "replace", "settings", "servers", "foreign", "sync"}).Draw(t, "drift")
 		switch what {
 		case "timeouts":
 			s.Timeouts.TCP = time.Duration(rapid.IntRange(1, 9).Draw(t, "tcp")) * time.Hour
 			return
+		case "sync":
+			if w.plane == director.PlaneIPVS {
+				s.Sync = genSync(t)
+			}
+			return
 		case "all":
-			s.Services = nil
+			s.Services, s.Sync = nil, nil
 			clear(w.foreign)
 			return
 		case "foreign":
@@ -104,7 +115,7 @@ func (w *world) meddleRandomly(t *rapid.T) {
 			return
 		}
 		i := rapid.SampledFrom(ours).Draw(t, "which")
-		drawn := genState(t, "meddled")
+		drawn := genState(t, "meddled", w.plane)
 		switch what {
 		case "remove":
 			s.Services = slices.Delete(s.Services, i, i+1)
@@ -118,7 +129,7 @@ func (w *world) meddleRandomly(t *rapid.T) {
 			s.Services[i].Name = rapid.SampledFrom([]string{"", "x"}).Draw(t, "name")
 			s.Services[i].Access.Deny = prefixes("0.0.0.0/0")
 		case "servers":
-			server := genServer(t)
+			server := w.server(t, s.Services[i].Key)
 			if j := s.Services[i].Server(server.Address); j >= 0 && rapid.Bool().Draw(t, "gone") {
 				s.Services[i].Servers = slices.Delete(s.Services[i].Servers, j, j+1)
 			} else if j >= 0 {
@@ -174,6 +185,18 @@ func (w *world) converges(t *rapid.T) {
 	}
 	found, _ := w.fake.Found(context.Background())
 	ours := director.State{Timeouts: found.Timeouts}
+	for _, role := range []director.SyncRole{director.SyncMaster, director.SyncBackup} {
+		is := func(d director.SyncDaemon) bool { return d.Role == role }
+		was, now := slices.IndexFunc(before.Sync, is), slices.IndexFunc(found.Sync, is)
+		switch {
+		case slices.ContainsFunc(desired.Sync, is):
+			if now >= 0 {
+				ours.Sync = append(ours.Sync, found.Sync[now])
+			}
+		case (was >= 0) != (now >= 0) || was >= 0 && before.Sync[was] != found.Sync[now]:
+			t.Errorf("the %s, which is not ours, was touched: %v, then %v", role, before.Sync, found.Sync)
+		}
+	}
 	theirs := make(map[director.ServiceKey]director.Service)
 	for _, service := range found.Services {
 		if _, ok := w.foreign[service.Key]; ok {
@@ -203,8 +226,15 @@ func (w *world) converges(t *rapid.T) {
 		if right[step.Service] {
 			t.Errorf("%s, though %s was right", step, step.Service)
 		}
-		if _, timeouts := step.Operation.(director.SetTimeouts); timeouts && before.Timeouts == desired.Timeouts {
-			t.Errorf("%s, though they were right", step)
+		switch op := step.Operation.(type) {
+		case director.SetTimeouts:
+			if before.Timeouts == desired.Timeouts {
+				t.Errorf("%s, though they were right", step)
+			}
+		case director.StartSync:
+			if slices.Contains(before.Sync, op.Daemon) {
+				t.Errorf("%s, though it was right", step)
+			}
 		}
 	}
 	if drift := w.Drift(); drift.Pending != nil || len(drift.Foreign) != len(w.foreign) {
@@ -224,8 +254,15 @@ func (w *world) converges(t *rapid.T) {
 // stays as it is.
 func TestRandomHistoriesConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{rig: newRig(nil, nil), foreign: make(map[director.ServiceKey]director.Service), allowed: 1}
-		if err := w.Start(context.Background(), genState(t, "initial"), by); err != nil {
+		name := rapid.SampledFrom([]string{director.PlaneXDP, director.PlaneIPVS}).Draw(t, "plane")
+		fake := directortest.NewFake(director.State{Timeouts: conntrack.DefaultTimeouts()})
+		features, err := director.FeaturesOf(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fake.SetFeatures(features)
+		w := &world{rig: newRig(fake, nil), plane: name, foreign: make(map[director.ServiceKey]director.Service), allowed: 1}
+		if err := w.Start(context.Background(), genState(t, "initial", name), by); err != nil {
 			t.Fatal(err)
 		}
 		for range rapid.IntRange(1, 12).Draw(t, "happenings") {
@@ -241,7 +278,7 @@ func TestRandomHistoriesConverge(t *testing.T) {
 			case "restart":
 				w.fake.FailFound(nil)
 				w.rig = w.restart()
-				if err := w.Start(context.Background(), genState(t, "file"), by); err != nil {
+				if err := w.Start(context.Background(), genState(t, "file", name), by); err != nil {
 					t.Fatal(err)
 				}
 			case "converge":
