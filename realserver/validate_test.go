@@ -35,8 +35,7 @@ func TestValidate(t *testing.T) {
 		{"v6", "[2001:db8::1]:65535", dr, realserver.MaxWeight, nil},
 		{"tunnel_is_a_method", "10.0.0.1:80", realserver.Tunnel, 0, nil},
 		{"loopback_local", "127.0.0.1:80", local, 0, nil},
-		{"loopback", "127.0.0.1:80", dr, 0, []realserver.Problem{{"address", "address 127.0.0.1 is a loopback address: only method local reaches it"}}},
-		{"loopback_v6", "[::1]:80", dr, 0, []realserver.Problem{{"address", "address ::1 is a loopback address: only method local reaches it"}}},
+		{"loopback", "127.0.0.1:80", dr, 0, nil}, // the kernel's IPVS takes it for local
 		{"link_local_v6", "[fe80::1]:80", dr, 0, []realserver.Problem{{"address", "address fe80::1 is link-local: it names no interface to reach it by"}}},
 		{"link_local_v4", "169.254.1.1:80", dr, 0, nil},
 		{"zone", "[fe80::1%eth0]:80", dr, 0, []realserver.Problem{{"address", "address fe80::1%eth0 has a zone: a server is reached by the routing table"}}},
@@ -67,6 +66,41 @@ func TestValidate(t *testing.T) {
 			t.Errorf("problems (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestValidateTunnel(t *testing.T) {
+	const ipip, gue, gre = realserver.TunnelIPIP, realserver.TunnelGUE, realserver.TunnelGRE
+	const none, full, remote = realserver.TunnelNoChecksum, realserver.TunnelChecksumOn, realserver.TunnelRemoteChecksum
+	for _, tt := range []struct {
+		method realserver.Method
+		tunnel realserver.TunnelOptions
+		want   string
+	}{
+		{realserver.Tunnel, realserver.TunnelOptions{}, ""},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gue, Port: 5555}, ""},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gue, Port: 65535, Checksum: full}, ""},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gue, Port: 1, Checksum: remote}, ""},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gre}, ""},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gre, Checksum: full}, ""},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: 3}, "unknown tunnel type 3"},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gue, Checksum: none}, "gue wants a port"},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gre, Port: 5555}, "port 5555: only gue has a port"},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: ipip, Port: 5555}, "port 5555: only gue has a port"},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gue, Port: 5555, Checksum: 3}, "unknown tunnel checksum 3"},
+		{realserver.Tunnel, realserver.TunnelOptions{Checksum: full}, "ipip has no checksum: gue and gre have"},
+		{realserver.Tunnel, realserver.TunnelOptions{Type: gre, Checksum: remote}, "only gue has a remote checksum"},
+		{realserver.DR, realserver.TunnelOptions{Type: gue, Port: 5555}, "method dr has no tunnel"},
+		{realserver.NAT, realserver.TunnelOptions{Checksum: full}, "method nat has no tunnel"},
+	} {
+		s := realserver.Server{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: tt.method, Tunnel: tt.tunnel}
+		var want []realserver.Problem
+		if tt.want != "" {
+			want = []realserver.Problem{{"tunnel", tt.want}}
+		}
+		if diff := cmp.Diff(want, problems(t, s.Validate())); diff != "" {
+			t.Errorf("%s by %s (-want +got):\n%s", tt.method, tt.tunnel, diff)
+		}
+	}
 }
 
 func TestMethod(t *testing.T) {
