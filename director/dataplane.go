@@ -71,9 +71,13 @@ type Loader interface {
 	Load(ctx context.Context, key ServiceKey, connections iter.Seq[conntrack.Connection]) (LoadReport, error)
 	// BeginMigration has packets of connections that are not known, and not their
 	// first, left to the host's stack from then on: another data plane has them
-	// there. EndMigration ends that. Both are idempotent.
+	// there. A service that is not there migrates once it is added. EndMigration
+	// ends that. Both are idempotent.
 	BeginMigration(ctx context.Context, key ServiceKey) error
 	EndMigration(ctx context.Context, key ServiceKey) error
+	// Migrating returns the services whose migrations have begun and not ended,
+	// those among them that an earlier process began.
+	Migrating() []ServiceKey
 }
 
 // LoadReport says what became of loaded connections.

@@ -102,11 +102,7 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 	if err != nil {
 		return Report{}, fmt.Errorf("migrate: %w", err)
 	}
-	defer func() {
-		if err := source.Close(); err != nil {
-			m.opts.Log.Warn("close what services were moved from", "err", err)
-		}
-	}()
+	defer m.close(source)
 	services, err := m.choose(ctx, source, r.Services)
 	if err != nil {
 		return Report{}, fmt.Errorf("migrate: %w", err)
@@ -136,6 +132,12 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 		}
 	}
 	return report, nil
+}
+
+func (m *Mover) close(source Source) {
+	if err := source.Close(); err != nil {
+		m.opts.Log.Warn("close what services were moved from", "err", err)
+	}
 }
 
 // choose returns the services to move as the target will have them.

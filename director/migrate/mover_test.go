@@ -38,6 +38,7 @@ type rig struct {
 	fail     map[string]error         // by the act
 	bypassed []string
 	noSource bool
+	left     []director.ServiceKey // migrations that an earlier process began
 }
 
 func newRig(t *testing.T, services ...director.Service) *rig {
@@ -74,6 +75,8 @@ func (r *rig) BeginMigration(_ context.Context, key director.ServiceKey) error {
 func (r *rig) EndMigration(_ context.Context, key director.ServiceKey) error {
 	return r.act("end %s", key)
 }
+
+func (r *rig) Migrating() []director.ServiceKey { return r.left }
 
 func (r *rig) Load(_ context.Context, key director.ServiceKey, all iter.Seq[conntrack.Connection]) (director.LoadReport, error) {
 	r.Helper()
@@ -265,6 +268,16 @@ func TestPrepareHasNothingToDo(t *testing.T) {
 			r.wantDid()
 		})
 	}
+}
+
+// TestLeftHalfWay ends what nothing is left of to move.
+func TestLeftHalfWay(t *testing.T) {
+	r := newRig(t)
+	r.left = []director.ServiceKey{web().Key}
+	if keys, err := r.mover.Prepare(t.Context(), director.State{Services: []director.Service{web()}}, false); err != nil || keys != nil {
+		t.Errorf("%v, %v: want nothing to move", keys, err)
+	}
+	r.wantDid("end tcp://192.0.2.1:80")
 }
 
 // TestRefusals change nothing.
