@@ -138,13 +138,45 @@ func TestGuestRestore(t *testing.T) {
 	succeed(t, "", "-C")
 }
 
-func TestGuestUsage(t *testing.T) {
+// TestGuestNames compares what tells the program's name, whatever that is.
+func TestGuestNames(t *testing.T) {
 	ipvs.Guest(t)
-	if diff := cmp.Diff(succeed(t, "", "-h"), ipvsadm.Parser{}.Usage()); diff != "" {
-		t.Errorf("-h (-ipvsadm +Usage):\n%s", diff)
+	for _, program := range []string{"ipvsadm", "/sbin/balance"} {
+		p := ipvsadm.Parser{Program: program}
+		_, err := p.Parse([]string{"-q"})
+		for _, c := range []struct {
+			arg  string
+			want result
+		}{{"-h", result{Stdout: p.Usage()}}, {"-v", result{Stdout: ipvsadm.VersionText}}, {"-q", outcome(t, err)}} {
+			if diff := cmp.Diff(run(t, "/usr/sbin/ipvsadm", "", program, c.arg), c.want); diff != "" {
+				t.Errorf("%s %s (-ipvsadm +ours):\n%s", program, c.arg, diff)
+			}
+		}
 	}
-	if diff := cmp.Diff(succeed(t, "", "-v"), ipvsadm.VersionText); diff != "" {
-		t.Errorf("-v (-ipvsadm +VersionText):\n%s", diff)
+}
+
+// TestGuestPOSIX has options end where POSIXLY_CORRECT says so.
+func TestGuestPOSIX(t *testing.T) {
+	ipvs.Guest(t)
+	t.Setenv("POSIXLY_CORRECT", "1")
+	for _, line := range []string{"-L x -q", "x -L", "-A -t 192.0.2.1:80 x -s", "--set 1 2 3 -q", "--set 1 -2 x"} {
+		args := strings.Fields(line)
+		_, err := ipvsadm.Parser{POSIX: true}.Parse(args)
+		if diff := cmp.Diff(real(t, "", args...), outcome(t, err)); diff != "" {
+			t.Errorf("%s (-ipvsadm +Parse):\n%s", line, diff)
+		}
+	}
+}
+
+func TestGuestSaveScript(t *testing.T) {
+	ipvs.Guest(t)
+	for _, line := range []string{"-x", "-n --numeric", "x -n"} {
+		args := strings.Fields(line)
+		_, err := ipvsadm.SaveScript("/usr/sbin/ipvsadm-save", args)
+		got := run(t, "/usr/sbin/ipvsadm-save", "", append([]string{"ipvsadm-save"}, args...)...)
+		if diff := cmp.Diff(got, outcome(t, err)); diff != "" {
+			t.Errorf("%s (-ipvsadm-save +SaveScript):\n%s", line, diff)
+		}
 	}
 }
 

@@ -30,13 +30,17 @@ type result struct {
 // real runs the real ipvsadm.
 func real(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
-	cmd := exec.Command("/usr/sbin/ipvsadm", args...)
-	cmd.Args[0] = "ipvsadm"
+	return run(t, "/usr/sbin/ipvsadm", stdin, append([]string{"ipvsadm"}, args...)...)
+}
+
+// run runs a program with all its arguments, its name among them.
+func run(t *testing.T, path, stdin string, args ...string) result {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	cmd := exec.Cmd{Path: path, Args: args, Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr}
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatalf("run ipvsadm %q: %v", args, err)
+		t.Fatalf("run %s as %q: %v", path, args, err)
 	}
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }

@@ -232,6 +232,11 @@ func (r *reading) clean() {
 	c := &r.command
 	switch c.Operation {
 	case AddService, EditService:
+	case Zero:
+		if s := c.Service; s.Mark == 0 && s.Address.Port() == 0 && s.Address.Addr().IsUnspecified() {
+			c.Service, c.Given = Service{}, 0 // all of them (libipvs.c, ipvs_zero_service)
+		}
+		c.Service.Netmask = 0
 	default:
 		c.Service.Netmask = 0
 	}

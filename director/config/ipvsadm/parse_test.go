@@ -32,6 +32,7 @@ func TestParse(t *testing.T) {
 		{"-Sn", ipvsadm.Command{Operation: ipvsadm.Save, Given: ipvsadm.OptNumeric}},
 		{"-Z", ipvsadm.Command{Operation: ipvsadm.Zero}},
 		{"-Zt 192.0.2.1:80", ipvsadm.Command{Operation: ipvsadm.Zero, Given: ipvsadm.OptService, Service: webKey}},
+		{"-Z -t 0.0.0.0:0", ipvsadm.Command{Operation: ipvsadm.Zero}},
 		{"-LnX --rate --nosort --sort", ipvsadm.Command{
 			Operation: ipvsadm.List, Given: ipvsadm.OptNumeric | ipvsadm.OptExact | ipvsadm.OptRate | ipvsadm.OptNoSort,
 		}},
