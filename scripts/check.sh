@@ -31,13 +31,17 @@ run() {
 	guest)
 		# The oldest supported kernel; its IPVS beside the fast path.
 		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -timeout 25m -parallel 24 \
-			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp
+			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp &&
+			make -s build &&
+			SHUNT_GUEST=1 SHUNT_BIN=/bin CGO_ENABLED=0 scripts/gotest.sh -run '^TestMigration' \
+				-exec "$PWD/scripts/guest/run.sh -I -b '$PWD/bin/shuntd $PWD/bin/shunt'" ./cmd/shuntd/labtest
 		;;
 	ipvs)
 		# The kernel's IPVS as data plane, and ipvsadm's language beside the
 		# real ipvsadm.
-		SHUNT_GUEST=uml CGO_ENABLED=0 scripts/gotest.sh -timeout 15m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 900" \
-			./director/ipvs/... ./director/config/ipvsadm ./director/directortest/conformance ./cmd/shunt/ipvsadm ./cmd/shuntd/...
+		make -s build &&
+			SHUNT_BIN=$PWD/bin SHUNT_GUEST=uml CGO_ENABLED=0 scripts/gotest.sh -timeout 15m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 900" \
+				./director/ipvs/... ./director/config/ipvsadm ./director/directortest/conformance ./cmd/shunt/ipvsadm ./cmd/shuntd/...
 		;;
 	differential) differential ;;
 	instructions)
