@@ -154,7 +154,7 @@ var (
 	dns  = address(kernel.UDP, "192.0.2.1:53")
 )
 
-func TestServicesAreWhatIpvsadmLists(t *testing.T) {
+func TestGuestServicesAreWhatIpvsadmLists(t *testing.T) {
 	type c struct {
 		service kernel.Service
 		want    string
@@ -272,7 +272,7 @@ var serverCases = []struct {
 
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-func TestServersAreWhatIpvsadmLists(t *testing.T) {
+func TestGuestServersAreWhatIpvsadmLists(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		f.must(f.NewService(f.ctx, plain(web, "wlc")))
 		f.must(f.NewService(f.ctx, plain(web6, "wlc")))
@@ -300,7 +300,7 @@ func TestServersAreWhatIpvsadmLists(t *testing.T) {
 	})
 }
 
-func TestServersOfEveryKindOfService(t *testing.T) {
+func TestGuestServersOfEveryKindOfService(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		for _, s := range []kernel.Service{
 			plain(kernel.MarkID(7, kernel.IPv4), "wlc"),
@@ -321,9 +321,9 @@ func TestServersOfEveryKindOfService(t *testing.T) {
 	})
 }
 
-// TestSetService: everything but the identity is replaced, servers stay, and what
+// TestGuestSetService: everything but the identity is replaced, servers stay, and what
 // is written again stays as it was.
-func TestSetService(t *testing.T) {
+func TestGuestSetService(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		sip := with(plain(address(kernel.UDP, "192.0.2.1:5060"), "rr"), func(s *kernel.Service) {
 			s.Flags, s.Timeout, s.Prefix, s.Engine = kernel.FlagPersistent, time.Minute, 24, "sip"
@@ -349,7 +349,7 @@ func TestSetService(t *testing.T) {
 	})
 }
 
-func TestTimeouts(t *testing.T) {
+func TestGuestTimeouts(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		for _, step := range []struct {
 			set, want kernel.Timeouts
@@ -372,7 +372,7 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
-func TestInfo(t *testing.T) {
+func TestGuestInfo(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		info, err := f.Info(f.ctx)
 		f.must(err)
@@ -381,7 +381,7 @@ func TestInfo(t *testing.T) {
 	})
 }
 
-func TestSyncDaemons(t *testing.T) {
+func TestGuestSyncDaemons(t *testing.T) {
 	master := kernel.SyncDaemon{Role: kernel.Master, Interface: "sync0", ID: 7}
 	backup := kernel.SyncDaemon{
 		Role: kernel.Backup, Interface: "sync0", ID: 255, MaxLength: 1200,
@@ -430,7 +430,7 @@ func (f *fixture) refused(start string, meaning error, errno syscall.Errno, err 
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestGuestRefusals(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		server := kernel.Server{Address: at("10.0.0.1:80"), Weight: 1}
 		sip := with(plain(web, "rr"), func(s *kernel.Service) { s.Flags, s.Timeout, s.Engine = kernel.FlagPersistent, time.Second, "nope" })
@@ -497,14 +497,15 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// TestPermission: without rights every call says so.
-func TestPermission(t *testing.T) {
+// TestGuestPermission: without rights every driver says so.
+func TestGuestPermission(t *testing.T) {
 	forEach(t, func(f *fixture) {
+		name := f.Name()
 		err := f.namespace.Do(func() error {
 			if err := dropNetAdmin(); err != nil { // of this thread, which ends with the function
 				return err
 			}
-			d, err := kernel.OpenGenetlink(f.ctx)
+			d, err := kernel.Open(f.ctx, kernel.Options{Driver: name})
 			if err != nil {
 				return err
 			}
@@ -514,4 +515,39 @@ func TestPermission(t *testing.T) {
 		})
 		f.refused("list services", kernel.ErrPermission, syscall.EPERM, err)
 	})
+}
+
+// TestGuestOpen: the driver that this architecture should have, unknown ones, and
+// who opens where.
+func TestGuestOpen(t *testing.T) {
+	forEach(t, func(f *fixture) {
+		f.must(f.NewService(f.ctx, plain(web, "rr")))
+		name := f.Name()
+		for range 3 { // on threads of the test's own namespace
+			got, err := f.Services(f.ctx)
+			f.must(err)
+			f.equal("the driver's namespace", 1, len(got))
+			here, err := kernel.Open(f.ctx, kernel.Options{Driver: name})
+			f.must(err)
+			defer here.Close()
+			got, err = here.Services(f.ctx)
+			f.must(err)
+			f.equal("the test's namespace", 0, len(got))
+		}
+		f.must(f.Close())
+		if _, err := f.Services(f.ctx); !errors.Is(err, kernel.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	})
+	d, err := kernel.Open(t.Context(), kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got, want := d.Name(), drivers()[len(drivers())-1]; got != want {
+		t.Errorf("the driver is %s, want %s", got, want)
+	}
+	if _, err := kernel.Open(t.Context(), kernel.Options{Driver: "moby"}); err == nil || !strings.Contains(err.Error(), `unknown driver "moby": want libipvs or genetlink`) {
+		t.Errorf("unknown: %v", err)
+	}
 }

@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -101,7 +102,7 @@ func (f *fixture) connections() []string {
 	return all
 }
 
-func TestConnectionsAreWhatIpvsadmLists(t *testing.T) {
+func TestGuestConnectionsAreWhatIpvsadmLists(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		persistent := func(id kernel.ServiceID, prefix uint8) kernel.Service {
 			return with(plain(id, "rr"), func(s *kernel.Service) {
@@ -160,9 +161,9 @@ func TestConnectionsAreWhatIpvsadmLists(t *testing.T) {
 	})
 }
 
-// TestCounters: what the kernel counted is what ipvsadm shows, and Zero resets one
+// TestGuestCounters: what the kernel counted is what ipvsadm shows, and Zero resets one
 // service or all.
-func TestCounters(t *testing.T) {
+func TestGuestCounters(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		f.listen("192.0.2.53:5353")
 		other := address(kernel.UDP, "192.0.2.1:54")
@@ -204,8 +205,8 @@ func TestCounters(t *testing.T) {
 	})
 }
 
-// TestRates: per second, as ipvsadm --rate shows them.
-func TestRates(t *testing.T) {
+// TestGuestRates: per second, as ipvsadm --rate shows them.
+func TestGuestRates(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		f.listen("192.0.2.53:5353")
 		f.must(f.NewService(f.ctx, plain(dns, "rr")))
@@ -225,8 +226,8 @@ func TestRates(t *testing.T) {
 	})
 }
 
-// TestManyServers: a list of many parts is whole, and in the kernel's order.
-func TestManyServers(t *testing.T) {
+// TestGuestManyServers: a list of many parts is whole, and in the kernel's order.
+func TestGuestManyServers(t *testing.T) {
 	const n = 2000
 	forEach(t, func(f *fixture) {
 		f.must(f.NewService(f.ctx, plain(web, "rr")))
@@ -236,14 +237,24 @@ func TestManyServers(t *testing.T) {
 			f.must(f.NewServer(f.ctx, web, s))
 			want[n-1-i] = kernel.ServerEntry{Server: s}
 		}
-		f.equal("listed", []kernel.ServiceEntry{{Service: plain(web, "rr"), Servers: want}}, f.services())
+		whole := []kernel.ServiceEntry{{Service: plain(web, "rr"), Servers: want}}
+		f.equal("listed", whole, f.services())
+		// A list that was given up leaves nothing behind for the next.
+		for i := range 20 {
+			ctx, cancel := context.WithTimeout(f.ctx, time.Duration(i)*500*time.Microsecond)
+			if _, err := f.Services(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("with little time: %v", err)
+			}
+			cancel()
+		}
+		f.equal("listed", whole, f.services())
 		f.equal("lines of ipvsadm", n+1, len(f.judge()))
 	})
 }
 
-// TestConcurrentUse: callers do not get each other's answers, and lists read while
+// TestGuestConcurrentUse: callers do not get each other's answers, and lists read while
 // services come and go have only what somebody made, once.
-func TestConcurrentUse(t *testing.T) {
+func TestGuestConcurrentUse(t *testing.T) {
 	const workers, rounds = 8, 20
 	forEach(t, func(f *fixture) {
 		f.must(f.NewService(f.ctx, plain(dns, "rr")))
