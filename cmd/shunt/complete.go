@@ -84,6 +84,8 @@ func (c *completing) arguments(ctx context.Context, word string) []candidate {
 		return c.revisions(ctx)
 	case "FILE":
 		return []candidate{{filesFollow, ""}}
+	case "ROLE":
+		return plain(syncRoles...)
 	case "SHELL":
 		return plain(shells...)
 	case "COMMAND":
@@ -111,7 +113,11 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		}
 		return all
 	case "flags":
-		return list(word, plain("sh-port", "sh-fallback", "mh-port", "mh-fallback"))
+		return list(word, plain("sh-port", "sh-fallback", "mh-port", "mh-fallback", "flag-1", "flag-2", "flag-3"))
+	case "engine":
+		return plain(string(director.EngineSIP), notSet)
+	case flagTunnel:
+		return plain("ipip", "gre", "gre:full", "gue:5555", "gue:5555:full", "gue:5555:remote")
 	case "method":
 		return plain(methods...)
 	case "deadline":

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -31,7 +32,8 @@ func connCommand() *cli.Command {
 				Name: "list", Usage: "list connections, and templates of persistence",
 				Description: examples("Up to 10000 are sorted by client; more come in the order of the table. A state with * is\n"+
 					"unproven (no handshake or reply yet): it gives way when the table is full. A template's client is\n"+
-					"a network, and its state how many connections it has.",
+					"a network, and its state how many connections it has; of a persistence engine, what it found in\n"+
+					"the packets stands at the end.",
 					"shunt conn list --service web --client 198.51.100.0/24",
 					"shunt conn list --kind template",
 					"shunt conn list --server 10.0.0.11:8080 --count --watch"),
@@ -238,7 +240,24 @@ func connectionCells(c api.Connection) []string {
 	if !c.Proven {
 		state += "*"
 	}
-	return []string{c.Protocol, minutes(c.Expires), state, client, c.Virtual, c.Server, c.Method}
+	protocol, virtual := c.Protocol, c.Virtual
+	if c.Mark != 0 { // of whatever protocol, wherever it goes
+		protocol, virtual = "-", markURL(c)
+	}
+	cells := []string{protocol, minutes(c.Expires), state, client, virtual, c.Server, c.Method}
+	if c.Engine != "" {
+		cells = append(cells, c.Engine+" "+strconv.Quote(c.EngineData)) // what clients send
+	}
+	return cells
+}
+
+// markURL is the URL of the service of the connection's mark.
+func markURL(c api.Connection) string {
+	virtual, err := netip.ParseAddrPort(c.Virtual)
+	if err != nil {
+		return c.Virtual
+	}
+	return director.ServiceKey{Mark: c.Mark, Address: virtual}.String()
 }
 
 // clientNetwork is the network that a template is for.

@@ -28,6 +28,12 @@ func explain(c *cli.Context, client *api.Client) error {
 	if err != nil {
 		return err
 	}
+	if key.IsMark() {
+		return &usageError{
+			fmt.Sprintf("conn explain: %s is of a firewall mark, which no address and port tells", url),
+			"give the URL of the address and port that the client sends to",
+		}
+	}
 	if key.IsWide() {
 		return &usageError{
 			fmt.Sprintf("conn explain: %s is more than one address and port", url),

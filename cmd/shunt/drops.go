@@ -30,6 +30,10 @@ func listDrops(c *cli.Context, client *api.Client) error {
 		}
 	}
 	return output(c, events, func(t *table) {
+		if len(stats.PacketEvents) == 0 {
+			t.row("this data plane does not count packets by reason")
+			return
+		}
 		if len(events) == 0 {
 			t.row("nothing counted yet; -a lists what can be")
 			return

@@ -96,3 +96,38 @@ func decisionBy(name string) director.Decision {
 	}
 	return d
 }
+
+// seedKernel is seed with what the kernel's IPVS has and XDP lacks, and without
+// what it is the other way round.
+func (d *daemon) seedKernel() {
+	d.seed()
+	d.plane = director.PlaneIPVS
+	features, err := director.FeaturesOf(d.plane)
+	if err != nil {
+		panic(err)
+	}
+	d.fake.SetFeatures(features)
+	stats := director.Stats{Info: director.DataplaneInfo{Version: "1.2.1", TableSize: 4096}, Services: []director.ServiceStats{{
+		Key: filledWeb, Counters: director.Counters{Connections: 12, InPackets: 96}, Rates: director.Rates{Connections: 1, InPackets: 8, InBytes: 800, OutPackets: 7, OutBytes: 7500},
+		Servers: []director.ServerStats{
+			{Server: realserver.Server{Address: filledA}, Rates: director.Rates{InPackets: 8}, Active: 2, Reachable: true},
+			{Server: realserver.Server{Address: filledB}, Reachable: true},
+		},
+	}}}
+	d.fake.SetStats(stats)
+	address := netip.MustParseAddrPort
+	d.fake.SetConnections(
+		conntrack.Connection{
+			Protocol: conntrack.SCTP, Client: address("198.51.100.7:40001"), Virtual: address("192.0.2.10:80"), Server: filledA, Method: "nat",
+			State: conntrack.Established, Proven: true, Expires: 899 * time.Second,
+		},
+		conntrack.Connection{
+			Client: address("198.51.100.0:0"), Virtual: address("0.0.0.0:0"), Server: address("10.0.0.11:0"), Method: "tunnel",
+			Proven: true, Template: true, Prefix: 24, Controlled: 1, Mark: 7, Expires: 299 * time.Second,
+		},
+		conntrack.Connection{
+			Protocol: conntrack.UDP, Client: address("198.51.100.9:0"), Virtual: address("192.0.2.10:5060"), Server: address("10.0.0.11:5060"), Method: "nat",
+			Proven: true, Template: true, Prefix: 32, Mark: 0, Engine: "sip", EngineData: "4711@\x1b[31mphone", Expires: 299 * time.Second,
+		},
+	)
+}

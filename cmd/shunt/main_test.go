@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the real command against a real Director and API over a fake
 // data plane. A script says `daemon` for an empty one and `daemon seeded` for
-// the one below; `stop` ends it and `daemon again` starts it anew with what it
+// the one below; `daemon ipvs` for the seeded one with what the kernel's IPVS has;
+// `stop` ends it and `daemon again` starts it anew with what it
 // had. `kernel` does to the data plane what somebody else could do.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -53,6 +54,8 @@ func TestScripts(t *testing.T) {
 					d.empty()
 				case args[0] == "seeded":
 					d.seed()
+				case args[0] == "ipvs":
+					d.seedKernel()
 				}
 				ts.Check(d.start())
 			},
@@ -67,6 +70,7 @@ type daemonKey struct{}
 // daemon is a Director with its API over a fake data plane, in this process.
 type daemon struct {
 	socket, config string
+	plane          string          // its name
 	tls            *api.TLSOptions // nil: the socket alone
 	fake           *directortest.Fake
 	store          *directortest.Store
@@ -78,11 +82,11 @@ type daemon struct {
 }
 
 func (d *daemon) empty() {
-	d.fake, d.store = directortest.NewFake(director.State{}), &directortest.Store{}
+	d.fake, d.store, d.plane = directortest.NewFake(director.State{}), &directortest.Store{}, "fake"
 }
 
 func (d *daemon) seed() {
-	d.fake, d.store = seeded(), &directortest.Store{}
+	d.fake, d.store, d.plane = seeded(), &directortest.Store{}, "fake"
 	d.initial, _ = d.fake.Found(context.Background()) // what is desired, so that nothing is foreign
 }
 
@@ -113,7 +117,7 @@ func (d *daemon) start() error {
 		listeners = append(listeners, l)
 	}
 	handler := api.NewHandler(d.director, api.Options{
-		Version: "1.2.3", Dataplane: "fake", Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),
+		Version: "1.2.3", Dataplane: d.plane, Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),
 		Detach: func(context.Context) error { return nil }, Detached: cancel, Log: log, Events: stream,
 		Doctor: func(context.Context) ([]api.Finding, error) {
 			if found := d.findings.Load(); found != nil {
@@ -173,6 +177,10 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 		key, err := director.ParseServiceKey(args[1])
 		ts.Check(err)
 		d.fake.Meddle(func(s *director.State) { s.Services[s.Service(key)].Servers[0].Draining = true })
+	case "syncs": // a daemon of the role, that nobody told Shunt of
+		d.fake.Meddle(func(s *director.State) {
+			s.Sync = append(s.Sync, director.SyncDaemon{Role: director.SyncRole(args[1]), Interface: "eth7", ID: 9, MaxLength: 1400}.Normalize())
+		})
 	case "loses-servers":
 		d.fake.Meddle(func(s *director.State) { s.Services[0].Servers = nil })
 	case "reconciles":

@@ -21,13 +21,15 @@ func serverCommand() *cli.Command {
 			{
 				Name: "add", Usage: "add a server to a service", ArgsUsage: "SERVICE ADDRESS[:PORT]",
 				Description: examples("The port is the service's unless given; only nat can change it. The method has no\n"+
-					"default, because those of ipvsadm and keepalived differ.",
-					"shunt server add web 10.0.0.11:8080 --method nat --weight 3 --upper 1000 --lower 700"),
+					"default, because those of ipvsadm and keepalived differ. A tunnel's TYPE is ipip, gue, which wants\n"+
+					"the server's UDP port, or gre; the outer header's CHECKSUM is none, full or, of gue, remote.",
+					"shunt server add web 10.0.0.11:8080 --method nat --weight 3 --upper 1000 --lower 700",
+					"shunt server add web 10.0.0.12 --tunnel gue:5555:remote"),
 				Flags: changeFlags(serverFlags()...), Action: asking(addServer),
 			},
 			{
 				Name: "edit", Usage: "change what is named and nothing else", ArgsUsage: "SERVICE ADDRESS[:PORT]",
-				Description: examples("", "shunt server edit web 10.0.0.11:8080 --weight 5", "shunt server edit web 10.0.0.11:8080 --upper none"),
+				Description: examples("", "shunt server edit web 10.0.0.11:8080 --weight 5", "shunt server edit web 10.0.0.11:8080 --upper none", "shunt server edit web 10.0.0.12 --tunnel gre:full"),
 				Flags:       changeFlags(serverFlags()...), Action: asking(editServer),
 			},
 			drainCommand(),
@@ -48,12 +50,13 @@ func serverCommand() *cli.Command {
 	}
 }
 
-// methods are the forwarding methods this version has.
-var methods = []string{realserver.NAT.String(), realserver.DR.String(), realserver.Local.String()}
+// methods are the forwarding methods; tunnel is of the data plane ipvs.
+var methods = []string{realserver.NAT.String(), realserver.DR.String(), realserver.Tunnel.String(), realserver.Local.String()}
 
 func serverFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr or local"},
+		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr, tunnel (data plane ipvs) or local"},
+		&cli.StringFlag{Name: flagTunnel, Usage: "wrap packets in `TYPE[:PORT][:CHECKSUM]`: ipip, gre:full, gue:5555:remote; without --method, that is tunnel"},
 		&cli.StringFlag{Name: "weight", Aliases: []string{"w"}, Usage: "share of new connections, `0-65535` (a new server's default: 1)"},
 		&cli.StringFlag{Name: "upper", Aliases: []string{"x"}, Usage: "from `N` connections on it gets no new ones; none: no limit, and no --lower unless it is given"},
 		&cli.StringFlag{Name: "lower", Aliases: []string{"y"}, Usage: "below `N` connections it gets new ones again; none: below three quarters of --upper"},
@@ -73,14 +76,19 @@ func weight(c *cli.Context) (*uint32, error) {
 }
 
 func addServer(c *cli.Context, client *api.Client) error {
-	if c.String("method") == "" {
-		return &usageError{"server add: --method is required", "one of nat, dr, local; it has no default, because those of ipvsadm and keepalived differ"}
+	tunnel, err := readTunnel(c)
+	if err != nil {
+		return err
+	}
+	method := methodOr(given(c, "method"), tunnel)
+	if method == nil || *method == "" {
+		return &usageError{"server add: --method is required", "one of " + strings.Join(methods, ", ") + "; it has no default, because those of ipvsadm and keepalived differ"}
 	}
 	weight, err := weight(c)
 	if err != nil {
 		return err
 	}
-	server := api.ServerConfig{Address: c.Args().Get(1), Method: c.String("method"), Weight: weight}
+	server := api.ServerConfig{Address: c.Args().Get(1), Method: *method, Tunnel: tunnel, Weight: weight}
 	for _, f := range []struct {
 		name string
 		to   *uint32
@@ -100,9 +108,21 @@ func addServer(c *cli.Context, client *api.Client) error {
 	})
 }
 
+// methodOr returns the method that is given, else the one that a tunnel means; nil
+// without either.
+func methodOr(method *string, tunnel *api.Tunnel) *string {
+	if method == nil && tunnel != nil {
+		return new(realserver.Tunnel.String())
+	}
+	return method
+}
+
 func editServer(c *cli.Context, client *api.Client) error {
-	edit := api.ServerEdit{Method: given(c, "method")}
-	var err error
+	tunnel, err := readTunnel(c)
+	if err != nil {
+		return err
+	}
+	edit := api.ServerEdit{Method: methodOr(given(c, "method"), tunnel), Tunnel: tunnel}
 	if edit.Weight, err = weight(c); err != nil {
 		return err
 	}

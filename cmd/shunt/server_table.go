@@ -11,18 +11,23 @@ import (
 
 // serverColumns are the columns of a table of servers: those of what no server
 // has are left out.
-type serverColumns struct{ thresholds, templates bool }
+type serverColumns struct{ tunnels, thresholds, templates bool }
 
 // columnsOf returns the columns that the servers need.
 func columnsOf(servers ...api.Server) serverColumns {
 	return serverColumns{
+		tunnels:    slices.ContainsFunc(servers, func(s api.Server) bool { return tunnelText(s) != "" }),
 		thresholds: slices.ContainsFunc(servers, func(s api.Server) bool { return s.Upper > 0 }),
 		templates:  slices.ContainsFunc(servers, func(s api.Server) bool { return s.Templates > 0 }),
 	}
 }
 
 func (c serverColumns) header() []any {
-	row := []any{"SERVER", "METHOD", "WEIGHT"}
+	row := []any{"SERVER", "METHOD"}
+	if c.tunnels {
+		row = append(row, "TUNNEL")
+	}
+	row = append(row, "WEIGHT")
 	if c.thresholds {
 		row = append(row, "UPPER", "LOWER")
 	}
@@ -35,7 +40,11 @@ func (c serverColumns) header() []any {
 
 // row shows a server. A threshold that is not set is a dash.
 func (c serverColumns) row(t *table, s api.Server) []any {
-	row := []any{s.Address, s.Method, s.Weight}
+	row := []any{s.Address, s.Method}
+	if c.tunnels {
+		row = append(row, tunnelText(s))
+	}
+	row = append(row, s.Weight)
 	if c.thresholds {
 		for _, n := range []uint32{s.Upper, s.Lower} {
 			if n == 0 {

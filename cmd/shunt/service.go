@@ -19,13 +19,17 @@ func serviceCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", Usage: "add a service", ArgsUsage: "URL",
-				Description: examples("",
+				Description: examples("URL is tcp://ADDRESS:PORT, or udp, or on the data plane ipvs sctp; an address can be a prefix and a\n"+
+					"port a range on the data plane xdp. fwmark://MARK, and fwmark6://MARK for IPv6, is the service of\n"+
+					"the packets that the firewall gives the mark (data plane ipvs): the command says how that is done.",
 					"shunt service add tcp://192.0.2.10:80 --name web --scheduler wrr",
 					"shunt service add udp://[2001:db8::10]:53 -s sh --flags sh-port --why 'ticket 4711'",
 					"shunt service add tcp://192.0.2.10:22 --allow 198.51.100.0/24 --deny 198.51.100.66",
 					"shunt service add tcp://192.0.2.10:443 --persistent 5m --prefix 24 --timeout-tcp 1h",
 					"shunt service add tcp://192.0.2.0/24:8000-8999 --vip external",
-					"shunt service add udp://192.0.2.10:514 --one-packet"),
+					"shunt service add udp://192.0.2.10:514 --one-packet",
+					"shunt service add udp://192.0.2.10:5060 --persistent 5m --engine sip",
+					"shunt service add fwmark://7 --name shop --vip external"),
 				Flags: changeFlags(append(serviceFlags(), settingFlags()...)...), Action: asking(addService),
 			},
 			{
@@ -78,7 +82,7 @@ func serviceFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "name", Usage: "a `NAME` to call the service by; '' leaves it without one"},
 		&cli.StringFlag{Name: "scheduler", Aliases: []string{"s"}, Usage: "`SCHEDULER`: " + schedulerNames() + " (a new service's default: " + string(director.DefaultScheduler) + ")"},
-		&cli.StringFlag{Name: "flags", Aliases: []string{"b"}, Usage: "scheduler `FLAGS`, all of them, with commas: sh-port, sh-fallback, mh-port, mh-fallback"},
+		&cli.StringFlag{Name: "flags", Aliases: []string{"b"}, Usage: "scheduler `FLAGS`, all of them, with commas: sh-port, sh-fallback, mh-port, mh-fallback; flag-1 to flag-3 of any"},
 		&cli.StringFlag{Name: "vip", Usage: "who puts the address on the host, `OWNER`: managed (Shunt; a new service's default) or external"},
 		&cli.StringSliceFlag{Name: "allow", Usage: "let clients of `PREFIX` in and no others; for several, give it several times; none: all"},
 		&cli.StringSliceFlag{Name: "deny", Usage: "keep clients of `PREFIX` out; for several, give it several times; none: nobody"},
@@ -132,8 +136,19 @@ func addService(c *cli.Context, client *api.Client) error {
 	if err := configure(c, &service, settings); err != nil {
 		return err
 	}
-	_, err = client.AddService(c.Context, service, terms(c))
-	return err
+	if _, err := client.AddService(c.Context, service, terms(c)); err != nil {
+		return err
+	}
+	return sayMark(c, service.Listen)
+}
+
+// sayMark says how packets get the firewall mark of a service, if it has one.
+func sayMark(c *cli.Context, listen string) error {
+	key, err := director.ParseServiceKey(listen)
+	if err != nil || !key.IsMark() {
+		return nil // the daemon has taken it: a newer one knows more URLs
+	}
+	return write(c.App.Writer, []byte(director.MarkHint(key)))
 }
 
 func editService(c *cli.Context, client *api.Client) error {

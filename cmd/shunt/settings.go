@@ -33,6 +33,7 @@ var switches = []struct {
 func settingFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "persistent", Aliases: []string{"p"}, Usage: "keep a client's connections on one server, until `TIMEOUT` after the last; none: do not"},
+		&cli.StringFlag{Name: "engine", Usage: "let persistence tell clients by what the `ENGINE` finds in packets: sip, by the Call-ID (udp; data plane ipvs); none: by their addresses"},
 		&cli.UintFlag{Name: "prefix", Usage: "persistence takes the clients of a prefix of this `LENGTH` for one (default: each by itself)"},
 		&cli.StringFlag{Name: "timeout-tcp", Usage: "`TIMEOUT` of established connections; none: the director's (see `shunt timeouts`)"},
 		&cli.StringFlag{Name: "timeout-tcp-fin", Usage: "`TIMEOUT` of connections that are closing; none: the director's"},
@@ -67,6 +68,9 @@ func readSettings(c *cli.Context, edit *api.ServiceEdit) error {
 			return usage(c, "--prefix %d: want 0 to 32, or 1 to 128 for IPv6", length)
 		}
 		persistence.Prefix = new(uint8(length))
+	}
+	if persistence.Engine = given(c, "engine"); persistence.Engine != nil && *persistence.Engine == notSet {
+		persistence.Engine = new("")
 	}
 	if persistence != (api.PersistenceEdit{}) {
 		edit.Persistence = &persistence
@@ -123,10 +127,17 @@ func timeout(c *cli.Context, name string) (*api.Duration, error) {
 func configure(c *cli.Context, service *api.ServiceConfig, edit api.ServiceEdit) error {
 	switch p := edit.Persistence; {
 	case p == nil:
+	case p.Timeout == nil && p.Prefix == nil:
+		return usage(c, "--engine is for --persistent")
 	case p.Timeout == nil:
 		return usage(c, "--prefix is for --persistent")
 	case *p.Timeout > 0:
 		service.Persistence = &api.Persistence{Timeout: *p.Timeout, Prefix: p.Prefix}
+		if p.Engine != nil {
+			service.Persistence.Engine = *p.Engine
+		}
+	case p.Engine != nil && *p.Engine != "":
+		return usage(c, "--engine is for --persistent, which is none")
 	}
 	service.Timeouts, service.ConnReuseMode = edit.Timeouts, edit.ConnReuseMode
 	on := func(b *bool) bool { return b != nil && *b }
@@ -170,12 +181,17 @@ func settingRows(t *table, s api.Service) {
 	}
 }
 
-// persistenceText says how long, and for which networks: "5m0s for each /24".
+// persistenceText says how long, for which networks, and by what clients are told:
+// "5m0s for each /24 by sip".
 func persistenceText(p *api.Persistence) string {
-	if p.Prefix == nil {
-		return p.Timeout.String()
+	text := p.Timeout.String()
+	if p.Prefix != nil {
+		text += fmt.Sprintf(" for each /%d", *p.Prefix)
 	}
-	return fmt.Sprintf("%s for each /%d", p.Timeout, *p.Prefix)
+	if p.Engine != "" {
+		text += " by " + p.Engine
+	}
+	return text
 }
 
 // threshold reads --upper or --lower; nil where it was not given, 0 for "none".

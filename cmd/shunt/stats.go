@@ -11,10 +11,12 @@ import (
 func statsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stats", Usage: "count connections, packets and bytes by service and server", ArgsUsage: "[SERVICE]",
-		Description: examples("Totals since the service or server was added. A service's include those of servers\n"+
-			"removed since. Packets out are seen with method nat only.",
-			"shunt stats", "shunt stats web --watch"),
-		Flags: readFlags(), Action: reading(asking(showStats)),
+		Description: examples("Totals since the service or server was added, or set to zero by `shunt zero`. A service's include\n"+
+			"those of servers removed since. Packets out are seen with method nat only. Rates are moving\n"+
+			"averages as IPVS has them, brought up to date every two seconds.",
+			"shunt stats", "shunt stats web --watch", "shunt stats --rate"),
+		Flags:  readFlags(&cli.BoolFlag{Name: "rate", Usage: "show what comes in a second instead"}),
+		Action: reading(asking(showStats)),
 	}
 }
 
@@ -31,16 +33,29 @@ func showStats(c *cli.Context, client *api.Client) error {
 		stats.Services = slices.DeleteFunc(stats.Services, func(s api.ServiceStats) bool { return s.Listen != listen })
 	}
 	return output(c, stats.Services, func(t *table) {
-		t.row("SERVICE", "NAME/SERVER", "CONNS", "IN-PACKETS", "IN-BYTES", "OUT-PACKETS", "OUT-BYTES")
+		rate, header := c.Bool("rate"), []any{"SERVICE", "NAME/SERVER"}
+		for _, name := range []string{"CONNS", "IN-PACKETS", "IN-BYTES", "OUT-PACKETS", "OUT-BYTES"} {
+			if rate {
+				name += "/S"
+			}
+			header = append(header, name)
+		}
+		t.row(header...)
+		row := func(service, server string, counters api.Counters, rates api.Rates) {
+			if rate {
+				counters = api.Counters(rates)
+			}
+			t.row(service, server, counters.Connections, counters.In.Packets, counters.In.Bytes, counters.Out.Packets, counters.Out.Bytes)
+		}
 		for _, s := range stats.Services {
-			countersRow(t, s.Listen, s.Name, s.Counters)
+			name := s.Name
+			if s.Foreign {
+				name = t.in(yellow, "(foreign)")
+			}
+			row(s.Listen, name, s.Counters, s.Rates)
 			for _, server := range s.Servers {
-				countersRow(t, "  ->", server.Address, server.Counters)
+				row("  ->", server.Address, server.Counters, server.Rates)
 			}
 		}
 	})
-}
-
-func countersRow(t *table, service, server string, n api.Counters) {
-	t.row(service, server, n.Connections, n.In.Packets, n.In.Bytes, n.Out.Packets, n.Out.Bytes)
 }

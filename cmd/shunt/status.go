@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 )
 
@@ -37,7 +38,7 @@ func statusTable(t *table, s api.Status) {
 	if s.Foreign > 0 {
 		t.row("foreign", t.in(yellow, fmt.Sprintf("%s in the kernel that Shunt does not manage (see `shunt drift`)", count(s.Foreign, "service"))))
 	}
-	t.row("data plane", s.Dataplane)
+	t.row("data plane", dataplaneText(s))
 	for i, iface := range s.Interfaces {
 		note := ""
 		if iface.Mode == "generic" {
@@ -49,7 +50,7 @@ func statusTable(t *table, s api.Status) {
 		}
 		t.row(label(i, "interfaces"), text)
 	}
-	if len(s.Interfaces) == 0 {
+	if len(s.Interfaces) == 0 && attaches(s) {
 		t.row("interfaces", t.in(red, "none: no packet reaches Shunt"))
 	}
 	t.row("services", s.Services)
@@ -62,6 +63,9 @@ func statusTable(t *table, s api.Status) {
 	if s.Faults > 0 {
 		t.row("faults", t.in(red, fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults)))
 	}
+	if len(s.Tables) == 0 {
+		return
+	}
 	t.blank()
 	t.row("TABLE", "LIMIT", "KEYS", "SLOTS", "USED", "MEMORY", "EXPIRED", "CORRECTED")
 	for _, table := range s.Tables {
@@ -72,6 +76,26 @@ func statusTable(t *table, s api.Status) {
 		t.row(table.Family, table.Limit, table.Keys, table.Slots, used, size(table.Bytes), table.Expired, table.Corrected)
 	}
 }
+
+// dataplaneText names the data plane and what it has of IPVS.
+func dataplaneText(s api.Status) string {
+	text := s.Dataplane
+	if s.Info.Version != "" {
+		text += ", IPVS " + s.Info.Version
+	}
+	if s.Info.TableSize == 0 {
+		return text
+	}
+	what := "connection"
+	if s.Dataplane == director.PlaneIPVS {
+		what = "bucket"
+	}
+	return text + ", table of " + count(s.Info.TableSize, what)
+}
+
+// attaches reports whether the data plane is attached to interfaces: the kernel's
+// IPVS sees all packets that are for the host.
+func attaches(s api.Status) bool { return s.Dataplane != director.PlaneIPVS }
 
 // driftText says whether the kernel is as desired.
 func driftText(t *table, d api.DriftSummary) string {

@@ -115,7 +115,7 @@ func (m *topModel) alertLine(now time.Time) []topSpan {
 	if !s.Ready && s.NotReady != "" {
 		add(lookBad, "not ready: %s", s.NotReady)
 	}
-	if len(s.Interfaces) == 0 {
+	if len(s.Interfaces) == 0 && attaches(s) {
 		add(lookBad, "no interface")
 	}
 	for _, i := range s.Interfaces {

@@ -146,7 +146,7 @@ func topServerState(server api.Server) string {
 
 func topServerRow(service api.Service, server api.Server, s topSnapshot) topRow {
 	state := topServerState(server)
-	row := topRow{key: server.Address, match: join([]string{server.Address, server.Method, state, server.Reason})}
+	row := topRow{key: server.Address, match: join([]string{server.Address, server.Method, tunnelText(server), state, server.Reason})}
 	parts := []string{server.Address}
 	switch state {
 	case "down":
@@ -162,6 +162,9 @@ func topServerRow(service api.Service, server api.Server, s topSnapshot) topRow 
 	case "full":
 		row.mark = markWarn
 		parts = append(parts, fmt.Sprintf("takes no new connections: it reached its upper threshold of %d", server.Upper))
+	}
+	if tunnel := tunnelText(server); tunnel != "" {
+		parts = append(parts, "by "+tunnel)
 	}
 	if server.Templates > 0 {
 		parts = append(parts, count(server.Templates, "template"))
@@ -183,15 +186,15 @@ func rateCells(active, inactive uint64, r topRates) []topCell {
 }
 
 func topConnectionRow(c api.Connection) topRow {
-	cells := connectionCells(c) // protocol, expires, state, client, virtual, server, method
+	cells := connectionCells(c) // protocol, expires, state, client, virtual, server, method, engine
 	row := topRow{
-		key:    c.Protocol + " " + c.Client + " " + c.Virtual,
+		key:    c.Protocol + " " + c.Client + " " + cells[4] + c.EngineData,
 		match:  strings.Join(cells, " "),
-		detail: c.Protocol + " " + cells[3] + " > " + c.Server + " by " + c.Virtual,
+		detail: cells[0] + " " + cells[3] + " > " + c.Server + " by " + cells[4],
 		cells: []topCell{
 			textCell(cells[3]), textCell(c.Server), textCell(cells[2]),
 			{cells[1], time.Duration(c.Expires).Seconds()},
-			textCell(c.Method), textCell(c.Virtual),
+			textCell(c.Method), textCell(cells[4]),
 		},
 	}
 	if client, err := netip.ParseAddrPort(c.Client); err == nil {

@@ -81,13 +81,13 @@ func kindOf(err error) *Problem {
 		return newProblem(http.StatusPreconditionFailed, "conflict", detail, "see what changed with `shunt history` and `shunt diff`, and try again")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return newProblem(http.StatusServiceUnavailable, "unfinished", detail, "it took too long, or shuntd is ending: try again")
-	case errors.Is(err, director.ErrInvalid):
-		return invalid(detail, "")
 	case errors.Is(err, director.ErrNoScheduler):
 		return newProblem(http.StatusUnprocessableEntity, "scheduler-missing", detail,
 			"`modprobe ip_vs_SCHEDULER`, or of an engine ip_vs_pe_ENGINE, loads it where the kernel has it")
 	case errors.Is(err, director.ErrNoInterface):
 		return newProblem(http.StatusUnprocessableEntity, "no-interface", detail, "`ip link` shows which there are")
+	case errors.Is(err, director.ErrInvalid):
+		return invalid(detail, "")
 	case errors.Is(err, director.ErrExists):
 		return newProblem(http.StatusConflict, "exists", detail,
 			"change it with `shunt service edit` or `shunt server edit`")
