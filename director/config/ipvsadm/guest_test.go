@@ -79,7 +79,7 @@ func TestGuestParse(t *testing.T) {
 
 // drawn are as many as SHUNT_IPVSADM_LINES says, from SHUNT_SEED on.
 func drawn(t *testing.T) [][]string {
-	seed, count := number(t, "SHUNT_SEED", 1), number(t, "SHUNT_IPVSADM_LINES", 250)
+	seed, count := number(t, "SHUNT_SEED", 1), number(t, "SHUNT_IPVSADM_LINES", 150)
 	t.Logf("SHUNT_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	var lines [][]string
