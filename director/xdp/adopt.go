@@ -59,6 +59,9 @@ func (d *Dataplane) adoptState() error {
 	if err := d.access.purge(d.model.setsInUse()); err != nil {
 		return err
 	}
+	if err := d.beginRates(); err != nil {
+		return err
+	}
 	return d.writeFilter()
 }
 
@@ -69,6 +72,9 @@ func (d *Dataplane) adoptService(r *reading, svc *service) error {
 	content := make([]uint32, 0, 2*len(svc.list))
 	for _, s := range svc.list {
 		content = append(content, s.index, s.offered())
+	}
+	if svc.migrating {
+		d.opts.Log.Warn("service was being moved from the host's stack when the daemon ended: unknown connections are left to that still", "service", svc.key)
 	}
 	has := schedule(&r.services[svc.index])
 	next.List, next.Table = has.List, has.Table

@@ -43,14 +43,19 @@ type Dataplane struct {
 	sweeps  sweepState
 	// destinations is what the sweep knows of lblc's and lblcr's memory.
 	destinations destinationsState
-	closed       bool
+	// migrations are services that are to migrate when they are added.
+	migrations map[director.ServiceKey]bool
+	closed     bool
 	// interfaces the fast path is to run on.
 	interfaces []attachment
 	// resolved is closed and replaced whenever a server's reachability changed.
 	resolved chan struct{}
 }
 
-var _ director.Dataplane = (*Dataplane)(nil)
+var (
+	_ director.Dataplane = (*Dataplane)(nil)
+	_ director.Loader    = (*Dataplane)(nil)
+)
 
 // attachment is an interface the fast path runs on.
 type attachment struct {
@@ -78,7 +83,7 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{opts: opts, plane: plane, resolved: make(chan struct{})}
+	d := &Dataplane{opts: opts, plane: plane, resolved: make(chan struct{}), migrations: map[director.ServiceKey]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())

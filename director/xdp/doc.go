@@ -10,5 +10,6 @@
 //
 // It knows nothing of configuration or the API. Start reading at Open, then
 // apply.go for a change's way into the maps, sweep.go for what happens by itself,
-// decide.go for what an operator may ask.
+// decide.go for what an operator may ask, migration.go and load.go for how services
+// come here from the kernel's IPVS without a connection being cut.
 package xdp

@@ -44,6 +44,10 @@ var serviceFlags = []serviceFlag{
 		func(s *settings) bool { return s.flags.Fallback }, func(s *settings) { s.flags.Fallback = true },
 	},
 	{
+		bpf.KernelServiceFlagsSERVICE_FLAG_3,
+		func(s *settings) bool { return s.flags.Third }, func(s *settings) { s.flags.Third = true },
+	},
+	{
 		bpf.KernelServiceFlagsSERVICE_VIP_MANAGED,
 		func(s *settings) bool { return s.vip == director.VIPManaged }, func(s *settings) { s.vip = director.VIPManaged },
 	},
@@ -91,6 +95,9 @@ func kernelSchedule(svc *service) bpf.KernelSchedule {
 	}
 	if svc.key.IsWide() {
 		k.Flags |= uint16(bpf.KernelServiceFlagsSERVICE_WIDE)
+	}
+	if svc.migrating {
+		k.Flags |= uint16(bpf.KernelServiceFlagsSERVICE_MIGRATING)
 	}
 	if svc.persistence.Timeout != 0 {
 		k.ClientMask = clientMask(svc.key.Address.Addr().Is6(), svc.persistence.Prefix)
@@ -162,7 +169,8 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 			},
 			timeouts: parseSeconds(k.Seconds),
 		},
-		removed: k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
+		removed:   k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
+		migrating: schedule(k).Flags&uint16(bpf.KernelServiceFlagsSERVICE_MIGRATING) != 0,
 	}
 	svc.key.LastPort, svc.key.Bits = k.LastPort, k.Prefix
 	for _, f := range serviceFlags {

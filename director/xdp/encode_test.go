@@ -23,7 +23,7 @@ func TestServiceEntry(t *testing.T) {
 		want := settings{
 			name:        rapid.StringMatching(`[a-z][a-z0-9]{0,62}`).Draw(t, "name"),
 			scheduler:   rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
-			flags:       director.SchedulerFlags{Port: flag("port"), Fallback: flag("fallback")},
+			flags:       director.SchedulerFlags{Port: flag("port"), Fallback: flag("fallback"), Third: flag("flag-3")},
 			vip:         rapid.SampledFrom([]director.VIPOwner{director.VIPManaged, director.VIPExternal}).Draw(t, "vip"),
 			persistence: director.Persistence{Timeout: seconds.Draw(t, "persistence"), Prefix: uint8(rapid.IntRange(0, 32).Draw(t, "prefix"))},
 			onePacket:   flag("one-packet"),
@@ -37,10 +37,10 @@ func TestServiceEntry(t *testing.T) {
 			Protocol: conntrack.UDP, Address: netip.MustParseAddrPort("192.0.2.0:8000"),
 			Bits: uint8(rapid.IntRange(0, 31).Draw(t, "bits")), LastPort: uint16(rapid.SampledFrom([]int{0, 8999}).Draw(t, "last port")),
 		}
-		svc := &service{index: 7, key: key, settings: want, removed: flag("removed")}
+		svc := &service{index: 7, key: key, settings: want, removed: flag("removed"), migrating: flag("migrating")}
 		k := kernelService(svc)
 		got := parseService(7, &k)
-		if got.settings != want || got.key != key || got.removed != svc.removed {
+		if got.settings != want || got.key != key || got.removed != svc.removed || got.migrating != svc.migrating {
 			t.Errorf("read back %+v of %v, removed %v; written %+v of %v", got.settings, got.key, got.removed, want, key)
 		}
 		if persistent := schedule(&k).Flags&uint16(bpf.KernelServiceFlagsSERVICE_PERSISTENT) != 0; persistent != (want.persistence.Timeout != 0) {

@@ -1,11 +1,6 @@
 package xdp
 
-import (
-	"context"
-	"fmt"
-
-	"github.com/shunt-lb/shunt/director"
-)
+import "github.com/shunt-lb/shunt/director"
 
 // Features says what the XDP plane can do.
 func (d *Dataplane) Features() director.Features {
@@ -14,9 +9,4 @@ func (d *Dataplane) Features() director.Features {
 		panic(err) // the name is known
 	}
 	return features
-}
-
-// Zero is not there yet.
-func (d *Dataplane) Zero(context.Context, director.ServiceKey) error {
-	return fmt.Errorf("set counters to zero: %w", director.ErrUnsupported)
 }

@@ -33,7 +33,9 @@ type service struct {
 	settings
 	access  accessList
 	removed bool
-	members map[netip.AddrPort]*server // removed ones included
+	// migrating: the host's stack has connections of it that the tables do not know.
+	migrating bool
+	members   map[netip.AddrPort]*server // removed ones included
 	// list is the schedule's server list in kernel order: last added first.
 	list []*server
 	// weights are the list's in the schedule in force.
@@ -43,6 +45,7 @@ type service struct {
 	// schedule is the one in force, sum that of the words it names.
 	schedule bpf.KernelSchedule
 	sum      uint64
+	rates    director.Estimator
 }
 
 // settings are what an edit of a service changes, its access list apart.
@@ -83,6 +86,7 @@ type server struct {
 	hop           uint32 // static hop; 0: none
 	reason        string // why there is none, for the operator
 	resolving     bool   // the reason may be gone in a moment
+	rates         director.Estimator
 }
 
 // terms are what an edit of a server changes.

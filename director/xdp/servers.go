@@ -13,12 +13,14 @@ import (
 )
 
 func checkServer(s realserver.Server) error {
-	switch s.Method {
-	case realserver.NAT, realserver.DR, realserver.Local:
-		return nil
-	default:
+	if !isSupported(s.Method) {
 		return fmt.Errorf("method %s: %w by the XDP data plane", s.Method, director.ErrUnsupported)
 	}
+	return nil
+}
+
+func isSupported(m realserver.Method) bool {
+	return m == realserver.NAT || m == realserver.DR || m == realserver.Local
 }
 
 // addServer puts a server at the head of the list. One that was removed lately
@@ -98,6 +100,9 @@ func (a *application) follow(s *server) {
 func (d *Dataplane) clearCounters(index uint32) error {
 	perCPU := make([]bpf.KernelTraffic, ebpf.MustPossibleCPU())
 	if err := d.plane.ServerTraffic.Put(index, perCPU); err != nil {
+		return fmt.Errorf("clear counters: %w", err)
+	}
+	if err := d.plane.ZeroedTraffic.Put(index, &bpf.KernelTraffic{}); err != nil {
 		return fmt.Errorf("clear counters: %w", err)
 	}
 	if err := d.plane.Loads.Put(index, &bpf.KernelServerLoad{}); err != nil {

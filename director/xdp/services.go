@@ -15,6 +15,12 @@ func checkService(s director.Service) error {
 	if schedulerNumber(s.Scheduler) == 0 {
 		return fmt.Errorf("scheduler %s: %w by the XDP data plane", s.Scheduler, director.ErrUnsupported)
 	}
+	if s.Key.IsMark() {
+		return fmt.Errorf("a service of a firewall mark: %w by the XDP data plane", director.ErrUnsupported)
+	}
+	if s.Persistence.Engine != "" {
+		return fmt.Errorf("persistence engine %s: %w by the XDP data plane", s.Persistence.Engine, director.ErrUnsupported)
+	}
 	switch s.Key.Protocol {
 	case conntrack.UDP:
 	case conntrack.TCP:
@@ -128,6 +134,7 @@ func (a *application) setService(b *batch, s director.Service) error {
 		return err
 	}
 	svc.settings = settingsOf(s)
+	a.takeMigration(b)
 	if svc.scheduler != old.scheduler {
 		b.restart, b.steps = true, []step{weightStep(b.list)}
 		if hasDestinations(old.scheduler) {
@@ -195,12 +202,12 @@ func (a *application) removeService(op director.RemoveService) error {
 	if err := a.unindex(op.Key, svc); err != nil {
 		return errors.Join(err, a.index(svc))
 	}
-	b, access := a.begin(svc, op), svc.access
+	b, access, migrating := a.begin(svc, op), svc.access, svc.migrating
 	b.onFailure(func() error {
-		svc.removed, svc.access = false, access
+		svc.removed, svc.access, svc.migrating = false, access, migrating
 		return a.index(svc)
 	})
-	svc.removed, svc.access = true, accessList{}
+	svc.removed, svc.access, svc.migrating = true, accessList{}, false
 	b.list, b.restart = nil, true
 	// The service first: what dies in between is adopted as removed.
 	b.then(func() error {

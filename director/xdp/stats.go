@@ -8,6 +8,10 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
+// reproduced is the version of IPVS whose semantics these are (kernel:
+// include/uapi/linux/ip_vs.h, IP_VS_VERSION_CODE).
+const reproduced = "1.2.1"
+
 // Stats reads all counters.
 func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	d.mu.Lock()
@@ -34,6 +38,8 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 			Name: info.Name, Kind: director.PacketKind(info.Kind), Help: info.Help, Count: counts[i+1],
 		})
 	}
+	v4, v6 := d.MaxConnections()
+	stats.Info = director.DataplaneInfo{Version: reproduced, TableSize: v4 + v6}
 	stats.Table = d.sweeps.tables(d.plane)
 	for i := range d.interfaces {
 		a := &d.interfaces[i]
@@ -49,7 +55,7 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 // allCounters are the counters of all servers, and of services' removed ones, by
 // index.
 type allCounters struct {
-	traffic []bpf.KernelTraffic
+	traffic []bpf.KernelTraffic // since it was set to zero
 	loads   []bpf.KernelServerLoad
 	retired []bpf.KernelTraffic
 	udp     map[uint32]uint64
@@ -61,6 +67,13 @@ func (d *Dataplane) readCounters() (c allCounters, err error) {
 	if c.traffic, err = d.plane.AllTraffic(used); err != nil {
 		return c, err
 	}
+	zeroed := make([]bpf.KernelTraffic, used)
+	if err = bpf.ReadRange(d.plane.ZeroedTraffic, 0, zeroed); err != nil {
+		return c, err
+	}
+	for i := range c.traffic {
+		c.traffic[i] = since(zeroed[i], c.traffic[i])
+	}
 	c.loads = make([]bpf.KernelServerLoad, used)
 	if err = bpf.ReadRange(d.plane.Loads, 0, c.loads); err != nil {
 		return c, err
@@ -70,15 +83,12 @@ func (d *Dataplane) readCounters() (c allCounters, err error) {
 }
 
 func (c *allCounters) service(svc *service) director.ServiceStats {
-	stats := director.ServiceStats{Key: svc.key, Counters: counters(c.retired[svc.index])}
-	for _, s := range svc.members {
-		stats.Counters.Add(counters(c.traffic[s.index]))
-	}
+	stats := director.ServiceStats{Key: svc.key, Counters: c.total(svc), Rates: svc.rates.Rates()}
 	// Servers in the order they were added, as a Service has them.
 	for _, s := range slices.Backward(svc.list) {
 		load := &c.loads[s.index]
 		stats.Servers = append(stats.Servers, director.ServerStats{
-			Server: s.value(), Counters: counters(c.traffic[s.index]),
+			Server: s.value(), Counters: counters(c.traffic[s.index]), Rates: s.rates.Rates(),
 			// Below zero for the instant in which a connection is removed as it is made.
 			Active: uint64(max(0, load.Active)), Inactive: uint64(max(0, load.Inactive)),
 			UDP:        min(c.udp[s.index], uint64(max(0, load.Inactive))),
@@ -88,6 +98,15 @@ func (c *allCounters) service(svc *service) director.ServiceStats {
 		})
 	}
 	return stats
+}
+
+// total returns the service's counters.
+func (c *allCounters) total(svc *service) director.Counters {
+	sum := counters(c.retired[svc.index])
+	for _, s := range svc.members {
+		sum.Add(counters(c.traffic[s.index]))
+	}
+	return sum
 }
 
 func counters(t bpf.KernelTraffic) director.Counters {

@@ -3,6 +3,7 @@ package xdp
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -42,9 +43,14 @@ var families = [2]struct {
 	v6   bool
 }{{"ipv4", false}, {"ipv6", true}}
 
-// Run sweeps the tables until the context ends, and fails if following next hops
-// does.
+// Run sweeps the tables and samples the rates until the context ends, and fails if
+// following next hops does.
 func (d *Dataplane) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var sampling sync.WaitGroup
+	defer sampling.Wait()
+	defer cancel()
+	sampling.Go(func() { d.sampleRates(ctx) })
 	lost := make(chan error, 1) // one message, from the one waiter
 	go func() { lost <- d.background.Wait() }()
 	ticker := time.NewTicker(sweepInterval)
@@ -245,7 +251,11 @@ func (d *Dataplane) retireTraffic(s *server) error {
 	if err != nil {
 		return err
 	}
-	var sum bpf.KernelTraffic
+	var sum, zeroed bpf.KernelTraffic
+	if err := d.plane.ZeroedTraffic.Lookup(s.index, &zeroed); err != nil {
+		return fmt.Errorf("read counters of server %d: %w", s.index, err)
+	}
+	traffic = since(zeroed, traffic)
 	if err := d.plane.RetiredTraffic.Lookup(s.service.index, &sum); err != nil {
 		return fmt.Errorf("read counters of %s: %w", s.service.key, err)
 	}
