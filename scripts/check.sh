@@ -34,7 +34,7 @@ run() {
 			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp &&
 			make -s build &&
 			SHUNT_GUEST=1 SHUNT_BIN=/bin CGO_ENABLED=0 scripts/gotest.sh -run '^TestMigration' \
-				-exec "$PWD/scripts/guest/run.sh -I -b '$PWD/bin/shuntd $PWD/bin/shunt'" ./cmd/shuntd/labtest
+				-exec "$PWD/scripts/guest/run.sh -I -k nf_tables -b '$PWD/bin/shuntd $PWD/bin/shunt nft'" ./cmd/shuntd/labtest
 		;;
 	ipvs)
 		# The kernel's IPVS as data plane, and ipvsadm's language beside the

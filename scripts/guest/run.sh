@@ -74,8 +74,8 @@ done <"$work/modules" >"$root/lib/modules/order"
 
 for program in $programs; do
 	path=$(command -v "$program") || { echo "run.sh: no program $program" >&2; exit 1; }
-	# ldd names each library by its path, the loader included.
-	{ ldd "$path" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+	# ldd names each library by its path, the loader included; of a static one, none.
+	{ ldd "$path" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
 		install -D "$library" "$root$library"
 	done
 	install "$path" "$root/bin/"
