@@ -1,5 +1,5 @@
 // Package ipvs drives the IPVS of the kernel it runs on, for tests that compare
-// Shunt with it: services and servers by netlink, packets written to a wire of
+// Shunt with it: services and servers by our own driver, packets written to a wire of
 // their own, where each of them went, and what the kernel says of connections.
 //
 // A [Kernel] is one network namespace, so that cases share nothing, not even

@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -10,11 +11,11 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-lb/shunt/bpf/bpftest"
 	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 )
 
 // Kernel is a namespace with an IPVS of its own and a wire to it. Its methods
@@ -26,8 +27,7 @@ type Kernel struct {
 	link      netlink.Link
 	wire      *os.File
 	file      int // of the wire, for reads that do not wait
-	generic   *nl.SocketHandle
-	family    uint16 // IPVS's number among the generic netlink families
+	driver    *kernel.Genetlink
 	neighbors map[netip.Addr]bool
 	swallowed []io.Closer
 	buffer    [2048]byte
@@ -70,9 +70,8 @@ func (k *Kernel) Close() {
 		k.must(s.Close())
 	}
 	k.swallowed = nil
-	if k.generic != nil {
-		k.generic.Close()
-		k.generic = nil
+	if k.driver != nil {
+		k.must(k.driver.Close())
 	}
 	k.must(k.namespace.Close())
 }
@@ -98,7 +97,9 @@ func (k *Kernel) setUp() error {
 	if err := k.addRoutes(); err != nil {
 		return err
 	}
-	return k.openNetlink()
+	driver, err := kernel.OpenGenetlink(context.Background())
+	k.driver = driver
+	return err
 }
 
 func (k *Kernel) addWire() error {
@@ -252,22 +253,6 @@ func (k *Kernel) drain() []Frame {
 func ServerMAC(server netip.Addr) bpftest.MAC {
 	last := server.AsSlice()
 	return bpftest.MAC{2, 0, 0, 2, last[len(last)-2], last[len(last)-1]}
-}
-
-// read returns the text of a file of the namespace below /proc/net.
-func (k *Kernel) read(name string) string {
-	k.t.Helper()
-	var text []byte
-	k.must(k.namespace.Do(func() error {
-		f, err := os.Open("/proc/thread-self/net/" + name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		text, err = io.ReadAll(f)
-		return err
-	}))
-	return string(text)
 }
 
 func (k *Kernel) must(err error) {

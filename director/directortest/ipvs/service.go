@@ -1,16 +1,12 @@
 package ipvs
 
 import (
-	"encoding/binary"
-	"fmt"
+	"context"
 	"net/netip"
-	"time"
-
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -29,7 +25,7 @@ type Service struct {
 // AddService adds the service, without servers.
 func (k *Kernel) AddService(s Service) {
 	k.t.Helper()
-	k.service(commandNewService, s)
+	k.must(k.driver.NewService(context.Background(), s.kernel()))
 	if s.Mark != 0 {
 		k.Mark(s.Mark)
 	}
@@ -41,63 +37,44 @@ func (k *Kernel) AddService(s Service) {
 // EditService changes the service's scheduler, flags and persistence.
 func (k *Kernel) EditService(s Service) {
 	k.t.Helper()
-	k.service(commandSetService, s)
+	k.must(k.driver.SetService(context.Background(), s.kernel()))
 }
 
 // RemoveService removes the service with its servers.
 func (k *Kernel) RemoveService(s Service) {
 	k.t.Helper()
-	if _, err := k.request(commandDelService, unix.NLM_F_ACK, s.identity()); err != nil {
-		k.t.Fatalf("remove service %s: %v", s.Address, err)
+	k.must(k.driver.DeleteService(context.Background(), s.id()))
+}
+
+// id is what the kernel knows a service by.
+func (s Service) id() kernel.ServiceID {
+	switch {
+	case s.Mark == 0:
+		return kernel.ServiceID{Protocol: kernel.Protocol(s.Protocol), Address: s.Address}
+	case s.Address.Addr().Is6():
+		return kernel.MarkID(s.Mark, kernel.IPv6)
+	default:
+		return kernel.MarkID(s.Mark, kernel.IPv4)
 	}
 }
 
-func (k *Kernel) service(command uint8, s Service) {
-	k.t.Helper()
-	var flags uint32
-	for flag, set := range map[uint32]bool{
-		flagPersistent: s.Persistence.Timeout != 0, flagOnePacket: s.OnePacket,
-		flagPort: s.Flags.Port, flagFallback: s.Flags.Fallback,
+func (s Service) kernel() kernel.Service {
+	service := kernel.Service{
+		ServiceID: s.id(), Scheduler: string(s.Scheduler), Timeout: s.Persistence.Timeout,
+		Prefix: uint8(s.Address.Addr().BitLen()), Engine: string(s.Persistence.Engine),
+	}
+	if s.Persistence.Timeout != 0 {
+		service.Prefix = s.Persistence.Prefix
+	}
+	for flag, set := range map[kernel.ServiceFlags]bool{
+		kernel.FlagPersistent: s.Persistence.Timeout != 0, kernel.FlagOnePacket: s.OnePacket,
+		kernel.FlagScheduler1: s.Flags.Fallback, kernel.FlagScheduler2: s.Flags.Port, kernel.FlagScheduler3: s.Flags.Third,
 	} {
 		if set {
-			flags |= flag
+			service.Flags |= flag
 		}
 	}
-	a := s.identity()
-	a.AddRtAttr(serviceScheduler, nl.ZeroTerminated(string(s.Scheduler)))
-	// Flags, and which of them to set.
-	a.AddRtAttr(serviceFlags, append(nl.Uint32Attr(flags), nl.Uint32Attr(^uint32(0))...))
-	a.AddRtAttr(serviceTimeout, nl.Uint32Attr(uint32(s.Persistence.Timeout/time.Second)))
-	a.AddRtAttr(serviceNetmask, s.netmask())
-	if _, err := k.request(command, unix.NLM_F_ACK, a); err != nil {
-		k.t.Fatalf("write service %s %s: %v", s.Address, s.Scheduler, err)
-	}
-}
-
-// identity is what the kernel knows a service by.
-func (s Service) identity() *nl.RtAttr {
-	a := nl.NewRtAttr(attrService|int(unix.NLA_F_NESTED), nil)
-	a.AddRtAttr(serviceFamily, nl.Uint16Attr(familyOf(s.Address.Addr())))
-	if s.Mark != 0 {
-		a.AddRtAttr(serviceMark, nl.Uint32Attr(s.Mark))
-		return a
-	}
-	a.AddRtAttr(serviceProtocol, nl.Uint16Attr(uint16(s.Protocol)))
-	a.AddRtAttr(serviceAddress, octets(s.Address.Addr()))
-	a.AddRtAttr(servicePort, nl.BEUint16Attr(s.Address.Port()))
-	return a
-}
-
-// netmask is an IPv4 mask as on the wire, or the length of an IPv6 prefix.
-func (s Service) netmask() []byte {
-	bits := s.Address.Addr().BitLen()
-	if s.Persistence.Timeout != 0 {
-		bits = int(s.Persistence.Prefix)
-	}
-	if s.Address.Addr().Is6() {
-		return nl.Uint32Attr(uint32(bits))
-	}
-	return binary.BigEndian.AppendUint32(nil, uint32(uint64(0xffffffff)<<(32-bits)))
+	return service
 }
 
 // AddServer puts a server at the head of the service's list.
@@ -106,32 +83,25 @@ func (k *Kernel) AddServer(s Service, r realserver.Server) {
 	if address := r.Address.Addr(); !k.neighbors[address] {
 		k.must(k.addNeighbor(address, ServerMAC(address)))
 	}
-	k.server(commandNewServer, s, r)
+	k.must(k.driver.NewServer(context.Background(), s.id(), kernelServer(r)))
 }
 
 // EditServer changes a server's weight and thresholds.
 func (k *Kernel) EditServer(s Service, r realserver.Server) {
 	k.t.Helper()
-	k.server(commandSetServer, s, r)
+	k.must(k.driver.SetServer(context.Background(), s.id(), kernelServer(r)))
 }
 
 // RemoveServer removes a server.
 func (k *Kernel) RemoveServer(s Service, r realserver.Server) {
 	k.t.Helper()
-	k.server(commandDelServer, s, r)
+	k.must(k.driver.DeleteServer(context.Background(), s.id(), r.Address))
 }
 
-func (k *Kernel) server(command uint8, s Service, r realserver.Server) {
-	k.t.Helper()
-	a := nl.NewRtAttr(attrServer|int(unix.NLA_F_NESTED), nil)
-	a.AddRtAttr(serverAddress, octets(r.Address.Addr()))
-	a.AddRtAttr(serverPort, nl.BEUint16Attr(r.Address.Port()))
-	a.AddRtAttr(serverMethod, nl.Uint32Attr(uint32(r.Method)))
-	a.AddRtAttr(serverWeight, nl.Uint32Attr(r.Weight))
-	a.AddRtAttr(serverUpper, nl.Uint32Attr(r.Upper))
-	a.AddRtAttr(serverLower, nl.Uint32Attr(r.Lower))
-	if _, err := k.request(command, unix.NLM_F_ACK, s.identity(), a); err != nil {
-		k.t.Fatalf("write server %s of %s: %v", r.Address, s.Address, err)
+func kernelServer(r realserver.Server) kernel.Server {
+	return kernel.Server{
+		Address: r.Address, Method: kernel.Method(r.Method), Weight: r.Weight, Upper: r.Upper, Lower: r.Lower,
+		Tunnel: kernel.Tunnel{Type: kernel.TunnelType(r.Tunnel.Type), Port: r.Tunnel.Port, Flags: kernel.TunnelFlags(r.Tunnel.Checksum)},
 	}
 }
 
@@ -144,34 +114,30 @@ type Count struct {
 // Counts returns the service's servers in the order of the kernel's list.
 func (k *Kernel) Counts(s Service) []Count {
 	k.t.Helper()
-	answers, err := k.request(commandGetServer, unix.NLM_F_DUMP, s.identity())
-	if err != nil {
-		k.t.Fatalf("list the servers of %s: %v", s.Address, err)
-	}
+	service, err := k.driver.Service(context.Background(), s.id())
+	k.must(err)
 	var counts []Count
-	for _, answer := range answers {
-		a, err := parse(answer[attrServer])
-		k.must(err)
-		address, ok := netip.AddrFromSlice(a[serverAddress][:min(len(a[serverAddress]), s.Address.Addr().BitLen()/8)])
-		if !ok {
-			k.t.Fatal(fmt.Errorf("a server of %s has an address of %d octets", s.Address, len(a[serverAddress])))
-		}
+	for _, server := range service.Servers {
 		counts = append(counts, Count{
-			Server: netip.AddrPortFrom(address, a[serverPort].uint16()),
-			Active: a[serverActive].uint32(), Inactive: a[serverInactive].uint32(), Templates: a[serverPersist].uint32(),
+			Server: server.Address, Active: server.Active, Inactive: server.Inactive, Templates: server.Persistent,
 		})
 	}
 	return counts
 }
 
+// Connections returns the namespace's connections and templates, in no order.
+func (k *Kernel) Connections() []kernel.Connection {
+	k.t.Helper()
+	var all []kernel.Connection
+	for c, err := range k.driver.Connections(context.Background()) {
+		k.must(err)
+		all = append(all, c)
+	}
+	return all
+}
+
 // SetTimeouts is ipvsadm --set: zero leaves a timeout as it is.
 func (k *Kernel) SetTimeouts(t conntrack.Timeouts) {
 	k.t.Helper()
-	var attributes []*nl.RtAttr
-	for number, timeout := range map[int]time.Duration{attrTimeoutTCP: t.TCP, attrTimeoutTCPFin: t.TCPFin, attrTimeoutUDP: t.UDP} {
-		attributes = append(attributes, nl.NewRtAttr(number, nl.Uint32Attr(uint32(timeout/time.Second))))
-	}
-	if _, err := k.request(commandSetConfig, unix.NLM_F_ACK, attributes...); err != nil {
-		k.t.Fatalf("set timeouts %s: %v", t, err)
-	}
+	k.must(k.driver.SetTimeouts(context.Background(), kernel.Timeouts{TCP: t.TCP, TCPFin: t.TCPFin, UDP: t.UDP}))
 }

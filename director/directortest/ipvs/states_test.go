@@ -13,6 +13,7 @@ import (
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest/ipvs"
+	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -79,7 +80,7 @@ type observed struct {
 func (s *scene) observe(client netip.AddrPort, timeout time.Duration, sent time.Time) observed {
 	s.t.Helper()
 	all := s.Connections()
-	i := slices.IndexFunc(all, func(c ipvs.Connection) bool { return c.Client == client })
+	i := slices.IndexFunc(all, func(c kernel.Connection) bool { return c.Client == client })
 	if i < 0 {
 		return observed{State: "no connection"}
 	}
