@@ -65,6 +65,7 @@ func TestExposition(t *testing.T) {
 			return s
 		}(),
 		"before-the-first-revision.prom": {},
+		"ipvs.prom":                      kernel(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := strings.ReplaceAll(strict(t, s), runtime.Version(), "GOVERSION")

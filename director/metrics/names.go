@@ -38,6 +38,8 @@ const (
 	nameServerReach    = "shunt_server_reachable"
 	nameServerOverload = "shunt_server_overloaded"
 	nameServerDraining = "shunt_server_draining"
+	nameDataplaneInfo  = "shunt_dataplane_info"
+	nameDataplaneTable = "shunt_dataplane_table_size"
 	namePacketEvents   = "shunt_packet_events_total"
 	nameTableKeys      = "shunt_table_keys"
 	nameTableSlots     = "shunt_table_slots"
@@ -116,11 +118,13 @@ func Names() []Info {
 		{nameServerOverload, Gauge, server, "Whether the server has reached its upper threshold, and not come below the lower one since: 1 and it gets no new connections, or 0."},
 		{nameServerDraining, Gauge, server, "Whether the server is being drained: 1 and it gets no new connections, or 0."},
 
+		{nameDataplaneInfo, Gauge, []string{"ipvs"}, "Always 1; the label says which version of IPVS it is, or reproduces."},
+		{nameDataplaneTable, Gauge, nil, "Size of the connection table: on ipvs its buckets, which limit nothing, on xdp the connections that the tables are sized for."},
 		{namePacketEvents, Counter, []string{"name", "kind"}, "Packets by what became of them. Kinds: pass (left to the host), drop, answer (by ICMP or reset), note, fault (cannot happen)."},
-		{nameTableKeys, Gauge, family, "Keys in the connection table at its last sweep: two for a connection by nat, one for others."},
-		{nameTableSlots, Gauge, family, "Keys the connection table has room for."},
-		{nameTableLimit, Gauge, family, "Connections the connection table is sized for, at two keys each."},
-		{nameTableBytes, Gauge, family, "Memory of the connection table."},
+		{nameTableKeys, Gauge, family, "Keys in the connection table: on xdp at its last sweep, two for a connection by nat and one for others; on ipvs its connections and templates."},
+		{nameTableSlots, Gauge, family, "Keys the connection table has room for; left out where it has no limit (ipvs)."},
+		{nameTableLimit, Gauge, family, "Connections the connection table is sized for, at two keys each; left out where it has no limit (ipvs)."},
+		{nameTableBytes, Gauge, family, "Memory of the connection table; left out where it has no limit (ipvs)."},
 		{nameTableExpired, Counter, family, "Connections removed because they timed out, since the daemon started."},
 		{nameTableCorrected, Counter, family, "Counts of active or inactive connections that were put right by a recount."},
 		{nameInterface, Gauge, []string{"interface", "mode"}, "Whether the fast path runs on the interface: 1, or 0 with mode gone."},

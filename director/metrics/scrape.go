@@ -32,14 +32,18 @@ func (s scrape) addStats(stats director.Stats) {
 	for _, service := range stats.Services {
 		s.addService(service)
 	}
+	s.add(nameDataplaneInfo, 1, stats.Info.Version)
+	s.add(nameDataplaneTable, float64(stats.Info.TableSize))
 	for _, p := range stats.PacketEvents {
 		s.add(namePacketEvents, float64(p.Count), p.Name, string(p.Kind))
 	}
 	for _, t := range stats.Table {
 		s.add(nameTableKeys, float64(t.Keys), t.Family)
-		s.add(nameTableSlots, float64(t.Slots), t.Family)
-		s.add(nameTableLimit, float64(t.Limit), t.Family)
-		s.add(nameTableBytes, float64(t.Bytes), t.Family)
+		if t.Slots > 0 { // a limit of 0 would be taken for one that is reached
+			s.add(nameTableSlots, float64(t.Slots), t.Family)
+			s.add(nameTableLimit, float64(t.Limit), t.Family)
+			s.add(nameTableBytes, float64(t.Bytes), t.Family)
+		}
 		s.add(nameTableExpired, float64(t.Expired), t.Family)
 		s.add(nameTableCorrected, float64(t.Corrected), t.Family)
 	}

@@ -51,6 +51,7 @@ func state(services, servers int) *source {
 				{Family: "ipv4", Limit: 1024, Keys: 20, Slots: 5120, Bytes: 1 << 19, Expired: 11, Corrected: 1},
 				{Family: "ipv6", Limit: 256, Keys: 2, Slots: 1280, Bytes: 1 << 18, Expired: 1},
 			},
+			Info:       director.DataplaneInfo{Version: "1.2.1", TableSize: 1280},
 			Interfaces: []director.InterfaceStats{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "gone"}},
 		},
 	}
@@ -75,6 +76,23 @@ func state(services, servers int) *source {
 		}
 		s.revision.State.Services = append(s.revision.State.Services, service)
 		s.stats.Services = append(s.stats.Services, stats)
+	}
+	return s
+}
+
+// kernel is a source of the kernel's IPVS, with services that XDP cannot have.
+func kernel() *source {
+	s := &source{stats: director.Stats{
+		Info:  director.DataplaneInfo{Version: "1.2.1", TableSize: 4096},
+		Table: []director.TableStats{{Family: "ipv4", Keys: 3}, {Family: "ipv6"}},
+	}}
+	for _, key := range []director.ServiceKey{
+		{Protocol: conntrack.SCTP, Address: netip.MustParseAddrPort("192.0.2.1:80")},
+		{Mark: 7, Address: netip.MustParseAddrPort("[::]:0")},
+	} {
+		server := director.ServerStats{Rates: director.Rates{InBytes: 4711}, Active: 3, Reachable: true}
+		server.Server.Address, server.Server.Weight = netip.MustParseAddrPort("10.0.0.1:0"), 1
+		s.stats.Services = append(s.stats.Services, director.ServiceStats{Key: key, Servers: []director.ServerStats{server}})
 	}
 	return s
 }

@@ -174,3 +174,22 @@ func TestTables(t *testing.T) {
 		compare(t, nil, run(director.TableStats{Family: "ipv4"}, 0, 1<<40))
 	})
 }
+
+// TestKernel: a data plane that is attached to no interfaces, names no packet
+// events and has tables without a limit is one of which nothing has to be told.
+func TestKernel(t *testing.T) {
+	got := watched(t, 6, watch.Options{}, func(second int) (director.Stats, error) {
+		key, err := director.ParseServiceKey("fwmark6://7")
+		if err != nil {
+			return director.Stats{}, err
+		}
+		service := web(t, "up")
+		service.Key = key
+		stats := director.Stats{Table: []director.TableStats{{Family: "ipv4", Keys: uint64(1+second) << 20}, {Family: "ipv6"}}}
+		if second < 3 { // it is removed, as somebody else may do
+			stats.Services = append(stats.Services, service)
+		}
+		return stats, nil
+	})
+	compare(t, nil, got)
+}
