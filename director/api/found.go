@@ -30,7 +30,13 @@ func (e endpoints) GetFound(w http.ResponseWriter, r *http.Request) {
 // neither is foreign. A service has the name that the desired one has: the kernel
 // knows none.
 func (o observation) found(found, now director.State) Found {
-	found = found.Normalize()
+	// Not State.Normalize: it takes servers for drained by the orders, of which
+	// what is found has none.
+	found = found.Clone()
+	for i := range found.Services {
+		found.Services[i] = found.Services[i].Normalize()
+	}
+	slices.SortFunc(found.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
 	model := Found{
 		Services: []Service{}, Timeouts: timeoutsModel(found.Timeouts),
 		Sync: foundSyncs(found.Sync, slices.Concat(o.state.Sync, now.Sync)),
