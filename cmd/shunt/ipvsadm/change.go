@@ -49,12 +49,33 @@ func (s *session) change(lines []language.Line) int {
 			return exitOK
 		case isProblem && problem.Code == api.ProblemCodeConflict && attempt < attempts && s.ctx.Err() == nil:
 		default:
-			status := s.failed(lines[0].Command.Operation, language.ExitRefused, err)
-			if len(lines) > 1 {
-				s.explain([]string{"nothing was changed"}, "")
+			if len(lines) == 1 {
+				return s.failed(lines[0].Command.Operation, language.ExitRefused, err)
 			}
+			status := s.failed(operationOf(problem), language.ExitRefused, err)
+			s.explain([]string{"nothing was changed"}, "")
 			return status
 		}
+	}
+}
+
+// operationOf is whose words fit a problem of several commands: which of them is
+// at fault is not told.
+func operationOf(p *api.Problem) language.Operation {
+	if p == nil {
+		return language.Help
+	}
+	switch p.Code {
+	case api.ProblemCodeSchedulerMissing, api.ProblemCodeServiceExists:
+		return language.AddService
+	case api.ProblemCodeServerExists, api.ProblemCodeNoServer:
+		return language.AddServer
+	case api.ProblemCodeSyncRunning, api.ProblemCodeNoInterface:
+		return language.StartDaemon
+	case api.ProblemCodeNoSync:
+		return language.StopDaemon
+	default:
+		return language.Help
 	}
 }
 

@@ -3,7 +3,11 @@ package ipvsadm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +24,9 @@ type daemon struct {
 	t        testing.TB
 	socket   string
 	director *director.Director
+	// meanwhile is called where a program has read what it will change, before it
+	// does; nil: nothing happens.
+	meanwhile func()
 }
 
 // serve runs a daemon of the data plane until the end of the test.
@@ -62,10 +69,52 @@ func (d *daemon) run(program, input string, args ...string) result {
 	var out, errs bytes.Buffer
 	status := Run(context.Background(), Options{
 		Program: program, Args: args, In: strings.NewReader(input), Out: &out, Err: &errs, Names: language.System{},
-		Connect: func() (*api.Client, error) { return api.NewSocketClient(d.socket), nil },
+		Connect: func() (*api.Client, error) {
+			if d.meanwhile != nil {
+				return api.NewSocketClient(d.between()), nil
+			}
+			return api.NewSocketClient(d.socket), nil
+		},
 	})
 	return result{out.String(), errs.String(), status}
 }
 
 // ipvsadm runs the program of the name with the words of the line.
 func (d *daemon) ipvsadm(line string) result { return d.run(program, "", strings.Fields(line)...) }
+
+// between returns a socket that leads to the daemon's, with what happens meanwhile
+// between the requests that read and those that write.
+func (d *daemon) between() string {
+	d.t.Helper()
+	socket := filepath.Join(d.t.TempDir(), "between.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", "shunt"
+			if r.In.Method == http.MethodPut {
+				d.meanwhile()
+			}
+		},
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", d.socket)
+		}},
+	}
+	server := &http.Server{Handler: proxy}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			d.t.Errorf("the proxy: %v", err)
+		}
+	}()
+	d.t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			d.t.Error(err)
+		}
+		<-ended
+	})
+	return socket
+}
