@@ -107,7 +107,7 @@ func (d *daemon) seedKernel() {
 		panic(err)
 	}
 	d.fake.SetFeatures(features)
-	stats := director.Stats{Info: director.DataplaneInfo{Version: "1.2.1", TableSize: 4096}, Services: []director.ServiceStats{{
+	stats := director.Stats{Info: director.DataplaneInfo{Version: "1.2.1", TableSize: 4096}, Table: []director.TableStats{{Family: "ipv4", Keys: 3}, {Family: "ipv6"}}, Services: []director.ServiceStats{{
 		Key: filledWeb, Counters: director.Counters{Connections: 12, InPackets: 96}, Rates: director.Rates{Connections: 1, InPackets: 8, InBytes: 800, OutPackets: 7, OutBytes: 7500},
 		Servers: []director.ServerStats{
 			{Server: realserver.Server{Address: filledA}, Rates: director.Rates{InPackets: 8}, Active: 2, Reachable: true},

@@ -69,10 +69,11 @@ func statusTable(t *table, s api.Status) {
 	t.blank()
 	t.row("TABLE", "LIMIT", "KEYS", "SLOTS", "USED", "MEMORY", "EXPIRED", "CORRECTED")
 	for _, table := range s.Tables {
-		used := "-"
-		if table.Slots > 0 {
-			used = fmt.Sprintf("%.1f%%", 100*float64(table.Keys)/float64(table.Slots))
+		if table.Slots == 0 { // the kernel's has no limit, and tells no more of itself
+			t.row(table.Family, "", table.Keys, "", "", "", "", "")
+			continue
 		}
+		used := fmt.Sprintf("%.1f%%", 100*float64(table.Keys)/float64(table.Slots))
 		t.row(table.Family, table.Limit, table.Keys, table.Slots, used, size(table.Bytes), table.Expired, table.Corrected)
 	}
 }
