@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -84,8 +85,8 @@ func newMigration(t *testing.T) *migration {
 	return m
 }
 
-// services are one by IPv4 and nat, and one by IPv6 and dr, both by clients'
-// addresses.
+// services are one by IPv4 and nat, and one by IPv6 and dr, whose servers the
+// clients' addresses decide on.
 func (m *migration) services(vip director.VIPOwner) []director.Service {
 	var all []director.Service
 	for _, s := range []struct {
@@ -250,11 +251,15 @@ func (m *migration) firewall(commands string) {
 func TestMigrationOfForeign(t *testing.T) {
 	m := newMigration(t)
 	plane := m.kernelPlane()
+	services := m.services(director.VIPExternal)
+	// By itself the next client's server would be another one: it is the template
+	// that leads a client to the same again.
+	services[0].Scheduler, services[0].Persistence = director.RoundRobin, director.Persistence{Timeout: 5 * time.Minute, Prefix: 32}
 	lo, err := m.lab.Director.Netlink().LinkByName("lo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range m.services(director.VIPExternal) {
+	for _, s := range services {
 		address := s.Key.Address.Addr()
 		if err := m.lab.Director.Netlink().AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(address.AsSlice())}); err != nil {
 			t.Fatal(err)
@@ -309,7 +314,9 @@ func TestMigrationOfForeign(t *testing.T) {
 // its next start on.
 func TestMigrationAtStart(t *testing.T) {
 	m := newMigration(t)
-	d := newDaemon(t, m.lab.Director, nil, "--dataplane", "ipvs")
+	d := newDaemon(t, m.lab.Director, m.lab.DirectorLinks)
+	onXDP := d.args
+	d.args = []string{"--socket", d.socket, "--state", d.state, "--dataplane", "ipvs"}
 	d.start(t)
 	for _, s := range m.services(director.VIPManaged) {
 		d.shunt(t, "service", "add", s.Key.String(), "--scheduler", string(s.Scheduler))
@@ -321,10 +328,7 @@ func TestMigrationAtStart(t *testing.T) {
 	end := m.begin()
 	d.stop(t)
 
-	d.args = d.args[:len(d.args)-2]
-	for _, name := range m.lab.DirectorLinks {
-		d.args = append(d.args, "--interface", name)
-	}
+	d.args = onXDP
 	d.start(t)
 	plane := m.kernelPlane()
 	m.wantNone(plane)
