@@ -20,7 +20,7 @@ import (
 
 func importCommand() *cli.Command {
 	return &cli.Command{
-		Name: "import", Usage: "translate another program's configuration, or take over what is in the kernel", ArgsUsage: "FILE | --adopt [SERVICE...]",
+		Name: "import", Usage: "translate another program's configuration, or take over what is in the kernel", ArgsUsage: "[FILE|SERVICE...]",
 		Description: examples("What `ipvsadm -S` saved, a keepalived.conf or an ldirectord.cf becomes a configuration for\n"+
 			"`shunt apply`, printed; what could not be carried is told on the standard error, line by line.\n"+
 			"Nothing is applied. FILE - is the standard input. Of which program it is, its contents tell.\n\n"+
