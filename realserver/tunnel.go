@@ -98,6 +98,15 @@ func ParseTunnelChecksum(s string) (TunnelChecksum, error) {
 	return 0, fmt.Errorf("unknown tunnel checksum %q: want none, full or remote", s)
 }
 
+// Validate returns an error that says why no server can be reached by the tunnel,
+// nil if one can.
+func (t TunnelOptions) Validate() error {
+	if text := t.problem(); text != "" {
+		return &Problem{Field: "tunnel", Text: text}
+	}
+	return nil
+}
+
 // problem says why no server can be reached by the tunnel; empty if one can.
 func (t TunnelOptions) problem() string {
 	switch {

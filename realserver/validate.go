@@ -32,8 +32,8 @@ func (s Server) Validate() error {
 	}
 	if s.Method != Tunnel && s.Tunnel != (TunnelOptions{}) {
 		report("tunnel", "method %s has no tunnel", s.Method)
-	} else if text := s.Tunnel.problem(); text != "" {
-		report("tunnel", "%s", text)
+	} else if err := s.Tunnel.Validate(); err != nil {
+		problems = append(problems, err)
 	}
 	if s.Weight > MaxWeight {
 		report("weight", "weight %d is out of range: want 0 to %d", s.Weight, MaxWeight)

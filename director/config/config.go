@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"strings"
@@ -26,11 +27,14 @@ const (
 type Config struct {
 	Director Settings
 	// State has the services, normalized and sorted by key, and those timeouts
-	// that were given; the others are zero.
+	// that were given; the others are zero. Its Sync is nil if the key is not there.
 	State director.State
 	// ServicesGiven is whether the key services is there, be its list empty:
 	// a text without it says nothing of them, and not that there are none.
 	ServicesGiven bool
+	// Warnings are what is of no use, each with its place: settings that the data
+	// plane does not have.
+	Warnings []string
 }
 
 // Parse parses a configuration; name stands for the file in errors. An empty
@@ -54,6 +58,12 @@ const (
 
 // loader collects the files of a configuration.
 type loader struct {
+	// plane is the data plane that the configuration is for: it stands before that
+	// of the settings, and what it cannot do is an error. Empty: that of the
+	// settings, if they name one.
+	plane string
+	// strict is whether the default data plane counts as named.
+	strict       bool
 	files        []*decoder
 	bytes, marks int
 }
@@ -173,15 +183,25 @@ func (l *loader) finish() (Config, error) {
 			d.errorAt(d.settingsAt, "director: it is %s:%d already", settings.file, settings.settingsAt.Line)
 		default:
 			settings = d
-			cfg.Director, cfg.State.Timeouts = d.cfg.Director, d.cfg.State.Timeouts
+			cfg.Director, cfg.State.Timeouts, cfg.State.Sync = d.cfg.Director, d.cfg.State.Timeouts, d.cfg.State.Sync
+			if l.plane == "" && d.places["director.dataplane"] != nil {
+				l.plane = cfg.Director.Dataplane
+			}
 		}
 		cfg.State.Services = append(cfg.State.Services, d.cfg.State.Services...)
 		cfg.ServicesGiven = cfg.ServicesGiven || d.cfg.ServicesGiven
 	}
-	l.validate(cfg)
+	if l.strict {
+		l.plane = cmp.Or(l.plane, cfg.Director.Dataplane)
+	}
+	cfg.Director.Dataplane = cmp.Or(l.plane, cfg.Director.Dataplane)
+	l.validate(cfg, settings)
 	if err := joined(l.files); err != nil {
 		return Config{}, err
 	}
 	cfg.State = cfg.State.Normalize()
+	if settings != nil {
+		cfg.Warnings = settings.unused(cfg.Director.Dataplane)
+	}
 	return cfg, nil
 }

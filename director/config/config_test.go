@@ -21,6 +21,7 @@ import (
 var cmpNetip = cmp.Options{
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 }
 
 func defaults() config.Settings {
@@ -97,6 +98,46 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(reference(), got, cmpNetip); diff != "" {
+		t.Errorf("reference (-want +got):\n%s", diff)
+	}
+}
+
+func TestReferenceIPVS(t *testing.T) {
+	got, err := config.Load("testdata/reference-ipvs.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tunnel := func(addr string, o realserver.TunnelOptions) realserver.Server {
+		s := server(addr, realserver.Tunnel, 1)
+		s.Tunnel = o
+		return s
+	}
+	want := config.Config{Director: defaults(), ServicesGiven: true, State: director.State{
+		Sync: []director.SyncDaemon{
+			{Role: director.SyncMaster, Interface: "eth1", ID: 7, MaxLength: 1400, Group: director.DefaultSyncGroup, Port: 8848, TTL: 1},
+			{Role: director.SyncBackup, Interface: "eth1", ID: 7, Group: netip.MustParseAddr("ff02::81"), Port: 8849, TTL: 4},
+		},
+		Services: []director.Service{
+			{
+				Key:  director.ServiceKey{Protocol: conntrack.SCTP, Address: netip.MustParseAddrPort("192.0.2.20:3868")},
+				Name: "diameter", Scheduler: director.WeightedRoundRobin, VIP: director.VIPManaged, Flags: director.SchedulerFlags{Third: true},
+				Servers: []realserver.Server{
+					tunnel("10.0.0.31:3868", realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}),
+					tunnel("10.0.0.32:3868", realserver.TunnelOptions{Type: realserver.TunnelGRE, Checksum: realserver.TunnelChecksumOn}),
+					tunnel("10.0.0.33:3868", realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5556}),
+					server("10.0.0.34:3868", realserver.DR, 1),
+				},
+			},
+			{
+				Key:       director.ServiceKey{Mark: 7, Address: netip.MustParseAddrPort("0.0.0.0:0")},
+				Scheduler: director.WeightedLeastConnection, VIP: director.VIPManaged, OnePacket: true,
+				Persistence: director.Persistence{Timeout: 10 * time.Minute, Prefix: 32, Engine: director.EngineSIP},
+				Servers:     []realserver.Server{server("10.0.0.41:0", realserver.NAT, 1), server("10.0.0.42:5062", realserver.NAT, 1)},
+			},
+		},
+	}}
+	want.Director.Dataplane = "ipvs"
+	if diff := cmp.Diff(want, got, cmpNetip); diff != "" {
 		t.Errorf("reference (-want +got):\n%s", diff)
 	}
 }

@@ -30,22 +30,23 @@ type setting struct {
 	key     string
 	text    func(s Settings) string
 	running bool // a running daemon takes it over
+	xdp     bool // the XDP data plane alone has it
 }
 
-// settings are all of them, in the order of the reference. The timeouts are
-// not among them: they are desired state.
+// settings are all of them, in the order of the reference. The timeouts and the
+// sync daemons are not among them: they are desired state.
 var settings = []setting{
 	{key: "dataplane", text: func(s Settings) string { return s.Dataplane }},
-	{key: "interfaces", text: func(s Settings) string { return strings.Join(s.Interfaces, ", ") }},
-	{key: "mode", text: func(s Settings) string { return string(s.Mode) }},
-	{key: "connections.max", text: func(s Settings) string { return FormatSize(s.MaxConnections) }},
-	{key: "connections.max-ipv6", text: func(s Settings) string { return FormatSize(s.MaxConnections6) }},
-	{key: "midstream", text: func(s Settings) string { return s.Midstream }},
-	{key: "icmp-rate", text: func(s Settings) string { return fmt.Sprint(s.ICMPRate) }},
+	{key: "interfaces", text: func(s Settings) string { return strings.Join(s.Interfaces, ", ") }, xdp: true},
+	{key: "mode", text: func(s Settings) string { return string(s.Mode) }, xdp: true},
+	{key: "connections.max", text: func(s Settings) string { return FormatSize(s.MaxConnections) }, xdp: true},
+	{key: "connections.max-ipv6", text: func(s Settings) string { return FormatSize(s.MaxConnections6) }, xdp: true},
+	{key: "midstream", text: func(s Settings) string { return s.Midstream }, xdp: true},
+	{key: "icmp-rate", text: func(s Settings) string { return fmt.Sprint(s.ICMPRate) }, xdp: true},
 	{key: "limits.services", text: func(s Settings) string { return fmt.Sprint(s.Limits.Services) }},
 	{key: "limits.servers", text: func(s Settings) string { return fmt.Sprint(s.Limits.Servers) }},
-	{key: "limits.access-prefixes", text: func(s Settings) string { return FormatSize(uint64(s.Limits.AccessPrefixes)) }},
-	{key: "limits.scheduler-words", text: func(s Settings) string { return FormatSize(uint64(s.Limits.SchedulerWords)) }},
+	{key: "limits.scheduler-words", text: func(s Settings) string { return FormatSize(uint64(s.Limits.SchedulerWords)) }, xdp: true},
+	{key: "limits.access-prefixes", text: func(s Settings) string { return FormatSize(uint64(s.Limits.AccessPrefixes)) }, xdp: true},
 	{key: "removal-limit", text: func(s Settings) string { return fmt.Sprintf("%d%%", s.RemovalLimit) }, running: true},
 	{key: "reconcile", text: func(s Settings) string { return formatDuration(s.Reconcile) }},
 	{key: "state", text: func(s Settings) string { return s.StateDir }},
@@ -57,7 +58,7 @@ var settings = []setting{
 	{key: "api.key", text: func(s Settings) string { return s.API.Key }},
 	{key: "api.client-ca", text: func(s Settings) string { return s.API.ClientCA }},
 	{key: "api.tokens", text: func(s Settings) string { return s.API.Tokens }},
-	{key: "pin-dir", text: func(s Settings) string { return s.PinDir }},
+	{key: "pin-dir", text: func(s Settings) string { return s.PinDir }, xdp: true},
 	{key: "log.level", text: func(s Settings) string { return s.LogLevel }, running: true},
 	{key: "log.format", text: func(s Settings) string { return s.LogFormat }},
 }

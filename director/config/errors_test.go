@@ -30,9 +30,8 @@ func TestErrors(t *testing.T) {
 		{"no_value", "director:\n  mode:\nservices:\n", []string{`f:2:8: director.mode: the value is missing`, `f:3:10: services: the value is missing`}},
 
 		// Settings.
-		{"dataplane_ipvs", "director: {dataplane: ipvs}\n", []string{`f:1:23: director.dataplane: the ipvs data plane is not there yet: this version has xdp (not supported)`}},
 		{"words", "director: {dataplane: dpdk, mode: offload, midstream: pass}\n", []string{
-			`f:1:23: director.dataplane: unknown word "dpdk": want xdp`,
+			`f:1:23: director.dataplane: unknown word "dpdk": want xdp or ipvs`,
 			`f:1:35: director.mode: unknown word "offload": want native or generic`,
 			`f:1:55: director.midstream: unknown word "pass": want drop or reset`,
 		}},
@@ -101,10 +100,10 @@ func TestErrors(t *testing.T) {
 		}},
 		{"meant", "directr: {}\nservices:\n- {listn: x, sheduler: rr, listen: 'tcp://192.0.2.1:80', vip: extrenal, servers: [{adress: 10.0.0.1, address: 10.0.0.1, method: NTA}]}\n", []string{
 			`f:1:1: the configuration: unknown key "directr": want director, include, services; did you mean director?`,
-			`f:3:4: services[0]: unknown key "listn": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, listen, method, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, vip; did you mean listen?`,
-			`f:3:14: services[0]: unknown key "sheduler": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, listen, method, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, vip; did you mean scheduler?`,
+			`f:3:4: services[0]: unknown key "listn": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, listen, method, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, tunnel, vip; did you mean listen?`,
+			`f:3:14: services[0]: unknown key "sheduler": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, listen, method, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, tunnel, vip; did you mean scheduler?`,
 			`f:3:63: services[0] tcp://192.0.2.1:80: unknown vip "extrenal": want managed or external; did you mean external?`,
-			`f:3:84: services[0].servers[0]: unknown key "adress": want address, lower, method, upper, weight; did you mean address?`,
+			`f:3:84: services[0].servers[0]: unknown key "adress": want address, lower, method, tunnel, upper, weight; did you mean address?`,
 			`f:3:129: services[0].servers[0].method: unknown forwarding method "NTA": want nat, dr, tunnel or local; did you mean nat?`,
 		}},
 		{"plain_only", "director:\n  mode: |-\n    native\n  midstream: !!str drop\n  interfaces: [~, &a b]\n  !!str log: {}\n", []string{
@@ -141,11 +140,11 @@ func TestErrors(t *testing.T) {
 			`f:2:3: services[0].listen: the key is missing: a URL such as tcp://192.0.2.1:80`,
 			`f:2:3: services[0].servers: the key is missing: a list of servers, [] for none`,
 			`f:3:44: services[1].servers[0].address: the key is missing: an IP address with or without a port`,
-			`f:3:44: services[1].servers[0].method: the method is missing: give it here or at the service: nat, dr or local`,
+			`f:3:44: services[1].servers[0].method: the method is missing: give it here or at the service: nat, dr, tunnel or local`,
 		}},
-		{"bad_listen", "services:\n- {listen: 'tcp://192.0.2.1:9-5', servers: []}\n- {listen: 'fwmark://1', servers: []}\n- {listen: 'tcp://a:1', servers: [{address: b, method: c}]}\n", []string{
+		{"bad_listen", "services:\n- {listen: 'tcp://192.0.2.1:9-5', servers: []}\n- {listen: 'fwmark://0', servers: []}\n- {listen: 'tcp://a:1', servers: [{address: b, method: c}]}\n", []string{
 			`f:2:12: services[0].listen: "9-5" is not a range of ports: want FIRST-LAST within 1 to 65535`,
-			`f:3:12: services[1].listen: fwmark services need the ipvs data plane, which is not there yet (not supported)`,
+			`f:3:12: services[1].listen: "0" is not a firewall mark: want 1 to 4294967295`,
 			`f:4:12: services[2].listen: "a" is not an IP address (names are not looked up)`,
 			`f:4:45: services[2].servers[0].address: "b" is not an IP address and a port (names are not looked up)`,
 			`f:4:56: services[2].servers[0].method: unknown forwarding method "c": want nat, dr, tunnel or local`,
@@ -169,7 +168,6 @@ func TestErrors(t *testing.T) {
 			`f:7:14: services[0] "web": servers[0]: port 8080: method dr does not rewrite packets, so the port must be the service's (80)`,
 			`f:9:13: services[0].servers[1].weight: "65536" is not a weight: want 0 to 65535`,
 			`f:10:15: services[0] "web": servers[2]: 10.0.0.2:80 is servers[1] already`,
-			`f:10:33: services[0] "web": servers[2]: method tunnel is not there yet: this version has nat, dr and local (not supported)`,
 			`f:11:15: services[0] "web": servers[3]: 2001:db8::1 is not of the service's address family (192.0.2.1): only tunnels can mix them`,
 			`f:12:9: services[1] "web": name "web" is that of services[0] already`,
 			`f:13:11: services[1] "web": tcp://192.0.2.1:80 is services[0] already`,
@@ -179,11 +177,13 @@ func TestErrors(t *testing.T) {
 - {listen: "tcp://192.0.2.1:80", scheduler: sh, flags: [mh-port, sh-fast, sh-port], servers: []}
 - {listen: "tcp://192.0.2.2:80", scheduler: rr, flags: [sh-port], servers: []}
 - {listen: "tcp://192.0.2.3:80", scheduler: best, flags: [sh-port], servers: []}
+- {listen: "tcp://192.0.2.4:80", scheduler:  mh, flags: [flag-4], servers: []}
 `, []string{
 			`f:2:57: services[0].flags[0]: unknown flag "mh-port": scheduler sh has sh-fallback and sh-port; did you mean sh-port?`,
 			`f:2:66: services[0].flags[1]: unknown flag "sh-fast": scheduler sh has sh-fallback and sh-port`,
-			`f:3:56: services[1].flags: scheduler rr has no flags: sh and mh have`,
+			`f:3:57: services[1].flags[0]: scheduler rr has no flags: sh and mh have; flag-1 to flag-3 are kept without effect`,
 			`f:4:45: services[2] tcp://192.0.2.3:80: unknown scheduler "best": want ` + allSchedulers(),
+			`f:5:58: services[3].flags[0]: unknown flag "flag-4": scheduler mh has mh-fallback and mh-port; did you mean flag-3?`,
 		}},
 		{"shapes", "services:\n- web\n- {listen: [], servers: {}}\n- {listen: 'tcp://192.0.2.1:80', method: dr, servers: [10.0.0.1]}\n", []string{
 			`f:2:3: services[0]: want a mapping (key: value)`,

@@ -14,7 +14,7 @@ import (
 )
 
 func TestFmtReference(t *testing.T) {
-	for _, name := range []string{"testdata/reference.yaml", "testdata/conf.d/mail.yaml"} {
+	for _, name := range []string{"testdata/reference.yaml", "testdata/reference-ipvs.yaml", "testdata/conf.d/mail.yaml"} {
 		want, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,8 +36,8 @@ func Fmt(name string, data []byte) ([]byte, error) {
 
 // Format returns a desired state as a configuration, in canonical form: Parse
 // gives the same state again. The header's lines become comments at the top.
-// Timeouts that are zero are left out, as those not given are. Defaults are
-// left out too, but not the scheduler: a later version may have another one.
+// Timeouts that are zero are left out, as those not given are, and so are sync
+// daemons that are nil. Defaults are left out too, but not the scheduler: a later version may have another one.
 // A state that is not valid is refused; one that does not fit into MaxBytes
 // gives a text that Load refuses.
 func Format(state director.State, header ...string) ([]byte, error) {
@@ -53,8 +54,15 @@ func Format(state director.State, header ...string) ([]byte, error) {
 			doc.header = append(doc.header, comment{text: text})
 		}
 	}
+	settings := block(yaml.MappingNode)
 	if timeouts := writeTimeouts(state.Timeouts); timeouts != nil {
-		doc.root.put("director", block(yaml.MappingNode).with("connections", flow(yaml.MappingNode).with("timeouts", timeouts)))
+		settings.put("connections", flow(yaml.MappingNode).with("timeouts", timeouts))
+	}
+	if state.Sync != nil {
+		settings.put("sync", writeSync(state.Sync))
+	}
+	if len(settings.entries) > 0 {
+		doc.root.put("director", settings)
 	}
 	services := block(yaml.SequenceNode)
 	for _, service := range state.Services {
@@ -111,18 +119,35 @@ func writeService(s director.Service) *value {
 		v.put("access", access)
 	}
 	writeRules(v, s)
-	shared := len(s.Servers) > 0
-	for _, server := range s.Servers {
-		shared = shared && server.Method == s.Servers[0].Method
+	shared := sharedBy(s.Servers)
+	if shared.method != nil {
+		v.put("method", scalar(shared.method.String()))
 	}
-	if shared {
-		v.put("method", scalar(s.Servers[0].Method.String()))
+	if shared.tunnel != nil {
+		v.put("tunnel", writeTunnel(*shared.tunnel))
 	}
 	servers := block(yaml.SequenceNode)
 	for _, server := range s.Servers {
 		servers.add(writeServer(s, server, shared))
 	}
 	return v.with("servers", servers)
+}
+
+// sharedBy returns what is the same at all servers, and goes to the service: the
+// method, and the tunnel unless that is the default.
+func sharedBy(servers []realserver.Server) serverDefaults {
+	var shared serverDefaults
+	if len(servers) == 0 {
+		return shared
+	}
+	first := servers[0]
+	if !slices.ContainsFunc(servers, func(s realserver.Server) bool { return s.Method != first.Method }) {
+		shared.method = &first.Method
+		if first.Tunnel != (realserver.TunnelOptions{}) && !slices.ContainsFunc(servers, func(s realserver.Server) bool { return s.Tunnel != first.Tunnel }) {
+			shared.tunnel = &first.Tunnel
+		}
+	}
+	return shared
 }
 
 // writeRules writes what is not as the kernel has it by default.
@@ -136,6 +161,9 @@ func writeRules(v *value, s director.Service) {
 		persistence := flow(yaml.MappingNode).with("timeout", scalar(formatDuration(p.Timeout)))
 		if p.Prefix != s.Key.FullPrefix() {
 			persistence.put("prefix", number(uint32(p.Prefix)))
+		}
+		if p.Engine != "" {
+			persistence.put("engine", scalar(string(p.Engine)))
 		}
 		v.put("persistence", persistence)
 	}
@@ -151,7 +179,7 @@ func writeRules(v *value, s director.Service) {
 	yes("expire-quiescent-template", s.Rules.ExpireQuiescentTemplate)
 }
 
-func writeServer(s director.Service, server realserver.Server, shared bool) *value {
+func writeServer(s director.Service, server realserver.Server, shared serverDefaults) *value {
 	v := flow(yaml.MappingNode)
 	if port := server.Address.Port(); port == 0 || port == s.Key.Address.Port() && !s.Key.AnyPort() {
 		v.put("address", scalar(server.Address.Addr().String()))
@@ -161,8 +189,11 @@ func writeServer(s director.Service, server realserver.Server, shared bool) *val
 	if server.Weight != realserver.DefaultWeight {
 		v.put("weight", number(server.Weight))
 	}
-	if !shared {
+	if shared.method == nil {
 		v.put("method", scalar(server.Method.String()))
+	}
+	if shared.tunnel == nil && server.Tunnel != (realserver.TunnelOptions{}) {
+		v.put("tunnel", writeTunnel(server.Tunnel))
 	}
 	if server.Upper != 0 {
 		v.put("upper", number(server.Upper))

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/shunt-lb/shunt/director"
 )
 
 // include is an element of the list of that name.
@@ -22,9 +24,22 @@ type include struct {
 
 // Load reads and parses a file with what it includes. A folder stands for its
 // files, those whose names end in .yaml or .yml, one of which may have the
-// director's settings.
-func Load(path string) (Config, error) {
-	l := &loader{}
+// director's settings. If they name the data plane, what it cannot do is an error.
+func Load(path string) (Config, error) { return (&loader{}).load(path) }
+
+// LoadFor is Load for the data plane of the name, which stands before that of the
+// settings; with none, for that of the settings, be it the default.
+// director.ErrUnsupported if there is none of the name.
+func LoadFor(path, plane string) (Config, error) {
+	if plane != "" {
+		if _, err := director.FeaturesOf(plane); err != nil {
+			return Config{}, err
+		}
+	}
+	return (&loader{plane: plane, strict: true}).load(path)
+}
+
+func (l *loader) load(path string) (Config, error) {
 	info, err := stat(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)

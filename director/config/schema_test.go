@@ -72,13 +72,20 @@ services:
       - {address: 10.0.0.12:8443, method: nat}
 `
 
+// references have every key between them.
+var references = []string{"testdata/reference.yaml", "testdata/reference-ipvs.yaml"}
+
 func TestSchemaAccepts(t *testing.T) {
 	schema := compiled(t)
-	data, err := os.ReadFile("testdata/reference.yaml")
-	if err != nil {
-		t.Fatal(err)
+	texts := []string{inDesign, "{}", "director: {api: {}}", "services: []", "director: {sync: []}"}
+	for _, name := range references {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(data))
 	}
-	for _, text := range []string{string(data), inDesign, "{}", "director: {api: {}}", "services: []"} {
+	for _, text := range texts {
 		if err := valid(t, schema, text); err != nil {
 			t.Errorf("%v of\n%s", err, text)
 		}
@@ -100,6 +107,13 @@ func TestSchemaRefuses(t *testing.T) {
 		"director: {log: {level: loud}}", "director: {log: {format: xml}}", "director: {log: {file: /x}}",
 		"director: {api: {listen: ':1'}}", "director: {api: {listen: ':1', certificate: /c, key: /k}}", "director: {api: {tokens: /t}}",
 		"director: {api: {listen: 'host:1', certificate: /c, key: /k, tokens: /t}}",
+		"director: {sync: {}}", "director: {sync: [{}]}", "director: {sync: [{role: spare}]}", "director: {sync: [{role: master, interface: a/b}]}",
+		"director: {sync: [{role: master, id: 256}]}", "director: {sync: [{role: master, max-length: 65508}]}", "director: {sync: [{role: master, x: 1}]}",
+		"director: {sync: [{role: master, group: host}]}", "director: {sync: [{role: master, port: 0}]}", "director: {sync: [{role: master, ttl: 0}]}",
+		"services: [{listen: 'fwmark://0', servers: []}]", "services: [{listen: 'fwmark://7:80', servers: []}]", "services: [{listen: 'fwmark4://7', servers: []}]",
+		service("persistence: {timeout: 1m, engine: h323}"), service("flags: [flag-4]"), service("tunnel: {type: vxlan}"), service("method: tunnel, tunnel: {type: gue}"),
+		service("method: tunnel, tunnel: {port: 5555}"), service("method: tunnel, tunnel: {type: gre, checksum: remote}"), service("method: tunnel, tunnel: {type: gue, port: 0}"),
+		service("method: tunnel, tunnel: {type: gre, port: 1}"), service("method: tunnel, tunnel: {x: 1}"), service("method: tunnel, tunnel: gre"),
 		"services: [{}]", "services: [{listen: 'tcp://192.0.2.1:80'}]", "services: [{listen: 'http://192.0.2.1:80', servers: []}]",
 		"services: [{listen: 'tcp://192.0.2.1:80', servers: [{address: 10.0.0.1}]}]", "services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{}]}]",
 		service("name: a b"), service("scheduler: best"), service("flags: [sh-port]"), service("scheduler: sh, flags: [mh-port]"),
@@ -120,13 +134,18 @@ func TestSchemaRefuses(t *testing.T) {
 
 // Schema, decoder, reference and Differences have the same keys.
 func TestKeys(t *testing.T) {
-	data, err := os.ReadFile("testdata/reference.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, has, err := config.Keys(data)
-	if err != nil {
-		t.Fatal(err)
+	want, has := make(map[string][]string), make(map[string]bool)
+	for _, name := range references {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, paths, err := config.Keys(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(want, keys)
+		maps.Copy(has, paths)
 	}
 	got := make(map[string][]string)
 	walk(schemaOf(t), func(path string, node map[string]any) {
@@ -144,7 +163,8 @@ func TestKeys(t *testing.T) {
 			if !has[sub] {
 				t.Errorf("the reference has no %s", sub)
 			}
-			if strings.HasPrefix(sub, "director.") && want[sub] == nil && path != "director.connections.timeouts" {
+			if strings.HasPrefix(sub, "director.") && want[sub] == nil && path != "director.connections.timeouts" &&
+				!strings.HasPrefix(sub, "director.sync") {
 				leaves = append(leaves, sub)
 			}
 		}
@@ -180,8 +200,13 @@ func TestSchemaValues(t *testing.T) {
 			values = append(values, words...)
 		}
 		for _, value := range values {
+			path := strings.Replace(path, ".servers[].tunnel.", ".tunnel.", 1)
 			if path == "include" || path == "services[].flags[]" {
 				continue // files that are not there; words of two schedulers
+			}
+			if sub, ofTunnel := strings.CutPrefix(path, "services[].tunnel."); ofTunnel && (value == "gue" || value == "full" || value == "remote") {
+				checkTunnel(t, sub, value)
+				continue
 			}
 			if _, err := config.Parse("f", []byte(holding(path, quoted(t, value)))); err != nil {
 				t.Errorf("%v of %s: %v", value, path, err)
@@ -191,6 +216,17 @@ func TestSchemaValues(t *testing.T) {
 	})
 	if checked < 50 {
 		t.Errorf("only %d values were looked at", checked)
+	}
+}
+
+// checkTunnel takes a word of a tunnel with the others that it needs.
+func checkTunnel(t *testing.T, key string, value any) {
+	t.Helper()
+	tunnel := map[string]any{"type": "gue", "port": 5555}
+	tunnel[key] = value
+	text := fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', method: tunnel, servers: [{address: 10.0.0.1}], tunnel: %s}]", quoted(t, tunnel))
+	if _, err := config.Parse("f", []byte(text)); err != nil {
+		t.Errorf("%v of tunnel.%s: %v", value, key, err)
 	}
 }
 
@@ -241,7 +277,22 @@ func holding(path, value string) string {
 		}
 		return key + ": " + value
 	}
+	if key, ofSync := strings.CutPrefix(path, "director.sync[]."); ofSync && key != "role" {
+		return fmt.Sprintf("director: {sync: [{role: master, %s}]}", pair(key, value))
+	} else if ofSync && value != "" {
+		return fmt.Sprintf("director: {sync: [{%s}]}", pair(key, value))
+	} else if strings.HasPrefix(path, "director.sync") {
+		return ""
+	}
+	if key, ofTunnel := strings.CutPrefix(strings.Replace(path, ".servers[]", "", 1), "services[].tunnel."); ofTunnel {
+		if key == "port" && value != "" {
+			value += ", type: gue"
+		}
+		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', method: tunnel, servers: [{address: 10.0.0.1}], tunnel: {%s}}]", pair(key, value))
+	}
 	switch key, ofServer := strings.CutPrefix(path, "services[].servers[]."); {
+	case ofServer && key == "tunnel" || path == "services[].tunnel":
+		return ""
 	case path == "" || path == "include" || !strings.Contains(path, "."):
 		return ""
 	case ofServer && key == "address":
@@ -281,6 +332,8 @@ func holding(path, value string) string {
 			return fmt.Sprintf("services: [{listen: 'udp://192.0.2.1:53', servers: [], %s}]", pair(key, value))
 		case key == "listen" && value != "":
 			return fmt.Sprintf("services: [{listen: %s, servers: []}]", value)
+		case key == "method" && value == `"tunnel"`:
+			return "services: [{listen: 'tcp://192.0.2.1:80', servers: [], method: tunnel}]"
 		case key == "servers" || key == "listen":
 			return "services: [{listen: 'tcp://192.0.2.1:80', servers: []}]"
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,7 +26,7 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 	s := director.Service{Scheduler: director.DefaultScheduler, VIP: director.VIPManaged}
 	var (
 		flags, servers, persistence *yaml.Node
-		method                      *realserver.Method
+		defaults                    serverDefaults
 	)
 	d.mapping(n, path, fields{
 		{"name", word(d, &s.Name, nonEmpty)},
@@ -41,7 +42,8 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		{"sloppy-tcp", word(d, &s.Rules.SloppyTCP, parseBool)},
 		{"expire-nodest-conn", word(d, &s.Rules.ExpireNoDestConn, parseBool)},
 		{"expire-quiescent-template", word(d, &s.Rules.ExpireQuiescentTemplate, parseBool)},
-		{"method", word(d, &method, parseMethod)},
+		{"method", word(d, &defaults.method, parseMethod)},
+		{"tunnel", func(n *yaml.Node, path string) { defaults.tunnel = d.tunnel(n, path) }},
 		{"servers", func(n *yaml.Node, _ string) { servers = n }},
 	})
 	if d.broken[path] {
@@ -60,12 +62,29 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 	switch {
 	case servers != nil:
 		d.sequence(servers, path+".servers", func(n *yaml.Node, path string, _ int) {
-			s.Servers = append(s.Servers, d.server(n, path, method))
+			s.Servers = append(s.Servers, d.server(n, path, defaults))
 		})
 	case !d.broken[path+".servers"]:
 		d.refuse(n, path+".servers", "the key is missing: a list of servers, [] for none")
 	}
+	d.usesTunnel(path, s, defaults)
 	return s
+}
+
+// serverDefaults are what a service gives its servers; nil where it does not.
+type serverDefaults struct {
+	method *realserver.Method
+	tunnel *realserver.TunnelOptions
+}
+
+// usesTunnel refuses a tunnel at the service that none of its servers has.
+func (d *decoder) usesTunnel(path string, s director.Service, defaults serverDefaults) {
+	if defaults.tunnel == nil || defaults.method != nil && *defaults.method == realserver.Tunnel ||
+		slices.ContainsFunc(s.Servers, func(s realserver.Server) bool { return s.Method == realserver.Tunnel }) ||
+		d.broken[path+".tunnel"] || d.broken[path+".method"] || d.broken[path+".servers"] {
+		return
+	}
+	d.refuse(d.places[path+".tunnel"], path+".tunnel", "no server's method is tunnel")
 }
 
 // persistence reads what holds a client to a server; the prefix's default is the
@@ -75,6 +94,7 @@ func (d *decoder) persistence(n *yaml.Node, path string, key director.ServiceKey
 	d.mapping(n, path, fields{
 		{"timeout", word(d, &p.Timeout, parseDuration)},
 		{"prefix", word(d, &p.Prefix, parsePrefixLength)},
+		{"engine", word(d, &p.Engine, oneOf(director.EngineSIP))},
 	})
 	if !d.broken[path] && d.places[path+".timeout"] == nil {
 		d.refuse(n, path+".timeout", "the key is missing: how long a client stays with its server after its last new connection, such as 5m")
@@ -114,19 +134,16 @@ func parseBool(s string) (bool, error) {
 	}
 }
 
-// flags reads ipvsadm's names, which begin with the scheduler's.
+// flags reads ipvsadm's names, which begin with the scheduler's or are flag-1 to
+// flag-3.
 func (d *decoder) flags(n *yaml.Node, path string, scheduler director.Scheduler) director.SchedulerFlags {
 	var flags director.SchedulerFlags
-	if scheduler.Known() && !scheduler.HasFlags() {
-		d.refuse(n, path, "scheduler %s has no flags: sh and mh have", scheduler)
-		return flags
-	}
 	d.sequence(n, path, func(n *yaml.Node, path string, _ int) {
 		name, ok := d.text(n, path)
 		if !ok {
 			return
 		}
-		names := scheduler.FlagNames(director.SchedulerFlags{Port: true, Fallback: true})
+		names := scheduler.FlagNames(director.SchedulerFlags{Port: true, Fallback: true, Third: true})
 		if err := flags.Set(scheduler, name); err != nil {
 			d.refuse(n, path, "%v%s", err, didYouMean(name, names))
 		}
@@ -134,14 +151,15 @@ func (d *decoder) flags(n *yaml.Node, path string, scheduler director.Scheduler)
 	return flags
 }
 
-// server reads a server; method is the service's, nil if it has none.
-func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) realserver.Server {
+// server reads a server.
+func (d *decoder) server(n *yaml.Node, path string, service serverDefaults) realserver.Server {
 	s := realserver.Server{Weight: realserver.DefaultWeight}
-	var own *realserver.Method
+	var own serverDefaults
 	d.mapping(n, path, fields{
 		{"address", word(d, &s.Address, parseAddress)},
 		{"weight", word(d, &s.Weight, realserver.ParseWeight)},
-		{"method", word(d, &own, parseMethod)},
+		{"method", word(d, &own.method, parseMethod)},
+		{"tunnel", func(n *yaml.Node, path string) { own.tunnel = d.tunnel(n, path) }},
 		{"upper", word(d, &s.Upper, realserver.ParseThreshold)},
 		{"lower", word(d, &s.Lower, realserver.ParseThreshold)},
 	})
@@ -153,13 +171,16 @@ func (d *decoder) server(n *yaml.Node, path string, method *realserver.Method) r
 		d.refuse(n, path+".address", "the key is missing: an IP address with or without a port")
 	}
 	switch {
-	case own != nil:
-		s.Method = *own
-	case method != nil:
-		s.Method = *method
+	case own.method != nil:
+		s.Method = *own.method
+	case service.method != nil:
+		s.Method = *service.method
 	case !d.broken[path+".method"] && !d.broken[serviceOf(path)+".method"]:
-		d.refuse(n, path+".method", "the method is missing: give it here or at the service: nat, dr or local")
+		d.refuse(n, path+".method", "the method is missing: give it here or at the service: nat, dr, tunnel or local")
+	default:
+		return s // which tunnel goes with it is not known
 	}
+	s.Tunnel = d.tunnelOf(path, s.Method, own.tunnel, service.tunnel)
 	return s
 }
 
@@ -185,10 +206,7 @@ func unlocated(err error) error {
 }
 
 func parseMethod(s string) (*realserver.Method, error) {
-	method, err := realserver.ParseMethod(s)
-	if hint := didYouMean(s, []string{"nat", "dr", "tunnel", "local"}); err != nil && hint != "" {
-		err = fmt.Errorf("%w%s", err, hint)
-	}
+	method, err := hinted(realserver.ParseMethod, "nat", "dr", "tunnel", "local")(s)
 	return &method, err
 }
 

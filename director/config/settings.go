@@ -1,7 +1,6 @@
 package config
 
 import (
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -13,7 +12,7 @@ import (
 // Settings are those of the director itself. Differences says which of them are
 // read at start only.
 type Settings struct {
-	Dataplane string // "xdp"
+	Dataplane string // "xdp" (default) or "ipvs"
 	// Interfaces to attach to, in order; may be empty if the caller has others.
 	Interfaces []string
 	Mode       director.InterfaceMode // native (default) or generic
@@ -85,7 +84,7 @@ const (
 
 func defaultSettings() Settings {
 	return Settings{
-		Dataplane:       "xdp",
+		Dataplane:       director.PlaneXDP,
 		Mode:            director.InterfaceNative,
 		MaxConnections:  1 << 20,
 		MaxConnections6: ipv6Share(1 << 20),
@@ -125,7 +124,7 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 	s := &cfg.Director
 	var connections6 uint64
 	d.mapping(n, "director", fields{
-		{"dataplane", word(d, &s.Dataplane, parseDataplane)},
+		{"dataplane", word(d, &s.Dataplane, oneOf(director.PlaneXDP, director.PlaneIPVS))},
 		{"interfaces", func(n *yaml.Node, path string) { s.Interfaces = d.interfaces(n, path) }},
 		{"mode", word(d, &s.Mode, oneOf(director.InterfaceNative, director.InterfaceGeneric))},
 		{"connections", func(n *yaml.Node, path string) {
@@ -135,6 +134,7 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 				{"timeouts", func(n *yaml.Node, path string) { d.timeouts(n, path, &cfg.State.Timeouts) }},
 			})
 		}},
+		{"sync", func(n *yaml.Node, path string) { d.syncDaemons(n, path, &cfg.State) }},
 		{"midstream", word(d, &s.Midstream, oneOf("drop", "reset"))},
 		{"icmp-rate", word(d, &s.ICMPRate, size32(0, 1<<30))},
 		{"limits", func(n *yaml.Node, path string) {
@@ -202,18 +202,13 @@ func (d *decoder) interfaces(n *yaml.Node, path string) []string {
 			return
 		}
 		first[name] = i
-		if !validInterface(name) {
+		if !director.ValidInterface(name) {
 			d.refuse(n, path, "%q is not an interface name: want 1 to 15 characters without spaces, '/' and ':'", name)
 			return
 		}
 		names = append(names, name)
 	})
 	return names
-}
-
-// validInterface is the kernel's rule (kernel: net/core/dev.c, dev_valid_name).
-func validInterface(name string) bool {
-	return name != "" && len(name) <= 15 && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r")
 }
 
 // timeouts reads each timeout with the others at their defaults, so that a 0 is
@@ -235,13 +230,6 @@ func (d *decoder) timeouts(n *yaml.Node, path string, t *conntrack.Timeouts) {
 		{"tcp-fin", read(func(t *conntrack.Timeouts) *time.Duration { return &t.TCPFin })},
 		{"udp", read(func(t *conntrack.Timeouts) *time.Duration { return &t.UDP })},
 	})
-}
-
-func parseDataplane(s string) (string, error) {
-	if s == "ipvs" {
-		return "", &kindError{"the ipvs data plane is not there yet: this version has xdp", director.ErrUnsupported}
-	}
-	return oneOf("xdp")(s)
 }
 
 // kindError is a text with a kind that is not part of it.

@@ -41,7 +41,7 @@ type document struct {
 
 // onLines are the mappings and lists that are never written in flow style,
 // unless they are empty; by their path without indices.
-var onLines = map[string]bool{"": true, "director": true, "services": true, "services[]": true, "services[].servers": true}
+var onLines = map[string]bool{"": true, "director": true, "director.sync": true, "services": true, "services[]": true, "services[].servers": true}
 
 // tree turns nodes into values. It notes the entries in the order of the text.
 type tree struct {

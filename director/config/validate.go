@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,7 +31,8 @@ func (o origin) from(reader origin) string {
 }
 
 // validate adds what only the whole shows, at the place it comes from.
-func (l *loader) validate(cfg Config) {
+// settings is the file of the director section, nil if there is none.
+func (l *loader) validate(cfg Config, settings *decoder) {
 	var origins []origin
 	for _, d := range l.files {
 		if d.unkept > 0 {
@@ -40,15 +42,21 @@ func (l *loader) validate(cfg Config) {
 			origins = append(origins, origin{d, i})
 		}
 	}
-	state := director.State{Services: slices.Clone(cfg.State.Services)}
+	// Normalized one by one: their indices are those of the text.
+	state := director.State{Services: slices.Clone(cfg.State.Services), Sync: slices.Clone(cfg.State.Sync)}
 	for i := range state.Services {
 		state.Services[i] = state.Services[i].Normalize()
 	}
+	for i := range state.Sync {
+		state.Sync[i] = state.Sync[i].Normalize()
+	}
 	state.Timeouts = conntrack.DefaultTimeouts().Merge(cfg.State.Timeouts)
-	for _, problem := range director.Problems(state.Validate()) {
-		if problem.Service >= 0 { // timeouts were checked as they were read
+	for _, problem := range director.Problems(errors.Join(state.Validate(), l.lacks(state))) {
+		if problem.Service >= 0 {
 			at := origins[problem.Service]
 			at.file.problem(problem, at, origins, state.Services[problem.Service])
+		} else if strings.HasPrefix(problem.Where, "sync") { // timeouts were checked as they were read
+			settings.syncProblem(problem)
 		}
 	}
 	servers := 0
@@ -64,6 +72,44 @@ func (l *loader) validate(cfg Config) {
 		d := origins[limit].file
 		d.errorAt(d.place(origins[limit].path()), "%d services: director.limits.services is %d", n, limit)
 	}
+}
+
+// lacks returns what the state has and the data plane has not, if one is named.
+func (l *loader) lacks(state director.State) error {
+	if l.plane == "" {
+		return nil
+	}
+	features, err := director.FeaturesOf(l.plane)
+	if err != nil {
+		return nil // an unknown one was refused as it was read
+	}
+	return features.Check(state)
+}
+
+// syncProblem notes a problem of a sync daemon, or of all.
+func (d *decoder) syncProblem(problem *director.ProblemError) {
+	path := "director." + problem.Where
+	if path != "director.sync" {
+		path += "." + problem.Field
+	}
+	if !d.broken[path] {
+		d.fail(d.place(path), problem.Kind, path+": "+problem.Text)
+	}
+}
+
+// unused returns a warning for each setting that the data plane does not have.
+func (d *decoder) unused(plane string) []string {
+	if plane != director.PlaneIPVS {
+		return nil
+	}
+	var all []string
+	for _, s := range settings {
+		path := "director." + s.key
+		if n := d.places[path]; s.xdp && n != nil {
+			all = append(all, fmt.Sprintf("%s:%d:%d: %s: the %s data plane does not use it", d.file, n.Line, n.Column, path, plane))
+		}
+	}
+	return all
 }
 
 // problem notes a problem of the service that the file has at the origin.
