@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -75,6 +77,7 @@ type daemon struct {
 	fake           *directortest.Fake
 	store          *directortest.Store
 	findings       atomic.Pointer[[]api.Finding] // nil: none
+	migration      atomic.Pointer[migration]     // nil: there is no such thing
 	director       *director.Director
 	initial        director.State
 	stop           func()
@@ -132,6 +135,12 @@ func (d *daemon) start() error {
 			}
 			return d.director.Apply(ctx, by, cfg.State)
 		},
+		Migrate: func(_ context.Context, _ director.Request, m api.Migration) (api.MigrationReport, error) {
+			if result := d.migration.Load(); result != nil {
+				return result.answer(m)
+			}
+			return api.MigrationReport{}, director.ErrUnsupported
+		},
 	})
 	var running sync.WaitGroup
 	for _, l := range listeners {
@@ -154,7 +163,7 @@ func (d *daemon) hasLeft(connections, templates uint64) {
 
 // meddle does what the script says to the fake kernel: makes the operation of a
 // number fail, adds a service nobody told Shunt of, drains a server, takes one away, has
-// connections left, has templates and overloaded servers, decides as named, or finds things on the host.
+// connections left, has templates and overloaded servers, decides as named, moves services, or finds things on the host.
 func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	d := ts.Value(daemonKey{}).(*daemon)
 	switch args[0] {
@@ -198,12 +207,36 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 		d.hasLeft(left[0], left[1])
 	case "decides":
 		d.fake.SetDecision(decisionBy(args[1]))
+	case "moves":
+		m := migration(args[1])
+		d.migration.Store(&m)
 	case "has":
 		found := findings(args[1:]...)
 		d.findings.Store(&found)
 	default:
 		ts.Fatalf("unknown: %v", args)
 	}
+}
+
+// migration is how moves end: well, half way, or refused by a firewall's rule.
+type migration string
+
+func (m migration) answer(order api.Migration) (api.MigrationReport, error) {
+	report := api.MigrationReport{Bypassed: []string{}, Services: []api.MigratedService{
+		{Service: "tcp://192.0.2.10:80", Servers: 2, Moved: !order.DryRun, Connections: 50, Notes: []string{"scheduler rr begins its round anew"}},
+		{Service: "tcp://192.0.2.11:80", Servers: 1, Connections: 7, Skipped: map[string]uint64{"no-such-server": 2, "expired": 1}},
+	}}
+	if m == "by-rules" {
+		report.Bypassed = append(report.Bypassed, "packets to web do not come by this rule of ip f in: drop")
+	}
+	switch {
+	case m == "by-rules" && !order.DryRun && !order.Force:
+		return api.MigrationReport{}, fmt.Errorf("migrate: %w", &director.BypassedError{Rules: report.Bypassed})
+	case m == "half-way":
+		return report, errors.New("migrate service tcp://192.0.2.11:80: no room")
+	}
+	report.Services[1].Moved = !order.DryRun
+	return report, nil
 }
 
 // findings are what the doctor says: one of each severity named.
