@@ -72,6 +72,67 @@ services:
 	}
 }
 
+func TestFormatIPVS(t *testing.T) {
+	cfg, err := config.Load("testdata/reference-ipvs.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := config.Format(cfg.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `director:
+  sync:
+    - {role: master, interface: eth1, id: 7, max-length: 1400}
+    - {role: backup, interface: eth1, id: 7, group: ff02::81, port: 8849, ttl: 4}
+
+services:
+  - name: diameter
+    listen: sctp://192.0.2.20:3868
+    scheduler: wrr
+    flags: [flag-3]
+    servers:
+      - {address: 10.0.0.31, method: tunnel, tunnel: {type: gue, port: 5555, checksum: remote}}
+      - {address: 10.0.0.32, method: tunnel, tunnel: {type: gre, checksum: full}}
+      - {address: 10.0.0.33, method: tunnel, tunnel: {type: gue, port: 5556}}
+      - {address: 10.0.0.34, method: dr}
+
+  - listen: fwmark://7
+    scheduler: wlc
+    persistence: {timeout: 10m, engine: sip}
+    one-packet: true
+    method: nat
+    servers:
+      - {address: 10.0.0.41}
+      - {address: 10.0.0.42:5062}
+`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("state (-want +got):\n%s", diff)
+	}
+	// What all servers share stands at the service.
+	state := director.State{Services: cfg.State.Services[:1], Sync: []director.SyncDaemon{}}
+	state.Services[0].Servers = []realserver.Server{cfg.State.Services[0].Servers[1], cfg.State.Services[0].Servers[1]}
+	state.Services[0].Servers[1].Address = netip.MustParseAddrPort("10.0.0.35:3868")
+	got, err = config.Format(state)
+	const shared = `director:
+  sync: []
+
+services:
+  - name: diameter
+    listen: sctp://192.0.2.20:3868
+    scheduler: wrr
+    flags: [flag-3]
+    method: tunnel
+    tunnel: {type: gre, checksum: full}
+    servers:
+      - {address: 10.0.0.32}
+      - {address: 10.0.0.35}
+`
+	if diff := cmp.Diff(shared, string(got)); diff != "" || err != nil {
+		t.Errorf("shared: %v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestFormatEmpty(t *testing.T) {
 	got, err := config.Format(director.State{})
 	if err != nil || string(got) != "services: []\n" {
@@ -83,8 +144,9 @@ func TestFormatEmpty(t *testing.T) {
 	}
 }
 
-// states draws valid states.
-func states(t *rapid.T) director.State {
+// states draws valid states of a data plane, or, for none, what any text may be
+// about.
+func states(t *rapid.T, plane director.Features) director.State {
 	address := func(v4 bool, label string) netip.Addr {
 		if n := byte(rapid.IntRange(1, 250).Draw(t, label)); v4 {
 			return netip.AddrFrom4([4]byte{10, 0, 0, n})
@@ -97,17 +159,16 @@ func states(t *rapid.T) director.State {
 		return time.Duration(rapid.OneOf(rapid.Just(0), rapid.IntRange(1, 7200), rapid.IntRange(1, 744*3600)).Draw(t, label)) * time.Second
 	}
 	state := director.State{Timeouts: conntrack.Timeouts{TCP: timeout("tcp"), TCPFin: timeout("tcp-fin"), UDP: timeout("udp")}}
+	if plane.Sync {
+		state.Sync = syncDaemons(t)
+	}
 	for range rapid.IntRange(0, 6).Draw(t, "services") {
 		v4 := rapid.Bool().Draw(t, "v4")
 		vip := address(v4, "vip")
 		s := director.Service{
 			Key: director.ServiceKey{
-				Protocol: rapid.SampledFrom([]conntrack.Protocol{conntrack.TCP, conntrack.UDP}).Draw(t, "protocol"),
+				Protocol: rapid.SampledFrom(protocols(plane)).Draw(t, "protocol"),
 				Address:  netip.AddrPortFrom(vip, port.Draw(t, "port")),
-			},
-			Timeouts: conntrack.Timeouts{TCP: timeout("own tcp"), TCPFin: timeout("own tcp-fin"), UDP: timeout("own udp")},
-			Rules: director.Rules{
-				ExpireNoDestConn: rapid.Bool().Draw(t, "nodest"), ExpireQuiescentTemplate: rapid.Bool().Draw(t, "quiescent"),
 			},
 			Scheduler: rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
 			VIP:       rapid.SampledFrom([]director.VIPOwner{director.VIPManaged, director.VIPExternal}).Draw(t, "owner"),
@@ -116,10 +177,19 @@ func states(t *rapid.T) director.State {
 				rapid.SampledFrom([]string{"null", "True", "no", "1e3", "0x1F", "0b1", "0o7", "1_000", "2026-01-01", "1.5", "7", "0.", "n", "Y", "1.inf", "127.0.0.1"}),
 			).Draw(t, "name"),
 		}
-		if s.Key.Protocol == conntrack.TCP {
-			s.Rules.SloppyTCP = rapid.Bool().Draw(t, "sloppy")
-			s.Rules.ConnReuse = rapid.SampledFrom([]director.ReuseMode{director.ReuseClosed, director.ReuseNever, director.ReuseFinWait}).Draw(t, "reuse")
-		} else {
+		if plane.Timeouts {
+			s.Timeouts = conntrack.Timeouts{TCP: timeout("own tcp"), TCPFin: timeout("own tcp-fin"), UDP: timeout("own udp")}
+		}
+		if plane.Rules {
+			s.Rules = director.Rules{
+				ExpireNoDestConn: rapid.Bool().Draw(t, "nodest"), ExpireQuiescentTemplate: rapid.Bool().Draw(t, "quiescent"),
+			}
+			if s.Key.Protocol == conntrack.TCP {
+				s.Rules.SloppyTCP = rapid.Bool().Draw(t, "sloppy")
+				s.Rules.ConnReuse = rapid.SampledFrom([]director.ReuseMode{director.ReuseClosed, director.ReuseNever, director.ReuseFinWait}).Draw(t, "reuse")
+			}
+		}
+		if s.Key.Protocol == conntrack.UDP {
 			s.OnePacket = rapid.Bool().Draw(t, "one-packet")
 		}
 		if rapid.Bool().Draw(t, "persistent") {
@@ -127,10 +197,13 @@ func states(t *rapid.T) director.State {
 				Timeout: time.Duration(rapid.IntRange(1, 744*3600).Draw(t, "persistence")) * time.Second,
 				Prefix:  uint8(rapid.IntRange(1, vip.BitLen()).Draw(t, "persistence prefix")),
 			}
+			if plane.Engines && rapid.Bool().Draw(t, "engine") {
+				s.Persistence.Engine = director.EngineSIP
+			}
 		}
 		switch last := port.Draw(t, "last port"); rapid.IntRange(0, 3).Draw(t, "ports") {
 		case 0:
-			if last > s.Key.Address.Port() {
+			if plane.Ranges && last > s.Key.Address.Port() {
 				s.Key.LastPort = last
 			}
 		case 1:
@@ -138,12 +211,21 @@ func states(t *rapid.T) director.State {
 				s.Key.Address = netip.AddrPortFrom(vip, 0)
 			}
 		}
-		if rapid.IntRange(0, 3).Draw(t, "wide") == 0 {
+		switch wide := rapid.IntRange(0, 3).Draw(t, "wide") == 0; {
+		case wide && plane.Marks:
+			unspecified := netip.IPv4Unspecified()
+			if !v4 {
+				unspecified = netip.IPv6Unspecified()
+			}
+			s.Key = director.ServiceKey{Mark: rapid.Uint32Range(1, 1<<32-1).Draw(t, "mark"), Address: netip.AddrPortFrom(unspecified, 0)}
+		case wide && plane.Ranges:
 			s.Key.Bits = uint8(rapid.IntRange(vip.BitLen()-4, vip.BitLen()-1).Draw(t, "vip bits"))
 			s.Key.Address = netip.AddrPortFrom(s.Key.Prefix().Masked().Addr(), s.Key.Address.Port())
 		}
-		if s.Scheduler.HasFlags() {
-			s.Flags = director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback flag")}
+		if rapid.Bool().Draw(t, "flags") {
+			s.Flags = director.SchedulerFlags{
+				Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback flag"), Third: rapid.Bool().Draw(t, "third flag"),
+			}
 		}
 		seen := make(map[netip.Prefix]bool)
 		prefixes := func(label string) (list []netip.Prefix) {
@@ -157,10 +239,13 @@ func states(t *rapid.T) director.State {
 			}
 			return list
 		}
-		s.Access = director.Access{Allow: prefixes("allow"), Deny: prefixes("deny")}
+		if plane.Access {
+			s.Access = director.Access{Allow: prefixes("allow"), Deny: prefixes("deny")}
+		}
+		sameTunnel := rapid.Bool().Draw(t, "same tunnel")
 		for range rapid.IntRange(0, 5).Draw(t, "servers") {
 			server := realserver.Server{
-				Method: rapid.SampledFrom([]realserver.Method{realserver.NAT, realserver.DR, realserver.Local}).Draw(t, "method"),
+				Method: rapid.SampledFrom(methods(plane)).Draw(t, "method"),
 				Weight: rapid.Uint32Range(0, realserver.MaxWeight).Draw(t, "weight"),
 			}
 			if server.Upper = rapid.Uint32Range(0, realserver.MaxThreshold).Draw(t, "upper"); server.Upper > 0 {
@@ -170,10 +255,19 @@ func states(t *rapid.T) director.State {
 			if s.Key.AnyPort() {
 				server.Address = netip.AddrPortFrom(server.Address.Addr(), 0)
 			}
-			if server.Method == realserver.NAT {
+			switch {
+			case server.Method == realserver.Tunnel && sameTunnel:
+				server.Tunnel = realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555}
+			case server.Method == realserver.Tunnel:
+				server.Tunnel = tunnels(t)
+				if state.Sync == nil && rapid.Bool().Draw(t, "mixed") {
+					server.Address = netip.AddrPortFrom(address(!v4, "other server"), server.Address.Port())
+				}
+			}
+			if server.Method == realserver.NAT || s.Key.IsMark() {
 				server.Address = netip.AddrPortFrom(server.Address.Addr(), port.Draw(t, "server port"))
 			}
-			if s.Server(server.Address) < 0 && (server.Method == realserver.Local || !s.Key.Prefix().Contains(server.Address.Addr())) {
+			if s.Server(server.Address) < 0 && (plane.OwnAddresses || server.Method == realserver.Local || !s.Key.Prefix().Contains(server.Address.Addr())) {
 				s.Servers = append(s.Servers, server)
 			}
 		}
@@ -187,8 +281,63 @@ func states(t *rapid.T) director.State {
 	return state.Normalize()
 }
 
+func protocols(plane director.Features) []conntrack.Protocol {
+	all := []conntrack.Protocol{conntrack.TCP, conntrack.UDP}
+	if plane.SCTP {
+		all = append(all, conntrack.SCTP)
+	}
+	return all
+}
+
+func methods(plane director.Features) []realserver.Method {
+	all := []realserver.Method{realserver.NAT, realserver.DR, realserver.Local}
+	if plane.Tunnels {
+		all = append(all, realserver.Tunnel, realserver.Tunnel)
+	}
+	return all
+}
+
+// tunnels draws valid options.
+func tunnels(t *rapid.T) realserver.TunnelOptions {
+	o := realserver.TunnelOptions{Type: rapid.SampledFrom([]realserver.TunnelType{realserver.TunnelIPIP, realserver.TunnelGUE, realserver.TunnelGRE}).Draw(t, "tunnel")}
+	switch o.Type {
+	case realserver.TunnelGUE:
+		o.Port = rapid.Uint16Range(1, 65535).Draw(t, "tunnel port")
+		o.Checksum = realserver.TunnelChecksum(rapid.IntRange(0, 2).Draw(t, "checksum"))
+	case realserver.TunnelGRE:
+		o.Checksum = realserver.TunnelChecksum(rapid.IntRange(0, 1).Draw(t, "checksum"))
+	}
+	return o
+}
+
+// syncDaemons draws daemons, none, or nil.
+func syncDaemons(t *rapid.T) []director.SyncDaemon {
+	if rapid.Bool().Draw(t, "no sync") {
+		return nil
+	}
+	all := []director.SyncDaemon{}
+	for _, role := range []director.SyncRole{director.SyncMaster, director.SyncBackup} {
+		if rapid.Bool().Draw(t, string(role)) {
+			all = append(all, director.SyncDaemon{
+				Role: role, Interface: rapid.StringMatching(`[a-z0-9.@_-]{1,12}[a-z]`).Draw(t, "interface"), ID: rapid.Uint8().Draw(t, "id"),
+				MaxLength: rapid.SampledFrom([]uint16{0, 1024, 1400, 65487}).Draw(t, "max-length"),
+				Group:     rapid.SampledFrom([]netip.Addr{director.DefaultSyncGroup, netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff02::81")}).Draw(t, "group"),
+				Port:      rapid.Uint16Range(1, 65535).Draw(t, "port"), TTL: rapid.Uint8Range(1, 255).Draw(t, "ttl"),
+			})
+		}
+	}
+	return all
+}
+
 func roundTrip(t *rapid.T) {
-	state := states(t)
+	plane, err := director.FeaturesOf(rapid.SampledFrom([]string{director.PlaneXDP, director.PlaneIPVS}).Draw(t, "plane"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := states(t, plane)
+	if err := plane.Check(state); err != nil {
+		t.Fatalf("generator: %v", err)
+	}
 	text, err := config.Format(state)
 	if err != nil {
 		t.Fatal(err)
