@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config/translation"
 )
@@ -54,16 +55,16 @@ func (t *translator) timeouts(n *node) {
 	if len(n.args()) > 2 && len(words) == 1 {
 		t.note(translation.NotCarried, n, fmt.Sprintf("%s has no value", words[0]))
 	}
+	if given := t.build.Timeouts; given != (conntrack.Timeouts{}) && (given.TCP == 0 || given.TCPFin == 0 || given.UDP == 0) {
+		t.build.Timeouts = conntrack.DefaultTimeouts().Merge(given)
+		t.note(translation.Assumed, n, "keepalived leaves the others as they are, which is at the kernel's defaults")
+	}
 }
 
 // syncDaemon translates lvs_sync_daemon. With a VRRP instance keepalived runs the
 // daemon of that one's state; without, both.
 func (t *translator) syncDaemon(n *node) {
 	words := n.args()
-	if len(t.build.Sync) > 0 {
-		t.note(translation.NotCarried, n, "the sync daemons are there already: keepalived ignores it")
-		return
-	}
 	if len(words) == 0 {
 		t.note(translation.NotCarried, n, "the interface is missing")
 		return
@@ -120,20 +121,23 @@ func (t *translator) syncNumber(n *node, option, value string, least, most uint6
 
 // sync adds the daemons. The id is that of the VRRP instance unless it was given.
 func (t *translator) sync(n *node, daemon director.SyncDaemon, instance string, idSet bool) {
-	if name := daemon.Interface; len(name) > 15 || strings.ContainsAny(name, "/: ") {
+	if name := daemon.Interface; name == "" || len(name) > 15 || strings.ContainsAny(name, "/: ") {
 		t.note(translation.Differs, n, fmt.Sprintf("%q is not an interface's name", name))
 		return
 	}
+	if instance != "" && !idSet {
+		daemon.ID = t.vrids[instance]
+	}
+	daemon = daemon.Normalize()
+	master, backup := daemon, daemon
+	master.Role, backup.Role = director.SyncMaster, director.SyncBackup
+	if !t.build.Sync(translation.Source{At: n.at, What: n.String()}, master, backup) {
+		t.note(translation.NotCarried, n, "the sync daemons are there already: keepalived ignores it")
+		return
+	}
 	if instance != "" {
-		if !idSet {
-			daemon.ID = t.vrids[instance]
-		}
 		t.note(translation.Differs, n, fmt.Sprintf("keepalived runs the daemon of the role that VRRP instance %s has at the moment; "+
 			"Shunt runs both all the time, so that connections are known wherever the address goes", instance))
-	}
-	for _, role := range []director.SyncRole{director.SyncMaster, director.SyncBackup} {
-		daemon.Role = role
-		t.build.Sync = append(t.build.Sync, daemon.Normalize())
 	}
 }
 
@@ -158,12 +162,7 @@ func (t *translator) topLevel(n *node) {
 		return
 	}
 	for _, directive := range n.body {
-		if directive.word(0) != "lvs_sync_daemon_interface" {
-			continue
-		}
-		if len(t.build.Sync) > 0 {
-			t.note(translation.NotCarried, directive, "the sync daemons are there already: keepalived ignores it")
-		} else {
+		if directive.word(0) == "lvs_sync_daemon_interface" {
 			t.sync(directive, director.SyncDaemon{Interface: directive.word(1)}, n.word(1), false)
 		}
 	}

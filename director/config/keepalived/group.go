@@ -59,11 +59,12 @@ func (t *translator) group(n *node) {
 	has := make(map[family]bool)
 	familyless := false
 	for _, line := range n.body {
-		e, problem := parseEntry(line)
+		e, problem := parseEntry(line, maxAddresses-t.addresses)
 		if problem != "" {
 			t.note(translation.LeftOut, line, problem)
 			continue
 		}
+		t.addresses += len(e.addresses)
 		g.entries = append(g.entries, e)
 		switch {
 		case len(e.addresses) > 0:
@@ -88,8 +89,12 @@ func (t *translator) group(n *node) {
 	}
 }
 
-// parseEntry reads a line of a group; problem says why keepalived skips it.
-func parseEntry(n *node) (e entry, problem string) {
+// maxAddresses is how many addresses all groups may have.
+const maxAddresses = 4 * translation.MaxServices
+
+// parseEntry reads a line of a group, which may have so many addresses; problem
+// says why it is skipped.
+func parseEntry(n *node, most int) (e entry, problem string) {
 	if n.word(0) == "fwmark" {
 		mark, err := strconv.ParseUint(n.word(1), 10, 32)
 		if err != nil || mark == 0 {
@@ -112,8 +117,9 @@ func parseEntry(n *node) (e entry, problem string) {
 		return entry{}, problem
 	}
 	for addr := first; ; addr = addr.Next() {
-		if len(e.addresses) == translation.MaxServices {
-			return entry{}, fmt.Sprintf("these are more than %d addresses: a service of a prefix, tcp://192.0.2.0/24:80, is one on the XDP data plane", translation.MaxServices)
+		if len(e.addresses) == min(most, translation.MaxServices) {
+			return entry{}, fmt.Sprintf("these are more than %d addresses, or %d of all groups: a service of a prefix, tcp://192.0.2.0/24:80, is one on the XDP data plane",
+				translation.MaxServices, maxAddresses)
 		}
 		e.addresses = append(e.addresses, addr)
 		if addr == last {

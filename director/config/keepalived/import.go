@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config/translation"
 )
 
@@ -46,11 +47,17 @@ type translator struct {
 	// on whether there are several.
 	users map[string]int
 	vrids map[string]uint8 // of VRRP instances, by name
+
+	addresses int // of all groups
+	servers   int // of all services
+	services  []translation.Service
+	byKey     map[director.ServiceKey]int // index of services
 }
 
 // all translates the top level. Groups and VRRP instances may come behind what
 // names them, as in keepalived.
 func (t *translator) all(root []*node) error {
+	t.byKey = make(map[director.ServiceKey]int)
 	t.groups, t.users, t.vrids = make(map[string]*group), make(map[string]int), make(map[string]uint8)
 	for _, n := range root {
 		switch n.word(0) {
@@ -75,6 +82,11 @@ func (t *translator) all(root []*node) error {
 			}
 		default:
 			t.topLevel(n)
+		}
+	}
+	for _, s := range t.services {
+		if err := t.build.Add(s); err != nil {
+			return err
 		}
 	}
 	for _, n := range root {

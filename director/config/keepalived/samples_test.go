@@ -32,17 +32,17 @@ func TestSamples(t *testing.T) {
 	if len(samples) == 0 {
 		t.Skip("there are no samples here: apt-get install keepalived, or run scripts/setup.sh")
 	}
-	const shipped = 25 // with Debian 12's 2.2.7; later versions have more
+	const shipped = 26 // with Debian 12's 2.2.7; later versions have more
 	if len(samples) < shipped {
 		t.Errorf("%d samples, want %d at least: %v", len(samples), shipped, samples)
 	}
 	for _, sample := range samples {
-		t.Run(filepath.Base(sample), func(t *testing.T) {
+		t.Run(sampleName(sample), func(t *testing.T) {
 			data, err := os.ReadFile(sample)
 			if err != nil {
 				t.Fatal(err)
 			}
-			name := filepath.Base(sample)
+			name := sampleName(sample)
 			result, err := keepalived.Import(name, data, keepalived.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -59,13 +59,22 @@ func TestSamples(t *testing.T) {
 			name := strings.TrimSuffix(filepath.Base(golden), ".txt")
 			found := false
 			for _, sample := range samples {
-				found = found || filepath.Base(sample) == name
+				found = found || sampleName(sample) == name
 			}
 			if !found {
 				t.Errorf("%s: the package ships no %s any more", golden, name)
 			}
 		}
 	})
+}
+
+// sampleName tells the sample of /etc from that of the documentation.
+func sampleName(path string) string {
+	name := filepath.Base(path)
+	if filepath.Dir(path) == "/etc/keepalived" {
+		name = "etc." + name
+	}
+	return name
 }
 
 // golden compares a text with the file, which -update writes.

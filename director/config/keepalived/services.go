@@ -88,6 +88,18 @@ func (v *virtual) settleMethods() {
 	}
 }
 
+// size returns how many services the virtual server is.
+func (v *virtual) size() int {
+	if v.group == nil {
+		return 1
+	}
+	size := 0
+	for _, e := range v.group.entries {
+		size += max(1, len(e.addresses))
+	}
+	return size
+}
+
 // services returns the services: several if the virtual server is a group's.
 // users is how many virtual servers have the group.
 func (v *virtual) services(users int) []translation.Service {
@@ -100,8 +112,11 @@ func (v *virtual) services(users int) []translation.Service {
 			VIP: director.VIPExternal, Persistence: v.persistenceOf(key),
 		}
 		for _, r := range v.servers {
-			s.AddServer(v.realServerOf(r, key), translation.Source{At: r.n.at, What: r.n.String()})
+			server, notes := realServerOf(r, key)
+			s.AddServer(server, translation.Source{At: r.n.at, What: r.n.String()})
+			s.Notes = append(s.Notes, notes...)
 		}
+		s.Notes = append(s.Notes, v.notes...)
 		all = append(all, s)
 	}
 	switch {
@@ -174,10 +189,10 @@ func (v *virtual) persistenceOf(key director.ServiceKey) director.Persistence {
 	return p
 }
 
-// realServerOf returns the server as the service has it. The port is the
-// service's but with NAT: there is no other way (keepalived: ipvswrapper.c,
+// realServerOf returns the server as the service has it, and notes on how. The port
+// is the service's but with NAT: there is no other way (keepalived: ipvswrapper.c,
 // ipvs_group_cmd and ipvs_cmd).
-func (v *virtual) realServerOf(r *real, key director.ServiceKey) realserver.Server {
+func realServerOf(r *real, key director.ServiceKey) (realserver.Server, []translation.Note) {
 	server := realserver.Server{
 		Address: netip.AddrPortFrom(r.addr, r.port), Method: r.method.method,
 		Weight: r.weight, Upper: r.upper, Lower: r.lower,
@@ -186,24 +201,25 @@ func (v *virtual) realServerOf(r *real, key director.ServiceKey) realserver.Serv
 		server.Tunnel = r.method.tunnel
 	}
 	if server.Method == realserver.NAT {
-		return server
+		return server, nil
 	}
-	if r.port != 0 && r.port != key.Address.Port() {
-		why := fmt.Sprintf("the method does not rewrite packets: keepalived takes the service's port instead of %d", r.port)
-		if key.IsMark() {
-			why = fmt.Sprintf("the method does not rewrite packets: keepalived takes no port instead of %d", r.port)
-		}
-		v.noteServer(translation.Assumed, r, why)
+	var notes []translation.Note
+	note := func(why string) {
+		notes = append(notes, translation.Note{
+			Position: r.n.at, Kind: translation.Assumed, What: r.n.String(), Why: why, Server: netip.AddrPortFrom(r.addr, r.port),
+		})
+	}
+	switch {
+	case r.port == 0 || r.port == key.Address.Port():
+	case key.IsMark():
+		note(fmt.Sprintf("the method does not rewrite packets: keepalived takes no port instead of %d", r.port))
+	default:
+		note(fmt.Sprintf("the method does not rewrite packets: keepalived takes the service's port instead of %d", r.port))
 	}
 	server.Address = netip.AddrPortFrom(r.addr, 0)
 	server, local := translation.Local(key, server)
 	if local {
-		v.noteServer(translation.Assumed, r, translation.IsLocal)
+		note(translation.IsLocal)
 	}
-	return server
-}
-
-func (v *virtual) noteServer(kind translation.Kind, r *real, why string) {
-	v.note(kind, r.n, why)
-	v.notes[len(v.notes)-1].Server = netip.AddrPortFrom(r.addr, r.port)
+	return server, notes
 }

@@ -70,13 +70,34 @@ func (t *translator) virtualServer(n *node) error {
 		}
 		return nil
 	}
+	if t.servers += len(v.servers) * v.size(); t.servers > translation.MaxServers {
+		return translation.Errorf(n.at, "there are more than %d servers in all services up to %s", translation.MaxServers, n)
+	}
 	for _, s := range v.services(t.users[n.word(2)]) {
-		s.Notes = v.notes
-		if err := t.build.Add(s); err != nil {
-			return err
-		}
+		t.add(s)
 	}
 	return nil
+}
+
+// add adds a service. Of several with one address the kernel takes the first, and
+// keepalived adds the servers of the others to that one: it does not look whose
+// service it is (seen with 2.2.7).
+func (t *translator) add(s translation.Service) {
+	i, found := t.byKey[s.Key]
+	if !found {
+		t.byKey[s.Key] = len(t.services)
+		t.services = append(t.services, s)
+		return
+	}
+	first := &t.services[i]
+	first.Notes = append(first.Notes, translation.Note{
+		Position: s.At, Kind: translation.Assumed, What: s.What,
+		Why: fmt.Sprintf("%s is the service of %s already: keepalived adds the servers to that, whose settings count", s.Key, first.At),
+	})
+	first.Notes = append(first.Notes, s.Notes...)
+	for i, server := range s.Servers {
+		first.AddServer(server, s.Sources[i])
+	}
 }
 
 // head reads IP PORT, fwmark N or group NAME; problem says why keepalived skips
@@ -151,7 +172,7 @@ func (v *virtual) directive(n *node) {
 	case "protocol":
 		v.proto(n)
 	case "weight":
-		if weight, ok := v.number(n, 1, realserver.MaxWeight); ok {
+		if weight, ok := v.weightOf(n, 1); ok {
 			v.weight = weight
 		}
 	case "snmp_name":
@@ -181,6 +202,16 @@ func (v *virtual) number(n *node, least, most uint64) (uint32, bool) {
 		v.note(translation.Assumed, n, fmt.Sprintf("taken as %d, as keepalived does", number))
 	}
 	return uint32(number), true
+}
+
+// weightOf reads a weight. keepalived's and the kernel's go further than Shunt's.
+func (v *virtual) weightOf(n *node, least uint64) (uint32, bool) {
+	weight, ok := v.number(n, least, math.MaxInt32)
+	if ok && weight > realserver.MaxWeight {
+		weight = realserver.MaxWeight
+		v.note(translation.Differs, n, fmt.Sprintf("weights go up to %d here", weight))
+	}
+	return weight, ok
 }
 
 func (v *virtual) ipFamily(n *node) {

@@ -47,8 +47,9 @@ func (s *Service) AddServer(server realserver.Server, at Source) {
 // Builder makes a Result. The zero value is ready.
 type Builder struct {
 	Timeouts conntrack.Timeouts
-	Sync     []director.SyncDaemon
 
+	sync     []director.SyncDaemon
+	syncFrom Source
 	services []Service
 	servers  int
 	notes    []*Note
@@ -91,6 +92,16 @@ func (b *Builder) Note(n Note) {
 	b.notes = append(b.notes, &n)
 }
 
+// Sync adds sync daemons, which the text at the place asks for, and reports
+// whether they are the first: there is one of each role.
+func (b *Builder) Sync(from Source, daemons ...director.SyncDaemon) bool {
+	if len(b.sync) > 0 {
+		return false
+	}
+	b.sync, b.syncFrom = daemons, from
+	return true
+}
+
 // Add adds a service; the error says that there are too many.
 func (b *Builder) Add(s Service) error {
 	b.services, b.servers = append(b.services, s), b.servers+len(s.Servers)
@@ -106,7 +117,7 @@ func (b *Builder) Add(s Service) error {
 // Result returns the state and the notes. What no data plane takes is left out,
 // with a note.
 func (b *Builder) Result() (Result, error) {
-	state := director.State{Timeouts: b.Timeouts, Sync: b.Sync}
+	state := director.State{Timeouts: b.Timeouts}
 	first := make(map[director.ServiceKey]Position, len(b.services))
 	names := make(map[string]Position, len(b.services))
 	for _, s := range b.services {
@@ -132,11 +143,27 @@ func (b *Builder) Result() (Result, error) {
 		first[s.Key], names[s.Name] = s.At, s.At
 		state.Services = append(state.Services, s.Service)
 	}
+	state.Sync = b.fitSync(state)
 	state = state.Normalize()
 	if err := state.Validate(); err != nil {
 		return Result{}, fmt.Errorf("translate: what came out is not valid: %w", err)
 	}
 	return Result{state, b.sorted()}, nil
+}
+
+// fitSync returns the sync daemons; none, with a note, if what else there is rules
+// them out.
+func (b *Builder) fitSync(state director.State) []director.SyncDaemon {
+	with := state
+	with.Sync = b.sync
+	if state.Normalize().Validate() != nil {
+		return nil // it is not for them, and the caller sees it
+	}
+	for _, problem := range collect(with.Normalize().Validate()) {
+		b.Note(Note{Position: b.syncFrom.At, Kind: LeftOut, What: b.syncFrom.What, Why: problem.Text})
+		return nil
+	}
+	return b.sync
 }
 
 // sorted returns the notes in the order of the texts.
@@ -198,19 +225,20 @@ func problems(s Service) []*director.ProblemError {
 	if err != nil {
 		panic("translation: " + err.Error()) // it is a name of director's own
 	}
-	err = errors.Join(s.Validate(), features.Check(director.State{Services: []director.Service{s.Service}}))
-	var all []*director.ProblemError
-	var collect func(error)
-	collect = func(err error) {
-		switch e := err.(type) {
-		case *director.ProblemError:
-			all = append(all, e)
-		case interface{ Unwrap() []error }:
-			for _, inner := range e.Unwrap() {
-				collect(inner)
-			}
+	return collect(errors.Join(s.Validate(), features.Check(director.State{Services: []director.Service{s.Service}})))
+}
+
+// collect returns the problems that an error of director joins.
+func collect(err error) []*director.ProblemError {
+	switch e := err.(type) {
+	case *director.ProblemError:
+		return []*director.ProblemError{e}
+	case interface{ Unwrap() []error }:
+		var all []*director.ProblemError
+		for _, inner := range e.Unwrap() {
+			all = append(all, collect(inner)...)
 		}
+		return all
 	}
-	collect(err)
-	return all
+	return nil
 }
