@@ -51,7 +51,7 @@ var mayImport = map[string][]string{
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
 		"director/event", "director/ipvs", "director/ipvs/kernel", "director/metrics", "director/migrate", "director/store", "director/watch", "director/xdp",
 	},
-	"cmd/shuntd/labtest": {"bpf", "director", "director/api", "director/config"}, // tests only: of the binaries, from outside
+	"cmd/shuntd/labtest": {"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/ipvs"}, // tests only: of the binaries, from outside
 }
 
 // domain packages do no I/O. They may print into strings and to the slog.Logger
@@ -65,9 +65,13 @@ var (
 // demo runs in the lab.
 var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/differential", "director/directortest/ipvs"}
 
-// oracles are what the loaded program's choices are compared with in tests, and
-// the data planes that ipvsadm's lists are compared on.
-var oracles = map[string][]string{"bpf": {"director", "director/scheduler"}, "cmd/shunt/ipvsadm": {"director/ipvs", "director/xdp"}}
+// oracles are what the loaded program's choices are compared with in tests, the
+// data planes that ipvsadm's lists are compared on, and where repairs are told.
+var oracles = map[string][]string{
+	"bpf":               {"director", "director/scheduler"},
+	"cmd/shunt/ipvsadm": {"director/ipvs", "director/xdp"},
+	"director/ipvs":     {"director/event"},
+}
 
 // mayNotContain names what must not be linked into a program at all.
 var mayNotContain = map[string][]string{
