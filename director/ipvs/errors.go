@@ -3,6 +3,7 @@ package ipvs
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/ipvs/kernel"
@@ -46,6 +47,20 @@ var kinds = map[error]error{
 	kernel.ErrUnsupported:   director.ErrUnsupported,
 	kernel.ErrRange:         director.ErrInvalid,
 	kernel.ErrInvalid:       director.ErrInvalid,
+}
+
+// refuse says what of the service the kernel has no such thing for; nil if it has
+// all.
+func refuse(features director.Features, s director.Service) error {
+	err := features.Check(director.State{Services: []director.Service{s}})
+	if err == nil {
+		return nil
+	}
+	var lacks []string
+	for _, problem := range director.Problems(err) {
+		lacks = append(lacks, problem.Text)
+	}
+	return &refusal{text: strings.Join(lacks, "; "), kind: director.ErrUnsupported, cause: err}
 }
 
 // explain returns what the kernel's refusal means. What was attempted is left out:

@@ -13,6 +13,9 @@ import (
 // setService gives the service its settings, its address first: the kernel is to
 // take packets for a service whose address is refused from nobody.
 func (a *application) setService(ctx context.Context, s *director.Service) error {
+	if err := refuse(a.Features(), *s); err != nil {
+		return err
+	}
 	has := kernel.Service{}
 	entry := a.has[s.Key]
 	if entry != nil {
