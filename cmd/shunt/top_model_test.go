@@ -196,6 +196,7 @@ func TestTopAlerts(t *testing.T) {
 		{"faults", func(r *topReading) { r.status.Faults = 2 }, "faults 2: a bug, see D  drops"},
 		{"not_ready", func(r *topReading) { r.status.Ready, r.status.NotReady = false, "draining" }, "not ready: draining  drops"},
 		{"detached", func(r *topReading) { r.status.Interfaces = nil }, "no interface  drops"},
+		{"attached_to_none", func(r *topReading) { r.status.Interfaces, r.status.Dataplane = nil, "ipvs" }, "drops"},
 		{"interface_gone", func(r *topReading) { r.status.Interfaces[0].Mode = "gone" }, "eth0 is gone  drops"},
 		{"drift", func(r *topReading) { r.status.Drift.Pending = make([]api.PendingRepair, 2) }, "drift: 2 not repaired  drops"},
 		{"counters_began_anew", func(r *topReading) { r.stats.PacketEvents = nil }, "drops -/s"},

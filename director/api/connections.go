@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -87,7 +88,10 @@ func (e endpoints) KillConnections(w http.ResponseWriter, r *http.Request, p Kil
 			return nil, invalid("remove connections: which is not said", "give service, server, client or kind")
 		}
 		killed, err := e.director.Kill(r.Context(), filter)
-		if err != nil {
+		switch {
+		case errors.Is(err, director.ErrUnsupported): // it says all
+			return nil, err
+		case err != nil:
 			return nil, fmt.Errorf("remove connections, %d so far: %w", killed, err)
 		}
 		return ConnectionsKilled{Killed: killed}, nil

@@ -59,6 +59,7 @@ func (o observation) found(found, now director.State) Found {
 func (e endpoints) ZeroCounters(w http.ResponseWriter, r *http.Request) {
 	err := func() error {
 		var body ZeroOrder
+		what := "all counters"
 		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return err
 		}
@@ -66,15 +67,19 @@ func (e endpoints) ZeroCounters(w http.ResponseWriter, r *http.Request) {
 		if body.Service != "" {
 			var err error
 			if key, err = e.zeroKey(body.Service); err != nil {
-				return err
+				return fmt.Errorf("set counters to zero: %w", err)
 			}
+			what = "the counters of " + key.String()
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 		defer cancel()
-		return about(e.director.Zero(ctx, key), "", ProblemCodeNoService)
+		if err := e.director.Zero(ctx, key); err != nil {
+			return about(fmt.Errorf("set %s to zero: %w", what, err), "", ProblemCodeNoService)
+		}
+		return nil
 	}()
 	if err != nil {
-		writeProblem(w, problemOf(fmt.Errorf("set counters to zero: %w", err)))
+		writeProblem(w, problemOf(err))
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -307,5 +309,16 @@ func TestKernelServices(t *testing.T) {
 				t.Error("a service that is gone is zeroed")
 			}
 		})
+	}
+}
+
+// TestKernelKeepsConnections: what cannot be done is told in the data plane's words.
+func TestKernelKeepsConnections(t *testing.T) {
+	fake := newKernel(t, director.State{})
+	fake.FailKill(fmt.Errorf("remove connections: %w: the kernel has no way to", director.ErrUnsupported))
+	_, err := serve(t, newHandler(t, fake)).KillConnections(t.Context(), api.ConnectionQuery{Service: "web"})
+	problem, ok := errors.AsType[*api.Problem](err)
+	if !ok || problem.Code != api.ProblemCodeUnsupported || problem.Detail != "remove connections: not supported: the kernel has no way to" {
+		t.Errorf("%+v", err)
 	}
 }

@@ -83,7 +83,7 @@ func kindOf(err error) *Problem {
 		return newProblem(http.StatusServiceUnavailable, "unfinished", detail, "it took too long, or shuntd is ending: try again")
 	case errors.Is(err, director.ErrNoScheduler):
 		return newProblem(http.StatusUnprocessableEntity, "scheduler-missing", detail,
-			"`modprobe ip_vs_SCHEDULER`, or of an engine ip_vs_pe_ENGINE, loads it where the kernel has it")
+			"a kernel that has no such module is too old for it, or was built without it")
 	case errors.Is(err, director.ErrNoInterface):
 		return newProblem(http.StatusUnprocessableEntity, "no-interface", detail, "`ip link` shows which there are")
 	case errors.Is(err, director.ErrInvalid):
