@@ -232,6 +232,16 @@ func (d *Director) SetTimeouts(ctx context.Context, by Request, timeouts conntra
 	})
 }
 
+// ApplyShared makes the timeouts and sync daemons those of next, as Apply does, and
+// leaves the services as they are.
+func (d *Director) ApplyShared(ctx context.Context, by Request, next State) (Outcome, error) {
+	return d.change(ctx, change{by: by, action: "apply timeouts and sync daemons"}, func(s *State) error {
+		shared := completed(State{Timeouts: next.Timeouts, Sync: next.Sync}, *s)
+		s.Timeouts, s.Sync = shared.Timeouts, shared.Sync
+		return nil
+	})
+}
+
 // changeService runs a change of one service.
 func (d *Director) changeService(ctx context.Context, by Request, act string, key ServiceKey, edit func(*Service) error) (Outcome, error) {
 	return d.change(ctx, change{by: by, action: act}, func(s *State) error {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -224,6 +225,33 @@ func TestSyncStartStop(t *testing.T) {
 			t.Errorf("%d daemons of revision %d, want %d", n, revision, daemons)
 		}
 		again.sameAsFound(t)
+	}
+}
+
+// What is said of timeouts and daemons alone leaves the services.
+func TestApplyShared(t *testing.T) {
+	r := startOn(t, director.PlaneIPVS, director.State{Services: []director.Service{web()}, Sync: []director.SyncDaemon{daemon(master, "eth0", 1)}})
+	for _, tt := range []struct {
+		next director.State
+		want []string
+	}{
+		{director.State{}, nil},
+		{director.State{Timeouts: conntrack.Timeouts{UDP: time.Minute}}, []string{"set timeouts tcp 15m0s, tcp-fin 2m0s, udp 1m0s"}},
+		{director.State{Sync: []director.SyncDaemon{{Role: backup, ID: 2}, {Role: master, ID: 1}}}, []string{"start sync daemon backup"}},
+		{director.State{Sync: []director.SyncDaemon{}}, []string{"stop sync daemon master", "stop sync daemon backup"}},
+	} {
+		outcome, err := r.ApplyShared(t.Context(), by, tt.next)
+		if err != nil || outcome.Changed != (tt.want != nil) {
+			t.Errorf("%+v: outcome %+v, error %v", tt.next, outcome, err)
+		}
+		want(t, "operations", tt.want, texts(r.fake.Operations()))
+		r.sameAsFound(t)
+		if n := len(r.State().Services); n != 1 {
+			t.Errorf("%d services, want the one there was", n)
+		}
+	}
+	if _, err := r.ApplyShared(t.Context(), by, director.State{Timeouts: conntrack.Timeouts{UDP: -1}}); !errors.Is(err, director.ErrInvalid) {
+		t.Errorf("error %v, want one that is %q", err, director.ErrInvalid)
 	}
 }
 

@@ -159,6 +159,7 @@ func start(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	warn(log, cfg)
 	return serve(c.Context, cfg, surroundings{
 		open: openPlane, hangups: hangups, log: log, level: level, forceMigration: c.Bool("force-migration"),
 		restrict: func() (string, error) { return dropPrivileges(neededBy(cfg.Director.Dataplane)) },

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,14 +36,22 @@ func TestDataplaneFlag(t *testing.T) {
 	if got := settingsOf(t, "--config", "testdata/full.yaml", "--dataplane", "ipvs"); got.Dataplane != "ipvs" {
 		t.Errorf("dataplane %q, want ipvs", got.Dataplane)
 	}
+	marked := filepath.Join(t.TempDir(), "marked.yaml")
+	if err := os.WriteFile(marked, []byte("services: [{listen: 'fwmark://7', servers: []}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := settingsOf(t, "--config", marked, "--dataplane", "ipvs"); got.Dataplane != "ipvs" {
+		t.Errorf("dataplane %q, want ipvs", got.Dataplane)
+	}
 	for args, want := range map[string]string{
-		"--dataplane dpdk":                        `--dataplane: unknown data plane "dpdk": want xdp or ipvs`,
-		"--dataplane=":                            "--dataplane: the value is empty",
-		"--dataplane ipvs --interface eth0":       "--interface is for the xdp data plane: leave it out with ipvs",
-		"--dataplane ipvs --generic":              "--generic is for the xdp data plane: leave it out with ipvs",
-		"--dataplane ipvs --pin-dir /p":           "--pin-dir is for the xdp data plane: leave it out with ipvs",
-		"--dataplane ipvs --max-connections 64Ki": "--max-connections is for the xdp data plane: leave it out with ipvs",
-		"detach --dataplane dpdk":                 `--dataplane: unknown data plane "dpdk": want xdp or ipvs`,
+		"--config " + marked + " --interface eth0": marked + ":1:21: services[0] fwmark://7: a service of a firewall mark is not there on the xdp data plane",
+		"--dataplane dpdk":                         `--dataplane: unknown data plane "dpdk": want xdp or ipvs`,
+		"--dataplane=":                             "--dataplane: the value is empty",
+		"--dataplane ipvs --interface eth0":        "--interface is for the xdp data plane: leave it out with ipvs",
+		"--dataplane ipvs --generic":               "--generic is for the xdp data plane: leave it out with ipvs",
+		"--dataplane ipvs --pin-dir /p":            "--pin-dir is for the xdp data plane: leave it out with ipvs",
+		"--dataplane ipvs --max-connections 64Ki":  "--max-connections is for the xdp data plane: leave it out with ipvs",
+		"detach --dataplane dpdk":                  `--dataplane: unknown data plane "dpdk": want xdp or ipvs`,
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(append([]string{"shuntd"}, strings.Fields(args)...), &stdout, &stderr)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -60,6 +61,13 @@ func (d *instance) reload(ctx context.Context, by director.Request) (director.Ou
 	return outcome, nil
 }
 
+// warn logs what of the configuration is of no use.
+func warn(log *slog.Logger, cfg config.Config) {
+	for _, text := range cfg.Warnings {
+		log.Warn("a setting has no effect", "setting", text)
+	}
+}
+
 func (d *instance) tryReload(ctx context.Context, by director.Request) (director.Outcome, error) {
 	cfg, err := d.load()
 	if errors.Is(err, fs.ErrPermission) {
@@ -68,6 +76,7 @@ func (d *instance) tryReload(ctx context.Context, by director.Request) (director
 	if err != nil {
 		return director.Outcome{}, fmt.Errorf("%w: %w", director.ErrInvalid, err)
 	}
+	warn(d.log, cfg)
 	if by.Why == "" {
 		by.Why = "reload"
 	}
@@ -77,7 +86,7 @@ func (d *instance) tryReload(ctx context.Context, by director.Request) (director
 	if cfg.ServicesGiven {
 		outcome, err = d.director.Apply(ctx, by, cfg.State)
 	} else {
-		outcome, err = d.director.SetTimeouts(ctx, by, cfg.State.Timeouts)
+		outcome, err = d.director.ApplyShared(ctx, by, cfg.State)
 	}
 	if err != nil {
 		d.director.SetMaxRemoval(limit)

@@ -88,6 +88,13 @@ services:
 	if err != nil || !outcome.Changed || len(outcome.Steps) != 1 || level.Level() != slog.LevelWarn {
 		t.Errorf("a file without services: %+v, error %v, level %v", outcome, err, level.Level())
 	}
+	// What is of no use is told.
+	useless := parse(t, "director: {interfaces: [eth0], log: {level: warn}}\n", from)
+	useless.Warnings = []string{"shunt.yaml:1:2: director.mode: the ipvs data plane does not use it"}
+	file.set(useless, nil)
+	if _, err := d.client.Reload(t.Context(), api.Terms{}); err != nil || !strings.Contains(d.log.String(), useless.Warnings[0]) {
+		t.Errorf("error %v, or the log does not warn:\n%s", err, d.log)
+	}
 	// What cannot be read changes nothing and is told.
 	file.set(config.Config{}, errors.New("shunt.yaml:3:1: unknown key"))
 	if _, err := d.client.Reload(t.Context(), api.Terms{}); !errors.As(err, &problem) || problem.Status != 422 || !strings.Contains(problem.Detail, "shunt.yaml:3:1") {

@@ -12,7 +12,11 @@ import (
 // readSettings reads the file that --config names, or the defaults, and puts
 // the flags that were given over it.
 func readSettings(c *cli.Context) (config.Config, error) {
-	cfg, err := readFile(c.String("config"))
+	plane := ""
+	if c.IsSet("dataplane") {
+		plane = c.String("dataplane")
+	}
+	cfg, err := readFile(c.String("config"), plane)
 	if err != nil {
 		return cfg, &usageError{err, ""}
 	}
@@ -79,10 +83,13 @@ func checkPlane(c *cli.Context, s *config.Settings) error {
 }
 
 // readFile reads the file; without one the configuration is that of an empty
-// text.
-func readFile(path string) (config.Config, error) {
+// text. plane is the data plane that the command line names, if it is a known one.
+func readFile(path, plane string) (config.Config, error) {
 	if path == "" {
 		return config.Parse("no file", nil)
 	}
-	return config.Load(path)
+	if _, err := director.FeaturesOf(plane); err != nil {
+		plane = "" // not given, or checkPlane refuses it
+	}
+	return config.LoadFor(path, plane)
 }
