@@ -89,7 +89,7 @@ func (f *fixture) run(name string, args ...string) string {
 // space.
 func (f *fixture) judge(args ...string) []string {
 	f.t.Helper()
-	lines := strings.Split(strings.TrimSuffix(f.run("/usr/sbin/ipvsadm", append([]string{"-Ln"}, args...)...), "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(f.run("ipvsadm", append([]string{"-Ln"}, args...)...), "\n"), "\n")
 	for i, line := range lines {
 		lines[i] = strings.Join(strings.Fields(line), " ")
 	}

@@ -36,6 +36,7 @@ type Libipvs struct {
 
 	mu      sync.Mutex
 	givenUp error // why libipvs is not used any more, or nil
+	closed  bool
 }
 
 var _ Driver = (*Libipvs)(nil)
@@ -93,6 +94,14 @@ func (l *Libipvs) Name() string {
 	return DriverLibipvs
 }
 
+// Close is described in Driver. It leaves libipvs's socket and thread behind.
+func (l *Libipvs) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	return l.Genetlink.Close()
+}
+
 // NewService is described in Driver.
 func (l *Libipvs) NewService(ctx context.Context, s Service) error {
 	if s.problem() != "" || !expressible(s.ServiceID) || s.Engine != "" {
@@ -135,9 +144,10 @@ func (l *Libipvs) DeleteServer(ctx context.Context, id ServiceID, server netip.A
 		func() error { return l.Genetlink.DeleteServer(ctx, id, server) })
 }
 
-// run has libipvs do something, or, where that was given up, the other driver.
+// run has libipvs do something, or, where that was given up, the other driver; that
+// one also says that it is closed.
 func (l *Libipvs) run(ctx context.Context, op Op, object string, f, other func() error) error {
-	if l.isGivenUp() {
+	if l.isGivenUp() || l.isClosed() {
 		return other()
 	}
 	err := l.guard(ctx, f)
@@ -204,6 +214,12 @@ func (l *Libipvs) isGivenUp() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.givenUp != nil
+}
+
+func (l *Libipvs) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 func (l *Libipvs) giveUp(why error) {

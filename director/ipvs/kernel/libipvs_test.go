@@ -110,6 +110,13 @@ func TestWhoDoesWhat(t *testing.T) {
 		if err := c.call(l); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+		before := strings.Join(h.called(), " ")
+		if err := errors.Join(l.Close(), l.Close()); err != nil {
+			t.Errorf("%s: close: %v", name, err)
+		}
+		if err := c.call(l); !errors.Is(err, ErrClosed) || before != strings.Join(h.called(), " ") {
+			t.Errorf("%s after Close: %v", name, err)
+		}
 		if got := strings.Join(h.called(), " "); got != c.lib || (*asked == 1) != (c.lib == "") {
 			t.Errorf("%s: libipvs did %q, want %q; generic netlink was asked %d times", name, got, c.lib, *asked)
 		}

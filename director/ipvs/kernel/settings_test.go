@@ -26,7 +26,7 @@ func TestGuestTimeouts(t *testing.T) {
 			got, err := f.Timeouts(f.ctx)
 			f.must(err)
 			f.equal("timeouts", step.want, got)
-			f.equal("ipvsadm", "Timeout (tcp tcpfin udp): "+step.line+"\n", f.run("/usr/sbin/ipvsadm", "-L", "--timeout"))
+			f.equal("ipvsadm", "Timeout (tcp tcpfin udp): "+step.line+"\n", f.run("ipvsadm", "-L", "--timeout"))
 		}
 		err := f.SetTimeouts(f.ctx, kernel.Timeouts{TCP: 1500 * time.Millisecond})
 		if !errors.Is(err, kernel.ErrInvalid) || !strings.Contains(err.Error(), "set timeouts: the timeout of TCP is 1.5s: want whole seconds") {
@@ -39,7 +39,7 @@ func TestGuestInfo(t *testing.T) {
 	forEach(t, func(f *fixture) {
 		info, err := f.Info(f.ctx)
 		f.must(err)
-		title, _, _ := strings.Cut(f.run("/usr/sbin/ipvsadm", "-Ln"), "\n")
+		title, _, _ := strings.Cut(f.run("ipvsadm", "-Ln"), "\n")
 		f.equal("the title", title, fmt.Sprintf("IP Virtual Server version %s (size=%d)", info.Version, info.TableSize))
 	})
 }
@@ -82,7 +82,7 @@ func (f *fixture) daemons(want []kernel.SyncDaemon, lines string) {
 	got, err := f.SyncDaemons(f.ctx)
 	f.must(err)
 	f.equal("sync daemons", want, got)
-	f.equal("ipvsadm -L --daemon", lines, f.run("/usr/sbin/ipvsadm", "-L", "--daemon"))
+	f.equal("ipvsadm -L --daemon", lines, f.run("ipvsadm", "-L", "--daemon"))
 }
 
 // refused wants an error of that start that matches both.

@@ -148,7 +148,7 @@ func TestGuestConnectionsAreWhatIpvsadmLists(t *testing.T) {
 		f.equal("connections", want, f.connections())
 
 		// The judge counts the same, and the counts of the servers agree.
-		lines := strings.Split(strings.TrimSpace(f.run("/usr/sbin/ipvsadm", "-Lnc")), "\n")
+		lines := strings.Split(strings.TrimSpace(f.run("ipvsadm", "-Lnc")), "\n")
 		f.equal("lines of ipvsadm -Lnc", 9+2, len(lines))
 		for _, id := range []kernel.ServiceID{dns, dns6, sip, mark4, mark6, sctp} {
 			s := f.service(id).Servers[0]
