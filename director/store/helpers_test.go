@@ -22,7 +22,7 @@ import (
 // equal compares revisions; an empty list is as good as none.
 var equal = cmp.Options{
 	cmpopts.EquateEmpty(),
-	cmpopts.EquateComparable(netip.AddrPort{}, netip.Prefix{}),
+	cmpopts.EquateComparable(netip.AddrPort{}, netip.Prefix{}, netip.Addr{}),
 }
 
 // messages collects what was said to be repaired.

@@ -58,30 +58,38 @@ func drawState(t *rapid.T) director.State {
 		return realserver.Server{
 			Address: netip.AddrPortFrom(addr, rapid.Uint16().Draw(t, "port")),
 			Method:  realserver.Method(rapid.IntRange(0, 3).Draw(t, "method")),
-			Weight:  rapid.Uint32().Draw(t, "weight"),
-			Upper:   rapid.Uint32().Draw(t, "upper"), Lower: rapid.Uint32().Draw(t, "lower"), Draining: rapid.Bool().Draw(t, "draining"),
+			Tunnel: realserver.TunnelOptions{
+				Type: realserver.TunnelType(rapid.IntRange(0, 2).Draw(t, "tunnel")), Port: rapid.Uint16().Draw(t, "tunnel port"),
+				Checksum: realserver.TunnelChecksum(rapid.IntRange(0, 2).Draw(t, "checksum")),
+			},
+			Weight: rapid.Uint32().Draw(t, "weight"),
+			Upper:  rapid.Uint32().Draw(t, "upper"), Lower: rapid.Uint32().Draw(t, "lower"), Draining: rapid.Bool().Draw(t, "draining"),
 		}
 	})
 	duration := rapid.Map(rapid.Int64(), func(n int64) time.Duration { return time.Duration(n) })
 	service := rapid.Custom(func(t *rapid.T) director.Service {
-		addresses := []string{"192.0.2.1:80", "192.0.2.1:443", "192.0.2.200:1", "[2001:db8::1]:80", "[2001:db8::2]:53"}
+		addresses := []string{"192.0.2.1:80", "192.0.2.1:443", "192.0.2.200:1", "[2001:db8::1]:80", "[2001:db8::2]:53", "0.0.0.0:0", "[::]:0"}
 		return director.Service{
 			Key: director.ServiceKey{
-				Protocol: rapid.SampledFrom([]conntrack.Protocol{conntrack.TCP, conntrack.UDP}).Draw(t, "protocol"),
+				Protocol: rapid.SampledFrom([]conntrack.Protocol{0, conntrack.TCP, conntrack.UDP, conntrack.SCTP}).Draw(t, "protocol"),
+				Mark:     rapid.SampledFrom([]uint32{0, 7, 1<<32 - 1}).Draw(t, "mark"),
 				Address:  netip.MustParseAddrPort(rapid.SampledFrom(addresses).Draw(t, "address")),
 				Bits:     rapid.SampledFrom([]uint8{0, 24}).Draw(t, "bits"),
 				LastPort: rapid.SampledFrom([]uint16{0, 65535}).Draw(t, "last port"),
 			},
-			Persistence: director.Persistence{Timeout: duration.Draw(t, "persistence"), Prefix: rapid.Uint8().Draw(t, "client prefix")},
-			OnePacket:   rapid.Bool().Draw(t, "one-packet"),
-			Timeouts:    conntrack.Timeouts{TCP: duration.Draw(t, "own tcp"), TCPFin: duration.Draw(t, "own fin"), UDP: duration.Draw(t, "own udp")},
+			Persistence: director.Persistence{
+				Timeout: duration.Draw(t, "persistence"), Prefix: rapid.Uint8().Draw(t, "client prefix"),
+				Engine: rapid.SampledFrom([]director.Engine{"", director.EngineSIP}).Draw(t, "engine"),
+			},
+			OnePacket: rapid.Bool().Draw(t, "one-packet"),
+			Timeouts:  conntrack.Timeouts{TCP: duration.Draw(t, "own tcp"), TCPFin: duration.Draw(t, "own fin"), UDP: duration.Draw(t, "own udp")},
 			Rules: director.Rules{
 				SloppyTCP: rapid.Bool().Draw(t, "sloppy"), ExpireNoDestConn: rapid.Bool().Draw(t, "nodest"),
 				ExpireQuiescentTemplate: rapid.Bool().Draw(t, "quiescent"), ConnReuse: rapid.Custom(drawReuse).Draw(t, "reuse"),
 			},
 			Name:      rapid.SampledFrom([]string{"", "web", "dns"}).Draw(t, "name"),
 			Scheduler: rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
-			Flags:     director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback")},
+			Flags:     director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback"), Third: rapid.Bool().Draw(t, "third")},
 			VIP:       rapid.SampledFrom([]director.VIPOwner{director.VIPManaged, director.VIPExternal}).Draw(t, "vip"),
 			Access: director.Access{
 				Allow: rapid.SliceOfN(prefix, 0, 3).Draw(t, "allow"), Deny: rapid.SliceOfN(prefix, 0, 3).Draw(t, "deny"),
@@ -94,6 +102,15 @@ func drawState(t *rapid.T) director.State {
 	slices.SortFunc(state.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
 	if rapid.Bool().Draw(t, "other timeouts") {
 		state.Timeouts = conntrack.Timeouts{TCP: duration.Draw(t, "tcp"), TCPFin: duration.Draw(t, "fin"), UDP: duration.Draw(t, "udp")}
+	}
+	for _, role := range []director.SyncRole{director.SyncMaster, director.SyncBackup} {
+		if rapid.Bool().Draw(t, string(role)) {
+			state.Sync = append(state.Sync, director.SyncDaemon{
+				Role: role, Interface: rapid.SampledFrom([]string{"eth0", "eth1"}).Draw(t, "interface"), ID: rapid.Uint8().Draw(t, "id"),
+				MaxLength: rapid.Uint16().Draw(t, "length"), Port: rapid.Uint16().Draw(t, "sync port"), TTL: rapid.Uint8().Draw(t, "ttl"),
+				Group: rapid.SampledFrom([]netip.Addr{director.DefaultSyncGroup, netip.MustParseAddr("ff02::81")}).Draw(t, "group"),
+			})
+		}
 	}
 	for i := range state.Services {
 		if !rapid.Bool().Draw(t, "drained") {
