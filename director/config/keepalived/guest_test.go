@@ -17,7 +17,7 @@ import (
 )
 
 // keepalivedLimit is how long the real keepalived may take; a guest is slow.
-const keepalivedLimit = 20 * time.Second
+const keepalivedLimit = 60 * time.Second
 
 // TestGuestKeepalived lets the real keepalived set up the kernel by the fixtures
 // that have no checkers, and compares what is there with what they translate to.

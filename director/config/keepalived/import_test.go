@@ -165,7 +165,6 @@ func TestNotes(t *testing.T) {
 		"tunnel_option":   {"lvs_method TUN fast", `k.conf:6: differs: lvs_method TUN fast: unknown option "fast" of a tunnel`},
 		"method_missing":  {"lvs_method", "k.conf:6: differs: lvs_method: want NAT, DR or TUN"},
 		"weight":          {"weight 2147483648", `k.conf:6: differs: weight 2147483648: "2147483648" is not a number from 0 to 2147483647: keepalived ignores the directive`},
-		"weight_large":    {"weight 65536", "k.conf:6: differs: weight 65536: weights go up to 65535 here"},
 		"weight_missing":  {"weight", `k.conf:6: differs: weight: "" is not a number from 0 to 2147483647: keepalived ignores the directive`},
 		"thresholds":      {"lthreshold 5", "k.conf:5: left out: real_server 10.0.0.1 80: lower threshold 5 is greater than the upper one (0)"},
 	} {

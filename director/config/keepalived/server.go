@@ -71,7 +71,7 @@ func (v *virtual) serverDirective(r *real, n *node) {
 	}
 	switch n.word(0) {
 	case "weight":
-		if weight, ok := v.weightOf(n, 0); ok {
+		if weight, ok := v.number(n, 0, realserver.MaxWeight); ok {
 			r.weight, r.weightSet = weight, true
 		}
 	case "lvs_method":

@@ -172,7 +172,7 @@ func (v *virtual) directive(n *node) {
 	case "protocol":
 		v.proto(n)
 	case "weight":
-		if weight, ok := v.weightOf(n, 1); ok {
+		if weight, ok := v.number(n, 1, realserver.MaxWeight); ok {
 			v.weight = weight
 		}
 	case "snmp_name":
@@ -202,16 +202,6 @@ func (v *virtual) number(n *node, least, most uint64) (uint32, bool) {
 		v.note(translation.Assumed, n, fmt.Sprintf("taken as %d, as keepalived does", number))
 	}
 	return uint32(number), true
-}
-
-// weightOf reads a weight. keepalived's and the kernel's go further than Shunt's.
-func (v *virtual) weightOf(n *node, least uint64) (uint32, bool) {
-	weight, ok := v.number(n, least, math.MaxInt32)
-	if ok && weight > realserver.MaxWeight {
-		weight = realserver.MaxWeight
-		v.note(translation.Differs, n, fmt.Sprintf("weights go up to %d here", weight))
-	}
-	return weight, ok
 }
 
 func (v *virtual) ipFamily(n *node) {

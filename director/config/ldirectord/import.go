@@ -80,6 +80,8 @@ type directive struct {
 // String returns the directive for a note; what is secret is left out.
 func (d directive) String() string {
 	switch d.key {
+	case "":
+		return translation.What(d.value)
 	case "passwd", "secret", "login":
 		return d.key + "=…"
 	}

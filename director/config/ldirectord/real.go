@@ -55,9 +55,9 @@ func (v *virtual) real(s *translation.Service, d directive) (problem string) {
 	if v.off {
 		server.Weight = 0
 	}
-	for addr, n := first, 0; ; addr, n = addr.Next(), n+1 {
-		if n == director.MaxServers {
-			return fmt.Sprintf("the range has more servers than a service: %d; the first ones are there", director.MaxServers)
+	for addr := first; ; addr = addr.Next() {
+		if len(s.Servers) > director.MaxServers {
+			return "" // enough for the service to be left out because of them
 		}
 		server.Address = netip.AddrPortFrom(addr, port)
 		s.AddServer(v.serverOf(s.Key, server, d), translation.Source{At: d.at, What: d.String()})
@@ -93,8 +93,14 @@ func parseServer(method, weight, lower, upper string) (server realserver.Server,
 		}
 		*number.to = uint32(n)
 	}
+	if server.Weight > maxWeight {
+		return server, fmt.Sprintf("ipvsadm takes no weight above %d: the server would not be there", maxWeight)
+	}
 	return server, ""
 }
+
+// maxWeight is ipvsadm's (ipvsadm.c, parse_options).
+const maxWeight = 65535
 
 // serverOf returns the server as the service has it. The port is the service's but
 // with masq: ipvsadm makes it so (ipvsadm.c, process_options). With a firewall mark

@@ -37,8 +37,9 @@ type virtual struct {
 // virtual6, or a firewall mark.
 func newVirtual(t *translator, d directive) *virtual {
 	v := &virtual{t: t, d: d, v6: d.key == "virtual6", scheduler: director.WeightedRoundRobin, protocol: conntrack.TCP}
-	value, more, _ := strings.Cut(d.value, " ")
-	if strings.TrimSpace(more) != "" {
+	words := strings.Fields(d.value + " .")
+	value := words[0]
+	if len(words) > 2 && !strings.HasPrefix(words[1], "#") {
 		v.note(translation.NotCarried, d, "there are more words than an address: ldirectord ignores them")
 	}
 	if mark, err := strconv.ParseUint(value, 10, 32); err == nil {

@@ -1,0 +1,58 @@
+package ldirectord_test
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/directortest/ipvs"
+)
+
+// ldirectordLimit is how long the real ldirectord may take; a guest is slow.
+const ldirectordLimit = 300 * time.Second
+
+// TestGuestLdirectord lets the real ldirectord set up the kernel by a fixture that
+// has no checks, and compares what is there with what that translates to.
+func TestGuestLdirectord(t *testing.T) {
+	ipvs.Guest(t)
+	want := ipvs.Comparable(imported(t, "kernel.cf").State)
+	path, err := filepath.Abs(filepath.Join("testdata", "fixtures", "kernel.cf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/usr/sbin/ldirectord", "-d", path, "start")
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Logf("ldirectord: %v", err)
+		}
+	}()
+	diff := difference(t, want)
+	for end := time.Now().Add(ldirectordLimit); diff != "" && time.Now().Before(end); diff = difference(t, want) {
+		time.Sleep(time.Second)
+	}
+	if diff != "" {
+		t.Errorf("the kernel has (-translated +kernel):\n%s\nldirectord said:\n%s", diff, log.String())
+	}
+}
+
+// difference compares what the kernel has with what it is to have.
+func difference(t *testing.T, want director.State) string {
+	t.Helper()
+	return cmp.Diff(want, ipvs.Installed(t), cmpopts.EquateComparable(director.ServiceKey{}, netip.AddrPort{}, netip.Addr{}), cmpopts.EquateEmpty())
+}
