@@ -23,20 +23,23 @@ import (
 func Installed(t testing.TB) director.State {
 	t.Helper()
 	var state director.State
-	for _, line := range ipvsadm(t, "-S", "-n") {
-		words := strings.Fields(line)
-		switch words[0] {
-		case "-A":
-			state.Services = append(state.Services, installedService(t, words[1:]))
-		case "-a":
-			last := &state.Services[len(state.Services)-1]
-			last.Servers = append(last.Servers, installedServer(t, words[1:]))
-		default:
-			t.Fatalf("ipvsadm -S: unknown line %q", line)
+	for consistent := false; !consistent; { // programs change it between two readings
+		state.Services = nil
+		for _, line := range ipvsadm(t, "-S", "-n") {
+			words := strings.Fields(line)
+			switch words[0] {
+			case "-A":
+				state.Services = append(state.Services, installedService(t, words[1:]))
+			case "-a":
+				last := &state.Services[len(state.Services)-1]
+				last.Servers = append(last.Servers, installedServer(t, words[1:]))
+			default:
+				t.Fatalf("ipvsadm -S: unknown line %q", line)
+			}
 		}
+		state = Comparable(state)
+		consistent = addThresholds(t, state.Services)
 	}
-	state = Comparable(state)
-	addThresholds(t, state.Services)
 	timeouts := ipvsadm(t, "-L", "--timeout")
 	var tcp, fin, udp int
 	if _, err := fmt.Sscanf(timeouts[len(timeouts)-1], "Timeout (tcp tcpfin udp): %d %d %d", &tcp, &fin, &udp); err != nil {
@@ -217,8 +220,9 @@ func installedServer(t testing.TB, words []string) realserver.Server {
 	return s
 }
 
-// addThresholds adds what a save file does not have.
-func addThresholds(t testing.TB, services []director.Service) {
+// addThresholds adds what a save file does not have; false if there are other
+// services or servers now.
+func addThresholds(t testing.TB, services []director.Service) bool {
 	t.Helper()
 	var service *director.Service
 	for _, line := range ipvsadm(t, "-L", "-n", "--thresholds")[2:] {
@@ -228,8 +232,8 @@ func addThresholds(t testing.TB, services []director.Service) {
 				continue
 			}
 			i := service.Server(service.Key.ServerAddress(netip.MustParseAddrPort(words[1])))
-			if i < 0 || len(words) < 4 {
-				t.Fatalf("ipvsadm -L --thresholds: %q is of no server of %s", line, service.Key)
+			if i < 0 {
+				return false
 			}
 			service.Servers[i].Upper, service.Servers[i].Lower = uint32(atoi(t, words[2])), uint32(atoi(t, words[3]))
 			continue
@@ -244,10 +248,11 @@ func addThresholds(t testing.TB, services []director.Service) {
 		key := installedKey(t, append([]string{option}, words[1:]...))
 		i := slices.IndexFunc(services, func(s director.Service) bool { return s.Key == key })
 		if i < 0 {
-			t.Fatalf("ipvsadm -L --thresholds: there is no service %s", key)
+			return false
 		}
 		service = &services[i]
 	}
+	return true
 }
 
 func atoi(t testing.TB, s string) int {
