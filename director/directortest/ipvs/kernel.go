@@ -222,9 +222,16 @@ type Frame struct {
 // has all been done when it returns. Link-local chatter is left out.
 func (k *Kernel) Send(packet bpftest.Packet) []Frame {
 	k.t.Helper()
-	k.drain() // what the kernel sent by itself meanwhile
 	packet.Source, packet.Destination = bpftest.ClientMAC, bpftest.DirectorOutside
-	if _, err := unix.Write(k.file, packet.Bytes()); err != nil {
+	return k.SendBytes(packet.Bytes())
+}
+
+// SendBytes is Send for a frame that no Packet can be; the addresses of Ethernet
+// are as Send sets them.
+func (k *Kernel) SendBytes(frame []byte) []Frame {
+	k.t.Helper()
+	k.drain() // what the kernel sent by itself meanwhile
+	if _, err := unix.Write(k.file, frame); err != nil {
 		k.t.Fatalf("write to the wire: %v", err)
 	}
 	return k.drain()
