@@ -3,6 +3,7 @@ package director
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -32,6 +33,8 @@ type Features struct {
 	Rules    bool // rules by service
 	Kill     bool // connections can be removed
 	Decide   bool // asked what it would decide, it answers
+
+	MaxWeight uint32 // the largest weight of a server
 }
 
 // FeaturesOf returns what the data plane of the name can do; ErrUnsupported if
@@ -41,10 +44,12 @@ func FeaturesOf(plane string) (Features, error) {
 	case PlaneXDP:
 		return Features{
 			Plane: PlaneXDP, Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true,
+			MaxWeight: math.MaxUint16, // its products with counts of connections fit 64 bits
 		}, nil
 	case PlaneIPVS:
 		return Features{
 			Plane: PlaneIPVS, Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true,
+			MaxWeight: realserver.MaxWeight,
 		}, nil
 	default:
 		return Features{}, fmt.Errorf("data plane %q: %w: want %s or %s", plane, ErrUnsupported, PlaneXDP, PlaneIPVS)
@@ -141,6 +146,9 @@ func (c *lack) rules(r Rules) {
 }
 
 func (c *lack) server(key ServiceKey, server realserver.Server) {
+	if server.Weight > c.features.MaxWeight {
+		c.add(ErrUnsupported, "weight", fmt.Sprintf("weight %d: the %s data plane has weights up to %d", server.Weight, c.features.Plane, c.features.MaxWeight))
+	}
 	c.unless(c.features.Tunnels || server.Method != realserver.Tunnel, "method", "method tunnel")
 	addr := server.Address.Addr()
 	if c.features.OwnAddresses || server.Method == realserver.Local || !addr.IsValid() {

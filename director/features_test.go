@@ -19,8 +19,8 @@ import (
 // Each feature is the XDP plane's or IPVS's, and none of them has what the other
 // lacks besides: the difference is what a migration loses or wins.
 func TestFeaturesOf(t *testing.T) {
-	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true}
-	ipvs := director.Features{Plane: "ipvs", Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true}
+	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true, MaxWeight: 65535}
+	ipvs := director.Features{Plane: "ipvs", Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true, MaxWeight: 2147483647}
 	for _, want := range []director.Features{xdp, ipvs} {
 		if diff := cmp.Diff(want, plane(t, want.Plane)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", want.Plane, diff)
@@ -99,6 +99,10 @@ var lacking = map[string]struct {
 			`conn-reuse-mode: services[0] "web": conn-reuse-mode by service (its sysctl is net.ipv4.vs.conn_reuse_mode)`,
 		},
 	},
+	"MaxWeight": {
+		func(s *director.State) { s.Services[0].Servers[0].Weight = realserver.MaxWeight },
+		[]string{`weight: services[0] "web": servers[0]: weight 2147483647: the xdp data plane has weights up to 65535`},
+	},
 	"Kill": {
 		func(s *director.State) {
 			s.Drains = []director.Drain{{Service: web().Key, Server: web().Servers[0].Address, Kill: true}}
@@ -138,7 +142,7 @@ func TestFeaturesCheck(t *testing.T) {
 					got = append(got, p.Field+": "+strings.TrimSuffix(p.Error(), " is not there on the "+name+" data plane"))
 				}
 				wanted := use.want
-				if features.Field(i).Bool() {
+				if f := features.Field(i); f.Kind() == reflect.Bool && f.Bool() || feature == "MaxWeight" && name == director.PlaneIPVS {
 					wanted = nil
 				}
 				want(t, "problems", wanted, got)

@@ -172,8 +172,8 @@ func TestValidateRefuses(t *testing.T) {
 			[]string{`services[0] "web": servers[1]: port 0 is reserved`},
 		},
 		{
-			"weight", func(s *director.State) { s.Services[0].Servers[1].Weight = 65536 },
-			[]string{`services[0] "web": servers[1]: weight 65536 is out of range: want 0 to 65535`},
+			"weight", func(s *director.State) { s.Services[0].Servers[1].Weight = 2147483648 },
+			[]string{`services[0] "web": servers[1]: weight 2147483648 is out of range: want 0 to 2147483647`},
 		},
 		{
 			"family_mix", func(s *director.State) {
@@ -222,13 +222,13 @@ func TestValidateRefuses(t *testing.T) {
 		{
 			"everything_at_once", func(s *director.State) {
 				s.Services[0].Key.Address = netip.MustParseAddrPort("224.0.0.1:80")
-				s.Services[0].Servers[0].Weight = 70000
+				s.Services[0].Servers[0].Weight = 2147483648
 				s.Services[1].Scheduler = ""
 				s.Sync = []director.SyncDaemon{{Role: "spare"}}
 			},
 			[]string{
 				`services[0] "web": virtual address 224.0.0.1 is multicast: want a unicast address`,
-				`services[0] "web": servers[0]: weight 70000 is out of range: want 0 to 65535`,
+				`services[0] "web": servers[0]: weight 2147483648 is out of range: want 0 to 2147483647`,
 				`services[1] udp://[2001:db8::1]:53: unknown scheduler "": want ` + allSchedulers(),
 				`sync[0]: unknown role "spare": want master or backup`,
 				`sync[0]: "" is not an interface name: want 1 to 15 characters without spaces, '/' and ':'`,
@@ -255,7 +255,7 @@ func TestValidateRefuses(t *testing.T) {
 
 func TestValidateLocates(t *testing.T) {
 	state := director.State{Services: []director.Service{dns(), web(), web()}}
-	state.Services[1].Servers[2].Weight = 65536
+	state.Services[1].Servers[2].Weight = 2147483648
 	state.Services[2].Access.Deny = prefixes("2001:db8::/32")
 	problems := director.Problems(fmt.Errorf("apply: %w", state.Validate()))
 	type place struct {
@@ -274,7 +274,7 @@ func TestValidateLocates(t *testing.T) {
 		got = append(got, at)
 	}
 	want := []place{
-		{1, 2, "weight", -1, "", "weight 65536 is out of range: want 0 to 65535"},
+		{1, 2, "weight", -1, "", "weight 2147483648 is out of range: want 0 to 2147483647"},
 		{2, -1, "listen", 1, "", "tcp://192.0.2.1:80 is b.yaml:7 already"},
 		{2, -1, "name", 1, "", `name "web" is that of b.yaml:7 already`},
 		{2, -1, "access", -1, "2001:db8::/32", "2001:db8::/32 is not of the service's address family (192.0.2.1)"},

@@ -45,10 +45,10 @@ func TestValidate(t *testing.T) {
 		{"broadcast", "255.255.255.255:80", dr, 0, []realserver.Problem{{"address", "address 255.255.255.255 is not a unicast address"}}},
 		{"unspecified", "0.0.0.0:80", local, 0, []realserver.Problem{{"address", "address 0.0.0.0 is not a unicast address"}}},
 		{
-			"all_at_once", "10.0.0.1:0", 9, 65536,
+			"all_at_once", "10.0.0.1:0", 9, 2147483648,
 			[]realserver.Problem{
 				{"method", "unknown forwarding method 9"},
-				{"weight", "weight 65536 is out of range: want 0 to 65535"},
+				{"weight", "weight 2147483648 is out of range: want 0 to 2147483647"},
 			},
 		},
 	}

@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// MaxWeight is the largest weight a server can have; ipvsadm accepts the same
-// range (0 to 65535).
-const MaxWeight = 65535
+// MaxWeight is the largest weight a server can have: the kernel has it in an int,
+// and Debian's ipvsadm takes all of those. A data plane may have less.
+const MaxWeight = math.MaxInt32
 
 // DefaultWeight is a server's weight where none is given, as ipvsadm's.
 const DefaultWeight = 1

@@ -13,11 +13,11 @@ func TestParseWeight(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"65536":      `"65536" is not a weight: want 0 to 65535`,
-		"4294967297": `"4294967297" is not a weight: want 0 to 65535`,
-		"-1":         `"-1" is not a weight: want 0 to 65535`,
-		"heavy":      `"heavy" is not a weight: want 0 to 65535`,
-		"":           `"" is not a weight: want 0 to 65535`,
+		"2147483648":      `"2147483648" is not a weight: want 0 to 2147483647`,
+		"4294967297": `"4294967297" is not a weight: want 0 to 2147483647`,
+		"-1":         `"-1" is not a weight: want 0 to 2147483647`,
+		"heavy":      `"heavy" is not a weight: want 0 to 2147483647`,
+		"":           `"" is not a weight: want 0 to 2147483647`,
 	} {
 		if _, err := realserver.ParseWeight(text); err == nil || err.Error() != want {
 			t.Errorf("%s: error %v, want %s", text, err, want)

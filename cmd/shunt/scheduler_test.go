@@ -45,8 +45,8 @@ func TestSimulateRefuses(t *testing.T) {
 		{"--service web --virtual tcp://192.0.2.1:80", "--service and --virtual exclude each other"},
 		{"--servers 10.0.0.1 --virtual web", `--virtual: service "web": want protocol://address:port, such as tcp://192.0.2.1:80`},
 		{"--servers 10.0.0.1,10.0.0.1:80", "--servers: 10.0.0.1:80 is there twice"},
-		{"--servers 10.0.0.1=x", `--servers: "10.0.0.1=x": "x" is not a weight: want 0 to 65535`},
-		{"--servers 10.0.0.1=65536", `--servers: "10.0.0.1=65536": "65536" is not a weight: want 0 to 65535`},
+		{"--servers 10.0.0.1=x", `--servers: "10.0.0.1=x": "x" is not a weight: want 0 to 2147483647`},
+		{"--servers 10.0.0.1=2147483648", `--servers: "10.0.0.1=2147483648": "2147483648" is not a weight: want 0 to 2147483647`},
 		{"--servers fd00::1", "--servers: fd00::1 is not of the service's address family (192.0.2.1): only tunnels can mix them"},
 		{"--servers 10.0.0.1,[fd00::1]:80", "--servers: fd00::1 is not of the service's address family (192.0.2.1): only tunnels can mix them"},
 		{"--servers 10.0.0.1 --virtual tcp://[fd00::1]:80", "--servers: 10.0.0.1 is not of the service's address family (fd00::1): only tunnels can mix them"},
@@ -66,7 +66,7 @@ func TestSimulateRefuses(t *testing.T) {
 		{"--servers 10.0.0.1 --change remove:10.0.0.1 --change weight:10.0.0.1=2", `--change "weight:10.0.0.1=2": there is no 10.0.0.1:80`},
 		{"--servers 10.0.0.1 --change remove:10.0.0.1=2", `--change "remove:10.0.0.1=2": a server that goes needs no weight 2`},
 		{"--servers 10.0.0.1 --change weight:10.0.0.1", `--change "weight:10.0.0.1": the weight is missing: write weight:10.0.0.1=1`},
-		{"--servers 10.0.0.1 --change add:10.0.0.2=-1", `--change: "10.0.0.2=-1": "-1" is not a weight: want 0 to 65535`},
+		{"--servers 10.0.0.1 --change add:10.0.0.2=-1", `--change: "10.0.0.2=-1": "-1" is not a weight: want 0 to 2147483647`},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

@@ -57,7 +57,7 @@ func serverFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr, tunnel (data plane ipvs) or local"},
 		&cli.StringFlag{Name: flagTunnel, Usage: "wrap packets in `TYPE[:PORT][:CHECKSUM]`: ipip, gre:full, gue:5555:remote; without --method, that is tunnel"},
-		&cli.StringFlag{Name: "weight", Aliases: []string{"w"}, Usage: "share of new connections, `0-65535` (a new server's default: 1)"},
+		&cli.StringFlag{Name: "weight", Aliases: []string{"w"}, Usage: "share of new connections, `N` (a new server's default: 1)"},
 		&cli.StringFlag{Name: "upper", Aliases: []string{"x"}, Usage: "from `N` connections on it gets no new ones; none: no limit, and no --lower unless it is given"},
 		&cli.StringFlag{Name: "lower", Aliases: []string{"y"}, Usage: "below `N` connections it gets new ones again; none: below three quarters of --upper"},
 	}

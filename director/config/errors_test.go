@@ -157,7 +157,7 @@ func TestErrors(t *testing.T) {
   servers:
   - address: 10.0.0.1:8080
   - address: 10.0.0.2
-    weight: 65536
+    weight: 2147483648
   - {address: 10.0.0.2, method: tunnel}
   - {address: "2001:db8::1"}
 - name: web
@@ -166,7 +166,7 @@ func TestErrors(t *testing.T) {
   servers: []
 `, []string{
 			`f:7:14: services[0] "web": servers[0]: port 8080: method dr does not rewrite packets, so the port must be the service's (80)`,
-			`f:9:13: services[0].servers[1].weight: "65536" is not a weight: want 0 to 65535`,
+			`f:9:13: services[0].servers[1].weight: "2147483648" is not a weight: want 0 to 2147483647`,
 			`f:10:15: services[0] "web": servers[2]: 10.0.0.2:80 is servers[1] already`,
 			`f:11:15: services[0] "web": servers[3]: 2001:db8::1 is not of the service's address family (192.0.2.1): only tunnels can mix them`,
 			`f:12:9: services[1] "web": name "web" is that of services[0] already`,

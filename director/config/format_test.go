@@ -246,7 +246,7 @@ func states(t *rapid.T, plane director.Features) director.State {
 		for range rapid.IntRange(0, 5).Draw(t, "servers") {
 			server := realserver.Server{
 				Method: rapid.SampledFrom(methods(plane)).Draw(t, "method"),
-				Weight: rapid.Uint32Range(0, realserver.MaxWeight).Draw(t, "weight"),
+				Weight: rapid.Uint32Range(0, plane.MaxWeight).Draw(t, "weight"),
 			}
 			if server.Upper = rapid.Uint32Range(0, realserver.MaxThreshold).Draw(t, "upper"); server.Upper > 0 {
 				server.Lower = rapid.Uint32Range(0, server.Upper).Draw(t, "lower")

@@ -106,7 +106,7 @@ services:
 - {name: web, listen: "tcp://192.0.2.1:82", servers: []}
 - {listen: "tcp://192.0.2.1:80", servers: []}
 - {listen: "tcp://192.0.2.1:82", servers: []}
-- {listen: "tcp://192.0.2.1:83", scheduler: best, servers: [{address: 10.0.0.1, method: dr, weight: 70000}]}
+- {listen: "tcp://192.0.2.1:83", scheduler: best, servers: [{address: 10.0.0.1, method: dr, weight: 70000000000}]}
 `)
 	b := write(t, dir, "bad/b.yaml", "services: [\n")
 	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
@@ -136,7 +136,7 @@ services:
 		a+`:5:12: services[1] tcp://192.0.2.1:80: tcp://192.0.2.1:80 is `+main+`:16 already`,
 		a+`:6:12: services[2] tcp://192.0.2.1:82: tcp://192.0.2.1:82 is services[0] already`,
 		a+`:7:45: services[3] tcp://192.0.2.1:83: unknown scheduler "best": want `+allSchedulers(),
-		a+`:7:101: services[3].servers[0].weight: "70000" is not a weight: want 0 to 65535`,
+		a+`:7:101: services[3].servers[0].weight: "70000000000" is not a weight: want 0 to 2147483647`,
 		b+`:2:1: while parsing a flow node: did not find expected node content`,
 	)
 	if !strings.Contains(config.Report(err), "\n  4 | - {name: web, listen: \"tcp://192.0.2.1:82\", servers: []}\n    |          ^\n") {
