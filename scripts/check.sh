@@ -37,11 +37,11 @@ run() {
 				-exec "$PWD/scripts/guest/run.sh -I -k nf_tables -b '$PWD/bin/shuntd $PWD/bin/shunt nft'" ./cmd/shuntd/labtest
 		;;
 	ipvs)
-		# The kernel's IPVS as data plane, and ipvsadm's language beside the
-		# real ipvsadm.
+		# The kernel's IPVS as data plane; ipvsadm's, keepalived's and
+		# ldirectord's languages beside the real programs.
 		make -s build &&
 			SHUNT_BIN=$PWD/bin SHUNT_GUEST=uml CGO_ENABLED=0 scripts/gotest.sh -timeout 15m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 900" \
-				./director/ipvs/... ./director/config/ipvsadm ./director/directortest/conformance ./cmd/shunt/ipvsadm ./cmd/shuntd/...
+				./director/ipvs/... ./director/config/{ipvsadm,keepalived,ldirectord} ./director/directortest/conformance ./cmd/shunt/ipvsadm ./cmd/shuntd/...
 		;;
 	differential) differential ;;
 	instructions)
