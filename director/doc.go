@@ -5,11 +5,14 @@
 // Words, used the same way in code, flags, metrics and documents:
 //
 //   - director: the host that runs Shunt
-//   - service: a virtual service: protocol, virtual address and port
+//   - service: a virtual service: protocol, virtual address and port, or a mark
+//   - mark: a number that the host's firewall gives a packet (fwmark)
 //   - server: a real server of one service
 //   - data plane: what moves packets: xdp or ipvs
 //   - method: forwarding method: nat, dr, tunnel or local
 //   - connection: one client-server pairing in the connection table
+//   - template: a persistence pairing of a client network and a server
+//   - sync daemon: one of the kernel's that replicate connections
 //   - drain: to take a server out of service while its connections finish
 //   - desired and found: what was asked for, and what the kernel holds
 //   - revision: one numbered, immutable desired state

@@ -8,9 +8,10 @@ import (
 )
 
 // Plan returns the operations that make found what is desired, in an order that
-// never needs more room than the larger of the two: timeouts, sync daemons, removals of
-// servers, removals of services, additions of services, edits of services and
-// servers, additions of servers. Services come in the order of their keys,
+// never needs more room than the larger of the two: timeouts, stops of sync
+// daemons, removals of servers, removals of services, starts of sync daemons,
+// additions of services, edits of services and servers, additions of servers.
+// Services come in the order of their keys,
 // servers in that of their service's list, so that the same states give the
 // same plan. Both states must be valid.
 //
@@ -23,7 +24,7 @@ func Plan(desired, found State) []Operation {
 	if desired.Timeouts != found.Timeouts {
 		timeouts = append(timeouts, SetTimeouts{Timeouts: desired.Timeouts})
 	}
-	sync := planSync(desired.Sync, found.Sync)
+	stops, starts := planSync(desired.Sync, found.Sync)
 	for want, old := range pairs(desired, found) {
 		switch {
 		case want == nil:
@@ -48,7 +49,7 @@ func Plan(desired, found State) []Operation {
 			edits = append(edits, EditServer{Key: want.Key, Server: server})
 		}
 	}
-	return slices.Concat(timeouts, sync, removeServers, removeServices, addServices, edits, addServers)
+	return slices.Concat(timeouts, stops, removeServers, removeServices, starts, addServices, edits, addServers)
 }
 
 // Settle returns desired with the servers of each service in the order the data

@@ -11,9 +11,9 @@ type ProblemError struct {
 	// Service is the index in the validated state's Services, Server the one in
 	// the service's Servers; -1 where the problem is not in one.
 	Service, Server int
-	// Field is what is wrong within them, in the words of the configuration:
-	// listen, name, scheduler, flags, vip, access, servers, address, method,
-	// weight or timeouts.
+	// Field is what is wrong within them, in the words of the configuration, such
+	// as listen, flags, access, servers, weight or tunnel; of a sync daemon, in
+	// Where, such as role.
 	Field string
 	// Other is the index of the service that has already what only one may have;
 	// -1 where the problem is another one.

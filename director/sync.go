@@ -165,14 +165,14 @@ func (s State) hasSync(role SyncRole) bool {
 	return slices.ContainsFunc(s.Sync, func(d SyncDaemon) bool { return d.Role == role })
 }
 
-// planSync returns the steps that make the daemons of found those desired; stops
-// come first. One with other settings is stopped and started: the kernel cannot
-// change one.
-func planSync(desired, found []SyncDaemon) (ops []Operation) {
-	var starts []Operation
+// planSync returns the steps that make the daemons of found those desired. One with
+// other settings is stopped and started: the kernel cannot change one. It has
+// daemons and servers of another family never at a time, so stops go before what
+// adds servers, and starts behind what removes them.
+func planSync(desired, found []SyncDaemon) (stops, starts []Operation) {
 	for _, was := range found {
 		if !slices.ContainsFunc(desired, was.as) {
-			ops = append(ops, StopSync{Role: was.Role})
+			stops = append(stops, StopSync{Role: was.Role})
 		}
 	}
 	for _, want := range desired {
@@ -180,5 +180,5 @@ func planSync(desired, found []SyncDaemon) (ops []Operation) {
 			starts = append(starts, StartSync{Daemon: want})
 		}
 	}
-	return append(ops, starts...)
+	return stops, starts
 }
