@@ -122,7 +122,7 @@ func (d drawing) server(key director.ServiceKey, j int) realserver.Server {
 	if d.features.Tunnels {
 		methods = append(methods, realserver.Tunnel)
 	}
-	s := realserver.Server{Method: methods[d.IntN(len(methods))], Weight: uint32(d.IntN(65536))}
+	s := realserver.Server{Method: methods[d.IntN(len(methods))], Weight: uint32(d.IntN(int(d.features.MaxWeight) + 1))}
 	port := key.Address.Port()
 	if key.AnyPort() {
 		port = 0

@@ -51,7 +51,7 @@ func TestKernelRequests(t *testing.T) {
 		{"zeroes_all", "POST", "/v1/zero", `{}`, 204, ""},
 		{"zeroes_one", "POST", "/v1/zero", `{"service":"web"}`, 204, ""},
 		{"zeroes_a_foreign_one", "POST", "/v1/zero", `{"service":"udp://192.0.2.99:53"}`, 204, ""},
-		{"says_what_it_can", "GET", "/v1/status", "", 200, `"features":{"marks":true,"sctp":true,"tunnels":true,"engines":true,"sync":true,"own-addresses":true,"ranges":false,"access":false,"timeouts":false,"rules":false,"kill":false,"decide":false}`},
+		{"says_what_it_can", "GET", "/v1/status", "", 200, `"features":{"marks":true,"sctp":true,"tunnels":true,"engines":true,"sync":true,"own-addresses":true,"ranges":false,"access":false,"timeouts":false,"rules":false,"kill":false,"decide":false,"max-weight":2147483647}`},
 
 		{"a_tunnel_of_dr", "PATCH", web + "/servers/10.0.0.11:80", `{"method":"dr","tunnel":{"type":"gre"}}`, 422, "method dr has no tunnel"},
 		{"gue_without_a_port", "POST", web + "/servers", `{"address":"10.0.0.12","method":"tunnel","tunnel":{"type":"gue"}}`, 422, "gue wants a port"},

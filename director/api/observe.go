@@ -171,7 +171,7 @@ func infoModel(i director.DataplaneInfo) DataplaneInfo {
 func featuresModel(f director.Features) Features {
 	return Features{
 		Marks: f.Marks, SCTP: f.SCTP, Tunnels: f.Tunnels, Engines: f.Engines, Sync: f.Sync, OwnAddresses: f.OwnAddresses,
-		Ranges: f.Ranges, Access: f.Access, Timeouts: f.Timeouts, Rules: f.Rules, Kill: f.Kill, Decide: f.Decide,
+		Ranges: f.Ranges, Access: f.Access, Timeouts: f.Timeouts, Rules: f.Rules, Kill: f.Kill, Decide: f.Decide, MaxWeight: f.MaxWeight,
 	}
 }
 

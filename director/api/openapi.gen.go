@@ -585,6 +585,9 @@ type Features struct {
 
 	// Decide It can say which server a client would get.
 	Decide bool `json:"decide"`
+
+	// MaxWeight The largest weight of a server.
+	MaxWeight uint32 `json:"max-weight"`
 }
 
 // Finding The answer of one check.
@@ -1006,7 +1009,7 @@ type ServerConfig struct {
 	// Tunnel How packets are wrapped for a server of method tunnel; left out, in ipip.
 	Tunnel *Tunnel `json:"tunnel,omitempty"`
 
-	// Weight Its share of new connections; 0 takes none.
+	// Weight Its share of new connections; 0 takes none. The data plane xdp has weights up to 65535.
 	Weight *uint32 `json:"weight,omitempty"`
 
 	// Upper Connections from which on it gets no new ones; 0 for no limit.
@@ -2137,7 +2140,7 @@ type ClientInterface interface {
 
 	// ListServices The services with what is observed of them.
 	//
-	// Sorted by address family, protocol, address and port; in pages. Services in the kernel that Shunt does not manage
+	// Sorted by firewall mark, address family, protocol, address and port; in pages. Services in the kernel that Shunt does not manage
 	// are in the list and marked as foreign.
 	//
 	// Corresponds with GET /v1/services (the `ListServices` operationId).
@@ -2882,7 +2885,7 @@ func (c *RawClient) Rollback(ctx context.Context, number Number, params *Rollbac
 
 // ListServices The services with what is observed of them.
 //
-// Sorted by address family, protocol, address and port; in pages. Services in the kernel that Shunt does not manage
+// Sorted by firewall mark, address family, protocol, address and port; in pages. Services in the kernel that Shunt does not manage
 // are in the list and marked as foreign.
 //
 // Corresponds with GET /v1/services (the `ListServices` operationId).
