@@ -22,7 +22,7 @@ f.yaml:5:13: services[0].listen: unknown protocol "t\tcp": want tcp, udp or sctp
   4 | services:
   5 |   - listen: "t cp://"  # �[31m` + "\u00a0" + `é
     |             ^
-f.yaml:7:97: services[0].servers[0].weight: "none" is not a weight: want 0 to 65535
+f.yaml:7:97: services[0].servers[0].weight: "none" is not a weight: want 0 to 2147483647
   7 | …                                                             weight: none, method: nat} # xxxxxxxxx…
     |                                                                       ^
 `

@@ -120,7 +120,7 @@ func TestSchemaRefuses(t *testing.T) {
 		service("scheduler: mh, flags: [sh-port]"), service("vip: mine"), service("method: magic"), service("access: {allow: [example.org]}"),
 		service("access: {deny: [10.0.0.0/8, 10.0.0.0/8]}"), service("access: {x: []}"), service("access: [10.0.0.0/8]"),
 		"services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: host}]}]",
-		"services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, weight: 65536}]}]",
+		"services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, weight: 2147483648}]}]",
 		"services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{address: 10.0.0.1, wait: 1}]}]",
 	} {
 		if err := valid(t, schema, text); err == nil {
