@@ -13,6 +13,7 @@ import (
 
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
 // The lab's addresses, as the README has them.
@@ -94,6 +95,7 @@ func TestReadme(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(director.folder, "shunt.yaml"), []byte(b.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		case b.where == inGuest: // TestGuestReadme's
 		case b.kind == "text":
 			if before != b.text {
 				t.Fatalf("README.md:%d: the block before prints\n%s\nnot\n%s", b.line, before, b.text)
@@ -114,6 +116,26 @@ func TestReadme(t *testing.T) {
 		if ran[where] == 0 {
 			t.Errorf("no block was run in %s", where)
 		}
+	}
+}
+
+// inGuest is where the README's blocks run that want the kernel's IPVS.
+const inGuest = "ipvs"
+
+// TestGuestReadme runs the README's commands on the kernel's IPVS in their order.
+func TestGuestReadme(t *testing.T) {
+	ipvs.Guest(t)
+	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 2})
+	director := newShell(t, lab.Director)
+	ran := 0
+	for _, b := range readBlocks(t, readme) {
+		if b.kind == "sh" && b.where == inGuest {
+			director.run(t, b)
+			ran++
+		}
+	}
+	if ran == 0 {
+		t.Error("no block was run")
 	}
 }
 
