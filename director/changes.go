@@ -98,7 +98,14 @@ func (d *Director) Adopt(ctx context.Context, by Request, key ServiceKey) (Outco
 		if i < 0 {
 			return ErrNotFound
 		}
-		s.Services = append(s.Services, found.Services[i].Normalize())
+		service := found.Services[i].Normalize()
+		for j, server := range service.Servers {
+			if was := found.Services[i].Servers[j].Address; was != server.Address {
+				// Kernel: ip_vs_core.c, ip_vs_schedule takes the virtual port for it.
+				return fmt.Errorf("server %s: %w: port 0 beside a service's own: replace it by %s there first", was, ErrUnsupported, server.Address)
+			}
+		}
+		s.Services = append(s.Services, service)
 		return nil
 	})
 }

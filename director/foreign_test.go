@@ -2,6 +2,7 @@ package director_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -165,6 +166,9 @@ func TestAdoptRefused(t *testing.T) {
 		want string
 	}{
 		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Method = realserver.Tunnel }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: services[1] "mail": servers[0]: method tunnel is not there on the xdp data plane`},
+		{"a_server_without_a_port", func(s *director.Service) {
+			s.Servers[0].Address = netip.AddrPortFrom(s.Servers[0].Address.Addr(), 0)
+		}, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: server 10.0.0.25:0: not supported: port 0 beside a service's own: replace it by 10.0.0.25:25 there first`},
 		{"a_name_that_is_taken", func(s *director.Service) { s.Name = "web" }, director.ErrInvalid, `adopt service tcp://192.0.2.200:25: services[1] "web": name "web" is that of services[0] already`},
 	}
 	for _, tt := range tests {

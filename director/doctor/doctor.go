@@ -84,7 +84,7 @@ func Inspect(ctx context.Context, h Host) ([]Finding, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("inspect the host: %w", err)
 		}
-		if c.XDP && i.Dataplane == "ipvs" {
+		if c.XDP && i.Dataplane == director.PlaneIPVS {
 			continue
 		}
 		findings = append(findings, c.findings(i)...)

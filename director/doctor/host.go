@@ -185,10 +185,14 @@ func (i *inspection) uses(method realserver.Method, v6 bool) bool {
 }
 
 // vips returns the virtual addresses, each once, and the service each is taken
-// from; a managed one goes before external ones.
+// from; a managed one goes before external ones. Services of firewall marks have
+// none.
 func (i *inspection) vips() map[netip.Addr]director.Service {
 	all := map[netip.Addr]director.Service{}
 	for _, s := range i.Services {
+		if s.Key.IsMark() {
+			continue
+		}
 		if have, found := all[s.Key.Address.Addr()]; !found || have.VIP == director.VIPExternal {
 			all[s.Key.Address.Addr()] = s
 		}

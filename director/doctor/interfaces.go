@@ -5,12 +5,14 @@ import (
 	"net"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/shunt-lb/shunt/director"
 )
 
 // checkInterfaces looks at whether the named interfaces are there, up, and the
 // ones that packets come in by first.
 func checkInterfaces(i *inspection, r *report) {
-	if len(i.Interfaces) == 0 {
+	if len(i.Interfaces) == 0 && i.Dataplane != director.PlaneIPVS {
 		r.add(Error, "", "no interface is named", "shuntd attaches to the interfaces it is told: without one it does not start",
 			"shuntd --interface eth0 # or set director.interfaces")
 	}

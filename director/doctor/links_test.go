@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/doctor"
 )
@@ -65,6 +66,9 @@ func TestInterface(t *testing.T) {
 		b := newBed(t, directortest.OneArmed)
 		b.host.Interfaces = nil
 		b.wants("interface", "", doctor.Error, "no interface is named")
+		b.host.Dataplane = director.PlaneIPVS // which is not attached
+		b.wantsNone("interface", "")
+		b.host.Dataplane = director.PlaneXDP
 	})
 	t.Run("missing", func(t *testing.T) {
 		b := newBed(t, directortest.OneArmed)

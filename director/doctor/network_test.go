@@ -326,7 +326,7 @@ func TestIPVS(t *testing.T) { // this machine's kernel has none: a tree stands i
 	const head = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
 	b.host.Root = string(newTree(t, map[string]string{"proc/thread-self/net/ip_vs": head +
 		"TCP  C000020A:0050 wlc \n  -> 0A02000B:1F90      Masq    1      0          0\nTCP  C000020A:0051 wlc \n  -> 0A02000B:1F90      Masq    1      0          0\n"}))
-	if f := b.wants("ipvs", "tcp://192.0.2.10:80", doctor.Info, "IPVS has service tcp://192.0.2.10:80 too"); f.Fix != "ipvsadm -D -t 192.0.2.10:80" {
+	if f := b.wants("ipvs", "tcp://192.0.2.10:80", doctor.Info, "IPVS has service tcp://192.0.2.10:80 too"); f.Fix != "shunt migrate ipvs-to-xdp tcp://192.0.2.10:80" {
 		t.Errorf("fix %q", f.Fix)
 	}
 	b.wants("ipvs", "", doctor.Info, "tcp://192.0.2.10:80") // and not the other port

@@ -60,13 +60,9 @@ func checkIPVS(i *inspection, r *report) {
 				continue
 			}
 			told[s.Key] = true
-			flag := "-t"
-			if strings.EqualFold(have.Proto, "udp") {
-				flag = "-u"
-			}
 			r.add(Info, s.Key.String(), fmt.Sprintf("the kernel's IPVS has service %s too", s.Key),
 				"XDP sees packets first: connections that IPVS has are cut or scheduled anew, and its counters stand still",
-				fmt.Sprintf("ipvsadm -D %s %s", flag, quote(s.Key.Address.String())))
+				"shunt migrate ipvs-to-xdp "+quote(s.Key.String()))
 		}
 	}
 }
