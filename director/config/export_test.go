@@ -34,11 +34,13 @@ func SettingKeys() []string {
 	return keys
 }
 
-// Meaning is what the text says by itself; its includes are not followed.
+// Meaning is what the text says by itself, wherever it stands; its includes are not
+// followed.
 func Meaning(data []byte) Config {
 	l := &loader{}
 	d := l.decode("meaning", "", part, data)
 	cfg, _ := l.finish()
+	cfg.Warnings = nil // they are of places
 	for _, include := range d.includes {
 		cfg.Director.Interfaces = append(cfg.Director.Interfaces, "include "+include.pattern)
 	}

@@ -18,17 +18,20 @@ var seeds = []string{
 	"%YAML 1.2\n# a\n--- # b\nservices: # c\n# d\n... # e\n# f",
 	"services:\n- # a\n  listen: 'udp://[2001:db8::1]:1' # b\n  # c\n  access: {deny: [::/0, 2001:db8::1], # d\n   allow: []} # e\n  servers: [] #f\n   # g\n",
 	"director: {state: \"/a\\tb \\\"#\\u2028\", socket: '/it''s #', pin-dir: /a#b\n  c #d\n }", "\ufeffdirector:\r\n  log: {}\u2028  # x\r",
+	"director: {dataplane: ipvs, interfaces: [a], sync: [{role: backup, max-length: 1, group: ff02::1}]}\nservices: [{listen: 'fwmark6://07', method: tunnel, tunnel: {type: GRE}, servers: [{address: '::1', tunnel: {}}]}]",
 	"director: {removal-limit: 007%, reconcile: .5s, history: 0100, api: {listen: ':1', certificate: /c, key: /k, tokens: /t}}",
 }
 
 // Parse never panics, gives a valid state or an error of a known kind, never
 // both, and Format writes what Parse reads as the same state.
 func FuzzParse(f *testing.F) {
-	data, err := os.ReadFile("testdata/reference.yaml")
-	if err != nil {
-		f.Fatal(err)
+	for _, name := range references {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
 	}
-	f.Add(data)
 	for _, seed := range seeds {
 		f.Add([]byte(seed))
 	}
@@ -43,7 +46,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if err := (director.State{Services: cfg.State.Services}).Validate(); err != nil {
+		if err := (director.State{Services: cfg.State.Services, Sync: cfg.State.Sync}).Validate(); err != nil {
 			t.Errorf("the state of a configuration without errors: %v", err)
 		}
 		text, err := config.Format(cfg.State)
