@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shunt-lb/shunt/director/event"
@@ -18,6 +19,15 @@ type change struct {
 	guard  bool // refuse to remove too large a share
 	// refuse says why what the kernel holds forbids the change; nil: never.
 	refuse func(found State) error
+}
+
+// failure says which change failed. The failure of a change of one step says so
+// already.
+func (c change) failure(err error) error {
+	if strings.HasPrefix(err.Error(), c.action+": ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", c.action, err)
 }
 
 // change runs one edit of the newest revision's state. edit is given a state of
@@ -39,7 +49,7 @@ func (d *Director) change(ctx context.Context, c change, edit func(*State) error
 	}
 	outcome, err := d.commit(ctx, *head, next, c)
 	if err != nil {
-		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
+		return Outcome{}, c.failure(err)
 	}
 	return outcome, nil
 }
@@ -216,7 +226,7 @@ func (d *Director) leftovers(wanted, found State) []ServiceKey {
 func (d *Director) undo(ctx context.Context, before State, p draft, c change, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	service := p.touched.only()
-	d.opts.Events.Publish(event.Event{Name: event.ChangeFailed, Service: service, Message: fmt.Sprintf("%s: %v", c.action, cause)})
+	d.opts.Events.Publish(event.Event{Name: event.ChangeFailed, Service: service, Message: c.failure(cause).Error()})
 	found, err := d.found(ctx)
 	if err == nil {
 		found.Sync = ourSync(found.Sync, before, p.next)
