@@ -25,6 +25,7 @@ rm -rf bin/docs
 
 put 644 LICENSE "$prefix/share/doc/shunt/copyright"
 put 644 director/config/testdata/reference.yaml "$prefix/share/doc/shunt/reference.yaml"
+put 644 director/config/testdata/reference-ipvs.yaml "$prefix/share/doc/shunt/reference-ipvs.yaml"
 put 644 director/config/schema.json "$prefix/share/shunt/shunt.schema.json"
 put 644 director/metrics/grafana.json "$prefix/share/shunt/grafana.json"
 put 644 director/metrics/alerts.yaml "$prefix/share/shunt/alerts.yaml"

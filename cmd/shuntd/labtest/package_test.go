@@ -56,6 +56,7 @@ func TestPackages(t *testing.T) {
 		"usr/lib/sysusers.d/shunt.conf":                  0o644,
 		"etc/shunt/shunt.yaml":                           0o640,
 		"usr/share/doc/shunt/reference.yaml":             0o644,
+		"usr/share/doc/shunt/reference-ipvs.yaml":        0o644,
 		"usr/share/shunt/shunt.schema.json":              0o644,
 		"usr/share/shunt/grafana.json":                   0o644,
 		"usr/share/man/man1/shunt.1.gz":                  0o644,
@@ -109,8 +110,11 @@ func unit(t *testing.T, there string) {
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := output(t, ".", "systemd-analyze", "verify", "--man=no", path); got != "" {
-		t.Errorf("systemd-analyze verify: %s", got)
+	for line := range strings.Lines(output(t, ".", "systemd-analyze", "verify", "--man=no", path)) {
+		// It looks at the host's units too, of which ldirectord's has a warning.
+		if !strings.HasPrefix(line, "/lib/systemd/") && !strings.HasPrefix(line, "/usr/lib/systemd/") {
+			t.Errorf("systemd-analyze verify: %s", line)
+		}
 	}
 	// Fails if the exposure is above 3.0 (the scale ends at 10).
 	output(t, ".", "systemd-analyze", "security", "--offline=yes", "--threshold=30", path)
