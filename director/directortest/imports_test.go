@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"director/ipvs/kernel":               {},
 	"director/api":                       {"director", "director/event", "realserver", "conntrack"},
 	"director/directortest":              {"director", "realserver", "conntrack"},
+	"director/directortest/conformance":  {"conntrack", "director", "director/directortest", "realserver"},
 	"director/directortest/ipvs":         {"bpf/bpftest", "director", "director/directortest", "director/ipvs/kernel", "realserver", "conntrack"},
 	"director/directortest/differential": {"bpf/bpftest", "conntrack", "director", "director/directortest/ipvs", "director/scheduler", "realserver"},
 	"cmd/shunt": {
@@ -63,7 +64,7 @@ var (
 
 // forTests are the packages for tests only. The scripts may use them too: the
 // demo runs in the lab.
-var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/differential", "director/directortest/ipvs"}
+var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/conformance", "director/directortest/differential", "director/directortest/ipvs"}
 
 // oracles are what the loaded program's choices are compared with in tests, the
 // data planes that ipvsadm's lists are compared on, and where repairs are told.
