@@ -64,6 +64,9 @@ func (c Configuration) State() (director.State, error) {
 		}
 		s.Services = append(s.Services, service)
 	}
+	if c.Sync != nil {
+		s.Sync = []director.SyncDaemon{} // none, which is not the same as left out
+	}
 	for i, model := range c.Sync {
 		daemon, err := model.daemon()
 		if err != nil {

@@ -212,8 +212,8 @@ type Configuration struct {
 	// Services All services.
 	Services []ServiceConfig `json:"services"`
 
-	// Sync The sync daemons: at most one of each role.
-	Sync []SyncDaemon `json:"sync,omitempty"`
+	// Sync The sync daemons: at most one of each role; left out, those there are stay.
+	Sync []SyncDaemon `json:"sync,omitzero"`
 }
 
 // Connection A connection, or a template of persistence.
@@ -1951,7 +1951,7 @@ type ClientInterface interface {
 	// ApplyConfigurationWithBody Make the body what is desired.
 	//
 	// Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-	// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
+	// that are left out are removed; sync daemons stay as they are unless sync is there, if only to be empty. Foreign services that the body names become Shunt's. It is all or nothing: after a
 	// step that fails the others are undone.
 	//
 	// Takes any type of body and a specified content type.
@@ -1962,7 +1962,7 @@ type ClientInterface interface {
 	// ApplyConfiguration Make the body what is desired.
 	//
 	// Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-	// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
+	// that are left out are removed; sync daemons stay as they are unless sync is there, if only to be empty. Foreign services that the body names become Shunt's. It is all or nothing: after a
 	// step that fails the others are undone.
 	//
 	// Takes a body of the `application/json` content type.
@@ -2466,7 +2466,7 @@ func (c *RawClient) GetConfiguration(ctx context.Context, reqEditors ...RequestE
 // ApplyConfigurationWithBody Make the body what is desired.
 //
 // Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
+// that are left out are removed; sync daemons stay as they are unless sync is there, if only to be empty. Foreign services that the body names become Shunt's. It is all or nothing: after a
 // step that fails the others are undone.
 //
 // Takes any type of body and a specified content type.
@@ -2487,7 +2487,7 @@ func (c *RawClient) ApplyConfigurationWithBody(ctx context.Context, params *Appl
 // ApplyConfiguration Make the body what is desired.
 //
 // Plans and applies; what differs is changed and nothing else. Timeouts that are left out stay as they are; services
-// that are left out are removed, and sync daemons of Shunt's stopped. Foreign services that the body names become Shunt's. It is all or nothing: after a
+// that are left out are removed; sync daemons stay as they are unless sync is there, if only to be empty. Foreign services that the body names become Shunt's. It is all or nothing: after a
 // step that fails the others are undone.
 //
 // Takes a body of the `application/json` content type.

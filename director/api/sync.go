@@ -85,6 +85,9 @@ func syncModel(d director.SyncDaemon) SyncDaemon {
 
 func syncModels(daemons []director.SyncDaemon) []SyncDaemon {
 	var models []SyncDaemon
+	if daemons != nil {
+		models = []SyncDaemon{}
+	}
 	for _, d := range daemons {
 		models = append(models, syncModel(d))
 	}

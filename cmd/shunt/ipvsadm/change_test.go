@@ -113,12 +113,6 @@ func TestRefusals(t *testing.T) {
 			"virtual_address_of_nobody", nil, "-A -t 0.0.0.0:80",
 			invalid + "shunt: service tcp://0.0.0.0:80: virtual address 0.0.0.0 is unspecified: want a unicast address\n",
 		},
-		{
-			"weight_beyond_shunt_s",
-			[]string{service},
-			server + " -w 65536",
-			invalid + "shunt: service tcp://192.0.2.1:80: servers[0]: weight 65536 is out of range: want 0 to 65535\n",
-		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d, _ := fake(t, director.PlaneIPVS)
@@ -299,6 +293,10 @@ func TestTimeoutsAndDaemons(t *testing.T) {
 	d.script("--stop-daemon master", "-C")
 	if left := d.director.State().Sync; len(left) != 1 || left[0] != want[1] {
 		t.Errorf("daemons left: %v", left)
+	}
+	d.script("--stop-daemon backup")
+	if left := d.director.State().Sync; len(left) > 0 {
+		t.Errorf("the last daemon is left: %v", left)
 	}
 }
 
