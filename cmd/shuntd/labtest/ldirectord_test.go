@@ -169,6 +169,7 @@ func TestLdirectord(t *testing.T) {
 			s := newDirected(t, quiescent)
 			s.begins()
 			s.goesAndReturns(0)
+			s.daemonIsAway(2)
 			s.dies(1)
 			s.ldirectordIsKilled()
 			s.ldirectordReloads()
@@ -217,6 +218,24 @@ func (s *directed) goesAndReturns(i int) {
 	s.c.only(s.names()...)
 	s.c.all()
 	ok(s.T, held.ask())
+}
+
+// daemonIsAway: ldirectord takes a server out while shuntd is being restarted. It
+// does not ask again: the ipvsadm that it calls waits for the daemon.
+func (s *directed) daemonIsAway(i int) {
+	s.Helper()
+	failed := "Return status: 503"
+	before := strings.Count(s.l.log.String(), failed)
+	s.d.kill()
+	s.check(i, http.StatusServiceUnavailable)
+	await(s.T, "a check fails", func() bool { return strings.Count(s.l.log.String(), failed) > before })
+	s.d.start(s.T)
+	s.offers(i)
+	s.c.only(s.names(i)...)
+	s.check(i, http.StatusOK)
+	s.offers()
+	s.c.only(s.names()...)
+	s.c.all()
 }
 
 // dies: a host is gone without a word, and is back without its connections.
