@@ -114,7 +114,7 @@ func (v *view) find(k *kernel.Connection) (*kernel.ServiceEntry, *kernel.ServerE
 		if service == nil || service.ServiceID.Address.Addr().Is4() != k.Client.Addr().Is4() {
 			continue
 		}
-		if server := findServer(service, k.Server); server != nil {
+		if server := findServer(service, k); server != nil {
 			return service, server
 		}
 		if first == nil && (service.Mark == 0 || k.Mark != 0) {
@@ -124,13 +124,14 @@ func (v *view) find(k *kernel.Connection) (*kernel.ServiceEntry, *kernel.ServerE
 	return first, nil
 }
 
-// findServer returns the service's server with the address, or the one without a
-// port, whose connections have the client's.
-func findServer(service *kernel.ServiceEntry, address netip.AddrPort) *kernel.ServerEntry {
+// findServer returns the service's server of the connection's address, or the one
+// without a port, whose connections have the client's.
+func findServer(service *kernel.ServiceEntry, k *kernel.Connection) *kernel.ServerEntry {
+	address := k.Server
 	if at := place(service, address); at >= 0 {
 		return &service.Servers[at]
 	}
-	if at := place(service, netip.AddrPortFrom(address.Addr(), 0)); at >= 0 {
+	if at := place(service, netip.AddrPortFrom(address.Addr(), 0)); at >= 0 && address.Port() == k.Virtual.Port() {
 		return &service.Servers[at]
 	}
 	// A template of all ports has port 0, whatever the server's.
