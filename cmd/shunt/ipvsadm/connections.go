@@ -66,6 +66,7 @@ func connectionLine(c api.Connection, names language.Writer, engines bool) (stri
 	} else {
 		addresses[1] = netip.AddrPortFrom(markAddress(c.Mark, addresses[0].Addr()), 0)
 	}
+	addresses[2] = reached(addresses[2], addresses[1], c.Template)
 	seconds := max(0, int64(time.Duration(c.Expires)/time.Second))
 	line := fmt.Sprintf("%-3s %-6s %-11s %-18s %-18s ", name, fmt.Sprintf("%02d:%02d", seconds/60, seconds%60), stateName(c),
 		names.Address(addresses[0], protocol), names.Address(addresses[1], protocol))
@@ -75,6 +76,16 @@ func connectionLine(c api.Connection, names language.Writer, engines bool) (stri
 		return line + server + "\n", nil
 	}
 	return line + fmt.Sprintf("%-16s %-18s %s\n", server, c.Engine, data[0]), nil
+}
+
+// reached returns where a connection's packets go: to the client's port at a server
+// without one, which the daemon names by its address alone. A template of all ports
+// is for none (kernel: ip_vs_core.c, ip_vs_sched_persist).
+func reached(server, virtual netip.AddrPort, isTemplate bool) netip.AddrPort {
+	if isTemplate && virtual.Port() == 0 || !isTemplate && server.Port() == 0 {
+		return netip.AddrPortFrom(server.Addr(), virtual.Port())
+	}
+	return server
 }
 
 // stateName is a template's state for what the XDP plane has by another name:

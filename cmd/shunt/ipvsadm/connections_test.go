@@ -42,6 +42,16 @@ func TestConnectionLine(t *testing.T) {
 			false, "IP  01:00  NONE        198.51.100.0:0     1.2.3.4:0          10.0.0.1:0\n",
 		},
 		{
+			"server_without_a_port",
+			api.Connection{Protocol: "tcp", Client: "198.51.100.7:5", Virtual: "192.0.2.1:81", Server: "10.0.0.1:0", State: "FIN_WAIT", Expires: api.Duration(time.Minute)},
+			false, "TCP 01:00  FIN_WAIT    198.51.100.7:5     192.0.2.1:81       10.0.0.1:81\n",
+		},
+		{
+			"template_of_all_ports",
+			api.Connection{Protocol: "tcp", Client: "198.51.100.7:0", Virtual: "192.0.2.1:0", Server: "10.0.0.1:8080", State: "NONE", Template: true, Expires: api.Duration(time.Minute)},
+			false, "TCP 01:00  NONE        198.51.100.7:0     192.0.2.1:0        10.0.0.1:0\n",
+		},
+		{
 			"mark_of_ipv6",
 			api.Connection{Protocol: "proto-0", Client: "[2001:db8::]:0", Virtual: "[::]:0", Server: "[2001:db8::9]:0", State: "NONE", Template: true, Mark: 7, Expires: api.Duration(time.Minute)},
 			false, "IP  01:00  NONE        [2001:db8::]:0     [0:7::]:0          [2001:db8::9]:0\n",
