@@ -13,7 +13,7 @@ func TestParseWeight(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"2147483648":      `"2147483648" is not a weight: want 0 to 2147483647`,
+		"2147483648": `"2147483648" is not a weight: want 0 to 2147483647`,
 		"4294967297": `"4294967297" is not a weight: want 0 to 2147483647`,
 		"-1":         `"-1" is not a weight: want 0 to 2147483647`,
 		"heavy":      `"heavy" is not a weight: want 0 to 2147483647`,
