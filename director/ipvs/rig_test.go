@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,9 +16,6 @@ import (
 	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 	"github.com/shunt-lb/shunt/realserver"
 )
-
-// limit ends a test that hangs.
-const limit = time.Minute
 
 // rig is a data plane in a namespace of the guest's kernel.
 type rig struct {

@@ -49,7 +49,7 @@ out=$(realpath -e "${out:-$work/result}")
 
 # The kernel does not find UML's modules by itself, so all are loaded at once:
 # a fork costs 25 ms here.
-modules="tun veth dummy sch_ingress cls_matchall act_skbedit ip_vs ip_vs_pe_sip"
+modules="tun veth bridge dummy sch_ingress cls_matchall act_skbedit ip_vs ip_vs_pe_sip"
 for scheduler in rr wrr lc wlc sed nq fo ovf sh dh mh lblc lblcr; do modules+=" ip_vs_$scheduler"; done
 modules+=" ipip ip6_tunnel ip_gre ip6_gre fou fou6" # what servers unwrap with
 
