@@ -22,7 +22,8 @@ import (
 // ldirectord is Debian's, in the director's namespace, whose ipvsadm is shunt.
 type ldirectord struct {
 	d      *daemon
-	folder string // with its configuration and its ipvsadm
+	folder string // with its configuration and a link ipvsadm
+	place  place
 
 	process *directortest.Cmd
 	ended   chan struct{} // closed when the process has ended
@@ -30,12 +31,23 @@ type ldirectord struct {
 	ran     []string      // commands of the starts before
 }
 
-// newLdirectord prepares one. With -d it takes an ipvsadm in the folder where it is
-// started before that of /sbin, stays in the foreground and logs the command lines
-// that it runs.
-func newLdirectord(t *testing.T, d *daemon) *ldirectord {
+// place is where ldirectord finds its ipvsadm.
+type place int
+
+const (
+	// sbin: /sbin/ipvsadm, of another mount namespace, is shunt, as with
+	// BindReadOnlyPaths= of a systemd unit.
+	sbin place = iota
+	// beside: with -d ldirectord prefers a file of the name in the folder where it is
+	// started.
+	beside
+)
+
+// newLdirectord prepares one. With -d it stays in the foreground and logs the command
+// lines that it runs.
+func newLdirectord(t *testing.T, d *daemon, where place) *ldirectord {
 	t.Helper()
-	l := &ldirectord{d: d, folder: t.TempDir()}
+	l := &ldirectord{d: d, folder: t.TempDir(), place: where}
 	if err := os.Symlink(filepath.Join(binaries, "shunt"), filepath.Join(l.folder, "ipvsadm")); err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +62,9 @@ func newLdirectord(t *testing.T, d *daemon) *ldirectord {
 	return l
 }
 
-// file is its configuration. The name is of its pid file too.
-func (l *ldirectord) file() string { return filepath.Join(l.folder, filepath.Base(l.folder)+"-lab.cf") }
+// file is its configuration, of a name that no other has: it looks for a pid file of
+// that name, and removes it at its end.
+func (l *ldirectord) file() string { return filepath.Join(l.folder, "shunt-lab.cf") }
 
 // start starts it with the configuration.
 func (l *ldirectord) start(t *testing.T, configuration string) {
@@ -61,8 +74,15 @@ func (l *ldirectord) start(t *testing.T, configuration string) {
 		l.ran = l.commands()
 	}
 	l.log, l.ended = newLogText(), make(chan struct{})
-	l.process = l.d.ns.Command(context.Background(), "/usr/sbin/ldirectord", "-d", l.file(), "start")
-	l.process.Dir = l.folder
+	args := []string{"/usr/sbin/ldirectord", "-d", l.file(), "start"}
+	dir := l.folder
+	if l.place == sbin {
+		bind := fmt.Sprintf(`mount --bind %s /usr/sbin/ipvsadm && exec "$@"`, filepath.Join(l.folder, "ipvsadm"))
+		args = append([]string{"unshare", "--mount", "sh", "-c", bind, "sh"}, args...)
+		dir = "/"
+	}
+	l.process = l.d.ns.Command(context.Background(), args[0], args[1:]...)
+	l.process.Dir = dir
 	l.process.Env = append(os.Environ(), "SHUNT_SOCKET="+l.d.socket)
 	l.process.Stdout, l.process.Stderr = l.log, l.log
 	if err := l.process.Start(); err != nil {
@@ -106,7 +126,7 @@ func (l *ldirectord) stop(t *testing.T) {
 }
 
 var (
-	command = regexp.MustCompile(`(?m)^Running system\(\./ipvsadm (.*?) *\)$`)
+	command = regexp.MustCompile(`(?m)^Running system\((?:\.|/sbin)/ipvsadm (.*?) *\)$`)
 	change  = regexp.MustCompile(`(?m)^(Added|Changed|Restored|Quiescent|Readd|Deleted|Purged) .*$`)
 )
 

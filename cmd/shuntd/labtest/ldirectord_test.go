@@ -51,7 +51,7 @@ func newDirected(t *testing.T, quiescent bool) *directed {
 		s.checks = append(s.checks, ready(t, server.Namespace, checkPort))
 	}
 	s.d = startDaemon(t, lab)
-	s.l = newLdirectord(t, s.d)
+	s.l = newLdirectord(t, s.d, map[bool]place{true: beside, false: sbin}[quiescent])
 	s.c = newCrowd(t, lab, netip.AddrPortFrom(vip4, 80))
 	return s
 }
