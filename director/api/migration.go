@@ -39,7 +39,7 @@ func (e endpoints) Migrate(w http.ResponseWriter, r *http.Request, p MigratePara
 			return MigrationReport{}, err
 		}
 		if e.opts.Migrate == nil {
-			return MigrationReport{}, fmt.Errorf("migrate: %w by the data plane %s: it is XDP that services are moved to", director.ErrUnsupported, e.opts.Dataplane)
+			return MigrationReport{}, fmt.Errorf("migrate: %w by the data plane %s: services are moved to xdp, and a shuntd that starts with it takes its own over", director.ErrUnsupported, e.opts.Dataplane)
 		}
 		// A move runs to its end even when the caller has gone.
 		return e.opts.Migrate(context.WithoutCancel(r.Context()), by, order)

@@ -75,7 +75,7 @@ func TestMigrate(t *testing.T) {
 	t.Run("other_data_plane", func(t *testing.T) {
 		h := api.NewHandler(d, api.Options{Dataplane: "ipvs"})
 		p := refusal(t, ask(h, "POST", "/v1/migration", `{}`))
-		if want := "migrate: not supported by the data plane ipvs: it is XDP that services are moved to"; p.Detail != want {
+		if want := "migrate: not supported by the data plane ipvs: services are moved to xdp, and a shuntd that starts with it takes its own over"; p.Detail != want {
 			t.Errorf("detail %q, want %q", p.Detail, want)
 		}
 	})

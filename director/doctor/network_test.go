@@ -18,6 +18,11 @@ func TestForwarding(t *testing.T) {
 	b := newBed(t, directortest.OneArmed)
 	b.cures("forwarding", "net.ipv4.ip_forward", doctor.Info, "there are services with method nat")
 	b.cures("forwarding", "net.ipv6.conf.all.forwarding", doctor.Info, "there are services with method nat")
+	t.Run("ipvs", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		b.host.Dataplane = director.PlaneIPVS
+		b.cures("forwarding", "net.ipv4.ip_forward", doctor.Error, "there are services with method nat")
+	})
 	t.Run("dr_does_not_need_it", func(t *testing.T) {
 		b := newBed(t, directortest.OneArmed)
 		for n := range b.host.Services {

@@ -27,6 +27,11 @@ func checkForwarding(i *inspection, r *report) {
 		on, err := i.number(family.file)
 		if err != nil {
 			r.unknown(family.knob, err)
+		} else if on == 0 && i.Dataplane == director.PlaneIPVS {
+			// Kernel: ip_vs_core.c, ip_vs_out's hook is FORWARD.
+			r.add(Error, family.knob, family.knob+" is 0 and there are services with method nat",
+				"the kernel's IPVS translates the servers' replies as they are forwarded: none comes to a client",
+				"sysctl -w "+family.knob+"=1")
 		} else if on == 0 {
 			r.add(Info, family.knob, family.knob+" is 0 and there are services with method nat",
 				"a reply whose way back to the client is not known, or has failed, is dropped as no-route. With 1 it goes by the director's routes; who sets it makes the host a router for others too, and filters what it forwards"+family.note,
