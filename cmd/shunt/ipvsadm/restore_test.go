@@ -166,7 +166,7 @@ func TestSaveOmits(t *testing.T) {
 func every(f director.Features) string {
 	var text strings.Builder
 	schedulers := map[string][]string{"sh": {"", "sh-port", "sh-fallback,sh-port"}, "mh": {"", "mh-fallback", "mh-fallback,mh-port"}}
-	port := 0
+	port, services := 0, 0
 	add := func(service string, family string) {
 		fmt.Fprintf(&text, "-A %s\n", service)
 		id := strings.Join(strings.Fields(service)[:2], " ")
@@ -178,7 +178,7 @@ func every(f director.Features) string {
 			server = func(n int) string { return fmt.Sprintf("[2001:db8:1::%x]:%d", n, port) }
 		}
 		methods := []string{"-m", "-g"}
-		if f.Tunnels {
+		if services++; f.Tunnels && services%5 == 1 {
 			for _, t := range []string{"ipip", "gue --tun-port 5555 --tun-nocsum", "gue --tun-port 1 --tun-csum", "gue --tun-port 65535 --tun-remcsum", "gre --tun-nocsum", "gre --tun-csum"} {
 				methods = append(methods, "-i")
 				methods[len(methods)-1] += " -w %d --tun-type " + t
