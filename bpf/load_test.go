@@ -152,7 +152,7 @@ func TestLoadedReplyGoesByTheRoute(t *testing.T) {
 
 // Every state counts as it does elsewhere, and has the time left that it is loaded with.
 func TestLoadedExpiry(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+	f := bpftest.New(t, bpftest.Options{Connections: 16}) // small: it is aged and cleared often
 	for _, a := range families {
 		for state, timeout := range bpftest.Timeouts {
 			t.Run(fmt.Sprint(a.name, "/", state), func(t *testing.T) {
@@ -280,7 +280,7 @@ func TestLoadMany(t *testing.T) {
 // A loaded template leads new connections, and counts those that are loaded under
 // it, without more time for their sake.
 func TestLoadTemplate(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
 	eachPersistent(t, f, func(t *testing.T, s *scene) {
 		first, second := s.service.Servers[0], s.service.Servers[1]
 		const left = persistence / 2

@@ -20,11 +20,18 @@ func (s *scene) migrate(begins bool) {
 	s.Apply(s.service)
 }
 
+func TestMigrating(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	t.Run("unknown packets", func(t *testing.T) { testMigrating(t, f) })
+	t.Run("strict", func(t *testing.T) { testMigratingIsStrict(t, f) })
+	t.Run("persistence", func(t *testing.T) { testMigratingPersistence(t, f) })
+	t.Run("one service's", func(t *testing.T) { testMigratingIsOneServices(t, f) })
+}
+
 // A migrating service's packets that no connection is known of are left to the
 // stack as they came, whatever they are, but for a first segment; packets of known
 // connections go their way.
-func TestMigrating(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func testMigrating(t *testing.T, f *bpftest.Fixture) {
 	eachScene(t, f, func(t *testing.T, s *scene) {
 		s.migrate(true)
 		request, back := s.later()
@@ -66,8 +73,7 @@ func TestMigrating(t *testing.T) {
 }
 
 // What lets connections begin in the middle does not while the stack may have them.
-func TestMigratingIsStrict(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func testMigratingIsStrict(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		s := newScene(t, f, a, bpftest.TCP, dr)
 		s.service.Flags |= bpf.KernelServiceFlagsSERVICE_SLOPPY_TCP
@@ -87,8 +93,7 @@ func TestMigratingIsStrict(t *testing.T) {
 
 // A client whose template is not known may have one in the stack: its first segments
 // are the stack's too. With the template they are scheduled here.
-func TestMigratingPersistence(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func testMigratingPersistence(t *testing.T, f *bpftest.Fixture) {
 	eachPersistent(t, f, func(t *testing.T, s *scene) {
 		second := s.service.Servers[1]
 		s.migrate(true)
@@ -120,8 +125,7 @@ func TestMigratingPersistence(t *testing.T) {
 }
 
 // Another service's packets are as ever.
-func TestMigratingIsOneServices(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func testMigratingIsOneServices(t *testing.T, f *bpftest.Fixture) {
 	eachScene(t, f, func(t *testing.T, s *scene) {
 		f.Apply(&bpftest.Service{Listen: s.secondVirtual, Protocol: s.protocol, Servers: []*bpftest.Server{
 			{Address: s.secondServer, Weight: 1, Hop: s.service.Servers[0].Hop},
