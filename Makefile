@@ -37,8 +37,8 @@ bench: ## all benchmarks; writes bench.json; needs root
 bench-quick: ## the program-level benchmarks in a minute; writes bench.json; needs root
 	go run ./scripts/bench -quick
 
-install: build ## install under PREFIX (/usr/local) and DESTDIR: binaries, unit, man pages, completions
-	DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) scripts/install.sh
+install: build ## install under PREFIX (/usr/local) and DESTDIR: binaries, unit, man pages, completions; IPVSADM=1: links, so that ipvsadm is shunt
+	DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) IPVSADM=$(IPVSADM) scripts/install.sh
 
 package: build ## Debian and RPM packages in DIST (dist)
 	scripts/package.sh $(VERSION) $(DIST)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what make built under DESTDIR and PREFIX: binaries, unit, man pages,
-# completions, examples. A configuration that is there is left alone. Starts
+# completions, examples; with IPVSADM=1 links that make shunt ipvsadm. A
+# configuration that is there is left alone, and so is another ipvsadm. Starts
 # nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,8 +10,23 @@ prefix=${DESTDIR:-}${PREFIX:-/usr/local}
 etc=${DESTDIR:-}/etc/shunt
 put() { install -D -m "$1" "$2" "$3"; }
 
+links=()
+[ "${IPVSADM:-0}" = 0 ] || links=(ipvsadm ipvsadm-save ipvsadm-restore)
+target=../bin/shunt
+for name in "${links[@]}"; do # before anything is laid down
+	link=$prefix/sbin/$name
+	if { [ -e "$link" ] || [ -L "$link" ]; } && [ "$(readlink "$link")" != $target ]; then
+		echo "install.sh: $link is there and not Shunt's: nothing was installed" >&2
+		echo "hint: remove ipvsadm's package, or move its files aside, as with dpkg-divert --local --rename --add FILE" >&2
+		exit 1
+	fi
+done
+
 put 755 bin/shuntd "$prefix/sbin/shuntd"
 put 755 bin/shunt "$prefix/bin/shunt"
+for name in "${links[@]}"; do
+	ln -sfn $target "$prefix/sbin/$name"
+done
 
 scripts/docs.sh bin/docs
 for page in bin/docs/man/*; do
@@ -22,10 +38,12 @@ for folder in site-functions vendor-completions; do # Debian's zsh reads the lat
 done
 put 644 bin/docs/completion/shunt.fish "$prefix/share/fish/vendor_completions.d/shunt.fish"
 rm -rf bin/docs
+put 644 scripts/package/shunt-ipvsadm.1 "$prefix/share/man/man1/shunt-ipvsadm.1"
 
 put 644 LICENSE "$prefix/share/doc/shunt/copyright"
 put 644 director/config/testdata/reference.yaml "$prefix/share/doc/shunt/reference.yaml"
 put 644 director/config/testdata/reference-ipvs.yaml "$prefix/share/doc/shunt/reference-ipvs.yaml"
+sed "s|=/usr/bin/|=${PREFIX:-/usr/local}/bin/|" scripts/package/ldirectord.conf >"$prefix/share/doc/shunt/ldirectord.conf"
 put 644 director/config/schema.json "$prefix/share/shunt/shunt.schema.json"
 put 644 director/metrics/grafana.json "$prefix/share/shunt/grafana.json"
 put 644 director/metrics/alerts.yaml "$prefix/share/shunt/alerts.yaml"

@@ -13,7 +13,8 @@ STAGE=$(mktemp -d "${TMPDIR:-/tmp}/shunt-package.XXXXXX")
 trap 'rm -rf "$STAGE"' EXIT
 export ARCH VERSION STAGE
 
-DESTDIR=$STAGE PREFIX=/usr scripts/install.sh
+# Without links: files of these names are of the ipvsadm package.
+DESTDIR=$STAGE PREFIX=/usr IPVSADM=0 scripts/install.sh
 gzip -9n "$STAGE"/usr/share/man/man1/*
 mkdir -p "$dist"
 for format in deb rpm; do

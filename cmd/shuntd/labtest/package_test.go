@@ -60,6 +60,8 @@ func TestPackages(t *testing.T) {
 		"usr/share/shunt/shunt.schema.json":              0o644,
 		"usr/share/shunt/grafana.json":                   0o644,
 		"usr/share/man/man1/shunt.1.gz":                  0o644,
+		"usr/share/man/man1/shunt-ipvsadm.1.gz":          0o644,
+		"usr/share/doc/shunt/ldirectord.conf":            0o644,
 		"usr/share/bash-completion/completions/shunt":    0o644,
 		"usr/share/zsh/vendor-completions/_shunt":        0o644,
 		"usr/share/fish/vendor_completions.d/shunt.fish": 0o644,
