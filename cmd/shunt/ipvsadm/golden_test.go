@@ -166,3 +166,9 @@ func TestGuestSaveRestoreSave(t *testing.T) {
 	}
 	p.sameLists(t, "the restore")
 }
+
+// Half applied to the kernel is nothing either.
+func TestGuestMangled(t *testing.T) {
+	p := newPair(t)
+	mangle(t, p.daemon, 80, func() string { return reals(t, p.own, "", "-S", "-n").Out })
+}

@@ -193,3 +193,21 @@ func TestGuestDrawn(t *testing.T) {
 		t.Error("the draws are bad")
 	}
 }
+
+// Without -n the names of hosts and ports are shown, and saved.
+func TestGuestNames(t *testing.T) {
+	p := newPair(t)
+	for _, line := range []string{
+		"-A -t 127.0.0.1:80", "-a -t 127.0.0.1:http -r localhost:https -m", "-a -t 127.0.0.1:80 -r 127.0.0.1:1 -m",
+		"-A -t [::1]:443", "-a -t [::1]:443 -r [::1]:80 -g", "-A -f 7", "-a -f 7 -r 127.0.0.1:80 -m", "-a -f 7 -r nowhere.invalid -m",
+		"-A -u 127.0.0.1:domain", "-A -u 127.0.0.1:http", "-A --sctp-service 127.0.0.1:80",
+	} {
+		p.same(t, line)
+	}
+	for _, line := range []string{"", "-L", "-l", "-S", "-L --stats", "-L -t 127.0.0.1:http", "-L -c"} {
+		p.same(t, line)
+	}
+	if out := p.ipvsadm("-L").Out; !strings.Contains(out, "  -> localhost:https ") {
+		t.Errorf("there are no names:\n%s", out)
+	}
+}
