@@ -387,6 +387,21 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// Who interrupts it is not told that there is no IPVS.
+func TestInterrupted(t *testing.T) {
+	d, _ := fake(t, director.PlaneXDP)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var errs strings.Builder
+	status := Run(ctx, Options{
+		Program: program, Args: []string{"-L"}, Out: &errs, Err: &errs,
+		Connect: func() (*api.Client, error) { return api.NewSocketClient(d.socket), nil },
+	})
+	if status != 1 || errs.String() != "shunt: interrupted\n" {
+		t.Errorf("status %d, %q", status, errs.String())
+	}
+}
+
 // An output that cannot be written is an error, as a full disk is for a save file.
 func TestOutputFails(t *testing.T) {
 	d, _ := fake(t, director.PlaneXDP)

@@ -175,6 +175,9 @@ func (s *session) explain(because []string, hint string) {
 func (s *session) failed(o language.Operation, status int, err error) int {
 	problem, ok := errors.AsType[*api.Problem](err)
 	switch {
+	case s.ctx.Err() != nil:
+		s.explain([]string{"interrupted"}, "")
+		return language.ExitFailed
 	case !ok:
 		return s.unreachable(syscall.ENOPROTOOPT, err.Error(), "")
 	case problem.Code == api.ProblemCodeNotRunning:
