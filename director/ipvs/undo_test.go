@@ -1,0 +1,171 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/directortest"
+	guest "github.com/shunt-lb/shunt/director/directortest/ipvs"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// traffic is a lab whose director is a rig's.
+type traffic struct {
+	*rig
+	*testing.T
+	lab *directortest.Lab
+}
+
+func startTraffic(t *testing.T) *traffic {
+	t.Helper()
+	guest.Guest(t)
+	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 2, Forwarding: directortest.On})
+	if _, err := lab.ServeHTTP(8080); err != nil {
+		t.Fatal(err)
+	}
+	return &traffic{rig: openIn(t, lab.Director), T: t, lab: lab}
+}
+
+// nat is a service of the lab's servers.
+func (l *traffic) nat(name, url string) director.Service {
+	s := service(url, realserver.NAT)
+	s.Name, s.VIP, s.Scheduler = name, director.VIPManaged, director.RoundRobin
+	for _, server := range l.lab.Servers {
+		s.Servers = append(s.Servers, realserver.Server{Address: netip.AddrPortFrom(server.Addr4, 8080), Method: realserver.NAT, Weight: 1})
+	}
+	return s
+}
+
+// client keeps one connection.
+func (l *traffic) client() *http.Client {
+	client := l.lab.Client.HTTPClient(directortest.ClientOptions{KeepAlive: directortest.On})
+	client.Timeout = time.Minute
+	l.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+// get returns who answers.
+func (l *traffic) get(client *http.Client, to netip.AddrPort) string {
+	l.Helper()
+	answer, err := client.Get(fmt.Sprintf("http://%s/", to))
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		l.Error(err)
+	}
+	return answer.Header.Get(directortest.HeaderServer)
+}
+
+// An apply that fails half way names its step and is undone: removed servers and
+// services come back with their connections.
+func TestGuestFailedApplyIsUndone(t *testing.T) {
+	l := startTraffic(t)
+	web, mail := l.nat("web", "tcp://192.0.2.10:80"), l.nat("mail", "tcp://192.0.2.10:25")
+	state := director.State{Services: []director.Service{web, mail}}
+	d := l.direct(t, &directortest.Store{}, state)
+	clients := map[director.ServiceKey]*http.Client{web.Key: l.client(), mail.Key: l.client()}
+	answered := map[director.ServiceKey]string{}
+	for key, client := range clients {
+		answered[key] = l.get(client, key.Address)
+	}
+	before, connections := l.ipvsadm(t, "-S", "-n"), l.connections(t)
+
+	// The server that has web's connection goes, mail goes, and then web is to have a
+	// scheduler that this kernel has not.
+	next := director.State{Services: []director.Service{web.Clone()}}
+	changed := &next.Services[0]
+	at := slices.IndexFunc(l.lab.Servers, func(s *directortest.Server) bool { return s.Name == answered[web.Key] })
+	changed.Servers = slices.Delete(changed.Servers, at, at+1)
+	changed.Scheduler = director.TwoRandomChoices
+	l.spy.writes = nil
+	_, err := d.Apply(t.Context(), director.Request{Who: "the test", Force: true}, next)
+	const want = "edit service tcp://192.0.2.10:80: the kernel has no scheduler twos: modprobe ip_vs_twos"
+	if err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, director.ErrNoScheduler) {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	if writes := strings.Join(l.spy.writes, "\n"); !strings.Contains(writes, "delete tcp://192.0.2.10:25") || !strings.Contains(writes, "new tcp://192.0.2.10:25") {
+		t.Errorf("nothing was to be undone:\n%s", writes)
+	}
+	if after := l.ipvsadm(t, "-S", "-n"); after != before {
+		t.Errorf("the kernel has\n%s\nwant\n%s", after, before)
+	}
+	if after := l.connections(t); len(after) != len(connections) {
+		t.Errorf("connections %v, were %v", after, connections)
+	}
+	for key, client := range clients {
+		if again := l.get(client, key.Address); again != answered[key] {
+			t.Errorf("%s: %s answered, want %s", key, again, answered[key])
+		}
+	}
+	d.reconcile(t)
+	if drift := d.Drift(); drift.Found != 0 || len(drift.Foreign) != 0 {
+		t.Errorf("drift %+v, want none", drift)
+	}
+}
+
+// connections lists all.
+func (r *rig) connections(t *testing.T) []conntrack.Connection {
+	t.Helper()
+	var all []conntrack.Connection
+	for c, err := range r.Connections(t.Context(), director.ConnectionFilter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// A failure at any write leaves the kernel as it was, and names the step.
+func TestGuestFailureAtEveryWrite(t *testing.T) {
+	r := newRig(t)
+	before := director.State{Services: []director.Service{web(), service("udp://192.0.2.1:53", realserver.NAT, "10.0.0.1:53")}}
+	after := director.State{Services: []director.Service{web(), service("tcp://[2001:db8::1]:80", realserver.Tunnel, "10.0.0.1:80", "10.0.0.2:80")}}
+	after.Services[0].Scheduler = director.Maglev
+	after.Services[0].Servers = after.Services[0].Servers[1:]
+	after.Services[0].Servers[0].Upper = 10
+	d := r.direct(t, &directortest.Store{}, before)
+	saved := r.ipvsadm(t, "-S", "-n") + r.ipvsadm(t, "-L", "-n", "--thresholds")
+	broken := errors.New("the kernel is broken")
+	writes := 0
+	for n := 1; ; n++ {
+		writes = 0
+		r.spy.fail = func(string) error {
+			if writes++; writes == n {
+				return broken
+			}
+			return nil
+		}
+		_, err := d.Apply(context.Background(), director.Request{Who: "the test", Force: true}, after)
+		r.spy.fail = nil
+		if err == nil {
+			break
+		}
+		failed := (*director.OperationError)(nil)
+		if !errors.As(err, &failed) || !errors.Is(err, broken) {
+			t.Errorf("write %d: error %v, want an operation's", n, err)
+		}
+		if now := r.ipvsadm(t, "-S", "-n") + r.ipvsadm(t, "-L", "-n", "--thresholds"); now != saved {
+			t.Errorf("write %d failed: the kernel has\n%s\nwant\n%s", n, now, saved)
+		}
+		d.reconcile(t)
+	}
+	if writes < 7 {
+		t.Errorf("%d writes, want at least 7", writes)
+	}
+	if drift := d.Drift(); drift.Found != 0 {
+		t.Errorf("drift %+v, want none", drift)
+	}
+}
