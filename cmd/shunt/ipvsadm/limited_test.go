@@ -41,7 +41,8 @@ func TestLimited(t *testing.T) {
 		if took := time.Since(began); took != 3*time.Second {
 			t.Errorf("took %s", took)
 		}
-		time.Sleep(time.Minute) // the one left behind ends
+		time.Sleep(time.Minute)
+		synctest.Wait() // the one left behind has ended
 		if len(asked) != 2 {
 			t.Errorf("asked for %v: want each once, and none after the limit", asked)
 		}
