@@ -29,7 +29,7 @@ import (
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"shunt": main})
+	testscript.Main(m, map[string]func(){"shunt": main, "ipvsadm": main, "ipvsadm-save": main, "ipvsadm-restore": main})
 }
 
 // TestScripts runs the real command against a real Director and API over a fake
