@@ -94,7 +94,10 @@ func (d *instance) bypassed(ctx context.Context, services []director.Service) ([
 }
 
 // source is the kernel's IPVS as what services are moved from.
-type source struct{ *ipvs.Dataplane }
+type source struct {
+	*ipvs.Dataplane
+	persistent map[director.ServiceKey]bool // as last read
+}
 
 // openSource opens the kernel's IPVS, where it is loaded: asking the kernel for it
 // would load it.
@@ -106,12 +109,12 @@ func (d *instance) openSource(ctx context.Context) (migrate.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the kernel's IPVS: %w", err)
 	}
-	return source{plane}, nil
+	return &source{Dataplane: plane}, nil
 }
 
 // Services returns all services, with the timeouts and rules that the kernel has
 // for all.
-func (s source) Services(ctx context.Context) ([]director.Service, error) {
+func (s *source) Services(ctx context.Context) ([]director.Service, error) {
 	found, err := s.Found(ctx)
 	if err != nil {
 		return nil, err
@@ -120,8 +123,10 @@ func (s source) Services(ctx context.Context) ([]director.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.persistent = make(map[director.ServiceKey]bool)
 	for i := range found.Services {
 		service := &found.Services[i]
+		s.persistent[service.Key] = service.Persistence.Timeout > 0 && !service.OnePacket
 		service.Timeouts = found.Timeouts
 		if service.Rules = rules; service.Key.Protocol != conntrack.TCP {
 			service.Rules.SloppyTCP, service.Rules.ConnReuse = false, director.ReuseClosed
@@ -130,14 +135,23 @@ func (s source) Services(ctx context.Context) ([]director.Service, error) {
 	return found.Services, nil
 }
 
-// Connections returns the service's.
-func (s source) Connections(ctx context.Context, key director.ServiceKey) iter.Seq2[conntrack.Connection, error] {
-	return s.Dataplane.Connections(ctx, director.ConnectionFilter{Service: key})
+// Connections returns the service's. Those of a persistent service are their client's
+// template's: the kernel does not show whose, and makes none without one (kernel:
+// ip_vs_core.c, ip_vs_sched_persist).
+func (s *source) Connections(ctx context.Context, key director.ServiceKey) iter.Seq2[conntrack.Connection, error] {
+	return func(yield func(conntrack.Connection, error) bool) {
+		for c, err := range s.Dataplane.Connections(ctx, director.ConnectionFilter{Service: key}) {
+			c.UnderTemplate = s.persistent[key] && !c.Template
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
 }
 
 // Remove removes the service. Of its address this data plane knows nothing: it was
 // opened for the move, and did not put it on the host.
-func (s source) Remove(ctx context.Context, key director.ServiceKey) error {
+func (s *source) Remove(ctx context.Context, key director.ServiceKey) error {
 	return s.Apply(ctx, []director.Operation{director.RemoveService{Key: key}})
 }
 

@@ -31,7 +31,10 @@ type Source interface {
 type Director interface {
 	State() director.State
 	Features() director.Features
+	Found(ctx context.Context) (director.State, error)
 	AddService(ctx context.Context, by director.Request, service director.Service) (director.Outcome, error)
+	EditService(ctx context.Context, by director.Request, key director.ServiceKey, edit func(*director.Service) error) (director.Outcome, error)
+	Kill(ctx context.Context, filter director.ConnectionFilter) (uint64, error)
 	RemoveService(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, error)
 }
 
@@ -111,8 +114,8 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 	for i, service := range services {
 		report.Services[i] = ServiceReport{Key: service.Key, Servers: len(service.Servers), Notes: notes(service)}
 	}
-	if report.Bypassed, err = m.opts.Bypassed(ctx, services); err != nil {
-		return Report{}, fmt.Errorf("migrate: look at the firewall: %w", err)
+	if report.Bypassed, err = m.bypassed(ctx, source, services); err != nil {
+		return Report{}, fmt.Errorf("migrate: %w", err)
 	}
 	if r.DryRun {
 		for i := range report.Services {
@@ -126,7 +129,7 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 		return report, fmt.Errorf("migrate: %w", &director.BypassedError{Rules: report.Bypassed})
 	}
 	for i, service := range services {
-		if err := m.move(ctx, by, source, service, &report.Services[i]); err != nil {
+		if err := m.move(ctx, by, source, service.Key, &report.Services[i]); err != nil {
 			m.publish(event.MigrationFailed, service.Key, fmt.Sprintf("migrate service %s: %v", service.Key, err))
 			return report, fmt.Errorf("migrate service %s: %w", service.Key, err)
 		}
@@ -140,38 +143,90 @@ func (m *Mover) close(source Source) {
 	}
 }
 
-// choose returns the services to move as the target will have them.
+// choose returns the services to move as the target will have them, the more
+// specific ones first.
 func (m *Mover) choose(ctx context.Context, source Source, keys []director.ServiceKey) ([]director.Service, error) {
 	all, err := source.Services(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the services: %w", err)
 	}
-	chosen := all
+	chosen := slices.Clone(all)
 	if len(keys) > 0 {
 		chosen = nil
 		for _, key := range keys {
-			i := slices.IndexFunc(all, func(s director.Service) bool { return s.Key == key })
-			if i < 0 {
+			service, ok := find(all, key)
+			if !ok {
 				return nil, fmt.Errorf("service %s: %w in the kernel's IPVS", key, director.ErrNotFound)
 			}
-			chosen = append(chosen, all[i])
+			chosen = append(chosen, service)
 		}
 	}
-	desired := m.opts.Director.State()
+	// Of one address, the service of one port has its packets before that of all
+	// ports (kernel: ip_vs_ctl.c, ip_vs_service_find): on XDP first, and last here.
+	slices.SortStableFunc(chosen, func(a, b director.Service) int {
+		return boolInt(a.Key.AnyPort()) - boolInt(b.Key.AnyPort())
+	})
+	for _, wide := range chosen {
+		for _, other := range all {
+			_, moves := find(chosen, other.Key)
+			if wide.Key.AnyPort() && !moves && wide.Key.Protocol == other.Key.Protocol && wide.Key.Contains(other.Key.Address) {
+				return nil, fmt.Errorf("service %s: %w without %s, whose packets it would get on XDP: move both", wide.Key, director.ErrInvalid, other.Key)
+			}
+		}
+	}
 	state := director.State{}
+	desired := m.opts.Director.State()
 	for _, service := range chosen {
-		if i := desired.Service(service.Key); i >= 0 {
-			// Ours already: as it is desired, and not as it was found.
-			state.Services = append(state.Services, desired.Services[i])
-			continue
-		}
-		service.VIP = director.VIPExternal // somebody else put it on the host
-		if service.Timeouts == desired.Timeouts {
-			service.Timeouts = conntrack.Timeouts{}
-		}
-		state.Services = append(state.Services, service.Normalize())
+		state.Services = append(state.Services, moved(service, desired))
 	}
 	return state.Services, errors.Join(state.Validate(), m.opts.Director.Features().Check(state))
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func find(services []director.Service, key director.ServiceKey) (director.Service, bool) {
+	i := slices.IndexFunc(services, func(s director.Service) bool { return s.Key == key })
+	if i < 0 {
+		return director.Service{}, false
+	}
+	return services[i], true
+}
+
+// moved returns a service of the source as the target will have it. One that is
+// desired already is as it is desired.
+func moved(service director.Service, desired director.State) director.Service {
+	if ours, ok := find(desired.Services, service.Key); ok {
+		return ours
+	}
+	service.VIP = director.VIPExternal // somebody else put it on the host
+	if service.Timeouts == desired.Timeouts {
+		service.Timeouts = conntrack.Timeouts{}
+	}
+	return service.Normalize()
+}
+
+// bypassed names what packets to the services come by on their way to the source,
+// and not on that to the target: rules of the firewall, and services of marks.
+func (m *Mover) bypassed(ctx context.Context, source Source, services []director.Service) ([]string, error) {
+	bypassed, err := m.opts.Bypassed(ctx, services)
+	if err != nil {
+		return nil, fmt.Errorf("look at the firewall: %w", err)
+	}
+	all, err := source.Services(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the services: %w", err)
+	}
+	for _, service := range all {
+		if service.Key.IsMark() {
+			bypassed = append(bypassed, fmt.Sprintf("the kernel's IPVS has service %s: packets with the mark that are to a moved service go by that", service.Key))
+		}
+	}
+	return bypassed, nil
 }
 
 // notes are what the target cannot know.
@@ -186,51 +241,107 @@ func notes(s director.Service) []string {
 	return all
 }
 
-// move moves one service.
-func (m *Mover) move(ctx context.Context, by director.Request, source Source, service director.Service, report *ServiceReport) error {
-	desired := m.opts.Director.State()
-	isNew := desired.Service(service.Key) < 0
-	if err := m.opts.Target.BeginMigration(ctx, service.Key); err != nil {
+// move moves one service, as the source has it when its turn comes.
+func (m *Mover) move(ctx context.Context, by director.Request, source Source, key director.ServiceKey, report *ServiceReport) error {
+	_, isOld := find(m.opts.Director.State().Services, key)
+	if err := m.begin(ctx, by, source, key, isOld); err != nil {
 		return err
 	}
-	if isNew {
-		if _, err := m.opts.Director.AddService(ctx, by, service); err != nil {
-			return errors.Join(err, m.opts.Target.EndMigration(context.WithoutCancel(ctx), service.Key))
-		}
-	}
-	err := m.carry(ctx, source, service.Key, report)
+	err := m.carry(ctx, source, key, report)
 	if err == nil {
 		// From here on no packet of the service comes to the source.
-		err = m.opts.Target.EndMigration(ctx, service.Key)
+		err = m.opts.Target.EndMigration(ctx, key)
 	}
 	if err == nil {
 		// What came to be there since the last look.
-		_, err = m.load(ctx, source, service.Key, report)
+		_, err = m.load(ctx, source, key, report)
 	}
 	if err != nil {
-		return errors.Join(err, m.back(ctx, by, service.Key, isNew))
+		return errors.Join(err, m.back(ctx, by, key, isOld))
 	}
-	if err := source.Remove(ctx, service.Key); err != nil && !errors.Is(err, director.ErrNotFound) {
+	if !isOld {
+		if err := m.follow(ctx, by, source, key); err != nil {
+			return fmt.Errorf("it is served by XDP now, and by the kernel's IPVS: %w", err)
+		}
+	}
+	if err := source.Remove(ctx, key); err != nil && !errors.Is(err, director.ErrNotFound) {
 		return fmt.Errorf("it is served by XDP now; remove it from the kernel's IPVS: %w", err)
 	}
 	report.Moved = true
-	m.publish(event.Migrated, service.Key, fmt.Sprintf("service %s moved from the kernel's IPVS to XDP with its connections: %d loaded, %d not",
-		service.Key, report.Loaded, total(report.Skipped)))
+	m.publish(event.Migrated, key, fmt.Sprintf("service %s moved from the kernel's IPVS to XDP with its connections: %d loaded, %d not",
+		key, report.Loaded, total(report.Skipped)))
 	return nil
 }
 
-// back leaves a service that could not be moved to the source alone.
-func (m *Mover) back(ctx context.Context, by director.Request, key director.ServiceKey, isNew bool) error {
-	ctx = context.WithoutCancel(ctx)
-	var err error
-	if isNew {
-		by.Why = "it could not be moved"
-		by.Base = 0
-		if _, err = m.opts.Director.RemoveService(ctx, by, key); err != nil {
-			err = fmt.Errorf("leave it to the kernel's IPVS again: %w", err)
-		}
+// begin makes the service in the target, where what it does not know is left to the
+// source. What is left there of an earlier one of the same key goes first: the
+// source's connections and templates have their servers by now.
+func (m *Mover) begin(ctx context.Context, by director.Request, source Source, key director.ServiceKey, isOld bool) error {
+	if isOld {
+		return m.opts.Target.BeginMigration(ctx, key)
 	}
-	return errors.Join(err, m.opts.Target.EndMigration(ctx, key))
+	service, err := m.now(ctx, source, key)
+	if err != nil {
+		return err
+	}
+	if _, err := m.opts.Director.Kill(ctx, director.ConnectionFilter{Service: key}); err != nil {
+		return fmt.Errorf("remove what is left of an earlier one: %w", err)
+	}
+	if err := m.opts.Target.BeginMigration(ctx, key); err != nil {
+		return err
+	}
+	if _, err := m.opts.Director.AddService(ctx, by, service); err != nil {
+		return errors.Join(err, m.opts.Target.EndMigration(context.WithoutCancel(ctx), key))
+	}
+	return nil
+}
+
+// now reads a service of the source as the target is to have it.
+func (m *Mover) now(ctx context.Context, source Source, key director.ServiceKey) (director.Service, error) {
+	all, err := source.Services(ctx)
+	if err != nil {
+		return director.Service{}, fmt.Errorf("read the services: %w", err)
+	}
+	service, ok := find(all, key)
+	if !ok {
+		return director.Service{}, fmt.Errorf("%w in the kernel's IPVS any more", director.ErrNotFound)
+	}
+	service = moved(service, director.State{Timeouts: m.opts.Director.State().Timeouts})
+	return service, errors.Join(service.Validate(), m.opts.Director.Features().Check(director.State{Services: []director.Service{service}}))
+}
+
+// follow carries to the target what somebody changed of the service in the source
+// while it was moved, such as the weight of a server that has failed.
+func (m *Mover) follow(ctx context.Context, by director.Request, source Source, key director.ServiceKey) error {
+	service, err := m.now(ctx, source, key)
+	if errors.Is(err, director.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	by.Base = 0
+	_, err = m.opts.Director.EditService(ctx, by, key, func(s *director.Service) error { *s = service; return nil })
+	return err
+}
+
+// back leaves a service that could not be moved to the source: its packets go to
+// the stack again. One that was desired before goes on as it is, half here and half
+// there, until it is moved: the mark stays, so that nothing is cut.
+func (m *Mover) back(ctx context.Context, by director.Request, key director.ServiceKey, isOld bool) error {
+	ctx = context.WithoutCancel(ctx)
+	if isOld {
+		return m.opts.Target.BeginMigration(ctx, key)
+	}
+	by.Why, by.Base = "it could not be moved", 0
+	if _, err := m.opts.Director.RemoveService(ctx, by, key); err != nil {
+		return fmt.Errorf("leave it to the kernel's IPVS again: %w", err)
+	}
+	// Packets of what was loaded would be dropped as those of a removed service.
+	if _, err := m.opts.Director.Kill(ctx, director.ConnectionFilter{Service: key}); err != nil {
+		return fmt.Errorf("leave its connections to the kernel's IPVS again: %w", err)
+	}
+	return m.opts.Target.EndMigration(ctx, key)
 }
 
 // passes bounds how often the source is read: each time finds what came to be

@@ -35,6 +35,7 @@ type rig struct {
 	fail     map[string]error         // by the act
 	bypassed []string
 	noSource bool
+	onLoad   func(director.ServiceKey)
 	left     []director.ServiceKey // migrations that an earlier process began
 }
 
@@ -79,6 +80,9 @@ func (r *rig) Load(_ context.Context, key director.ServiceKey, all iter.Seq[conn
 	r.Helper()
 	if r.director.State().Service(key) < 0 {
 		r.Errorf("connections of %s are loaded before it is there", key)
+	}
+	if r.onLoad != nil {
+		r.onLoad(key)
 	}
 	report := director.LoadReport{Skipped: map[string]uint64{}}
 	for c := range all {
@@ -166,4 +170,3 @@ func (r *rig) wantDid(want ...string) {
 		r.Errorf("what was done (-want +got):\n%s", diff)
 	}
 }
-

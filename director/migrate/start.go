@@ -13,30 +13,44 @@ import (
 // still serve, because that was the data plane of the last run. It returns those
 // that both have, ready to be made in the target without cutting a connection;
 // Finish moves them once they are. A host without a source has none. It refuses
-// for the same reasons as Move, and ends migrations that were left half way.
+// for the same reasons as Move, and ends migrations that were left half way and
+// have nothing left to move.
+//
+// What the target has already is not moved, but for what such a migration left: if
+// the source has it too, somebody put it there since, and it is left alone.
 func (m *Mover) Prepare(ctx context.Context, desired director.State, force bool) ([]director.ServiceKey, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	shared, err := m.shared(ctx, desired)
+	source, err := m.opts.Open(ctx)
+	if errors.Is(err, ErrNoSource) {
+		return nil, m.endOthers(ctx, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for services in the kernel's IPVS: %w", err)
+	}
+	defer m.close(source)
+	shared, err := m.shared(ctx, source, desired)
 	if err != nil {
 		return nil, err
 	}
 	if err := m.endOthers(ctx, shared); err != nil {
 		return nil, err
 	}
-	if len(shared) == 0 {
-		return nil, nil
+	// Those that were on their way are on XDP in part: there is nothing to refuse.
+	begun := m.opts.Target.Migrating()
+	fresh := slices.DeleteFunc(slices.Clone(shared), func(s director.Service) bool { return slices.Contains(begun, s.Key) })
+	if len(fresh) > 0 && !force {
+		bypassed, err := m.bypassed(ctx, source, fresh)
+		if err != nil {
+			return nil, err
+		}
+		if len(bypassed) > 0 {
+			return nil, fmt.Errorf("services that the kernel's IPVS serves still: %d: %w", len(fresh), &director.BypassedError{Rules: bypassed})
+		}
 	}
-	bypassed, err := m.opts.Bypassed(ctx, shared)
-	if err != nil {
-		return nil, fmt.Errorf("look at the firewall: %w", err)
-	}
-	if len(bypassed) > 0 && !force {
-		return nil, fmt.Errorf("services that the kernel's IPVS serves still: %d: %w", len(shared), &director.BypassedError{Rules: bypassed})
-	}
-	keys := make([]director.ServiceKey, len(shared))
-	for i, service := range shared {
-		keys[i] = service.Key
+	var keys []director.ServiceKey
+	for _, service := range shared {
+		keys = append(keys, service.Key)
 		if err := m.opts.Target.BeginMigration(ctx, service.Key); err != nil {
 			return nil, fmt.Errorf("migrate service %s: %w", service.Key, err)
 		}
@@ -44,25 +58,29 @@ func (m *Mover) Prepare(ctx context.Context, desired director.State, force bool)
 	return keys, nil
 }
 
-// shared returns the desired services that the source has too.
-func (m *Mover) shared(ctx context.Context, desired director.State) ([]director.Service, error) {
-	source, err := m.opts.Open(ctx)
-	if errors.Is(err, ErrNoSource) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for services in the kernel's IPVS: %w", err)
-	}
-	defer m.close(source)
+// shared returns the desired services that the source has too and the target has
+// not, or not as a whole.
+func (m *Mover) shared(ctx context.Context, source Source, desired director.State) ([]director.Service, error) {
 	all, err := source.Services(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the services of the kernel's IPVS: %w", err)
 	}
+	held, err := m.opts.Director.Found(ctx)
+	if err != nil {
+		return nil, err
+	}
+	begun := m.opts.Target.Migrating()
 	var shared []director.Service
 	for _, service := range all {
-		if i := desired.Service(service.Key); i >= 0 {
-			shared = append(shared, desired.Services[i])
+		wanted, ok := find(desired.Services, service.Key)
+		if !ok {
+			continue
 		}
+		if _, has := find(held.Services, service.Key); has && !slices.Contains(begun, service.Key) {
+			m.opts.Log.Warn("the kernel's IPVS has a service that XDP serves: it is left alone", "service", service.Key.String())
+			continue
+		}
+		shared = append(shared, wanted)
 	}
 	return shared, nil
 }
