@@ -60,8 +60,8 @@ type Host struct {
 	MaxConnections4, MaxConnections6 uint64
 	// Generic is whether generic mode was asked for.
 	Generic bool
-	// Dataplane is xdp or ipvs; with ipvs, the checks that are about XDP are left
-	// out.
+	// Dataplane is xdp or ipvs, empty for xdp; checks that are about the other one
+	// alone are left out.
 	Dataplane string
 	// NIC asks the network cards; nil asks them by ethtool's ioctl.
 	NIC NIC
@@ -84,7 +84,7 @@ func Inspect(ctx context.Context, h Host) ([]Finding, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("inspect the host: %w", err)
 		}
-		if c.XDP && i.Dataplane == director.PlaneIPVS {
+		if c.Only != "" && c.Only != cmp.Or(i.Dataplane, director.PlaneXDP) {
 			continue
 		}
 		findings = append(findings, c.findings(i)...)
