@@ -57,6 +57,7 @@ func TestPackages(t *testing.T) {
 		"etc/shunt/shunt.yaml":                           0o640,
 		"usr/share/doc/shunt/reference.yaml":             0o644,
 		"usr/share/doc/shunt/reference-ipvs.yaml":        0o644,
+		"usr/share/doc/shunt/ipvs.modules-load.conf":     0o644,
 		"usr/share/shunt/shunt.schema.json":              0o644,
 		"usr/share/shunt/grafana.json":                   0o644,
 		"usr/share/man/man1/shunt.1.gz":                  0o644,
