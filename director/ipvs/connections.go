@@ -82,7 +82,10 @@ func (v *view) connection(k *kernel.Connection) (director.ServiceKey, conntrack.
 	}
 	service, server := v.find(k)
 	if server != nil {
-		c.Server, c.Method = server.Address, realserver.Method(server.Method).String()
+		c.Method = realserver.Method(server.Method).String()
+		if server.Address.Port() == 0 || k.Template {
+			c.Server = server.Address
+		}
 	}
 	if service == nil {
 		return director.ServiceKey{}, c, nil
@@ -109,37 +112,32 @@ func (v *view) find(k *kernel.Connection) (*kernel.ServiceEntry, *kernel.ServerE
 		candidates = append(candidates, v.services[key])
 		candidates = append(candidates, v.marks...)
 	}
-	var first *kernel.ServiceEntry
-	for _, service := range candidates {
-		if service == nil || service.ServiceID.Address.Addr().Is4() != k.Client.Addr().Is4() {
-			continue
-		}
-		if server := findServer(service, k); server != nil {
-			return service, server
-		}
-		if first == nil && (service.Mark == 0 || k.Mark != 0) {
-			first = service
+	candidates = slices.DeleteFunc(candidates, func(s *kernel.ServiceEntry) bool {
+		return s == nil || s.ServiceID.Address.Addr().Is4() != k.Client.Addr().Is4()
+	})
+	for _, has := range []func(*kernel.ServiceEntry, netip.AddrPort) int{place, placeOfAddress} {
+		for _, service := range candidates {
+			if at := has(service, k.Server); at >= 0 {
+				return service, &service.Servers[at]
+			}
 		}
 	}
-	return first, nil
+	for _, service := range candidates { // its server was removed
+		if service.Mark == k.Mark {
+			return service, nil
+		}
+	}
+	return nil, nil
 }
 
-// findServer returns the service's server of the connection's address, or the one
-// without a port, whose connections have the client's.
-func findServer(service *kernel.ServiceEntry, k *kernel.Connection) *kernel.ServerEntry {
-	address := k.Server
-	if at := place(service, address); at >= 0 {
-		return &service.Servers[at]
-	}
-	if at := place(service, netip.AddrPortFrom(address.Addr(), 0)); at >= 0 && address.Port() == k.Virtual.Port() {
-		return &service.Servers[at]
-	}
-	// A template of all ports has port 0, whatever the server's.
-	at := slices.IndexFunc(service.Servers, func(s kernel.ServerEntry) bool { return s.Address.Addr() == address.Addr() })
-	if address.Port() == 0 && at >= 0 {
-		return &service.Servers[at]
-	}
-	return nil
+// placeOfAddress returns where in the kernel's list a server is that has another port
+// than its connections: one without a port, or one of a persistent service of several
+// ports, for which the kernel leaves the client's as it is and whose templates have
+// none (kernel: ip_vs_core.c, ip_vs_sched_persist). -1 for none.
+func placeOfAddress(service *kernel.ServiceEntry, address netip.AddrPort) int {
+	return slices.IndexFunc(service.Servers, func(s kernel.ServerEntry) bool {
+		return s.Address.Addr() == address.Addr() && (s.Address.Port() == 0 || service.ServiceID.Address.Port() == 0)
+	})
 }
 
 // isProven says whether the state shows that the client is real. Of UDP the kernel

@@ -99,6 +99,14 @@ func TestConnectionsOf(t *testing.T) {
 			Protocol: conntrack.TCP, Client: addr("203.0.113.0:0"), Virtual: addr("192.0.2.2:0"), Server: addr("10.0.0.3:8080"),
 			Method: "nat", State: conntrack.Assured, Proven: true, Template: true, Prefix: 24, Expires: 5 * time.Minute,
 		}},
+		{"all_ports_not_rewritten", "TCP " + client + "C0000202 0016 0A000003 0016 ESTABLISHED 1", "tcp://192.0.2.2:0", conntrack.Connection{
+			Protocol: conntrack.TCP, Client: addr("203.0.113.7:49152"), Virtual: addr("192.0.2.2:22"), Server: addr("10.0.0.3:22"),
+			Method: "nat", State: conntrack.Established, Proven: true, Expires: time.Second,
+		}},
+		{"mark_not_rewritten", "TCP " + client + "C6336401 0016 0A000008 0016 ESTABLISHED 1", "fwmark://8", conntrack.Connection{
+			Protocol: conntrack.TCP, Client: addr("203.0.113.7:49152"), Virtual: addr("198.51.100.1:22"), Server: addr("10.0.0.8:22"),
+			Method: "nat", State: conntrack.Established, Proven: true, Expires: time.Second,
+		}},
 		{"engine", "UDP CB007107 0000 C0000201 13C4 0A000004 13C4 NONE 90 sip call-1", "udp://192.0.2.1:5060", conntrack.Connection{
 			Protocol: conntrack.UDP, Client: addr("203.0.113.7:0"), Virtual: addr("192.0.2.1:5060"), Server: addr("10.0.0.4:5060"),
 			Method: "nat", State: conntrack.None, Template: true, Prefix: 32, Engine: "sip", EngineData: "call-1", Expires: 90 * time.Second,
@@ -122,7 +130,8 @@ func TestConnectionsOf(t *testing.T) {
 		{
 			"mark_template_ipv6",
 			"IP  2001:0db8:0002:0000:0000:0000:0000:0000 0000 0000:0007:0000:0000:0000:0000:0000:0000 0000 2001:0db8:0001:0000:0000:0000:0000:0007 0000 NONE 60",
-			"fwmark6://7", conntrack.Connection{
+			"fwmark6://7",
+			conntrack.Connection{
 				Client: addr("[2001:db8:2::]:0"), Virtual: addr("[::]:0"), Mark: 7, Server: addr("[2001:db8:1::7]:0"),
 				Method: "nat", State: conntrack.None, Template: true, Prefix: 64, Expires: time.Minute,
 			},
@@ -130,7 +139,8 @@ func TestConnectionsOf(t *testing.T) {
 		{
 			"ipv6",
 			"TCP 2001:0db8:0002:0000:0000:0000:0000:0001 C000 2001:0db8:0000:0000:0000:0000:0000:0001 0050 2001:0db8:0001:0000:0000:0000:0000:0001 0050 TIME_WAIT 60",
-			"tcp://[2001:db8::1]:80", conntrack.Connection{
+			"tcp://[2001:db8::1]:80",
+			conntrack.Connection{
 				Protocol: conntrack.TCP, Client: addr("[2001:db8:2::1]:49152"), Virtual: addr("[2001:db8::1]:80"), Server: addr("[2001:db8:1::1]:80"),
 				Method: "nat", State: conntrack.TimeWait, Proven: true, Expires: time.Minute,
 			},

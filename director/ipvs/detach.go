@@ -26,11 +26,11 @@ func (d *Dataplane) Detach(ctx context.Context, state director.State) error {
 	}
 	for len(removals) > 0 {
 		err := d.Apply(ctx, removals)
+		errs = append(errs, err)
 		failed := (*director.OperationError)(nil)
 		if !errors.As(err, &failed) {
 			break
 		}
-		errs = append(errs, err)
 		at := slices.IndexFunc(removals, func(op director.Operation) bool { return op == failed.Operation })
 		removals = removals[at+1:]
 	}
