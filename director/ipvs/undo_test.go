@@ -169,3 +169,44 @@ func TestGuestFailureAtEveryWrite(t *testing.T) {
 		t.Errorf("drift %+v, want none", drift)
 	}
 }
+
+// A service that carries traffic is taken over without a write, a lost connection or a
+// counter that moves by itself.
+func TestGuestAdoptionUnderTraffic(t *testing.T) {
+	l := startTraffic(t)
+	to := netip.MustParseAddrPort("192.0.2.10:80")
+	if err := l.ns.AddAddress("lo", netip.PrefixFrom(to.Addr(), 32)); err != nil {
+		t.Fatal(err)
+	}
+	l.script(t, "-A -t 192.0.2.10:80 -s rr -p 600", "-a -t 192.0.2.10:80 -r 10.2.0.11:8080 -m", "-a -t 192.0.2.10:80 -r 10.2.0.12:8080 -m")
+	held := l.client()
+	name := l.get(held, to)
+	d := l.direct(t, &directortest.Store{}, director.State{})
+	counted := func() director.ServiceStats {
+		t.Helper()
+		stats, err := d.Stats(t.Context())
+		if err != nil || len(stats.Services) != 1 {
+			t.Fatalf("%d services, %v", len(stats.Services), err)
+		}
+		return stats.Services[0]
+	}
+	for counted().Counters.Connections == 0 { // counts come late
+		time.Sleep(100 * time.Millisecond)
+	}
+	before, connections := counted().Counters, l.connections(t)
+	l.spy.writes = nil
+	if _, err := d.Adopt(t.Context(), by, key("tcp://192.0.2.10:80")); err != nil {
+		t.Fatal(err)
+	}
+	d.reconcile(t)
+	l.spy.wrote(t)
+	if now := counted().Counters; now.Connections != before.Connections || now.InPackets < before.InPackets {
+		t.Errorf("counted %+v, were %+v", now, before)
+	}
+	if now := l.connections(t); len(now) != len(connections) || len(now) != 2 { // and the template
+		t.Errorf("connections %+v, were %+v", now, connections)
+	}
+	if again := l.get(held, to); again != name {
+		t.Errorf("the connection went to %s, want %s", again, name)
+	}
+}
