@@ -258,27 +258,3 @@ func TestIptables(t *testing.T) {
 		b.wantsNone("iptables", "")
 	})
 }
-
-// TestBypassed looks at the firewall alone, and leaves out what is in order.
-func TestBypassed(t *testing.T) {
-	needs(t, "nft")
-	b := newBed(t, directortest.OneArmed)
-	b.host.Services = b.host.Services[:1]
-	look := func() []doctor.Finding {
-		t.Helper()
-		var findings []doctor.Finding
-		err := b.Director.Do(func() (err error) {
-			findings, err = doctor.Bypassed(t.Context(), b.host)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return findings
-	}
-	if found := look(); len(found) > 0 {
-		t.Errorf("without rules: %+v", found)
-	}
-	b.nft(input(`tcp dport 80 drop`))
-	single(t, look(), "nftables", doctor.Warning, "packets to web do not come by this rule of inet f input: ")
-}

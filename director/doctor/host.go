@@ -26,6 +26,7 @@ type inspection struct {
 	Host
 
 	ctx      context.Context // of the programs it runs
+	strict   bool            // rules of a firewall are named in doubt
 	route    *netlink.Handle
 	closeNIC func()
 	byName   map[string]netlink.Link

@@ -127,6 +127,7 @@ func FuzzNft(f *testing.F) {
 			return
 		}
 		i, services := judged()
+		i.strict = true
 		r := &report{}
 		for _, table := range tables {
 			i.judge(r, table, services)
@@ -144,6 +145,7 @@ func FuzzIptables(f *testing.F) {
 	f.Add("*\n:\n-A\n: x\n-A INPUT -j\n-A  !\n")
 	f.Fuzz(func(t *testing.T, listing string) {
 		i, services := judged()
+		i.strict = true
 		r := &report{}
 		for _, table := range parseIptables(listing, "iptables", ipv4) {
 			i.judge(r, table, services)
@@ -153,4 +155,101 @@ func FuzzIptables(f *testing.F) {
 			t.Errorf("%d findings", len(r.findings))
 		}
 	})
+}
+
+// TestIptablesMatches reads what kernels may have no module for, as iptables-save
+// prints it: strict names it for a move, usual for the doctor.
+func TestIptablesMatches(t *testing.T) {
+	for _, tt := range []struct {
+		rule          string
+		usual, strict bool
+	}{
+		{"-m ipvs --vaddr 192.0.2.10/32 --vport 80 -j MASQUERADE", true, true},
+		{"-m ipvs --vaddr 192.0.2.10 --vport 80 --vproto 6 -j SNAT --to-source 10.0.0.9", true, true},
+		{"-m ipvs --vproto 6 --vport 80 --vmethod masq -j MASQUERADE", true, true},
+		{"-d 10.0.0.1/32 -m ipvs --vaddr 192.0.2.10 -j MASQUERADE", true, true},
+		{"-m ipvs --ipvs -j MASQUERADE", false, true},
+		{"-m ipvs ! --vaddr 192.0.2.77 -j MASQUERADE", false, true},
+		{"-m ipvs --vaddr 192.0.2.11 --vport 80 -j MASQUERADE", false, false},
+		{"-m ipvs --vaddr 192.0.2.10 --vport 81 -j MASQUERADE", false, false},
+		{"-m ipvs --vaddr 10.0.0.1 -j MASQUERADE", false, false}, // the server is no virtual address
+		{"-m ipvs --vproto 17 --vaddr 192.0.2.10 -j MASQUERADE", false, false},
+		{"-m conntrack --ctorigdst 192.0.2.10 --ctorigdstport 80 -j LOG", true, true},
+		{"-m conntrack --ctorigdst 192.0.2.11 -j MARK --set-xmark 0x1/0xffffffff", false, false},
+		{"-m set --match-set vips dst -j MARK --set-xmark 0x1/0xffffffff", false, true},
+		{"-m set --match-set vips dst -j LOG", false, true},
+		{"-m set --match-set vips dst -j DROP", true, true},
+		{"-m set --match-set vips dst -j ACCEPT", false, false},
+		{"-m set --match-set vips dst -j other", false, false}, // its rules say what becomes of them
+		{"! -d 192.0.2.77/32 -j RETURN", false, true},
+		{"! -d 192.0.2.77/32 -j ACCEPT", false, false},
+		{"-d 192.0.2.10/255.255.0.255 -j LOG", false, true},
+		{"! -f -j DROP", true, true},
+		{"-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j LOG --log-prefix \"-j DROP\"", false, false},
+		{"-m comment --comment \"-j\" -p tcp -m tcp --dport 80 -j DROP", true, true},
+		{"-p 132 -j DROP", false, false},
+		{"-j NFQUEUE --queue-num 1", false, true},
+		{"-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu", false, true},
+		{"-j CT --notrack", false, false},
+		{"-d 203.0.113.1/32 -j DNAT --to-destination 192.0.2.10", false, true},
+		{"-d 203.0.113.1/32 -j DNAT --to-destination 192.0.2.9-192.0.2.20:79-80", false, true},
+		{"-d 203.0.113.1/32 -j DNAT --to-destination 192.0.2.10:81", false, false},
+		{"-d 203.0.113.0/24 -j NETMAP --to 192.0.2.0/24", false, true},
+		{"-d 203.0.113.0/24 -j NETMAP --to 192.0.3.0/24", false, false},
+	} {
+		listing := "*nat\n:CHAIN ACCEPT [0:0]\n:other - [0:0]\n-A CHAIN " + tt.rule + "\nCOMMIT\n"
+		for _, strict := range []bool{false, true} {
+			i, services := judged()
+			i.strict = strict
+			r := &report{}
+			for _, table := range parseIptables(listing, "iptables", ipv4) {
+				i.judge(r, table, services)
+			}
+			if want := map[bool]bool{false: tt.usual, true: tt.strict}[strict]; len(r.findings) > 0 != want || len(r.findings) > 1 {
+				t.Errorf("%s: strict %v: named: want %v, have %+v", tt.rule, strict, want, r.findings)
+			}
+		}
+	}
+}
+
+// TestNftMatches does the same for what nft prints of sets, of iptables' own and of
+// maps, which rulesets of tests cannot have everywhere.
+func TestNftMatches(t *testing.T) {
+	for _, tt := range []struct {
+		expr          string
+		usual, strict bool
+	}{
+		{`{"xt":{"type":"match","name":"ipvs"}},{"xt":{"type":"target","name":"MASQUERADE"}}`, false, true},
+		{`{"xt":{"type":"match","name":"set"}},{"xt":{"type":"target","name":"LOG"}}`, false, true},
+		{`{"xt":{"type":"match","name":"set"}},{"accept":null}`, false, false},
+		{`{"xt":{"type":"target","name":"REJECT"}}`, true, true},
+		{`{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"203.0.113.1"}},{"xt":{"type":"target","name":"DNAT"}}`, false, true},
+		{`{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"@missing"}},{"counter":null}`, false, true},
+		{`{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"@here"}},{"counter":null}`, true, true},
+		{`{"match":{"op":"==","left":{"concat":[{"payload":{"protocol":"ip","field":"daddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]},"right":{"set":[7]}}},{"mangle":null}`, false, true},
+		{`{"vmap":{"key":{"payload":{"protocol":"ip","field":"daddr"}},"data":{"set":[["192.0.2.10",{"drop":null}],["192.0.2.11",{"accept":null}]]}}}`, true, true},
+		{`{"match":{"op":"==","left":{"meta":{"key":"protocol"}},"right":"ip"}},{"drop":null}`, true, true},
+		{`{"match":{"op":"==","left":{"meta":{"key":"protocol"}},"right":"ip6"}},{"drop":null}`, false, false},
+		{`{"match":{"op":"!=","left":{"payload":{"protocol":"udp","field":"dport"}},"right":53}},{"drop":null}`, false, false},
+		{`{"queue":{"num":1}}`, false, true},
+		{`{"something new":{}}`, false, true},
+		{`{"counter":null},{"log":null}`, false, false},
+		{`{"dnat":{"addr":{"map":"@missing"}}}`, false, true},
+	} {
+		listing := `{"nftables":[{"chain":{"family":"ip","table":"f","name":"c","hook":"input"}},{"set":{"family":"ip","table":"f","name":"here","elem":["192.0.2.10"]}},` +
+			`{"rule":{"family":"ip","table":"f","chain":"c","handle":2,"expr":[` + tt.expr + `]}}]}`
+		tables, err := parseNft([]byte(listing), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, strict := range []bool{false, true} {
+			i, services := judged()
+			i.strict = strict
+			r := &report{}
+			i.judge(r, tables["ip f"], services)
+			if want := map[bool]bool{false: tt.usual, true: tt.strict}[strict]; len(r.findings) > 0 != want || len(r.findings) > 1 {
+				t.Errorf("%s: strict %v: named: want %v, have %+v", tt.expr, strict, want, r.findings)
+			}
+		}
+	}
 }

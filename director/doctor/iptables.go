@@ -70,7 +70,7 @@ func parseIptables(listing, program, family string) []map[string]*chain {
 			}
 			chains[words[0][1:]] = c
 		case words[0] == "-A" && len(words) > 1 && chains[words[1]] != nil:
-			parsed := iptablesRule(words[2:], family)
+			parsed := iptablesRule(words[2:], family, chains)
 			parsed.text = strings.TrimPrefix(line, "-A "+words[1]+" ")
 			// The words as they are quoted already.
 			parsed.remove = fmt.Sprintf("%s-legacy -t %s -D %s", program, name, strings.TrimPrefix(line, "-A "))
@@ -81,60 +81,97 @@ func parseIptables(listing, program, family string) []map[string]*chain {
 }
 
 // iptablesRule reads a rule's words after its chain.
-func iptablesRule(words []string, family string) rule {
+func iptablesRule(words []string, family string, chains map[string]*chain) rule {
 	r := rule{match: match{family: family}}
-	m := &r.match
+	negated := false
 	for n := 0; n < len(words); n++ {
-		value := ""
+		option, value := words[n], ""
 		if n+1 < len(words) {
 			value = words[n+1]
 		}
-		understood := true
-		switch words[n] {
-		case "!": // what follows is asked the other way round
-			m.other = true
-			n += 2
+		switch {
+		case option == "!": // what follows is asked the other way round
+			negated = true
 			continue
-		case "-s":
-			m.sources, understood = iptablesPrefixes(value)
-		case "-d":
-			m.destinations, understood = iptablesPrefixes(value)
-		case "-p":
-			m.protocols = []string{protocolName(value)}
-		case "-i":
-			m.inputs = []string{strings.Replace(value, "+", "*", 1)}
-		case "--dport", "--dports":
-			m.ports, understood = iptablesPorts(value)
-		case "-m":
-			// The match's own words follow, and are looked at.
-		case "--comment":
-		case "-j", "-g":
-			switch value {
-			case "DROP", "REJECT":
+		case option == "-j" || option == "-g":
+			switch {
+			case chains[value] != nil:
+				r.targets = append(r.targets, value)
+			case value == "DROP" || value == "REJECT":
 				r.verdict = drops
-			case "ACCEPT":
+			case value == "ACCEPT":
 				r.verdict = accepts
-			case "RETURN", "LOG", "MARK", "CONNMARK", "NFLOG":
 			default:
-				r.targets = append(r.targets, value) // a chain; of a target there is none by its name
+				r.alters = altering(value)
+				r.to = iptablesTranslation(value, words[n+1:])
 			}
-			return r // a target's own words ask nothing
-		default:
-			understood = false
+			// A target's own words ask nothing.
+			return r
+		case !strings.HasPrefix(option, "-"): // one more value of the last option
+			continue
 		}
-		if !understood {
-			m.other = true
-		}
-		if strings.HasPrefix(words[n], "-") && !strings.HasPrefix(value, "-") && value != "!" {
+		r.match.askIptables(option, value, negated)
+		negated = false
+		if option == "--comment" || !strings.HasPrefix(value, "-") && value != "!" {
 			n++
 		}
 	}
 	return r
 }
 
+// askIptables adds what an option of a match asks. An option that is not known may
+// ask for anything.
+func (m *match) askIptables(option, value string, negated bool) {
+	asked := *m
+	understood := true
+	switch option {
+	case "-s":
+		asked.sources, understood = iptablesPrefixes(value)
+	case "-d":
+		asked.destinations, understood = iptablesPrefixes(value)
+	case "-p":
+		asked.protocols = []string{protocolName(value)}
+	case "-i":
+		asked.inputs = []string{strings.Replace(value, "+", "*", 1)}
+	case "--dport", "--dports":
+		asked.ports, understood = iptablesPorts(value)
+	case "--vaddr", "--ctorigdst":
+		asked.virtual, understood = iptablesPrefixes(value)
+	case "--vport", "--ctorigdstport":
+		asked.virtualPorts, understood = iptablesPorts(value)
+	case "--vproto":
+		asked.protocols = []string{protocolName(value)}
+	case "-m", "--comment":
+		return // the match's own words follow
+	default:
+		understood = false
+	}
+	if understood && !negated {
+		*m = asked
+		return
+	}
+	m.other = true
+	m.unclear = m.unclear || !slices.Contains(addressless, option)
+}
+
+// addressless are the options that ask nothing of where a packet is sent to.
+var addressless = []string{
+	"-s", "-p", "-i", "-o", "-f", "--sport", "--sports", "--src-range", "--mac-source", "--ctstate", "--ctstatus", "--ctdir", "--state",
+	"--limit", "--limit-burst", "--tcp-flags", "--syn", "--tcp-option", "--icmp-type", "--icmpv6-type", "--mark", "--pkt-type", "--length",
+	"--src-type", "--dst-type", "--probability",
+}
+
+// iptablesPrefixes reads 10.0.0.0/8 and 10.0.0.1; masks with holes are not
+// understood.
 func iptablesPrefixes(value string) ([]netip.Prefix, bool) {
+	if a, err := netip.ParseAddr(value); err == nil {
+		return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, true
+	}
 	p, err := netip.ParsePrefix(value)
-	return []netip.Prefix{p}, err == nil
+	if err != nil {
+		return nil, false
+	}
+	return []netip.Prefix{p}, true
 }
 
 // iptablesPorts reads 80, 80:90 and lists of these.
@@ -162,6 +199,8 @@ func protocolName(number string) string {
 		return "tcp"
 	case "17":
 		return "udp"
+	case "132":
+		return "sctp"
 	default:
 		return number
 	}

@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os/exec"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -103,9 +101,10 @@ func parseNft(listing []byte, texts map[string]string) (map[string]map[string]*c
 		if c == nil {
 			return nil, fmt.Errorf("rule %d is of chain %s %s, which is not listed", o.Rule.Handle, table, o.Rule.Chain)
 		}
-		p := nftParser{sets: sets, table: table}
+		text := texts[fmt.Sprintf("%s %s %d", table, o.Rule.Chain, o.Rule.Handle)]
+		p := nftParser{sets: sets, table: table, text: text}
 		parsed := p.rule(o.Rule)
-		parsed.text = texts[fmt.Sprintf("%s %s %d", table, o.Rule.Chain, o.Rule.Handle)]
+		parsed.text = text
 		parsed.remove = fmt.Sprintf("nft delete rule %s %s %s handle %d", o.Rule.Family, quote(o.Rule.Table), quote(o.Rule.Chain), o.Rule.Handle)
 		c.rules = append(c.rules, parsed)
 	}
@@ -140,6 +139,7 @@ func nftTexts(listing string) map[string]string {
 type nftParser struct {
 	sets  map[string][]any
 	table string
+	text  string // the rule as nft writes it
 }
 
 func (p nftParser) rule(listed *nftRule) rule {
@@ -159,20 +159,26 @@ func (p nftParser) statement(r *rule, kind string, value any) {
 	switch kind {
 	case "match":
 		if op, _ := body["op"].(string); op != "==" && op != "in" {
+			field, _ := body["left"].(map[string]any)
+			fieldOf(field, &r.match) // the protocol is asked for all the same
 			r.match.other = true
+			r.match.unclear = r.match.unclear || !isAddressless(body["left"])
 			return
 		}
 		p.match(&r.match, body["left"], p.values(body["right"]))
 	case "drop", "reject":
 		r.verdict = drops
 	case "accept":
-		r.verdict = accepts
+		if r.verdict != drops { // another element of a map
+			r.verdict = accepts
+		}
 	case "jump", "goto":
 		if target, ok := body["target"].(string); ok {
 			r.targets = append(r.targets, target)
 		}
 	case "vmap":
 		r.match.other = true
+		r.match.unclear = r.match.unclear || !isAddressless(body["key"])
 		for _, element := range p.values(body["data"]) {
 			if pair, ok := element.([]any); ok && len(pair) == 2 {
 				if then, ok := pair[1].(map[string]any); ok {
@@ -182,14 +188,60 @@ func (p nftParser) statement(r *rule, kind string, value any) {
 				}
 			}
 		}
-	case "limit", "quota", "ct count":
+	case "limit", "quota", "ct count", "meter":
 		r.match.other = true
+	case "counter", "log", "notrack", "return", "continue", "set", "map", "last", "flow", "ct helper", "ct timeout", "ct expectation":
+		// Nothing that a packet is another one for.
+	case "dnat", "redirect":
+		r.alters = true
+		r.to = p.nftTranslation(body)
 	case "xt": // iptables' own, which nft cannot read
+		p.xt(r, body)
+	default: // masquerade, snat, mangle, tproxy, queue and so on
+		r.alters = true
+	}
+}
+
+// translated is how nft writes the destination of iptables' targets.
+var translated = regexp.MustCompile(`\b(?:dnat|redirect) to (\S+)`)
+
+func (p nftParser) xt(r *rule, body map[string]any) {
+	name, _ := body["name"].(string)
+	if kind, _ := body["type"].(string); kind == "match" {
 		r.match.other = true
-		if name, _ := body["name"].(string); name == "REJECT" {
-			r.verdict = drops
+		r.match.unclear = r.match.unclear || name != "comment" && name != "limit" && name != "mark"
+		return
+	}
+	if name == "REJECT" {
+		r.verdict = drops
+		return
+	}
+	r.alters = r.alters || altering(name)
+	if r.to = iptablesTranslation(name, nil); r.to != nil {
+		if found := translated.FindStringSubmatch(p.text); found != nil {
+			r.to = parseTranslation(found[1])
 		}
 	}
+}
+
+// isAddressless reports whether what a match compares is not where a packet is
+// sent to.
+func isAddressless(left any) bool {
+	field, _ := left.(map[string]any)
+	if payload, ok := field["payload"].(map[string]any); ok {
+		name, _ := payload["field"].(string)
+		return name != "" && name != "daddr" && name != "dport"
+	}
+	if ct, ok := field["ct"].(map[string]any); ok {
+		name, _ := ct["key"].(string)
+		return slices.Contains([]string{"state", "status", "direction", "mark", "protocol", "l3proto", "zone", "expiration"}, name)
+	}
+	for _, kind := range []string{"meta", "fib", "exthdr", "tcp option", "socket", "numgen", "osf"} {
+		if _, ok := field[kind]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // match reads what a rule asks of one field.
@@ -199,158 +251,72 @@ func (p nftParser) match(m *match, left any, values []any) {
 		for n, part := range parts {
 			var column []any
 			for _, v := range values {
+				var cell []any = []any{nil} // not understood
 				if tuple, ok := v.(map[string]any); ok {
 					if row, ok := tuple["concat"].([]any); ok && len(row) == len(parts) {
-						column = append(column, p.values(row[n])...)
+						cell = p.values(row[n])
 					}
 				}
+				column = append(column, cell...)
 			}
 			p.match(m, part, column)
 		}
 		return
 	}
-	name := ""
-	if payload, ok := field["payload"].(map[string]any); ok {
-		protocol, _ := payload["protocol"].(string)
-		of, _ := payload["field"].(string)
-		if protocol == "tcp" || protocol == "udp" {
-			m.protocols = []string{protocol}
-		}
-		name = of
-	} else if meta, ok := field["meta"].(map[string]any); ok {
-		name, _ = meta["key"].(string)
-	}
+	name := fieldOf(field, m)
+	asked := *m
 	understood := false
 	switch name {
 	case "saddr":
-		m.sources, understood = prefixesOf(values)
+		asked.sources, understood = prefixesOf(values)
 	case "daddr":
-		m.destinations, understood = prefixesOf(values)
+		asked.destinations, understood = prefixesOf(values)
 	case "dport":
-		m.ports, understood = portsOf(values)
+		asked.ports, understood = portsOf(values)
+	case "ct original daddr", "ct original ip daddr", "ct original ip6 daddr":
+		asked.virtual, understood = prefixesOf(values)
+	case "ct original proto-dst":
+		asked.virtualPorts, understood = portsOf(values)
 	case "iifname", "iif":
-		m.inputs, understood = textsOf(values)
-	case "l4proto", "protocol", "nexthdr":
-		m.protocols, understood = textsOf(values)
-	case "nfproto":
+		asked.inputs, understood = textsOf(values)
+	case "l4proto", "protocol", "nexthdr", "ct protocol", "ct original protocol":
+		asked.protocols, understood = textsOf(values)
+	case "meta protocol", "nfproto":
 		var families []string
 		if families, understood = textsOf(values); understood && len(families) == 1 {
-			m.family = families[0]
+			asked.family, understood = map[string]string{"ip": ipv4, "ip6": ipv6, ipv4: ipv4, ipv6: ipv6, "arp": "arp"}[families[0]]
 		}
 	}
-	m.other = m.other || !understood
+	if understood {
+		*m = asked
+		return
+	}
+	m.other = true
+	m.unclear = m.unclear || !isAddressless(left)
 }
 
-// values makes one list of what a match compares with: a value, an anonymous set
-// or a named one.
-func (p nftParser) values(right any) []any {
-	switch v := right.(type) {
-	case string:
-		if strings.HasPrefix(v, "@") {
-			return p.values(p.sets[p.table+" "+v])
+// fieldOf names what a match compares, and adds the protocol that it is of.
+func fieldOf(field map[string]any, m *match) string {
+	if payload, ok := field["payload"].(map[string]any); ok {
+		protocol, _ := payload["protocol"].(string)
+		if slices.Contains([]string{"tcp", "udp", "sctp", "dccp", "udplite"}, protocol) {
+			m.protocols = []string{protocol}
 		}
-	case []any:
-		var all []any
-		for _, element := range v {
-			all = append(all, p.element(element))
-		}
-		return all
-	case map[string]any:
-		if set, ok := v["set"]; ok {
-			return p.values(set)
-		}
+		name, _ := payload["field"].(string)
+		return name
 	}
-	return []any{p.element(right)}
-}
-
-// element unwraps an element that has a timeout or a counter.
-func (p nftParser) element(v any) any {
-	if wrapped, ok := v.(map[string]any); ok {
-		if inner, ok := wrapped["elem"].(map[string]any); ok {
-			return inner["val"]
+	if meta, ok := field["meta"].(map[string]any); ok {
+		if name, _ := meta["key"].(string); name != "protocol" {
+			return name
 		}
+		return "meta protocol"
 	}
-	return v
-}
-
-// prefixesOf reads addresses, prefixes and ranges; false if one is none of these.
-func prefixesOf(values []any) ([]netip.Prefix, bool) {
-	prefixes := []netip.Prefix{}
-	for _, value := range values {
-		switch v := value.(type) {
-		case string:
-			a, err := netip.ParseAddr(v)
-			if err != nil {
-				return nil, false
-			}
-			prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
-		case map[string]any:
-			if body, ok := v["prefix"].(map[string]any); ok {
-				text, _ := body["addr"].(string)
-				bits, _ := body["len"].(float64)
-				a, err := netip.ParseAddr(text)
-				if err != nil {
-					return nil, false
-				}
-				prefixes = append(prefixes, netip.PrefixFrom(a, int(bits)))
-			} else if ends, ok := v["range"].([]any); ok && len(ends) == 2 {
-				first, _ := ends[0].(string)
-				last, _ := ends[1].(string)
-				from, err1 := netip.ParseAddr(first)
-				to, err2 := netip.ParseAddr(last)
-				if err1 != nil || err2 != nil {
-					return nil, false
-				}
-				prefixes = append(prefixes, rangePrefixes(from, to)...)
-			} else {
-				return nil, false
-			}
-		default:
-			return nil, false
+	if ct, ok := field["ct"].(map[string]any); ok {
+		name, _ := ct["key"].(string)
+		if direction, _ := ct["dir"].(string); direction != "" {
+			name = direction + " " + name
 		}
+		return "ct " + name
 	}
-	return prefixes, true
-}
-
-// portsOf reads ports and ranges of ports; false if one is neither.
-func portsOf(values []any) ([]portRange, bool) {
-	port := func(v any) (uint16, bool) {
-		n, ok := v.(float64)
-		return uint16(n), ok && n >= 0 && n <= 65535
-	}
-	ports := []portRange{}
-	for _, value := range values {
-		if n, ok := port(value); ok {
-			ports = append(ports, portRange{n, n})
-			continue
-		}
-		v, _ := value.(map[string]any)
-		ends, _ := v["range"].([]any)
-		if len(ends) != 2 {
-			return nil, false
-		}
-		first, ok1 := port(ends[0])
-		last, ok2 := port(ends[1])
-		if !ok1 || !ok2 {
-			return nil, false
-		}
-		ports = append(ports, portRange{first, last})
-	}
-	return ports, true
-}
-
-// textsOf reads names; numbers are protocols'.
-func textsOf(values []any) ([]string, bool) {
-	names := []string{}
-	for _, value := range values {
-		switch v := value.(type) {
-		case string:
-			names = append(names, v)
-		case float64:
-			names = append(names, protocolName(strconv.Itoa(int(v))))
-		default:
-			return nil, false
-		}
-	}
-	return names, true
+	return ""
 }
