@@ -38,12 +38,13 @@ func TestDifferential(t *testing.T) {
 // the fast path, both in the kernel this runs on.
 func TestDifferentialInOneGuest(t *testing.T) {
 	ipvs.Guest(t)
-	first := rand.IntN(1_000_000_000)
-	t.Logf("cases of the seeds from %d on", first)
+	first := differential.Setting(t, differential.SeedEnv, rand.IntN(1_000_000_000))
+	count := differential.Setting(t, differential.DrawnEnv, inOneGuest)
+	t.Logf("cases of the seeds %d to %d", first, first+count-1)
 	var mu sync.Mutex
 	var cases []differential.Case
 	t.Run("kernel", func(t *testing.T) {
-		for seed := first; seed < first+inOneGuest; seed++ {
+		for seed := first; seed < first+count; seed++ {
 			drawn := withoutThresholds(differential.Drawn(seed))
 			t.Run(drawn.Name, func(t *testing.T) {
 				t.Parallel()

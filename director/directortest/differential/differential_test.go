@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,19 +15,13 @@ import (
 	"github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
-// The first seed and the number of cases of TestKernel can be set.
-const (
-	seedEnv  = "SHUNT_SEED"
-	casesEnv = "SHUNT_DRAWN"
-)
-
 // TestKernel draws cases, runs each on the kernel and on the models, and leaves
 // what the kernel answered to be replayed by the XDP program.
 func TestKernel(t *testing.T) {
 	ipvs.Guest(t)
-	first := setting(t, seedEnv, rand.IntN(1_000_000_000))
-	count := setting(t, casesEnv, 300)
-	t.Logf("cases of the seeds %d to %d: %s=%d %s=1 draws the first alone", first, first+count-1, seedEnv, first, casesEnv)
+	first := differential.Setting(t, differential.SeedEnv, rand.IntN(1_000_000_000))
+	count := differential.Setting(t, differential.DrawnEnv, 300)
+	t.Logf("cases of the seeds %d to %d: %s=%d %s=1 draws the first alone", first, first+count-1, differential.SeedEnv, first, differential.DrawnEnv)
 	var mu sync.Mutex
 	var cases []differential.Case
 	t.Run("cases", func(t *testing.T) {
@@ -74,19 +67,6 @@ func compareModel(t *testing.T, c differential.Case) {
 			t.Fatal(err)
 		}
 	}
-}
-
-func setting(t *testing.T, name string, otherwise int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("%s=%q: want a number", name, text)
-	}
-	return n
 }
 
 // TestModel replays what the kernel was seen to do.
