@@ -142,7 +142,7 @@ func (r *differentialRig) run(t *testing.T, c differential.Case) differential.Ca
 		case differential.Remove:
 			r.must(director.RemoveServer{Key: r.service.Key, Address: c.ServerAddress(e.Server)})
 			if c.ExpireNoDest {
-				r.sweeps(1) // what the kernel does at once
+				r.sweeps(2) // what the kernel does at once; as below
 			}
 		case differential.Send, differential.Reply:
 			e.Answer = r.packet(c, *e)
