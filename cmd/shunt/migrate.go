@@ -55,6 +55,10 @@ func migrate(c *cli.Context, client *api.Client) error {
 }
 
 func drawMigration(t *table, report api.MigrationReport, trial bool) {
+	if len(report.Services) == 0 {
+		t.row("nothing to move: the kernel's IPVS has no service")
+		return
+	}
 	t.row("SERVICE", "SERVERS", "CONNECTIONS", "SKIPPED", "STATE")
 	for _, s := range report.Services {
 		state := "moved"
@@ -74,7 +78,11 @@ func drawMigration(t *table, report api.MigrationReport, trial bool) {
 	}
 	if len(report.Bypassed) > 0 {
 		t.blank()
-		t.row("THE FIREWALL DOES NOT HOLD FOR THEM ANY MORE")
+		if trial {
+			t.row("REFUSED WITHOUT --force: PACKETS WOULD NOT COME BY THIS ANY MORE")
+		} else {
+			t.row("PACKETS DO NOT COME BY THIS ANY MORE")
+		}
 		for _, rule := range report.Bypassed {
 			t.row(t.in(yellow, rule))
 		}

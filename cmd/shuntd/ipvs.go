@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
@@ -24,7 +25,14 @@ func (ipvsPlane) Tables() string { return "connection table: the kernel's, witho
 
 // openIPVS is the opener of the kernel's IPVS. The kernel loads the modules by itself
 // where it may: the daemon never does.
-func openIPVS(ctx context.Context, _ config.Settings, log *slog.Logger) (dataplane, error) {
+//
+// Programs that an earlier run with XDP left are refused: they would go on taking
+// the packets, and nothing that is changed here would reach a client.
+func openIPVS(ctx context.Context, s config.Settings, log *slog.Logger) (dataplane, error) {
+	if pins, err := os.ReadDir(s.PinDir); err == nil && len(pins) > 0 {
+		return nil, usage("`shuntd detach --pin-dir "+s.PinDir+"` removes them and ends their connections; with the data plane xdp they go on",
+			"the programs of the data plane xdp are in the kernel still (%s), and take the packets", s.PinDir)
+	}
 	dp, err := ipvs.Open(ctx, ipvs.Options{Log: log})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 )
@@ -124,4 +126,21 @@ func mustKey(t *testing.T, url string) director.ServiceKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+// TestIPVSBesideXDP: programs that take the packets make another data plane one
+// that nobody sees.
+func TestIPVSBesideXDP(t *testing.T) {
+	pins := t.TempDir()
+	if err := os.WriteFile(filepath.Join(pins, "settings"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := openIPVS(t.Context(), config.Settings{PinDir: pins}, slog.New(slog.DiscardHandler))
+	wrong, ok := errors.AsType[*usageError](err)
+	if want := "the programs of the data plane xdp are in the kernel still (" + pins + "), and take the packets"; !ok || err.Error() != want {
+		t.Fatalf("error %v, want %s", err, want)
+	}
+	if !strings.Contains(wrong.hint, "shuntd detach --pin-dir "+pins) {
+		t.Errorf("hint %q", wrong.hint)
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -129,7 +131,7 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 		return report, fmt.Errorf("migrate: %w", &director.BypassedError{Rules: report.Bypassed})
 	}
 	for i, service := range services {
-		if err := m.move(ctx, by, source, service.Key, &report.Services[i]); err != nil {
+		if err := m.move(ctx, by, source, service.Key, r.Force, &report.Services[i]); err != nil {
 			m.publish(event.MigrationFailed, service.Key, fmt.Sprintf("migrate service %s: %v", service.Key, err))
 			return report, fmt.Errorf("migrate service %s: %w", service.Key, err)
 		}
@@ -211,7 +213,8 @@ func moved(service director.Service, desired director.State) director.Service {
 }
 
 // bypassed names what packets to the services come by on their way to the source,
-// and not on that to the target: rules of the firewall, and services of marks.
+// and not on that to the target: rules of the firewall, services of marks, servers
+// that only the source has.
 func (m *Mover) bypassed(ctx context.Context, source Source, services []director.Service) ([]string, error) {
 	bypassed, err := m.opts.Bypassed(ctx, services)
 	if err != nil {
@@ -222,6 +225,12 @@ func (m *Mover) bypassed(ctx context.Context, source Source, services []director
 		return nil, fmt.Errorf("read the services: %w", err)
 	}
 	for _, service := range all {
+		ours, ok := find(services, service.Key)
+		for _, server := range service.Servers {
+			if ok && ours.Server(server.Address) < 0 {
+				bypassed = append(bypassed, fmt.Sprintf("the kernel's IPVS has server %s of %s, which Shunt has not: its connections are cut", server.Address, service.Key))
+			}
+		}
 		if service.Key.IsMark() {
 			bypassed = append(bypassed, fmt.Sprintf("the kernel's IPVS has service %s: packets with the mark that are to a moved service go by that", service.Key))
 		}
@@ -242,12 +251,15 @@ func notes(s director.Service) []string {
 }
 
 // move moves one service, as the source has it when its turn comes.
-func (m *Mover) move(ctx context.Context, by director.Request, source Source, key director.ServiceKey, report *ServiceReport) error {
+func (m *Mover) move(ctx context.Context, by director.Request, source Source, key director.ServiceKey, force bool, report *ServiceReport) error {
 	_, isOld := find(m.opts.Director.State().Services, key)
 	if err := m.begin(ctx, by, source, key, isOld); err != nil {
 		return err
 	}
 	err := m.carry(ctx, source, key, report)
+	if n := total(report.Skipped); err == nil && n > 0 && !force {
+		err = fmt.Errorf("%w: connections that could not be loaded and would be cut: %d (%s): force the move if that is meant", director.ErrUnsupported, n, reasons(report.Skipped))
+	}
 	if err == nil {
 		// From here on no packet of the service comes to the source.
 		err = m.opts.Target.EndMigration(ctx, key)
@@ -389,11 +401,27 @@ func count(ctx context.Context, source Source, report *ServiceReport) error {
 	return nil
 }
 
-func total(counts map[string]uint64) (sum uint64) {
-	for _, n := range counts {
-		sum += n
+// expired is the reason of connections that nobody misses.
+const expired = "expired"
+
+// total is how many connections are missed.
+func total(skipped map[string]uint64) (sum uint64) {
+	for reason, n := range skipped {
+		if reason != expired {
+			sum += n
+		}
 	}
 	return sum
+}
+
+func reasons(skipped map[string]uint64) string {
+	var all []string
+	for _, reason := range slices.Sorted(maps.Keys(skipped)) {
+		if reason != expired {
+			all = append(all, fmt.Sprintf("%d %s", skipped[reason], reason))
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 func (m *Mover) publish(name event.Name, key director.ServiceKey, message string) {

@@ -22,7 +22,7 @@ func TestMove(t *testing.T) {
 	lost := clients(9)[0]
 	lost.Server = netip.MustParseAddrPort("10.0.0.99:80")
 	r.readings = [][]conntrack.Connection{append(clients(1, 2), lost), append(clients(1, 2, 3), lost), append(clients(1, 2, 3), lost), append(clients(2, 3, 4), lost)}
-	report, err := r.mover.Move(t.Context(), director.Request{Who: "me"}, migrate.Request{})
+	report, err := r.mover.Move(t.Context(), director.Request{Who: "me"}, migrate.Request{Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -160,3 +160,30 @@ func TestPrepareKnowsItsOwn(t *testing.T) {
 		t.Errorf("one that is on its way: %v, %v", keys, err)
 	}
 }
+
+// TestSkipped: what cannot be loaded holds up the move before anything is cut, but
+// for what has expired; and what only the source has is named.
+func TestSkipped(t *testing.T) {
+	lost := clients(9)[0]
+	lost.Server = netip.MustParseAddrPort("10.0.0.99:80")
+	r := newRig(t, web())
+	r.readings = [][]conntrack.Connection{append(clients(1), lost)}
+	_, err := r.mover.Move(t.Context(), director.Request{}, migrate.Request{})
+	if want := "migrate service tcp://192.0.2.1:80: not supported: connections that could not be loaded and would be cut: 1 (1 unknown server): force the move if that is meant"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	r.wantDid("begin tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 1", "load tcp://192.0.2.1:80: 0", "end tcp://192.0.2.1:80")
+	if n := len(r.director.State().Services); n != 0 {
+		t.Errorf("%d services are desired", n)
+	}
+
+	ours := web()
+	ours.Servers = nil
+	if _, err := r.director.AddService(t.Context(), director.Request{}, ours); err != nil {
+		t.Fatal(err)
+	}
+	bypassed := (*director.BypassedError)(nil)
+	if _, err := r.mover.Move(t.Context(), director.Request{}, migrate.Request{}); !errors.As(err, &bypassed) || !strings.Contains(bypassed.Rules[0], "server 10.0.0.1:80") {
+		t.Errorf("error %v: want that the server is named", err)
+	}
+}
