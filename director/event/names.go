@@ -88,7 +88,7 @@ func Names() []Info {
 		{DrainCancelled, slog.LevelInfo, "a drain was cancelled before it was through; the server gets new connections"},
 		{DrainCut, slog.LevelWarn, "a draining server was removed before it was through, and what it had left with it"},
 		{Migrated, slog.LevelInfo, "a service came from the kernel's IPVS to XDP with its connections"},
-		{MigrationFailed, slog.LevelWarn, "a service could not be moved; the kernel's IPVS goes on serving it"},
+		{MigrationFailed, slog.LevelWarn, "a service was not moved from the kernel's IPVS, or not wholly: the message says who serves it"},
 		{TablePressure, slog.LevelWarn, "a connection table is filling"},
 		{TableRelieved, slog.LevelInfo, "a connection table has room again"},
 		{DropsStarted, slog.LevelWarn, "packets are dropped for a reason for which none were"},

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -108,7 +105,11 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 		return Report{}, fmt.Errorf("migrate: %w", err)
 	}
 	defer m.close(source)
-	services, err := m.choose(ctx, source, r.Services)
+	all, err := source.Services(ctx)
+	if err != nil {
+		return Report{}, fmt.Errorf("migrate: read the services: %w", err)
+	}
+	services, err := m.choose(all, r.Services)
 	if err != nil {
 		return Report{}, fmt.Errorf("migrate: %w", err)
 	}
@@ -116,7 +117,7 @@ func (m *Mover) Move(ctx context.Context, by director.Request, r Request) (Repor
 	for i, service := range services {
 		report.Services[i] = ServiceReport{Key: service.Key, Servers: len(service.Servers), Notes: notes(service)}
 	}
-	if report.Bypassed, err = m.bypassed(ctx, source, services); err != nil {
+	if report.Bypassed, err = m.bypassed(ctx, all, services); err != nil {
 		return Report{}, fmt.Errorf("migrate: %w", err)
 	}
 	if r.DryRun {
@@ -143,111 +144,6 @@ func (m *Mover) close(source Source) {
 	if err := source.Close(); err != nil {
 		m.opts.Log.Warn("close what services were moved from", "err", err)
 	}
-}
-
-// choose returns the services to move as the target will have them, the more
-// specific ones first.
-func (m *Mover) choose(ctx context.Context, source Source, keys []director.ServiceKey) ([]director.Service, error) {
-	all, err := source.Services(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the services: %w", err)
-	}
-	chosen := slices.Clone(all)
-	if len(keys) > 0 {
-		chosen = nil
-		for _, key := range keys {
-			service, ok := find(all, key)
-			if !ok {
-				return nil, fmt.Errorf("service %s: %w in the kernel's IPVS", key, director.ErrNotFound)
-			}
-			chosen = append(chosen, service)
-		}
-	}
-	// Of one address, the service of one port has its packets before that of all
-	// ports (kernel: ip_vs_ctl.c, ip_vs_service_find): on XDP first, and last here.
-	slices.SortStableFunc(chosen, func(a, b director.Service) int {
-		return boolInt(a.Key.AnyPort()) - boolInt(b.Key.AnyPort())
-	})
-	for _, wide := range chosen {
-		for _, other := range all {
-			_, moves := find(chosen, other.Key)
-			if wide.Key.AnyPort() && !moves && wide.Key.Protocol == other.Key.Protocol && wide.Key.Contains(other.Key.Address) {
-				return nil, fmt.Errorf("service %s: %w without %s, whose packets it would get on XDP: move both", wide.Key, director.ErrInvalid, other.Key)
-			}
-		}
-	}
-	state := director.State{}
-	desired := m.opts.Director.State()
-	for _, service := range chosen {
-		state.Services = append(state.Services, moved(service, desired))
-	}
-	return state.Services, errors.Join(state.Validate(), m.opts.Director.Features().Check(state))
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func find(services []director.Service, key director.ServiceKey) (director.Service, bool) {
-	i := slices.IndexFunc(services, func(s director.Service) bool { return s.Key == key })
-	if i < 0 {
-		return director.Service{}, false
-	}
-	return services[i], true
-}
-
-// moved returns a service of the source as the target will have it. One that is
-// desired already is as it is desired.
-func moved(service director.Service, desired director.State) director.Service {
-	if ours, ok := find(desired.Services, service.Key); ok {
-		return ours
-	}
-	service.VIP = director.VIPExternal // somebody else put it on the host
-	if service.Timeouts == desired.Timeouts {
-		service.Timeouts = conntrack.Timeouts{}
-	}
-	return service.Normalize()
-}
-
-// bypassed names what packets to the services come by on their way to the source,
-// and not on that to the target: rules of the firewall, services of marks, servers
-// that only the source has.
-func (m *Mover) bypassed(ctx context.Context, source Source, services []director.Service) ([]string, error) {
-	bypassed, err := m.opts.Bypassed(ctx, services)
-	if err != nil {
-		return nil, fmt.Errorf("look at the firewall: %w", err)
-	}
-	all, err := source.Services(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the services: %w", err)
-	}
-	for _, service := range all {
-		ours, ok := find(services, service.Key)
-		for _, server := range service.Servers {
-			if ok && ours.Server(server.Address) < 0 {
-				bypassed = append(bypassed, fmt.Sprintf("the kernel's IPVS has server %s of %s, which Shunt has not: its connections are cut", server.Address, service.Key))
-			}
-		}
-		if service.Key.IsMark() {
-			bypassed = append(bypassed, fmt.Sprintf("the kernel's IPVS has service %s: packets with the mark that are to a moved service go by that", service.Key))
-		}
-	}
-	return bypassed, nil
-}
-
-// notes are what the target cannot know.
-func notes(s director.Service) []string {
-	var all []string
-	switch s.Scheduler {
-	case director.RoundRobin, director.WeightedRoundRobin:
-		all = append(all, fmt.Sprintf("scheduler %s begins its round anew: the kernel does not tell its place", s.Scheduler))
-	case director.LocalityLC, director.LocalityLCReplicated:
-		all = append(all, fmt.Sprintf("scheduler %s begins without what it remembers of destinations: the kernel does not tell", s.Scheduler))
-	}
-	return all
 }
 
 // move moves one service, as the source has it when its turn comes.
@@ -354,74 +250,6 @@ func (m *Mover) back(ctx context.Context, by director.Request, key director.Serv
 		return fmt.Errorf("leave its connections to the kernel's IPVS again: %w", err)
 	}
 	return m.opts.Target.EndMigration(ctx, key)
-}
-
-// passes bounds how often the source is read: each time finds what came to be
-// there while it was read before, which is less each time.
-const passes = 8
-
-// carry loads the source's connections until a reading finds none that is new.
-func (m *Mover) carry(ctx context.Context, source Source, key director.ServiceKey, report *ServiceReport) error {
-	for range passes {
-		loaded, err := m.load(ctx, source, key, report)
-		if err != nil || loaded == 0 {
-			return err
-		}
-	}
-	return nil // new ones come all the time; the last reading is after them
-}
-
-// load reads the source's connections of the service once.
-func (m *Mover) load(ctx context.Context, source Source, key director.ServiceKey, report *ServiceReport) (uint64, error) {
-	var failed error
-	loaded, err := m.opts.Target.Load(ctx, key, func(yield func(conntrack.Connection) bool) {
-		for c, err := range source.Connections(ctx, key) {
-			if err != nil {
-				failed = fmt.Errorf("read the connections: %w", err)
-				return
-			}
-			if !yield(c) {
-				return
-			}
-		}
-	})
-	report.Loaded += loaded.Loaded
-	report.Skipped = loaded.Skipped // each reading meets the same ones again
-	return loaded.Loaded, errors.Join(failed, err)
-}
-
-// count says how many connections there are to load.
-func count(ctx context.Context, source Source, report *ServiceReport) error {
-	for _, err := range source.Connections(ctx, report.Key) {
-		if err != nil {
-			return fmt.Errorf("read the connections of %s: %w", report.Key, err)
-		}
-		report.Loaded++
-	}
-	return nil
-}
-
-// expired is the reason of connections that nobody misses.
-const expired = "expired"
-
-// total is how many connections are missed.
-func total(skipped map[string]uint64) (sum uint64) {
-	for reason, n := range skipped {
-		if reason != expired {
-			sum += n
-		}
-	}
-	return sum
-}
-
-func reasons(skipped map[string]uint64) string {
-	var all []string
-	for _, reason := range slices.Sorted(maps.Keys(skipped)) {
-		if reason != expired {
-			all = append(all, fmt.Sprintf("%d %s", skipped[reason], reason))
-		}
-	}
-	return strings.Join(all, ", ")
 }
 
 func (m *Mover) publish(name event.Name, key director.ServiceKey, message string) {

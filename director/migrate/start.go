@@ -29,7 +29,11 @@ func (m *Mover) Prepare(ctx context.Context, desired director.State, force bool)
 		return nil, fmt.Errorf("look for services in the kernel's IPVS: %w", err)
 	}
 	defer m.close(source)
-	shared, err := m.shared(ctx, source, desired)
+	all, err := source.Services(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the services of the kernel's IPVS: %w", err)
+	}
+	shared, err := m.shared(ctx, all, desired)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +44,7 @@ func (m *Mover) Prepare(ctx context.Context, desired director.State, force bool)
 	begun := m.opts.Target.Migrating()
 	fresh := slices.DeleteFunc(slices.Clone(shared), func(s director.Service) bool { return slices.Contains(begun, s.Key) })
 	if len(fresh) > 0 && !force {
-		bypassed, err := m.bypassed(ctx, source, fresh)
+		bypassed, err := m.bypassed(ctx, all, fresh)
 		if err != nil {
 			return nil, err
 		}
@@ -58,13 +62,9 @@ func (m *Mover) Prepare(ctx context.Context, desired director.State, force bool)
 	return keys, nil
 }
 
-// shared returns the desired services that the source has too and the target has
-// not, or not as a whole.
-func (m *Mover) shared(ctx context.Context, source Source, desired director.State) ([]director.Service, error) {
-	all, err := source.Services(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the services of the kernel's IPVS: %w", err)
-	}
+// shared returns the desired services among the source's that the target has not,
+// or not as a whole.
+func (m *Mover) shared(ctx context.Context, all []director.Service, desired director.State) ([]director.Service, error) {
 	held, err := m.opts.Director.Found(ctx)
 	if err != nil {
 		return nil, err

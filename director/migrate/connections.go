@@ -1,0 +1,81 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+)
+
+// passes bounds how often the source is read: each time finds what came to be
+// there while it was read before, which is less each time.
+const passes = 8
+
+// carry loads the source's connections until a reading finds none that is new.
+func (m *Mover) carry(ctx context.Context, source Source, key director.ServiceKey, report *ServiceReport) error {
+	for range passes {
+		loaded, err := m.load(ctx, source, key, report)
+		if err != nil || loaded == 0 {
+			return err
+		}
+	}
+	return nil // new ones come all the time; the last reading is after them
+}
+
+// load reads the source's connections of the service once.
+func (m *Mover) load(ctx context.Context, source Source, key director.ServiceKey, report *ServiceReport) (uint64, error) {
+	var failed error
+	loaded, err := m.opts.Target.Load(ctx, key, func(yield func(conntrack.Connection) bool) {
+		for c, err := range source.Connections(ctx, key) {
+			if err != nil {
+				failed = fmt.Errorf("read the connections: %w", err)
+				return
+			}
+			if !yield(c) {
+				return
+			}
+		}
+	})
+	report.Loaded += loaded.Loaded
+	report.Skipped = loaded.Skipped // each reading meets the same ones again
+	return loaded.Loaded, errors.Join(failed, err)
+}
+
+// count says how many connections there are to load.
+func count(ctx context.Context, source Source, report *ServiceReport) error {
+	for _, err := range source.Connections(ctx, report.Key) {
+		if err != nil {
+			return fmt.Errorf("read the connections of %s: %w", report.Key, err)
+		}
+		report.Loaded++
+	}
+	return nil
+}
+
+// expired is the reason of connections that nobody misses.
+const expired = "expired"
+
+// total is how many connections are missed.
+func total(skipped map[string]uint64) (sum uint64) {
+	for reason, n := range skipped {
+		if reason != expired {
+			sum += n
+		}
+	}
+	return sum
+}
+
+func reasons(skipped map[string]uint64) string {
+	var all []string
+	for _, reason := range slices.Sorted(maps.Keys(skipped)) {
+		if reason != expired {
+			all = append(all, fmt.Sprintf("%d %s", skipped[reason], reason))
+		}
+	}
+	return strings.Join(all, ", ")
+}
