@@ -2,9 +2,9 @@ package keepalived
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
@@ -45,8 +45,8 @@ func (t *translator) timeouts(n *node) {
 			t.note(translation.NotCarried, n, fmt.Sprintf("unknown timeout %q: want tcp, tcpfin or udp", words[0]))
 			continue
 		}
-		seconds, err := strconv.ParseUint(words[1], 10, 32)
-		if err != nil || seconds > maxTimeout {
+		seconds, ok := parseStrict(words[1], 0, maxTimeout)
+		if !ok {
 			t.note(translation.Differs, n, fmt.Sprintf("%q is not a number of seconds up to %d: keepalived ignores it", words[1], maxTimeout))
 			continue
 		}
@@ -88,7 +88,7 @@ func (t *translator) syncDaemon(n *node) {
 		case "ttl":
 			t.syncNumber(n, option, value, 1, 255, func(ttl uint64) { daemon.TTL = uint8(ttl) })
 		case "group":
-			if group, ok := address(value); ok && group.IsMulticast() {
+			if group, _, ok := address(value); ok && group.IsMulticast() {
 				daemon.Group = group
 			} else {
 				t.note(translation.Differs, n, fmt.Sprintf("group %q is not a multicast address: keepalived ignores it", value))
@@ -110,23 +110,28 @@ func (t *translator) syncDaemon(n *node) {
 }
 
 func (t *translator) syncNumber(n *node, option, value string, least, most uint64, set func(uint64)) bool {
-	number, err := strconv.ParseUint(value, 10, 32)
-	if err != nil || number < least || number > most {
+	number, ok := parseStrict(value, least, most)
+	if !ok {
 		t.note(translation.Differs, n, fmt.Sprintf("%s %q is not a number from %d to %d: keepalived ignores it", option, value, least, most))
 		return false
 	}
-	set(number)
+	set(uint64(number))
 	return true
 }
 
 // sync adds the daemons. The id is that of the VRRP instance unless it was given.
 func (t *translator) sync(n *node, daemon director.SyncDaemon, instance string, idSet bool) {
-	if name := daemon.Interface; name == "" || len(name) > 15 || strings.ContainsAny(name, "/: ") {
+	if name := daemon.Interface; name == "" || len(name) > 15 || strings.ContainsAny(name, "/: ") || !utf8.ValidString(name) {
 		t.note(translation.Differs, n, fmt.Sprintf("%q is not an interface's name", name))
 		return
 	}
-	if instance != "" && !idSet {
-		daemon.ID = t.vrids[instance]
+	id, found := t.vrids[instance]
+	switch {
+	case instance != "" && !found:
+		t.note(translation.LeftOut, n, fmt.Sprintf("there is no vrrp_instance %s: keepalived runs no sync daemon then", instance))
+		return
+	case instance != "" && !idSet:
+		daemon.ID = id
 	}
 	daemon = daemon.Normalize()
 	master, backup := daemon, daemon
@@ -145,9 +150,10 @@ func (t *translator) sync(n *node, daemon director.SyncDaemon, instance string, 
 // name the daemon's interface, too (keepalived: vrrp_parser.c,
 // vrrp_lvs_syncd_handler).
 func (t *translator) vrid(n *node) {
+	t.vrids[n.word(1)] = 0
 	for _, directive := range n.body {
 		if directive.word(0) == "virtual_router_id" {
-			if id, err := strconv.ParseUint(directive.word(1), 10, 8); err == nil {
+			if id, ok := parseStrict(directive.word(1), 1, 255); ok {
 				t.vrids[n.word(1)] = uint8(id)
 			}
 		}

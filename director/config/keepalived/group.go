@@ -14,6 +14,7 @@ import (
 type group struct {
 	name    string
 	entries []entry
+	has     map[family]bool // what families its addresses and marks have
 }
 
 // entry is what a line of a group stands for: addresses with one port, or a mark.
@@ -22,6 +23,7 @@ type entry struct {
 	port      uint16 // 0: all ports
 	mark      uint32 // of a service of a firewall mark
 	family    family // of a mark; unknown: that of the servers
+	taken     string // how the line was taken, if not as it stands
 }
 
 // family of addresses, unknown at first.
@@ -55,8 +57,7 @@ func parseFamily(word string) (family, bool) {
 // that it removes (keepalived: check_data.c, alloc_vsg_entry; check_parser.c,
 // vsg_handler).
 func (t *translator) group(n *node) {
-	g := &group{name: n.word(1)}
-	has := make(map[family]bool)
+	g := &group{name: n.word(1), has: make(map[family]bool)}
 	familyless := false
 	for _, line := range n.body {
 		e, problem := parseEntry(line, maxAddresses-t.addresses)
@@ -64,15 +65,18 @@ func (t *translator) group(n *node) {
 			t.note(translation.LeftOut, line, problem)
 			continue
 		}
+		if e.taken != "" {
+			t.note(translation.Assumed, line, e.taken)
+		}
 		t.addresses += len(e.addresses)
 		g.entries = append(g.entries, e)
 		switch {
 		case len(e.addresses) > 0:
-			has[familyOf(e.addresses[0])] = true
+			g.has[familyOf(e.addresses[0])] = true
 		case e.family == unknown:
 			familyless = true
 		default:
-			has[e.family] = true
+			g.has[e.family] = true
 		}
 	}
 	switch {
@@ -82,11 +86,26 @@ func (t *translator) group(n *node) {
 		t.note(translation.LeftOut, n, "there is a group of the name already, and keepalived takes the first one")
 	case len(g.entries) == 0:
 		t.note(translation.LeftOut, n, "the group has no addresses: keepalived removes it")
-	case has[inet] && has[inet6] && familyless:
+	case g.has[inet] && g.has[inet6] && familyless:
 		t.note(translation.LeftOut, n, "the group has addresses of both families and a firewall mark of none: keepalived removes it")
 	default:
 		t.groups[g.name] = g
 	}
+}
+
+// mismatch says why keepalived ignores a virtual server of the family that has the
+// group: all the group's addresses must have the family, and only servers that are
+// all reached by tunnels leave it open (keepalived: check_data.c, link_vsg_to_vs).
+func (g *group) mismatch(f family) string {
+	switch {
+	case f == unknown:
+		return ""
+	case g.has[inet] && g.has[inet6]:
+		return "the group has addresses of both families, and not all servers are reached by tunnels: keepalived ignores the virtual server"
+	case g.has[inet] && f == inet6, g.has[inet6] && f == inet:
+		return "the group's addresses are of another family than the servers: keepalived ignores the virtual server"
+	}
+	return ""
 }
 
 // maxAddresses is how many addresses all groups may have.
@@ -96,11 +115,9 @@ const maxAddresses = 4 * translation.MaxServices
 // says why it is skipped.
 func parseEntry(n *node, most int) (e entry, problem string) {
 	if n.word(0) == "fwmark" {
-		mark, err := strconv.ParseUint(n.word(1), 10, 32)
-		if err != nil || mark == 0 {
-			return entry{}, fmt.Sprintf("%q is not a firewall mark: want 1 to %d", n.word(1), uint32(1<<32-1))
+		if e.mark, e.taken, problem = parseMark(n.word(1)); problem != "" {
+			return entry{}, problem
 		}
-		e.mark = uint32(mark)
 		if n.word(2) != "" {
 			var ok bool
 			if e.family, ok = parseFamily(n.word(2)); !ok {
@@ -109,7 +126,7 @@ func parseEntry(n *node, most int) (e entry, problem string) {
 		}
 		return e, ""
 	}
-	if e.port, problem = parsePort(n.word(1)); problem != "" {
+	if e.port, e.taken, problem = parsePort(n.word(1)); problem != "" {
 		return entry{}, problem
 	}
 	first, last, problem := parseRange(n.word(0))
@@ -126,18 +143,6 @@ func parseEntry(n *node, most int) (e entry, problem string) {
 			return e, ""
 		}
 	}
-}
-
-// parsePort reads a port, 0 or nothing for none.
-func parsePort(word string) (uint16, string) {
-	if word == "" || isZeros(word) {
-		return 0, ""
-	}
-	port, err := strconv.ParseUint(word, 10, 16)
-	if err != nil {
-		return 0, fmt.Sprintf("%q is not a port: want 1 to 65535", word)
-	}
-	return uint16(port), ""
 }
 
 // parseRange reads an address, a prefix, or a range: 192.0.2.1-9, whose end is a
@@ -157,14 +162,14 @@ func parseRange(s string) (first, last netip.Addr, problem string) {
 		return prefix.Addr(), lastOf(prefix), ""
 	}
 	begin, end, isRange := strings.Cut(s, "-")
-	first, ok := address(begin)
+	first, _, ok := address(begin)
 	switch {
 	case !ok:
 		return fail("%q is not an address: names are not looked up", begin)
 	case !isRange:
 		return first, first, ""
 	case strings.Contains(end, ".") || strings.Contains(end, ":"):
-		if last, ok = address(end); !ok || familyOf(last) != familyOf(first) {
+		if last, _, ok = address(end); !ok || familyOf(last) != familyOf(first) {
 			return fail("%q is not an address of the range's family", end)
 		}
 	case first.Is4():
@@ -186,6 +191,9 @@ func parseRange(s string) (first, last netip.Addr, problem string) {
 	}
 	if last.Less(first) {
 		return fail("the range %s ends before it begins", s)
+	}
+	if last == first && !strings.ContainsAny(end, ".:") {
+		return fail("the range %s ends where it begins: keepalived skips it", s)
 	}
 	return first, last, ""
 }

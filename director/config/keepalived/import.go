@@ -1,9 +1,6 @@
 package keepalived
 
 import (
-	"net/netip"
-	"strings"
-
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config/translation"
 )
@@ -46,7 +43,8 @@ type translator struct {
 	// users counts the virtual servers of a group: what they are called depends
 	// on whether there are several.
 	users map[string]int
-	vrids map[string]uint8 // of VRRP instances, by name
+	// vrids are the ids of the VRRP instances, by name; 0: it has none.
+	vrids map[string]uint8
 
 	addresses int // of all groups
 	servers   int // of all services
@@ -101,13 +99,3 @@ func (t *translator) all(root []*node) error {
 func (t *translator) note(kind translation.Kind, n *node, why string) {
 	t.build.Note(translation.Note{Position: n.at, Kind: kind, What: n.String(), Why: why})
 }
-
-// address reads an address in keepalived's form: a number, never a name.
-func address(word string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(word)
-	return addr, err == nil && addr.Zone() == ""
-}
-
-// isZeros reports whether the word is 0 in any length, which stands for no port
-// (keepalived: check_data.c, alloc_vs).
-func isZeros(word string) bool { return word != "" && strings.Trim(word, "0") == "" }

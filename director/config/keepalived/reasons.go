@@ -34,6 +34,7 @@ const (
 	noFlush        = "Shunt flushes nothing: services that it does not know are left alone"
 	ownProcess     = "it is about keepalived's own processes"
 	moreWords      = "there are more words than the directive takes: keepalived ignores them"
+	misplaced      = "it stands within the block of another: keepalived does not know it there"
 	unknownWord    = "unknown directive"
 )
 

@@ -22,13 +22,13 @@ type real struct {
 
 // server reads an address and a port; problem says why keepalived skips it.
 func (v *virtual) server(n *node) (r *real, problem string) {
-	addr, ok := address(n.word(1))
+	addr, takenAddr, ok := address(n.word(1))
 	if !ok {
 		return nil, fmt.Sprintf("%q is not an address: names are not looked up", n.word(1))
 	}
-	port, problem := parsePort(n.word(2))
-	if problem == "" && len(n.words) > 3 {
-		v.note(translation.NotCarried, n, moreWords)
+	port, takenPort, problem := parsePort(n.word(2))
+	if problem == "" {
+		v.headNotes(n, takenAddr, takenPort)
 	}
 	return &real{n: n, addr: addr, port: port, method: v.method}, problem
 }
@@ -43,6 +43,7 @@ func (v *virtual) realServer(n *node) {
 		return
 	}
 	from := len(v.notes)
+	v.noteBlock(n)
 	for _, directive := range n.body {
 		v.serverDirective(r, directive)
 	}
@@ -90,12 +91,26 @@ func (v *virtual) serverDirective(r *real, n *node) {
 		}
 		v.note(translation.NotCarried, n, why)
 		return
+	case "real_server", "virtual_server", "virtual_server_group":
+		v.note(translation.LeftOut, n, misplaced)
+		return
 	default:
 		v.note(reasonOf(n, ofServer))
 		return
 	}
 	if len(n.words) > 2 {
 		v.note(translation.NotCarried, n, moreWords)
+	}
+}
+
+// noteBlock notes that a block is not as it should be.
+func (v *virtual) noteBlock(n *node) {
+	switch {
+	case n.unopened:
+		v.note(translation.Differs, n, "the block has no {: as keepalived does, what follows up to the next } is taken for the block; check what was meant")
+	case !n.block:
+		v.note(translation.Differs, n, "the block is missing: keepalived takes the } that follows for its end, and what comes after that for the virtual_server's; "+
+			"here the } is the virtual_server's")
 	}
 }
 

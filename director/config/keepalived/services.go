@@ -39,6 +39,9 @@ func (v *virtual) settle() {
 		v.timeout = defaultTimeout
 		v.assume("persistence_timeout", fmt.Sprintf("a service of all ports must be persistent: keepalived makes it so, for %d s", defaultTimeout))
 	}
+	if v.madePersistent != nil {
+		v.note(translation.Assumed, v.madePersistent, fmt.Sprintf("keepalived makes the service persistent by it, for %d s", defaultTimeout))
+	}
 	if v.timeout == 0 && v.engine != "" {
 		v.assume("persistence_engine "+v.engine, "the service is not persistent: keepalived ignores the engine")
 	}
@@ -104,6 +107,7 @@ func (v *virtual) size() int {
 // users is how many virtual servers have the group.
 func (v *virtual) services(users int) []translation.Service {
 	var all []translation.Service
+	shared := &translation.Shared{Notes: v.notes}
 	add := func(key director.ServiceKey) {
 		s := translation.Service{At: v.n.at, What: v.n.String()}
 		s.Service = director.Service{
@@ -116,7 +120,7 @@ func (v *virtual) services(users int) []translation.Service {
 			s.AddServer(server, translation.Source{At: r.n.at, What: r.n.String()})
 			s.Notes = append(s.Notes, notes...)
 		}
-		s.Notes = append(s.Notes, v.notes...)
+		s.Shared = []*translation.Shared{shared}
 		all = append(all, s)
 	}
 	switch {

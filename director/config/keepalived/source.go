@@ -2,7 +2,9 @@ package keepalived
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -201,6 +203,10 @@ func (r *reader) included(l line, name string) error {
 		return translation.Errorf(l.at, "include %s: more than %d files include each other", name, maxIncludes)
 	}
 	data, err := r.options.Files.ReadFile(name)
+	if errors.Is(err, translation.ErrNotRegular) || errors.Is(err, fs.ErrNotExist) { // a link to nowhere, that is
+		r.drop(l, translation.LeftOut, err.Error()+": keepalived skips it")
+		return nil
+	}
 	if err != nil {
 		return &translation.Error{Position: l.at, Text: fmt.Sprintf("include %s", name), Cause: err}
 	}

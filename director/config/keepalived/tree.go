@@ -14,7 +14,9 @@ type node struct {
 	at    translation.Position
 	words []string // one at least
 	block bool
-	body  []*node
+	// unopened is that the block has no { and begins all the same: see unopened.
+	unopened bool
+	body     []*node
 }
 
 // word returns the word, or nothing if there are fewer.
@@ -51,11 +53,45 @@ func (t *tree) siblings() *[]*node {
 	return &t.open[len(t.open)-1].body
 }
 
+// unopened opens the block of the last directive if that has none and needs one.
+// keepalived misses the brace, and takes all that follows, up to the next } of this
+// level, for the block (keepalived: lib/parser.c, process_stream). It does the same
+// where a } follows at once; here that ends the block around, as it was meant.
+func (t *tree) unopened() {
+	list := *t.siblings()
+	if len(list) == 0 {
+		return
+	}
+	last, parent := list[len(list)-1], ""
+	if n := len(t.open); n > 0 {
+		parent = t.open[n-1].word(0)
+	}
+	name := last.word(0)
+	if last.block || (name != "virtual_server" || parent != "") && (name != "real_server" || parent != "virtual_server") {
+		return
+	}
+	last.block, last.unopened = true, true
+	t.open = append(t.open, last)
+}
+
+// ignoresBrace reports whether a directive is one that keepalived does not know where
+// it stands, in a block without a {: it does not open a block there.
+func (t *tree) ignoresBrace(n *node) bool {
+	if len(t.open) == 0 || !t.open[len(t.open)-1].unopened {
+		return false
+	}
+	parent := t.open[len(t.open)-1].word(0)
+	return n.word(0) == "virtual_server" || n.word(0) == "virtual_server_group" || n.word(0) == "real_server" && parent != "virtual_server"
+}
+
 // line adds the directives of a line. A brace ends one wherever it stands, and
 // the opening one may be on a later line than its directive.
 func (t *tree) line(at translation.Position, tokens []token) error {
 	var current *node
 	for _, token := range tokens {
+		if token.kind == word && current == nil {
+			t.unopened()
+		}
 		list := t.siblings()
 		switch {
 		case token.kind == word && current == nil:
@@ -71,11 +107,13 @@ func (t *tree) line(at translation.Position, tokens []token) error {
 				return translation.Errorf(at, "the block that begins here has no name")
 			}
 			owner := (*list)[len(*list)-1]
+			if current = nil; t.ignoresBrace(owner) {
+				continue
+			}
 			owner.block = true
 			if t.open = append(t.open, owner); len(t.open) > maxBlocks {
 				return translation.Errorf(at, "more than %d blocks lie in each other", maxBlocks)
 			}
-			current = nil
 		case len(t.open) == 0:
 			return translation.Errorf(at, "no block ends with this }")
 		default:

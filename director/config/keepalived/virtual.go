@@ -2,9 +2,7 @@ package keepalived
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -30,12 +28,15 @@ type virtual struct {
 	method      method
 	timeout     uint32 // seconds of persistence; 0: none
 	granularity granularity
-	engine      string
-	protocol    conntrack.Protocol
-	weight      uint32 // of servers that have none of their own
-	name        string
-	servers     []*real
-	sorry       *real
+	// madePersistent is the persistence_granularity that the timeout is of, if no
+	// persistence_timeout has one.
+	madePersistent *node
+	engine         string
+	protocol       conntrack.Protocol
+	weight         uint32 // of servers that have none of their own
+	name           string
+	servers        []*real
+	sorry          *real
 }
 
 // granularity is the length of a client network's prefix, if one was set.
@@ -59,12 +60,15 @@ func (t *translator) virtualServer(n *node) error {
 		t.note(translation.LeftOut, n, problem)
 		return nil
 	}
+	if n.unopened {
+		v.noteBlock(n)
+	}
 	for _, directive := range n.body {
 		v.directive(directive)
 	}
 	v.settle()
-	if len(v.servers) == 0 {
-		t.note(translation.LeftOut, n, "there is no real_server: keepalived ignores it")
+	if problem := v.ignored(); problem != "" {
+		t.note(translation.LeftOut, n, problem)
 		for _, note := range v.notes {
 			t.build.Note(note)
 		}
@@ -77,6 +81,17 @@ func (t *translator) virtualServer(n *node) error {
 		t.add(s)
 	}
 	return nil
+}
+
+// ignored says why keepalived ignores the virtual server as a whole.
+func (v *virtual) ignored() string {
+	switch {
+	case v.group != nil && v.group.mismatch(v.family) != "":
+		return v.group.mismatch(v.family)
+	case len(v.servers) == 0:
+		return "there is no real_server: keepalived ignores it"
+	}
+	return ""
 }
 
 // add adds a service. Of several with one address the kernel takes the first, and
@@ -95,6 +110,7 @@ func (t *translator) add(s translation.Service) {
 		Why: fmt.Sprintf("%s is the service of %s already: keepalived adds the servers to that, whose settings count", s.Key, first.At),
 	})
 	first.Notes = append(first.Notes, s.Notes...)
+	first.Shared = append(first.Shared, s.Shared...)
 	for i, server := range s.Servers {
 		first.AddServer(server, s.Sources[i])
 	}
@@ -103,29 +119,39 @@ func (t *translator) add(s translation.Service) {
 // head reads IP PORT, fwmark N or group NAME; problem says why keepalived skips
 // the block.
 func (v *virtual) head(groups map[string]*group) (problem string) {
+	var taken [2]string
 	switch first, second := v.n.word(1), v.n.word(2); first {
 	case "group":
 		if v.group = groups[second]; v.group == nil {
 			return fmt.Sprintf("there is no virtual_server_group %q", second)
 		}
 	case "fwmark":
-		mark, err := strconv.ParseUint(second, 10, 32)
-		if err != nil || mark == 0 {
-			return fmt.Sprintf("%q is not a firewall mark: want 1 to %d", second, uint32(math.MaxUint32))
-		}
-		v.mark = uint32(mark)
+		v.mark, taken[1], problem = parseMark(second)
 	default:
 		var ok bool
-		if v.addr, ok = address(first); !ok {
+		if v.addr, taken[0], ok = address(first); !ok {
 			return fmt.Sprintf("%q is not an address: names are not looked up", first)
 		}
 		v.family = familyOf(v.addr)
-		v.port, problem = parsePort(second)
+		v.port, taken[1], problem = parsePort(second)
 	}
-	if problem == "" && len(v.n.words) > 3 {
-		v.note(translation.NotCarried, v.n, moreWords)
+	if problem == "" {
+		v.headNotes(v.n, taken[:]...)
 	}
 	return problem
+}
+
+// headNotes notes how the words in front of a block were taken, and that there are
+// too many.
+func (v *virtual) headNotes(n *node, taken ...string) {
+	for _, why := range taken {
+		if why != "" {
+			v.note(translation.Assumed, n, why)
+		}
+	}
+	if len(n.words) > 3 {
+		v.note(translation.NotCarried, n, moreWords)
+	}
 }
 
 // note notes what became of a directive.
@@ -178,6 +204,9 @@ func (v *virtual) directive(n *node) {
 	case "snmp_name":
 		v.called(n)
 		return
+	case "virtual_server", "virtual_server_group":
+		v.note(translation.LeftOut, n, misplaced)
+		return
 	default:
 		v.note(reasonOf(n, ofVirtual))
 		return
@@ -187,21 +216,28 @@ func (v *virtual) directive(n *node) {
 	}
 }
 
-// number reads the word behind the directive. Characters behind digits are
-// ignored, as keepalived does outside of its test mode (keepalived: lib/parser.c,
-// read_unsigned_func); ok is false if it ignores the directive.
+// number reads the word behind the directive, leniently; ok is false if keepalived
+// ignores the directive.
 func (v *virtual) number(n *node, least, most uint64) (uint32, bool) {
 	text := n.word(1)
-	digits := text[:len(text)-len(strings.TrimLeft(text, "0123456789"))]
-	number, err := strconv.ParseUint(digits, 10, 32)
-	if err != nil || number < least || number > most {
-		v.note(translation.Differs, n, fmt.Sprintf("%q is not a number from %d to %d: keepalived ignores the directive", text, least, most))
+	if len(n.words) == 1 {
+		v.note(translation.Differs, n, "the value is missing: keepalived does not start with it; here the directive is ignored")
 		return 0, false
 	}
-	if digits != text {
-		v.note(translation.Assumed, n, fmt.Sprintf("taken as %d, as keepalived does", number))
+	number, odd, ok := parseLenient(text, least, most)
+	if !ok {
+		v.note(translation.Differs, n, notNumber(text, least, most))
+		return 0, false
 	}
-	return uint32(number), true
+	if odd {
+		v.note(translation.Assumed, n, asKeepalived(text, number))
+	}
+	return number, true
+}
+
+// notNumber is the reason of a note on a number that keepalived does not take.
+func notNumber(text string, least, most uint64) string {
+	return fmt.Sprintf("%q is not a number from %d to %d: keepalived ignores the directive", text, least, most)
 }
 
 func (v *virtual) ipFamily(n *node) {
@@ -238,9 +274,11 @@ func (v *virtual) flag(n *node) {
 
 func (v *virtual) persistence(n *node) {
 	if len(n.words) == 1 {
-		v.timeout = defaultTimeout
-	} else if timeout, ok := v.number(n, 1, maxTimeout); ok {
-		v.timeout = timeout
+		v.timeout, v.madePersistent = defaultTimeout, nil
+	} else if timeout, ok := parseStrict(n.word(1), 1, maxTimeout); ok {
+		v.timeout, v.madePersistent = timeout, nil
+	} else {
+		v.note(translation.Differs, n, notNumber(n.word(1), 1, maxTimeout))
 	}
 }
 
@@ -256,30 +294,30 @@ func (v *virtual) granular(n *node) {
 		}
 	}
 	g := granularity{family: f}
-	number, err := strconv.ParseUint(text, 10, 8)
-	mask, isMask := address(text)
+	number, isNumber := parseStrict(text, 0, 128)
+	mask, err := netip.ParseAddr(text)
 	switch {
-	case f == inet6 && (err != nil || number < 1 || number > 128):
+	case f == inet6 && (!isNumber || number < 1):
 		v.note(translation.Differs, n, fmt.Sprintf("%q is not a prefix length from 1 to 128: keepalived ignores the directive", text))
 		return
 	case f == inet6:
 		g.bits = uint8(number)
-	case err == nil && number <= 32:
+	case isNumber && number <= 32:
 		g.bits = uint8(number)
 		v.note(translation.Differs, n, fmt.Sprintf("taken as a prefix length, while keepalived takes it as the netmask 0.0.0.%d", number))
-	case !isMask || !mask.Is4():
+	case err != nil || !mask.Is4():
 		v.note(translation.Differs, n, fmt.Sprintf("%q is not a netmask: keepalived ignores the directive", text))
 		return
 	default:
-		if g.bits, isMask = translation.MaskBits(mask); !isMask {
+		var isPrefix bool
+		if g.bits, isPrefix = translation.MaskBits(mask); !isPrefix {
 			g.bits = 32
 			v.note(translation.Differs, n, "the netmask has holes, and Shunt's networks of clients are prefixes: every client is one by itself")
 		}
 	}
 	v.granularity, v.family = g, f
 	if v.timeout == 0 {
-		v.timeout = defaultTimeout
-		v.note(translation.Assumed, n, fmt.Sprintf("keepalived makes the service persistent by it: the timeout is %d s unless persistence_timeout says another", defaultTimeout))
+		v.timeout, v.madePersistent = defaultTimeout, n
 	}
 	if v.group != nil {
 		v.note(translation.Differs, n, "keepalived forgets it for services of groups (ipvswrapper.c, ipvs_group_range_cmd); Shunt keeps to it")

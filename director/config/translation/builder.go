@@ -30,6 +30,18 @@ type Service struct {
 	// Notes are about what the text says of the service: the builder fills in
 	// Services, or leaves it empty where the service is left out.
 	Notes []Note
+	// Shared are notes that the service has in common with others: a text may make
+	// thousands of services of one block.
+	Shared []*Shared
+}
+
+// Shared are notes on what several services are made of.
+type Shared struct {
+	Notes []Note
+
+	seen     bool
+	services []director.ServiceKey // of those that are there, the first ones
+	more     int                   // of those that are there besides
 }
 
 // Source is the place of a server.
@@ -55,6 +67,7 @@ type Builder struct {
 	notes    []*Note
 	joined   map[joinKey]*Note
 	files    []string // in the order they were named
+	shared   []*Shared
 }
 
 // joinKey is all of a note but the services: notes that have the same say the same.
@@ -78,16 +91,19 @@ func (b *Builder) Note(n Note) {
 	key := joinKey{n.Position, n.Kind, n.What, n.Why, n.Server}
 	if before := b.joined[key]; before != nil {
 		for _, service := range n.Services {
-			if last := len(before.Services) - 1; last < 0 || before.Services[last] != service {
-				before.Services = append(before.Services, service)
-			}
+			before.add(service)
 		}
+		before.More += n.More
 		return
 	}
 	if b.joined == nil {
 		b.joined = make(map[joinKey]*Note)
 	}
-	n.Services = slices.Clone(n.Services)
+	services := n.Services
+	n.Services = nil
+	for _, service := range services {
+		n.add(service)
+	}
 	b.joined[key] = &n
 	b.notes = append(b.notes, &n)
 }
@@ -140,8 +156,17 @@ func (b *Builder) Result() (Result, error) {
 			n.Services = []director.ServiceKey{s.Key}
 			b.Note(n)
 		}
+		for _, shared := range s.Shared {
+			b.share(shared, s.Key)
+		}
 		first[s.Key], names[s.Name] = s.At, s.At
 		state.Services = append(state.Services, s.Service)
+	}
+	for _, shared := range b.shared {
+		for _, n := range shared.Notes {
+			n.Services, n.More = shared.services, shared.more
+			b.Note(n)
+		}
 	}
 	state.Sync = b.fitSync(state)
 	state = state.Normalize()
@@ -215,6 +240,24 @@ func (b *Builder) leaveOut(s Service, format string, args ...any) {
 	b.Note(Note{Position: s.At, Kind: LeftOut, What: s.What, Why: fmt.Sprintf(format, args...)})
 	for _, n := range s.Notes {
 		b.Note(n)
+	}
+	for _, shared := range s.Shared {
+		b.share(shared)
+	}
+}
+
+// share takes notes that are shared, and the services that are there of theirs.
+func (b *Builder) share(shared *Shared, services ...director.ServiceKey) {
+	if !shared.seen {
+		shared.seen = true
+		b.shared = append(b.shared, shared)
+	}
+	for _, service := range services {
+		if len(shared.services) < maxNamed {
+			shared.services = append(shared.services, service)
+		} else {
+			shared.more++
+		}
 	}
 }
 

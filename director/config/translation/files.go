@@ -1,6 +1,7 @@
 package translation
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +24,9 @@ type Files interface {
 	Glob(pattern string) ([]string, error)
 }
 
+// ErrNotRegular says that a folder, a pipe or a device cannot be read as a text.
+var ErrNotRegular = errors.New("it is not a regular file")
+
 // Host reads the files of this host: regular ones, since others might block for
 // ever.
 type Host struct{}
@@ -36,7 +40,7 @@ func (Host) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: it is not a regular file", name)
+		return nil, fmt.Errorf("read %s: %w", name, ErrNotRegular)
 	}
 	f, err := os.Open(name)
 	if err != nil {

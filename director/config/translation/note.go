@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"github.com/shunt-lb/shunt/director"
 )
@@ -33,12 +34,13 @@ type Position struct {
 	Line int // from 1; 0: the whole file
 }
 
-// String returns file:line.
+// String returns file:line, on one line whatever the file's name.
 func (p Position) String() string {
+	name := printable(p.File)
 	if p.Line == 0 {
-		return p.File
+		return name
 	}
-	return fmt.Sprintf("%s:%d", p.File, p.Line)
+	return fmt.Sprintf("%s:%d", name, p.Line)
 }
 
 // Note says of one directive that it was not carried, or how it was.
@@ -47,16 +49,33 @@ type Note struct {
 	Kind Kind
 	What string // the directive, as it stands there; never a password
 	Why  string
-	// Services that it is about, as in the state; none: it is about no service in
-	// particular, or about one that is left out.
+	// Services that it is about, as in the state, the first ones if there are many;
+	// none: it is about no service in particular, or about one that is left out.
 	Services []director.ServiceKey
+	More     int // services besides
 	// Server it is about; port 0 if none was given or the services' differ.
 	Server netip.AddrPort
 }
 
+// maxNamed is how many services a note names: there may be thousands of notes on
+// thousands of services.
+const maxNamed = 16
+
+// add adds a service that the note is about, unless it was the last one added.
+func (n *Note) add(service director.ServiceKey) {
+	last := len(n.Services) - 1
+	switch {
+	case last >= 0 && n.Services[last] == service:
+	case last+1 < maxNamed:
+		n.Services = append(n.Services, service)
+	default:
+		n.More++
+	}
+}
+
 // String returns the note as a line: file:line: kind: what: why.
 func (n Note) String() string {
-	return fmt.Sprintf("%s: %s: %s: %s", n.Position, n.Kind, n.What, n.Why)
+	return fmt.Sprintf("%s: %s: %s: %s", n.Position, n.Kind, n.What, printable(n.Why))
 }
 
 // Error is what makes a text impossible to translate, and where it stands.
@@ -72,7 +91,7 @@ func (e *Error) Error() string {
 	if e.Cause != nil {
 		text += ": " + e.Cause.Error()
 	}
-	return e.Position.String() + ": " + text
+	return e.Position.String() + ": " + printable(text)
 }
 
 // Unwrap returns the cause, or director.ErrInvalid.
@@ -89,14 +108,21 @@ const maxWhat = 100
 // What returns a directive for a note: its words, and no more of them than a
 // line has room for.
 func What(words ...string) string {
-	text := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' ' // a terminal would act on it
-		}
-		return r
-	}, strings.Join(words, " "))
+	text := printable(strings.Join(words, " "))
 	if runes := []rune(text); len(runes) > maxWhat {
 		return string(runes[:maxWhat]) + "…"
 	}
 	return text
+}
+
+// printable returns the text with blanks for what a terminal would act on: the
+// control characters of ASCII and of ISO 8859-1, whose CSI begins sequences too.
+// Invalid bytes could be read as the latter.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\ufffd"))
 }

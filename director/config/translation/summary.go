@@ -30,8 +30,8 @@ func (r Result) String() string {
 	}
 	for _, n := range r.Notes {
 		b.WriteString(n.String())
-		if more := len(n.Services) - shown; more > 0 {
-			fmt.Fprintf(&b, " %v and %d more", n.Services[:shown], more)
+		if more := len(n.Services) + n.More - shown; more > 0 {
+			fmt.Fprintf(&b, " %v and %d more", n.Services[:min(shown, len(n.Services))], more)
 		} else if len(n.Services) > 0 {
 			fmt.Fprintf(&b, " %v", n.Services)
 		}

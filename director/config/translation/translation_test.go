@@ -2,6 +2,7 @@ package translation_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -80,6 +81,35 @@ func TestBuilder(t *testing.T) {
 		"f:40: not carried: last: why", "",
 	}, "\n")
 	if diff := cmp.Diff(want, result.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestShared says what becomes of notes that services have in common: one of each,
+// of the services that are there.
+func TestShared(t *testing.T) {
+	var b translation.Builder
+	b.File("f")
+	shared := &translation.Shared{Notes: []translation.Note{{Position: at(2), Kind: translation.NotCarried, What: "check", Why: "none"}}}
+	lost := &translation.Shared{Notes: []translation.Note{{Position: at(3), Kind: translation.NotCarried, What: "lost", Why: "none"}}}
+	for i := range 20 {
+		s := service(1, fmt.Sprintf("tcp://192.0.2.%d:80", i+1), "")
+		s.Shared = []*translation.Shared{shared}
+		if i == 5 {
+			s.Name, s.Shared = "a b", []*translation.Shared{shared, lost} // left out
+		}
+		if err := b.Add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	result, err := b.Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, notes, _ := strings.Cut(result.String(), "f:1: ")
+	_, notes, _ = strings.Cut(notes, "\n")
+	const want = "f:2: not carried: check: none [tcp://192.0.2.1:80 tcp://192.0.2.2:80 tcp://192.0.2.3:80] and 16 more\nf:3: not carried: lost: none\n"
+	if diff := cmp.Diff(want, notes); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -170,6 +200,16 @@ func TestLocal(t *testing.T) {
 
 // TestWhat says that a note's line is one, whatever is in the text.
 func TestWhat(t *testing.T) {
+	if got := translation.What("a\u009b31mb\x9b\u2028c"); got != "a 31mb\ufffd c" {
+		t.Errorf("got %q", got)
+	}
+	note := translation.Note{Position: translation.Position{File: "a\nb\u0085", Line: 1}, Kind: translation.Assumed, What: "x", Why: "y\u009bz"}
+	if got, want := note.String(), "a b :1: assumed: x: y z"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := translation.Errorf(note.Position, "no %s", "\x1b[2J").Error(), "a b :1: no  [2J"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	if got := translation.What("a\n\x1b[2Jb", strings.Repeat("ü", 200)); len([]rune(got)) != 101 || strings.ContainsAny(got, "\n\x1b") {
 		t.Errorf("got %q", got)
 	}
@@ -195,7 +235,7 @@ func TestHost(t *testing.T) {
 	if _, err := host.ReadFile(large); err == nil || err.Error() != "read "+large+": it is larger than 4 MiB" {
 		t.Errorf("error %v", err)
 	}
-	if _, err := host.ReadFile(dir); err == nil || err.Error() != "read "+dir+": it is not a regular file" {
+	if _, err := host.ReadFile(dir); err == nil || err.Error() != "read "+dir+": it is not a regular file" || !errors.Is(err, translation.ErrNotRegular) {
 		t.Errorf("error %v", err)
 	}
 	if _, err := host.ReadFile(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
