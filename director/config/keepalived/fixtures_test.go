@@ -12,6 +12,7 @@ import (
 // fixtures are the configurations that are written for these tests, and how they
 // are read.
 var fixtures = map[string]keepalived.Options{
+	"lenient.conf":  {Files: translation.Host{}},
 	"web.conf":      {},
 	"kernel.conf":   {},
 	"template.conf": {ID: "main", Files: translation.Host{}},

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -165,7 +168,10 @@ func TestNotes(t *testing.T) {
 		"tunnel_option":   {"lvs_method TUN fast", `k.conf:6: differs: lvs_method TUN fast: unknown option "fast" of a tunnel`},
 		"method_missing":  {"lvs_method", "k.conf:6: differs: lvs_method: want NAT, DR or TUN"},
 		"weight":          {"weight 2147483648", `k.conf:6: differs: weight 2147483648: "2147483648" is not a number from 0 to 2147483647: keepalived ignores the directive`},
-		"weight_missing":  {"weight", `k.conf:6: differs: weight: "" is not a number from 0 to 2147483647: keepalived ignores the directive`},
+		"weight_missing":  {"weight", "k.conf:6: differs: weight: the value is missing: keepalived does not start with it; here the directive is ignored"},
+		"block_missing":   {"}\nreal_server 10.0.0.2 80\n}\nvirtual_server 192.0.2.9 80 {\nreal_server 10.0.0.1 80 {", "k.conf:7: differs: real_server 10.0.0.2 80: the block is missing: keepalived takes the } that follows for its end"},
+		"control":         {"fly \u009b31m\u2028", "k.conf:6: not carried: fly  31m : unknown directive"},
+		"bytes":           {"fly \x9b31m", "k.conf:6: not carried: fly \ufffd31m: unknown directive"},
 		"thresholds":      {"lthreshold 5", "k.conf:5: left out: real_server 10.0.0.1 80: lower threshold 5 is greater than the upper one (0)"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -196,6 +202,9 @@ func TestSyncDaemon(t *testing.T) {
 		"old_id":       {"global_defs { lvs_sync_daemon eth1 VI 4 }" + instance, "master on eth1, id 4, 224.0.0.81:8848, ttl 1"},
 		"given_id":     {"global_defs { lvs_sync_daemon eth1 inst VI id 0 }" + instance, "master on eth1, id 0, 224.0.0.81:8848, ttl 1"},
 		"wrong_values": {"global_defs { lvs_sync_daemon eth1 id 256 port x ttl 0 maxlen 65508 group 10.0.0.1 }", "master on eth1, id 0, 224.0.0.81:8848, ttl 1"},
+		"no_instance":  {"global_defs { lvs_sync_daemon eth1 inst NONE id 9 }" + instance, ""},
+		"no_vrid":      {"global_defs { lvs_sync_daemon eth1 inst VI id 9 }\nvrrp_instance VI {\n}", "master on eth1, id 9, 224.0.0.81:8848, ttl 1"},
+		"no_text":      {"global_defs { lvs_sync_daemon \xff\xfe }", ""},
 		"no_interface": {"global_defs { lvs_sync_daemon }", ""},
 		"long_name":    {"global_defs { lvs_sync_daemon abcdefghijklmnop }", ""},
 		"first_counts": {"global_defs { lvs_sync_daemon eth1\nlvs_sync_daemon eth2 }", "master on eth1, id 0, 224.0.0.81:8848, ttl 1"},
@@ -226,11 +235,70 @@ func TestSyncDaemon(t *testing.T) {
 }
 
 // TestIncludeUnreadable says that a file that cannot be read is an error, with
-// its cause.
+// its cause, unless keepalived goes on without it.
 func TestIncludeUnreadable(t *testing.T) {
 	dir := t.TempDir()
-	_, err := keepalived.Import(filepath.Join(dir, "k.conf"), []byte("\ninclude "+dir), keepalived.Options{Files: translation.Host{}})
-	if want := fmt.Sprintf("%s/k.conf:2: include %s: read %s: it is not a regular file", dir, dir, dir); err == nil || err.Error() != want {
+	if err := os.WriteFile(filepath.Join(dir, "big"), make([]byte, translation.MaxBytes+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(dir, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "k.conf")
+	_, err := keepalived.Import(name, []byte("\ninclude b*"), keepalived.Options{Files: translation.Host{}})
+	if want := fmt.Sprintf("%[1]s/k.conf:2: include %[1]s/big: read %[1]s/big: it is larger than 4 MiB", dir); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
+	}
+	result, err := keepalived.Import(name, []byte("include *o*\n"+farm("weight 7")), keepalived.Options{Files: translation.Host{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := result.String(); len(result.State.Services) != 1 || !strings.Contains(got, "folder: it is not a regular file: keepalived skips it") ||
+		!strings.Contains(got, "gone: no such file or directory: keepalived skips it") {
+		t.Errorf("result:\n%s", got)
+	}
+}
+
+// TestManyNotes says that a group of many addresses costs little, however much there
+// is to be told of its virtual server.
+func TestManyNotes(t *testing.T) {
+	const lines = 2000
+	text := "virtual_server_group g {\n10.1.0.0/20 80\n}\nvirtual_server group g {\nprotocol TCP\nlvs_sched rr\nlvs_method NAT\nreal_server 10.0.0.1 80 {\n}\n" +
+		strings.Repeat(" foo\n", lines) + "}"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	result, err := keepalived.Import("k.conf", []byte(text), keepalived.Options{})
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(result.State.Services) != 4096 || len(result.Notes) != lines {
+		t.Fatalf("%d services, %d notes", len(result.State.Services), len(result.Notes))
+	}
+	if last := result.Notes[lines-1]; len(last.Services)+last.More != 4096 || last.More == 0 {
+		t.Errorf("a note on %d services and %d more, want 4096", len(last.Services), last.More)
+	}
+	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 300 {
+		t.Errorf("it took %d MiB", used)
+	} else {
+		t.Logf("it took %d MiB", used)
+	}
+}
+
+// TestGranularityAndTimeout says that a persistence_timeout, before or behind,
+// decides: nothing is assumed then.
+func TestGranularityAndTimeout(t *testing.T) {
+	for _, lines := range []string{"persistence_granularity 255.0.0.0\npersistence_timeout 9", "persistence_timeout 9\npersistence_granularity 255.0.0.0"} {
+		text := strings.Replace(farm("weight 1"), "lvs_sched rr", "lvs_sched rr\n"+lines, 1)
+		result, err := keepalived.Import("k.conf", []byte(text), keepalived.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := result.State.Services[0].Persistence; p.Timeout != 9*time.Second || len(result.Notes) > 0 {
+			t.Errorf("persistence %s, notes %v", p, result.Notes)
+		}
 	}
 }
