@@ -75,9 +75,9 @@ func (s SyncDaemon) Normalize() SyncDaemon {
 	return s
 }
 
-// as reports whether the daemon found is as wanted: any length will do where none
+// As reports whether the daemon found is as wanted: any length will do where none
 // is wanted.
-func (s SyncDaemon) as(wanted SyncDaemon) bool {
+func (s SyncDaemon) As(wanted SyncDaemon) bool {
 	if wanted.MaxLength == 0 {
 		s.MaxLength = 0
 	}
@@ -171,12 +171,12 @@ func (s State) hasSync(role SyncRole) bool {
 // adds servers, and starts behind what removes them.
 func planSync(desired, found []SyncDaemon) (stops, starts []Operation) {
 	for _, was := range found {
-		if !slices.ContainsFunc(desired, was.as) {
+		if !slices.ContainsFunc(desired, was.As) {
 			stops = append(stops, StopSync{Role: was.Role})
 		}
 	}
 	for _, want := range desired {
-		if !slices.ContainsFunc(found, func(was SyncDaemon) bool { return was.as(want) }) {
+		if !slices.ContainsFunc(found, func(was SyncDaemon) bool { return was.As(want) }) {
 			starts = append(starts, StartSync{Daemon: want})
 		}
 	}

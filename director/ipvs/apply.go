@@ -17,8 +17,7 @@ func (d *Dataplane) Apply(ctx context.Context, ops []director.Operation) error {
 	defer d.mu.Unlock()
 	d.vips.Forget()
 	a := application{Dataplane: d}
-	for i, op := range ops {
-		a.rest = ops[i+1:]
+	for _, op := range ops {
 		if err := a.run(ctx, op); err != nil {
 			return &director.OperationError{Operation: op, Err: err}
 		}
@@ -31,8 +30,6 @@ type application struct {
 	*Dataplane
 	// has is what the kernel holds, with what was written since; nil: not read.
 	has map[director.ServiceKey]*kernel.ServiceEntry
-	// rest are the operations after the one that runs.
-	rest []director.Operation
 }
 
 // run does one operation; again, with what is there now, if somebody else changed
@@ -117,12 +114,4 @@ func (a *application) setTimeouts(ctx context.Context, want conntrack.Timeouts) 
 		return nil
 	}
 	return explain(a.driver.SetTimeouts(ctx, kernel.Timeouts{TCP: want.TCP, TCPFin: want.TCPFin, UDP: want.UDP}))
-}
-
-// join is errors.Join that leaves an error that is alone as it is.
-func join(first, second error) error {
-	if second == nil {
-		return first
-	}
-	return errors.Join(first, second)
 }

@@ -7,9 +7,6 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 	"github.com/shunt-lb/shunt/director/vip"
@@ -33,8 +30,6 @@ func (o Options) withDefaults() Options {
 // Dataplane is the kernel's IPVS in one network namespace.
 type Dataplane struct {
 	driver kernel.Driver
-	// links finds the interfaces of sync daemons.
-	links *netlink.Handle
 
 	// mu is held for the whole of a call that reads and writes.
 	mu       sync.Mutex
@@ -70,16 +65,11 @@ func Open(ctx context.Context, opts Options) (*Dataplane, error) {
 // open makes a Dataplane of the driver, which it owns from then on if there is no
 // error.
 func open(driver kernel.Driver) (*Dataplane, error) {
-	d := &Dataplane{driver: driver, memory: newMemory(), overload: overload{}}
-	var err error
-	if d.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return nil, fmt.Errorf("open a netlink socket for interfaces: %w", err)
-	}
-	if d.vips, err = vip.Open(); err != nil {
-		d.links.Close()
+	vips, err := vip.Open()
+	if err != nil {
 		return nil, err
 	}
-	return d, nil
+	return &Dataplane{driver: driver, vips: vips, memory: newMemory(), overload: overload{}}, nil
 }
 
 // Features says what IPVS can do.
@@ -144,6 +134,5 @@ func (d *Dataplane) Close() error {
 	}
 	d.closed = true
 	d.vips.Close()
-	d.links.Close()
 	return d.driver.Close()
 }

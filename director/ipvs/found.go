@@ -82,7 +82,7 @@ func (d *Dataplane) foundSync(ctx context.Context) ([]director.SyncDaemon, error
 	}
 	var found []director.SyncDaemon
 	for _, k := range daemons {
-		found = append(found, d.foundDaemon(k))
+		found = append(found, runningDaemon(k))
 	}
 	return found, nil // the master first, as in a State
 }

@@ -12,8 +12,6 @@ import (
 // first operations fill it without a write to the kernel.
 type memory struct {
 	services map[director.ServiceKey]*remembered
-	// sync has the daemons as they were asked for, with the lengths that were.
-	sync map[director.SyncRole]director.SyncDaemon
 }
 
 // remembered is what is known of one service.
@@ -25,10 +23,7 @@ type remembered struct {
 }
 
 func newMemory() memory {
-	return memory{
-		services: make(map[director.ServiceKey]*remembered),
-		sync:     make(map[director.SyncRole]director.SyncDaemon),
-	}
+	return memory{services: make(map[director.ServiceKey]*remembered)}
 }
 
 // service returns what is known of the service, of which something is to be

@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -42,7 +43,7 @@ func (a *application) setService(ctx context.Context, s *director.Service) error
 	if err != nil {
 		err = explainService(err, want)
 		if added {
-			err = join(err, a.release(address))
+			err = errors.Join(err, a.release(address))
 		}
 		return err
 	}
