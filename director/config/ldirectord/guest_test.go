@@ -19,12 +19,20 @@ import (
 // ldirectordLimit is how long the real ldirectord may take; a guest is slow.
 const ldirectordLimit = 300 * time.Second
 
-// TestGuestLdirectord lets the real ldirectord set up the kernel by a fixture that
-// has no checks, and compares what is there with what that translates to.
+// TestGuestLdirectord lets the real ldirectord set up the kernel by the fixtures
+// that have no checks, and compares what is there with what they translate to.
 func TestGuestLdirectord(t *testing.T) {
 	ipvs.Guest(t)
-	want := ipvs.Comparable(imported(t, "kernel.cf").State)
-	path, err := filepath.Abs(filepath.Join("testdata", "fixtures", "kernel.cf"))
+	for _, name := range []string{"kernel.cf", "lenient.cf"} {
+		t.Run(name, func(t *testing.T) { asked(t, name) })
+	}
+}
+
+// asked compares a fixture's translation with what ldirectord makes of it, and
+// empties the kernel's table.
+func asked(t *testing.T, name string) {
+	want := ipvs.Comparable(imported(t, name).State)
+	path, err := filepath.Abs(filepath.Join("testdata", "fixtures", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +48,9 @@ func TestGuestLdirectord(t *testing.T) {
 		}
 		if err := cmd.Wait(); err != nil {
 			t.Logf("ldirectord: %v", err)
+		}
+		if out, err := exec.Command("/usr/sbin/ipvsadm", "-C").CombinedOutput(); err != nil {
+			t.Errorf("ipvsadm -C: %v: %s", err, out)
 		}
 	}()
 	diff := difference(t, want)

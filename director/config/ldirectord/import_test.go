@@ -33,8 +33,9 @@ func (names) Port(service string, protocol conntrack.Protocol) (uint16, bool) {
 // fixtures are the configurations that are written for these tests, and how they
 // are read.
 var fixtures = map[string]ldirectord.Options{
-	"kernel.cf": {},
-	"odd.cf":    {Names: names{}},
+	"kernel.cf":  {},
+	"lenient.cf": {},
+	"odd.cf":     {Names: names{}},
 }
 
 // imported translates a fixture.

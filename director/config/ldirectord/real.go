@@ -60,10 +60,32 @@ func (v *virtual) real(s *translation.Service, d directive) (problem string) {
 			return "" // enough for the service to be left out because of them
 		}
 		server.Address = netip.AddrPortFrom(addr, port)
-		s.AddServer(v.serverOf(s.Key, server, d), translation.Source{At: d.at, What: d.String()})
+		v.add(s, v.serverOf(s.Key, server, d), d, server.Address)
 		if addr == last {
 			return ""
 		}
+	}
+}
+
+// add adds a server, or changes the one that is there: ldirectord edits what it finds
+// in the kernel by the address and the port that it was given (ldirectord,
+// _restore_service).
+func (v *virtual) add(s *translation.Service, server realserver.Server, d directive, given netip.AddrPort) {
+	source := translation.Source{At: d.at, What: d.String()}
+	if v.index == nil {
+		v.index = make(map[netip.AddrPort]int)
+	}
+	address := s.Key.ServerAddress(server.Address)
+	i, found := v.index[address]
+	switch {
+	case !found:
+		v.index[address] = len(s.Servers)
+		s.AddServer(server, source)
+	case given == address || server.Method == realserver.Local:
+		v.noteServer(translation.Assumed, d, server.Address, fmt.Sprintf("the server of %s again: ldirectord changes that to what this one says", s.Sources[i].At))
+		s.Servers[i], s.Sources[i] = server, source
+	default:
+		v.noteServer(translation.LeftOut, d, given, fmt.Sprintf("the server of %s again, with another port: ipvsadm refuses to add it", s.Sources[i].At))
 	}
 }
 
@@ -93,14 +115,11 @@ func parseServer(method, weight, lower, upper string) (server realserver.Server,
 		}
 		*number.to = uint32(n)
 	}
-	if server.Weight > maxWeight {
-		return server, fmt.Sprintf("ipvsadm takes no weight above %d: the server would not be there", maxWeight)
+	if server.Weight > realserver.MaxWeight {
+		return server, fmt.Sprintf("ipvsadm takes no weight above %d: the server would not be there", realserver.MaxWeight)
 	}
 	return server, ""
 }
-
-// maxWeight is ipvsadm's (ipvsadm.c, parse_options).
-const maxWeight = 65535
 
 // serverOf returns the server as the service has it. The port is the service's but
 // with masq: ipvsadm makes it so (ipvsadm.c, process_options). With a firewall mark

@@ -16,24 +16,22 @@ import (
 func (t *translator) end(v *virtual) error {
 	key, problem := v.key()
 	if problem != "" {
-		t.note(translation.LeftOut, v.d, problem)
-		for _, note := range v.notes {
-			t.build.Note(note)
-		}
+		t.leaveOut(v, problem)
+		return nil
+	}
+	flags, problem := v.flagsOf()
+	if problem == "" && v.isPersistent && (v.persistent == 0 || v.persistent > maxTimeout) {
+		problem = fmt.Sprintf("persistent: ipvsadm takes 1 to %d seconds, and refuses the service", maxTimeout)
+	}
+	if problem != "" {
+		t.leaveOut(v, problem)
 		return nil
 	}
 	s := translation.Service{At: v.d.at, What: v.d.String()}
 	s.Service = director.Service{
-		Key: key, Name: v.name, Scheduler: v.scheduler, OnePacket: v.onePacket(),
+		Key: key, Name: v.name, Scheduler: v.scheduler, Flags: flags, OnePacket: v.onePacket(),
 		// ldirectord's address is the cluster manager's.
 		VIP: director.VIPExternal, Persistence: v.persistenceOf(key),
-	}
-	for _, d := range v.flags {
-		for _, word := range strings.Split(d.value, ",") {
-			if err := s.Flags.Set(v.scheduler, word); err != nil {
-				v.note(translation.Differs, d, err.Error())
-			}
-		}
 	}
 	for _, d := range v.reals {
 		if problem := v.real(&s, d); problem != "" {
@@ -42,6 +40,38 @@ func (t *translator) end(v *virtual) error {
 	}
 	s.Notes = v.notes
 	return t.build.Add(s)
+}
+
+// maxTimeout is the longest persistence that ipvsadm takes, in seconds (ipvsadm.c,
+// MAX_TIMEOUT).
+const maxTimeout = 31 * 24 * 3600
+
+// leaveOut notes that there is no such service.
+func (t *translator) leaveOut(v *virtual, problem string) {
+	t.note(translation.LeftOut, v.d, problem)
+	for _, note := range v.notes {
+		t.build.Note(note)
+	}
+}
+
+// flagsOf returns the scheduler's flags, which end at a blank; problem says what
+// ipvsadm, which gets them as they are, does not take.
+func (v *virtual) flagsOf() (flags director.SchedulerFlags, problem string) {
+	if v.flags == nil {
+		return flags, ""
+	}
+	words := strings.Fields(v.flags.value)
+	if len(words) == 0 {
+		v.note(translation.NotCarried, *v.flags, "want the scheduler's flags: "+refused)
+		return flags, ""
+	}
+	v.taken(*v.flags, v.flags.value, words[0], words[0])
+	for _, word := range strings.Split(words[0], ",") {
+		if err := flags.Set(v.scheduler, word); err != nil {
+			return flags, fmt.Sprintf("schedflags: %v: ipvsadm refuses the service", err)
+		}
+	}
+	return flags, ""
 }
 
 // key returns the service's key; problem says why there is none.
@@ -130,7 +160,7 @@ func (v *virtual) onePacket() bool {
 }
 
 func (v *virtual) persistenceOf(key director.ServiceKey) director.Persistence {
-	if v.persistent == 0 {
+	if !v.isPersistent {
 		if v.netmask != nil {
 			v.note(translation.NotCarried, *v.netmask, "the service is not persistent: ldirectord ignores it")
 		}

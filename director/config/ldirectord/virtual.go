@@ -2,6 +2,8 @@ package ldirectord
 
 import (
 	"fmt"
+	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -22,38 +24,53 @@ type virtual struct {
 	mark       uint32
 	problem    string // why there cannot be such a service
 
-	protocol   conntrack.Protocol // 0 with a mark
-	scheduler  director.Scheduler
-	flags      []directive // schedflags: they mean what the scheduler at the end says
-	persistent uint32      // seconds; 0: not
-	netmask    *directive
-	ops        *directive
-	name       string
-	off        bool // checktype=off: no server gets clients
-	reals      []directive
+	protocol  conntrack.Protocol // 0 with a mark
+	scheduler director.Scheduler
+	flags     *directive // schedflags: they mean what the scheduler at the end says
+	// isPersistent is whether there is a timeout, in seconds; ipvsadm may refuse it.
+	isPersistent bool
+	persistent   uint32
+	netmask      *directive
+	ops          *directive
+	name         string
+	off          bool // checktype=off: no server gets clients
+	reals        []directive
+	index        map[netip.AddrPort]int // of the servers that the service has
 }
 
+// What ldirectord's patterns find in values: the first part that fits counts, and
+// what is around it does not (ldirectord, read_config).
+var (
+	hostAndPort = regexp.MustCompile(`^([0-9A-Za-z._+-]+|\[[0-9A-Fa-f:]+\]):([0-9A-Za-z_-]+)`)
+	leadingMark = regexp.MustCompile(`^[0-9]+`)
+	digits      = regexp.MustCompile(`[0-9]+`)
+	lowercase   = regexp.MustCompile(`[a-z]+`)
+	oneWord     = regexp.MustCompile(`[0-9A-Za-z_]+`)
+	dashedWord  = regexp.MustCompile(`[0-9A-Za-z_-]+`)
+)
+
 // newVirtual begins a service: address:port, name:port, [address]:port with
-// virtual6, or a firewall mark.
+// virtual6, or a firewall mark, which whatever begins with a digit is.
 func newVirtual(t *translator, d directive) *virtual {
 	v := &virtual{t: t, d: d, v6: d.key == "virtual6", scheduler: director.WeightedRoundRobin, protocol: conntrack.TCP}
-	words := strings.Fields(d.value + " .")
-	value := words[0]
-	if len(words) > 2 && !strings.HasPrefix(words[1], "#") {
-		v.note(translation.NotCarried, d, "there are more words than an address: ldirectord ignores them")
-	}
-	if mark, err := strconv.ParseUint(value, 10, 32); err == nil {
-		if v.mark, v.protocol = uint32(mark), 0; mark == 0 {
-			v.problem = "0 is not a firewall mark"
+	value, _, _ := strings.Cut(d.value, "#")
+	value = strings.TrimSpace(value)
+	parts := hostAndPort.FindStringSubmatch(d.value)
+	if parts == nil {
+		digits := leadingMark.FindString(d.value)
+		mark, err := strconv.ParseUint(digits, 10, 32)
+		switch {
+		case digits == "":
+			v.problem = fmt.Sprintf("%q is not an address and a port, nor a firewall mark: %s", d.value, refused)
+		case err != nil || mark == 0:
+			v.problem = digits + " is not a firewall mark: ipvsadm refuses the service"
 		}
+		v.mark, v.protocol = uint32(mark), 0
+		v.taken(d, value, "firewall mark "+digits, digits)
 		return v
 	}
-	colon := strings.LastIndexByte(value, ':')
-	if colon < strings.LastIndexByte(value, ']') || colon <= 0 || colon == len(value)-1 {
-		v.problem = fmt.Sprintf("%q is not an address and a port, nor a firewall mark: %s", value, refused)
-		return v
-	}
-	v.host, v.port = value[:colon], value[colon+1:]
+	v.host, v.port = parts[1], parts[2]
+	v.taken(d, value, parts[0], parts[0])
 	if strings.HasPrefix(v.host, "[") && !v.v6 {
 		v.problem = "an IPv6 address wants virtual6 instead of virtual: " + refused
 	}
@@ -61,6 +78,13 @@ func newVirtual(t *translator, d directive) *virtual {
 		v.protocol = conntrack.UDP
 	}
 	return v
+}
+
+// taken notes that a value was taken for a part of itself.
+func (v *virtual) taken(d directive, value, as, part string) {
+	if v.problem == "" && value != part {
+		v.note(translation.Assumed, d, "taken as "+as+", as ldirectord does")
+	}
 }
 
 // note notes what became of a directive.
@@ -80,7 +104,7 @@ func (v *virtual) directive(d directive) {
 	case "scheduler":
 		v.schedule(d)
 	case "schedflags":
-		v.flags = append(v.flags, d)
+		v.flags = &d // the last one counts
 	case "persistent":
 		v.persistence(d)
 	case "netmask":
@@ -106,24 +130,33 @@ func (v *virtual) directive(d directive) {
 }
 
 func (v *virtual) schedule(d directive) {
-	v.scheduler = director.Scheduler(d.value)
-	if !v.scheduler.Known() {
+	name := lowercase.FindString(d.value)
+	if name == "" {
+		v.note(translation.Differs, d, fmt.Sprintf("want the scheduler's name: %s; the scheduler is %s", refused, v.scheduler))
+		return
+	}
+	v.taken(d, d.value, name, name)
+	if v.scheduler = director.Scheduler(name); !v.scheduler.Known() {
 		v.note(translation.LeftOut, d, "unknown scheduler: ipvsadm refuses the service")
 	}
 }
 
 func (v *virtual) persistence(d directive) {
-	seconds, err := strconv.ParseUint(d.value, 10, 32)
-	if err != nil || seconds < 1 {
-		v.note(translation.Differs, d, "want a number of seconds: the service is not persistent")
+	text := digits.FindString(d.value)
+	if text == "" {
+		v.note(translation.Differs, d, "want a number of seconds: "+refused+"; the service is not persistent")
 		return
 	}
-	v.persistent = uint32(seconds)
+	v.taken(d, d.value, text, text)
+	// A number that is too large for 32 bits is too large for the service, too.
+	seconds, _ := strconv.ParseUint(text, 10, 32)
+	v.persistent, v.isPersistent = uint32(seconds), true
 }
 
 func (v *virtual) proto(d directive) {
+	word := oneWord.FindString(d.value)
 	switch {
-	case v.mark != 0 && d.value == "fwm", v.mark == 0 && d.value == "tcp", v.mark == 0 && d.value == "udp":
+	case v.mark != 0 && word == "fwm", v.mark == 0 && word == "tcp", v.mark == 0 && word == "udp":
 	case v.mark != 0:
 		v.note(translation.NotCarried, d, "a firewall mark's service has packets of any protocol, fwm: "+refused)
 		return
@@ -131,7 +164,8 @@ func (v *virtual) proto(d directive) {
 		v.note(translation.Differs, d, fmt.Sprintf("want tcp or udp: %s; taken as %s", refused, v.protocol))
 		return
 	}
-	switch d.value {
+	v.taken(d, d.value, word, word)
+	switch word {
 	case "tcp":
 		v.protocol = conntrack.TCP
 	case "udp":
@@ -139,9 +173,14 @@ func (v *virtual) proto(d directive) {
 	}
 }
 
-// checks reads checktype. Without checks, on is what Shunt does.
+// checks reads checktype. Without checks, on is what Shunt does. A number wherever it
+// stands is one of checks.
 func (v *virtual) checks(d directive) {
-	switch d.value {
+	word := dashedWord.FindString(d.value)
+	if digits.MatchString(d.value) {
+		word = ""
+	}
+	switch word {
 	case "on":
 		v.off = false
 	case "off":
