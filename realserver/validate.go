@@ -42,9 +42,6 @@ func (s Server) Validate() error {
 		// Kernel: ip_vs_ctl.c, ip_vs_add_dest.
 		report("lower", "lower threshold %d is greater than the upper one (%d)", s.Lower, s.Upper)
 	}
-	if s.Upper > MaxThreshold {
-		report("upper", "upper threshold %d is out of range: want 0 to %d", s.Upper, uint32(MaxThreshold))
-	}
 	return errors.Join(problems...)
 }
 

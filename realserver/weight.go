@@ -22,14 +22,15 @@ func ParseWeight(s string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// MaxThreshold is the largest threshold: the kernel counts connections in an int.
-const MaxThreshold = math.MaxInt32
+// MaxThreshold is the largest threshold, the kernel's (__u32); ipvsadm takes half of
+// that.
+const MaxThreshold = math.MaxUint32
 
 // ParseThreshold reads a threshold: a number of connections, 0 for none.
 func ParseThreshold(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil || n > MaxThreshold {
-		return 0, fmt.Errorf("%.80q is not a threshold: want a number of connections, 0 to %d", s, MaxThreshold)
+	if err != nil {
+		return 0, fmt.Errorf("%.80q is not a threshold: want a number of connections, 0 to %d", s, uint32(MaxThreshold))
 	}
 	return uint32(n), nil
 }
