@@ -122,7 +122,7 @@ var changes = []struct {
 	},
 	{
 		"adopt", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
-			return d.Adopt(ctx, by, foreign().Key)
+			return adopt(ctx, d, foreign().Key)
 		},
 		nil,
 	},

@@ -82,34 +82,6 @@ func completed(next, current State) State {
 	return next
 }
 
-// Adopt makes a foreign service ours as it is found, so that it is kept so from
-// then on: servers that are drained go on draining, without a deadline. ErrNotFound if the kernel has no such service, ErrExists if it is
-// ours already.
-func (d *Director) Adopt(ctx context.Context, by Request, key ServiceKey) (Outcome, error) {
-	return d.change(ctx, change{by: by, action: fmt.Sprintf("adopt service %s", key)}, func(s *State) error {
-		if s.Service(key) >= 0 {
-			return ErrExists
-		}
-		found, err := d.found(ctx)
-		if err != nil {
-			return err
-		}
-		i := found.Service(key)
-		if i < 0 {
-			return ErrNotFound
-		}
-		service := found.Services[i].Normalize()
-		for j, server := range service.Servers {
-			if was := found.Services[i].Servers[j].Address; was != server.Address {
-				// Kernel: ip_vs_core.c, ip_vs_schedule takes the virtual port for it.
-				return fmt.Errorf("server %s: %w: port 0 beside a service's own: replace it by %s there first", was, ErrUnsupported, server.Address)
-			}
-		}
-		s.Services = append(s.Services, service)
-		return nil
-	})
-}
-
 // AddService adds a service with its servers. ErrExists if its key is taken, be
 // it by a foreign service.
 func (d *Director) AddService(ctx context.Context, by Request, service Service) (Outcome, error) {

@@ -15,8 +15,9 @@ import (
 type change struct {
 	by     Request
 	action string
-	always bool // make a revision even if the state is the same
-	guard  bool // refuse to remove too large a share
+	named  func() string // replaces action where the edit decides on it; nil: it stays
+	always bool          // make a revision even if the state is the same
+	guard  bool          // refuse to remove too large a share
 	// refuse says why what the kernel holds forbids the change; nil: never.
 	refuse func(found State) error
 }
@@ -46,6 +47,9 @@ func (d *Director) change(ctx context.Context, c change, edit func(*State) error
 	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts, Sync: head.State.Sync, Drains: head.State.Drains}
 	if err := edit(&next); err != nil {
 		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
+	}
+	if c.named != nil {
+		c.action = c.named()
 	}
 	outcome, err := d.commit(ctx, *head, next, c)
 	if err != nil {

@@ -198,7 +198,7 @@ func TestDrainsOfForeignServices(t *testing.T) {
 	drained.Servers = append(drained.Servers, server("10.0.0.26:25", realserver.DR, 1))
 	drained.Servers[0].Draining = true
 	for name, take := range map[string]func(*rig) (director.Outcome, error){
-		"adopt": func(r *rig) (director.Outcome, error) { return r.Adopt(t.Context(), by, drained.Key) },
+		"adopt": func(r *rig) (director.Outcome, error) { return adopt(t.Context(), r.Director, drained.Key) },
 		"apply": func(r *rig) (director.Outcome, error) {
 			return r.Apply(t.Context(), by, director.State{Services: []director.Service{drained, web()}})
 		},

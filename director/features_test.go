@@ -240,11 +240,9 @@ func TestAdoptIPVSOnly(t *testing.T) {
 	for _, service := range everything().Services {
 		r.appear(service)
 	}
-	for _, service := range everything().Services {
-		outcome, err := r.Adopt(t.Context(), by, service.Key)
-		if err != nil || len(outcome.Steps) > 0 {
-			t.Errorf("adopt %s: steps %v, error %v", service.Key, stepTexts(outcome.Steps), err)
-		}
+	adoption, err := r.Adopt(t.Context(), by)
+	if err != nil || len(adoption.Steps) > 0 || len(adoption.Adopted) != len(everything().Services) || len(adoption.Refused) > 0 {
+		t.Errorf("adoption %+v, error %v", adoption, err)
 	}
 	want(t, "operations", nil, texts(r.fake.Operations()))
 	r.sameAsFound(t)

@@ -1,10 +1,13 @@
 package director_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -129,7 +132,7 @@ func TestAdopt(t *testing.T) {
 	r.appear(foreign())
 	r.reconcile(t)
 	r.news()
-	outcome, err := r.Adopt(t.Context(), by, foreign().Key)
+	outcome, err := adopt(t.Context(), r.Director, foreign().Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +145,7 @@ func TestAdopt(t *testing.T) {
 	if e := events[len(events)-2]; e.Service != "tcp://192.0.2.200:25" || e.Revision != 2 {
 		t.Errorf("event %+v, want the service and the revision", e)
 	}
-	if _, err := r.Adopt(t.Context(), by, foreign().Key); !errors.Is(err, director.ErrExists) {
+	if _, err := adopt(t.Context(), r.Director, foreign().Key); !errors.Is(err, director.ErrExists) {
 		t.Errorf("adopted twice: %v", err)
 	}
 
@@ -158,6 +161,80 @@ func TestAdopt(t *testing.T) {
 	again.sameAsFound(t)
 }
 
+// adopt adopts one service; its refusal is the error.
+func adopt(ctx context.Context, d *director.Director, key director.ServiceKey) (director.Outcome, error) {
+	adoption, err := d.Adopt(ctx, by, key)
+	if err == nil && len(adoption.Refused) > 0 {
+		err = adoption.Refused[0].Err
+	}
+	return adoption.Outcome, err
+}
+
+// One that cannot be taken is in the way of no other, and all that can be are one
+// revision.
+func TestAdoptMany(t *testing.T) {
+	r := start(t, web())
+	var wanted []director.ServiceKey
+	for i := range 500 {
+		s := foreign()
+		s.Key, s.Name = mustKey(fmt.Sprintf("udp://198.51.100.%d:%d", i%250+1, 1000+i)), ""
+		s.Servers[0].Address = netip.AddrPortFrom(s.Servers[0].Address.Addr(), s.Key.Address.Port())
+		r.appear(s) // no reconciliation sees them before
+		wanted = append(wanted, s.Key)
+	}
+	slices.SortFunc(wanted, director.ServiceKey.Compare)
+	bad := foreign()
+	bad.Servers[0].Method = realserver.Tunnel
+	r.appear(bad)
+	founds := r.fake.Founds()
+	adoption, err := r.Adopt(t.Context(), by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(wanted, adoption.Adopted, cmpNetip); diff != "" {
+		t.Errorf("adopted (-want +got):\n%s", diff)
+	}
+	if !adoption.Changed || adoption.Revision.Number != 2 || adoption.Revision.Action != "adopt 500 services" || len(adoption.Steps) != 0 {
+		t.Errorf("outcome %+v", adoption.Outcome)
+	}
+	if len(adoption.Refused) != 1 || adoption.Refused[0].Service != bad.Key || !errors.Is(adoption.Refused[0].Err, director.ErrUnsupported) {
+		t.Errorf("refused %+v", adoption.Refused)
+	}
+	if n := r.fake.Founds() - founds; n != 2 {
+		t.Errorf("the kernel was read %d times, want 2", n)
+	}
+	want(t, "operations", nil, texts(r.fake.Operations()))
+	r.reconcile(t)
+	wantForeign(t, r, bad)
+
+	// Named ones, twice, ours and absent.
+	good, absent := foreign(), mustKey("tcp://192.0.2.99:80")
+	good.Key, good.Name = mustKey("tcp://192.0.2.201:25"), ""
+	r.appear(good)
+	adoption, err = r.Adopt(t.Context(), by, absent, good.Key, bad.Key, web().Key, good.Key)
+	if err != nil || adoption.Revision.Number != 3 || adoption.Revision.Action != "adopt service tcp://192.0.2.201:25" {
+		t.Errorf("outcome %+v, error %v", adoption.Outcome, err)
+	}
+	var refused []string
+	for _, refusal := range adoption.Refused {
+		refused = append(refused, refusal.Err.Error())
+	}
+	want(t, "refused", []string{
+		"adopt service tcp://192.0.2.99:80: not found",
+		`adopt service tcp://192.0.2.200:25: service "mail": servers[0]: method tunnel is not there on the xdp data plane`,
+		"adopt service tcp://192.0.2.1:80: exists already",
+	}, refused)
+
+	// None: no revision.
+	adoption, err = r.Adopt(t.Context(), by)
+	if err != nil || adoption.Changed || adoption.Revision.Number != 3 || len(adoption.Adopted) > 0 || len(adoption.Refused) != 1 {
+		t.Errorf("adoption %+v, error %v", adoption, err)
+	}
+	if _, err := r.Adopt(t.Context(), director.Request{Base: 2}); !errors.As(err, new(*director.ConflictError)) {
+		t.Errorf("against an older revision: %v", err)
+	}
+}
+
 func TestAdoptRefused(t *testing.T) {
 	tests := []struct {
 		name string
@@ -165,11 +242,14 @@ func TestAdoptRefused(t *testing.T) {
 		kind error
 		want string
 	}{
-		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Method = realserver.Tunnel }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: services[1] "mail": servers[0]: method tunnel is not there on the xdp data plane`},
+		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Method = realserver.Tunnel }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: service "mail": servers[0]: method tunnel is not there on the xdp data plane`},
 		{"a_server_without_a_port", func(s *director.Service) {
 			s.Servers[0].Address = netip.AddrPortFrom(s.Servers[0].Address.Addr(), 0)
 		}, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: server 10.0.0.25:0: not supported: port 0 beside a service's own: replace it by 10.0.0.25:25 there first`},
-		{"a_name_that_is_taken", func(s *director.Service) { s.Name = "web" }, director.ErrInvalid, `adopt service tcp://192.0.2.200:25: services[1] "web": name "web" is that of services[0] already`},
+		{"a_mask_with_holes", func(s *director.Service) {
+			s.Persistence = director.Persistence{Timeout: time.Minute, Prefix: 8, Mask: 0xff00ff00}
+		}, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: service "mail": netmask 255.0.255.0 of clients is no prefix: want one such as 255.0.0.0 (/8)`},
+		{"a_name_that_is_taken", func(s *director.Service) { s.Name = "web" }, director.ErrInvalid, `adopt service tcp://192.0.2.200:25: service "web": name "web" is that of tcp://192.0.2.1:80 already`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -177,7 +257,7 @@ func TestAdoptRefused(t *testing.T) {
 			mail := foreign()
 			tt.edit(&mail)
 			r.appear(mail)
-			if _, err := r.Adopt(t.Context(), by, mail.Key); !errors.Is(err, tt.kind) || err.Error() != tt.want {
+			if _, err := adopt(t.Context(), r.Director, mail.Key); !errors.Is(err, tt.kind) || err.Error() != tt.want {
 				t.Errorf("error %v, want %s", err, tt.want)
 			}
 			r.reconcile(t)

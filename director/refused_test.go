@@ -90,10 +90,10 @@ func TestChangeRefused(t *testing.T) {
 			return d.Apply(ctx, by, director.State{Services: []director.Service{s, web(), dns()}})
 		}, director.ErrInvalid, `apply: services[1] "web": name "web" is that of services[0] already`},
 		{"adopt_absent", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
-			return d.Adopt(ctx, by, absent)
+			return adopt(ctx, d, absent)
 		}, director.ErrNotFound, "adopt service tcp://192.0.2.99:80: not found"},
 		{"adopt_ours", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
-			return d.Adopt(ctx, by, web().Key)
+			return adopt(ctx, d, web().Key)
 		}, director.ErrExists, "adopt service tcp://192.0.2.1:80: exists already"},
 		{"rollback_absent", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
 			return d.Rollback(ctx, by, 7)

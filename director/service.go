@@ -115,9 +115,21 @@ type Persistence struct {
 	// Prefix is the length of a client network: 0 to 32, or 1 to 128 for IPv6.
 	// ipvsadm's -M; its default, every client for itself, is 32 or 128.
 	Prefix uint8
+	// Mask is a client mask that is no prefix; 0: none. The kernel's IPVS can have
+	// one and no configuration: it is found, and Validate refuses it. Prefix is then
+	// its leading ones.
+	Mask Mask
 	// Engine finds what a client is in the packet's contents; "": its address.
 	// The kernel has EngineSIP.
 	Engine Engine
+}
+
+// Mask is a mask of IPv4 addresses, the first octet the highest.
+type Mask uint32
+
+// String returns the mask as 255.0.255.0.
+func (m Mask) String() string {
+	return netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}).String()
 }
 
 // Engine names a persistence engine of IPVS (ipvsadm --pe).
@@ -132,6 +144,9 @@ func (p Persistence) String() string {
 		return ""
 	}
 	text := fmt.Sprintf("%s for each /%d", p.Timeout, p.Prefix)
+	if p.Mask != 0 {
+		text = fmt.Sprintf("%s for each %s", p.Timeout, p.Mask)
+	}
 	if p.Engine != "" {
 		text += " by " + string(p.Engine)
 	}

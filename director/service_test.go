@@ -17,7 +17,7 @@ func TestIdentical(t *testing.T) {
 	full.Access = director.Access{Allow: prefixes("10.0.0.0/8"), Deny: prefixes("10.1.0.0/16")}
 	full.Flags = director.SchedulerFlags{Port: true, Fallback: true, Third: true}
 	full.Key = director.ServiceKey{Protocol: full.Key.Protocol, Mark: 7, Address: full.Key.Address, Bits: 24, LastPort: 90}
-	full.Persistence = director.Persistence{Timeout: time.Minute, Prefix: 24, Engine: director.EngineSIP}
+	full.Persistence = director.Persistence{Timeout: time.Minute, Prefix: 24, Mask: 0xffffff01, Engine: director.EngineSIP}
 	full.OnePacket = true
 	full.Timeouts = conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Second}
 	full.Rules = director.Rules{

@@ -190,6 +190,8 @@ func (c *checker) persistence(key ServiceKey, p Persistence) {
 	}
 	addr := key.Address.Addr()
 	switch {
+	case p.Timeout == 0 && p.Engine != "": // the kernel takes it (ipvsadm --pe without -p)
+		c.report("persistence", "persistence engine %s without a persistence timeout: want 1s to %dh (31 days)", p.Engine, conntrack.MaxTimeout/time.Hour)
 	case p.Timeout < conntrack.MinTimeout || p.Timeout > conntrack.MaxTimeout:
 		c.report("persistence", "persistence timeout %s is out of range: want 1s to %dh (31 days)", p.Timeout, conntrack.MaxTimeout/time.Hour)
 	case p.Timeout%time.Second != 0:
@@ -197,6 +199,8 @@ func (c *checker) persistence(key ServiceKey, p Persistence) {
 	}
 	switch {
 	case !addr.IsValid():
+	case p.Mask != 0:
+		c.add(ErrUnsupported, "persistence", fmt.Sprintf("netmask %s of clients is no prefix: want one such as %s (/%d)", p.Mask, Mask(^(^uint32(0)>>p.Prefix)), p.Prefix))
 	case int(p.Prefix) > addr.BitLen():
 		c.report("persistence", "prefix %d: want %d at most", p.Prefix, addr.BitLen())
 	case addr.Is6() && p.Prefix == 0:

@@ -48,7 +48,9 @@ func importOrAdopt(c *cli.Context) error {
 				return usage(c, "--adopt reads no file: --%s has no meaning", flag)
 			}
 		}
-		return asking(adoptServices)(c)
+		return asking(func(c *cli.Context, client *api.Client) error {
+			return adopt(c, client, c.Args().Slice())
+		})(c)
 	}
 	if c.NArg() != 1 {
 		return usage(c, "want one FILE, or --adopt")
@@ -58,36 +60,6 @@ func importOrAdopt(c *cli.Context) error {
 		return err
 	}
 	return printTranslation(c, result)
-}
-
-// adoptServices makes the services Shunt's, one revision each: what fails names
-// the one it failed at, and those before it are adopted.
-func adoptServices(c *cli.Context, client *api.Client) error {
-	urls := c.Args().Slice()
-	if len(urls) == 0 {
-		drift, err := client.Drift(c.Context)
-		if err != nil {
-			return err
-		}
-		for _, service := range drift.Foreign {
-			urls = append(urls, service.Listen)
-		}
-	}
-	if len(urls) != 1 && c.IsSet(flagIfRevision) {
-		return usage(c, "each service makes a revision: --%s is for one", flagIfRevision)
-	}
-	if len(urls) == 0 {
-		return write(c.App.Writer, []byte("nothing to adopt: the kernel has no foreign services\n"))
-	}
-	for _, url := range urls {
-		if _, err := client.AdoptService(c.Context, url, terms(c)); err != nil {
-			return err
-		}
-		if err := write(c.App.Writer, []byte("adopted "+url+"\n")); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // The programs whose configurations are read.

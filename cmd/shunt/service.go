@@ -48,12 +48,13 @@ func serviceCommand() *cli.Command {
 				Flags: changeFlags(yesFlag()), Action: asking(removeService),
 			},
 			{
-				Name: "adopt", Usage: "manage a service that is in the kernel and not Shunt's, as it is", ArgsUsage: "[URL]",
-				Description: examples("`shunt drift` shows which there are. From then on the service is kept as it was found;\n"+
-					"a server that is drained in it goes on draining, without a deadline.",
+				Name: "adopt", Usage: "manage services that are in the kernel and not Shunt's, as they are", ArgsUsage: "[URL...]",
+				Description: examples("`shunt drift` shows which there are. From then on a service is kept as it was found; a server\n"+
+					"that is drained in it goes on draining, without a deadline. All are one revision. What Shunt could\n"+
+					"not keep as it is stays foreign: the command says why, and fails.",
 					"shunt service adopt tcp://192.0.2.10:80", "shunt service adopt --all"),
-				Flags:  changeFlags(&cli.BoolFlag{Name: "all", Usage: "all of them, one after the other"}),
-				Action: asking(adoptService),
+				Flags:  changeFlags(&cli.BoolFlag{Name: "all", Usage: "all that the kernel has"}),
+				Action: asking(adoptServices),
 			},
 			{
 				Name: "list", Usage: "list services",
@@ -199,32 +200,15 @@ func removeService(c *cli.Context, client *api.Client) error {
 	})
 }
 
-func adoptService(c *cli.Context, client *api.Client) error {
-	url := c.Args().Get(0)
+func adoptServices(c *cli.Context, client *api.Client) error {
+	urls := c.Args().Slice()
 	switch {
-	case c.Bool("all") && url != "":
+	case c.Bool("all") && len(urls) > 0:
 		return usage(c, "--all takes no URL")
-	case url != "":
-		_, err := client.AdoptService(c.Context, url, terms(c))
-		return err
-	case !c.Bool("all"):
+	case !c.Bool("all") && len(urls) == 0:
 		return usage(c, "URL is missing, or --all")
-	case c.IsSet(flagIfRevision):
-		return usage(c, "--all makes a revision for each service: --%s is for one", flagIfRevision)
 	}
-	drift, err := client.Drift(c.Context)
-	if err != nil {
-		return err
-	}
-	for _, service := range drift.Foreign {
-		if _, err := client.AdoptService(c.Context, service.Listen, terms(c)); err != nil {
-			return err
-		}
-		if err := write(c.App.Writer, []byte("adopted "+service.Listen+"\n")); err != nil {
-			return err
-		}
-	}
-	return nil
+	return adopt(c, client, urls)
 }
 
 func listServices(c *cli.Context, client *api.Client) error {

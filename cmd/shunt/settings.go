@@ -185,7 +185,9 @@ func settingRows(t *table, s api.Service) {
 // "5m0s for each /24 by sip".
 func persistenceText(p *api.Persistence) string {
 	text := p.Timeout.String()
-	if p.Prefix != nil {
+	if p.Mask != "" {
+		text += " for each " + p.Mask
+	} else if p.Prefix != nil {
 		text += fmt.Sprintf(" for each /%d", *p.Prefix)
 	}
 	if p.Engine != "" {

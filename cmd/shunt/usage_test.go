@@ -84,7 +84,6 @@ func TestUsageErrors(t *testing.T) {
 		{"conn list --count --limit 3", "conn list: --count and --limit exclude each other"},
 		{"service adopt", "service adopt: URL is missing, or --all"},
 		{"service adopt tcp://192.0.2.1:80 --all", "service adopt: --all takes no URL"},
-		{"service adopt --all --if-revision 3", "service adopt: --all makes a revision for each service: --if-revision is for one"},
 		{"service edit web --if-revision now", `service edit: invalid value "now" for flag -if-revision: parse error`},
 		{"service edit web --vip external --why=a\u200bb", "service edit: --why: character U+200B is not allowed"},
 		{"server drain web", "server drain: ADDRESS is missing"},

@@ -121,11 +121,10 @@ func (c *Client) RemoveService(ctx context.Context, ref string, t Terms) (Outcom
 	}))
 }
 
-// AdoptService makes the foreign service with the URL Shunt's.
-func (c *Client) AdoptService(ctx context.Context, listen string, t Terms) (Outcome, error) {
-	return as[Outcome](c)(segments{listen}.ask(func() (*http.Response, error) {
-		return c.raw.AdoptService(ctx, listen, &AdoptServiceParams{IfMatch: t.match(), ShuntWhy: t.why()})
-	}))
+// Adopt makes the foreign services with the URLs Shunt's, all if none is given. The
+// report says which could not be.
+func (c *Client) Adopt(ctx context.Context, urls []string, t Terms) (AdoptionReport, error) {
+	return as[AdoptionReport](c)(c.raw.AdoptServices(ctx, &AdoptServicesParams{IfMatch: t.match(), ShuntWhy: t.why()}, AdoptionOrder{Services: urls}))
 }
 
 // AddServer adds a server to the service.

@@ -233,13 +233,34 @@ func TestPages(t *testing.T) {
 		}
 	})
 	t.Run("adopts", func(t *testing.T) {
-		outcome, err := client.AdoptService(t.Context(), "tcp://192.0.2.1:80", api.Terms{})
-		if err != nil || !outcome.Changed {
-			t.Fatalf("%+v, %v", outcome, err)
+		report, err := client.Adopt(t.Context(), []string{"tcp://192.0.2.77:80", "tcp://192.0.2.1:80", "tcp://192.0.2.2:80"}, api.Terms{Why: "ours"})
+		if err != nil || !report.Changed || report.Revision.Number != 502 || report.Revision.Why != "ours" {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		if diff := cmp.Diff([]string{"tcp://192.0.2.1:80"}, report.Adopted); diff != "" {
+			t.Errorf("adopted (-want +got):\n%s", diff)
+		}
+		var refused []string
+		for _, r := range report.Refused {
+			refused = append(refused, fmt.Sprintf("%s: %d %s: %s; %s", r.Service, r.Problem.Status, r.Problem.Code, r.Problem.Detail, r.Problem.Hint))
+		}
+		if diff := cmp.Diff([]string{
+			"tcp://192.0.2.77:80: 404 no-service: adopt service tcp://192.0.2.77:80: not found; `shunt drift` shows which there are",
+			"tcp://192.0.2.2:80: 409 service-exists: adopt service tcp://192.0.2.2:80: exists already; change it with `shunt service edit` or `shunt server edit`",
+		}, refused); diff != "" {
+			t.Errorf("refused (-want +got):\n%s", diff)
 		}
 		service, err := client.Service(t.Context(), "tcp://192.0.2.1:80")
 		if err != nil || service.Foreign {
 			t.Errorf("%+v, %v", service, err)
+		}
+		report, err = client.Adopt(t.Context(), nil, api.Terms{})
+		if err != nil || report.Revision.Number != 503 || len(report.Adopted) != (n-1)/2 || len(report.Refused) > 0 {
+			t.Errorf("all: %+v, %v", report, err)
+		}
+		report, err = client.Adopt(t.Context(), nil, api.Terms{})
+		if err != nil || report.Changed || len(report.Adopted)+len(report.Refused) > 0 {
+			t.Errorf("none: %+v, %v", report, err)
 		}
 	})
 }

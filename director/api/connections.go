@@ -20,7 +20,7 @@ const flushEvery = 1024
 // that neither side holds the table in memory. The status has gone out before
 // the walk ends: an error in the middle is the last line, {"problem": …}.
 func (e endpoints) ListConnections(w http.ResponseWriter, r *http.Request, p ListConnectionsParams) {
-	filter, err := e.connectionFilter(p.Service, p.Server, p.Client, p.Kind)
+	filter, err := e.connectionFilter(filterParams{p.Service, p.Server, p.Client, p.Kind, p.State})
 	if err != nil {
 		writeProblem(w, problemOf(err))
 		return
@@ -53,19 +53,46 @@ func (e endpoints) ListConnections(w http.ResponseWriter, r *http.Request, p Lis
 // CountConnections answers countConnections.
 func (e endpoints) CountConnections(w http.ResponseWriter, r *http.Request, p CountConnectionsParams) {
 	e.read(w, func() (any, error) {
-		filter, err := e.connectionFilter(p.Service, p.Server, p.Client, p.Kind)
+		filter, err := e.connectionFilter(filterParams{p.Service, p.Server, p.Client, p.Kind, p.State})
 		if err != nil {
 			return nil, err
 		}
+		if p.By != nil && *p.By != byState {
+			return nil, invalid(fmt.Sprintf("by %.80q: want state", *p.By), "leave it out for one number")
+		}
 		var count ConnectionCount
-		for _, err := range e.director.Connections(r.Context(), filter) {
+		states := make(map[string]uint64)
+		for c, err := range e.director.Connections(r.Context(), filter) {
 			if err != nil {
 				return nil, err
 			}
 			count.Count++
+			if p.By != nil {
+				states[c.State.String()]++
+			}
+		}
+		if p.By != nil {
+			count.Groups = stateGroups(states)
 		}
 		return count, nil
 	})
+}
+
+// byState is what connections can be counted by.
+const byState = "state"
+
+// stateGroups are the states that there are, in the order of their numbers; those
+// of protocols that have the same name are one.
+func stateGroups(counts map[string]uint64) []ConnectionGroup {
+	groups := []ConnectionGroup{}
+	for _, state := range conntrack.AllStates() {
+		name := state.String()
+		if n := counts[name]; n > 0 {
+			groups = append(groups, ConnectionGroup{Name: name, Count: n})
+			delete(counts, name)
+		}
+	}
+	return groups
 }
 
 // KillConnections answers killConnections. A filter that is left empty by mistake
@@ -75,17 +102,17 @@ func (e endpoints) KillConnections(w http.ResponseWriter, r *http.Request, p Kil
 		for _, f := range []struct {
 			name  string
 			value *string
-		}{{"service", p.Service}, {"server", p.Server}, {"client", p.Client}, {"kind", p.Kind}} {
+		}{{"service", p.Service}, {"server", p.Server}, {"client", p.Client}, {"kind", p.Kind}, {"state", p.State}} {
 			if f.value != nil && *f.value == "" {
 				return nil, invalid(fmt.Sprintf("remove connections: %s is empty", f.name), "leave it out, if all are meant")
 			}
 		}
-		filter, err := e.connectionFilter(p.Service, p.Server, p.Client, p.Kind)
+		filter, err := e.connectionFilter(filterParams{p.Service, p.Server, p.Client, p.Kind, p.State})
 		if err != nil {
 			return nil, err
 		}
 		if filter == (director.ConnectionFilter{}) {
-			return nil, invalid("remove connections: which is not said", "give service, server, client or kind")
+			return nil, invalid("remove connections: which is not said", "give service, server, client, kind or state")
 		}
 		killed, err := e.director.Kill(r.Context(), filter)
 		switch {
@@ -98,31 +125,41 @@ func (e endpoints) KillConnections(w http.ResponseWriter, r *http.Request, p Kil
 	})
 }
 
-// connectionFilter reads the parameters; nil and empty match everything.
-func (h *Handler) connectionFilter(service, server, client, kind *string) (director.ConnectionFilter, error) {
+// filterParams are the parameters that say which connections are meant; nil and
+// empty match everything.
+type filterParams struct{ service, server, client, kind, state *string }
+
+func (h *Handler) connectionFilter(p filterParams) (director.ConnectionFilter, error) {
 	var filter director.ConnectionFilter
 	var err error
-	if service != nil && *service != "" {
-		if filter.Service, err = h.filterKey(*service); err != nil {
+	if p.service != nil && *p.service != "" {
+		if filter.Service, err = h.filterKey(*p.service); err != nil {
 			return filter, err
 		}
 	}
-	if server != nil && *server != "" {
-		if filter.Server, err = netip.ParseAddrPort(*server); err != nil {
-			return filter, invalid(fmt.Sprintf("server %.80q is not an address and port", *server), "write it as 10.0.0.1:80")
+	if p.server != nil && *p.server != "" {
+		if filter.Server, err = netip.ParseAddrPort(*p.server); err != nil {
+			return filter, invalid(fmt.Sprintf("server %.80q is not an address and port", *p.server), "write it as 10.0.0.1:80")
 		}
 	}
-	if client != nil && *client != "" {
-		if filter.Client, err = director.ParsePrefix(*client); err != nil {
+	if p.client != nil && *p.client != "" {
+		if filter.Client, err = director.ParsePrefix(*p.client); err != nil {
 			return filter, badWord("client", err)
 		}
 	}
-	if kind != nil {
-		switch filter.Kind = director.ConnectionKind(*kind); filter.Kind {
+	if p.kind != nil {
+		switch filter.Kind = director.ConnectionKind(*p.kind); filter.Kind {
 		case "", director.KindConnection, director.KindTemplate:
 		default:
-			return filter, invalid(fmt.Sprintf("kind %.80q: want connection or template", *kind), "leave it out for both")
+			return filter, invalid(fmt.Sprintf("kind %.80q: want connection or template", *p.kind), "leave it out for both")
 		}
+	}
+	if p.state != nil && *p.state != "" {
+		state, err := conntrack.ParseState(*p.state)
+		if err != nil {
+			return filter, badWord("state", err)
+		}
+		filter.State = state.String()
 	}
 	return filter, nil
 }

@@ -18,9 +18,26 @@ func (c ServiceConfig) service() (director.Service, error) {
 	if err != nil {
 		return director.Service{}, err
 	}
+	s, err := c.serviceOf(key)
+	if err != nil {
+		return director.Service{}, err
+	}
+	for i, server := range c.Servers {
+		parsed, err := server.server(key)
+		if err != nil {
+			return director.Service{}, located(err, "servers", i)
+		}
+		s.Servers = append(s.Servers, parsed)
+	}
+	return s.Normalize(), nil
+}
+
+// serviceOf turns what the model has beside the servers into the director's value.
+func (c ServiceConfig) serviceOf(key director.ServiceKey) (director.Service, error) {
 	s := director.Service{
 		Key: key, Name: c.Name, Scheduler: director.Scheduler(c.Scheduler), VIP: director.VIPOwner(c.VIP),
 	}.Normalize()
+	var err error
 	if s.Flags, err = parseFlags(s.Scheduler, c.Flags); err != nil {
 		return director.Service{}, err
 	}
@@ -32,17 +49,7 @@ func (c ServiceConfig) service() (director.Service, error) {
 			return director.Service{}, err
 		}
 	}
-	if err := c.setSettings(&s); err != nil {
-		return director.Service{}, err
-	}
-	for i, server := range c.Servers {
-		parsed, err := server.server(key)
-		if err != nil {
-			return director.Service{}, located(err, "servers", i)
-		}
-		s.Servers = append(s.Servers, parsed)
-	}
-	return s.Normalize(), nil
+	return s, c.setSettings(&s)
 }
 
 // State turns the model into the director's value, each service normalized and
@@ -91,6 +98,11 @@ func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error)
 	if err != nil {
 		return realserver.Server{}, err
 	}
+	return c.serverAt(address)
+}
+
+// serverAt turns the model of the server at the address into the director's value.
+func (c ServerConfig) serverAt(address netip.AddrPort) (realserver.Server, error) {
 	if c.Method == "" {
 		return realserver.Server{}, invalid(fmt.Sprintf("server %s: method is required", address),
 			"give nat, dr, tunnel or local (there is no default: ipvsadm's and keepalived's differ)")
@@ -241,27 +253,43 @@ func serviceConfig(s director.Service) ServiceConfig {
 }
 
 // Configured returns the service as the director has it: what the data plane says
-// of it is left out, but for servers that are drained.
+// of it is left out, but for servers that are drained. Keys and addresses of foreign
+// services are as the kernel has them, although no configuration could have them so.
 func (s Service) Configured() (director.Service, error) {
-	config := ServiceConfig{
-		Listen: s.Listen, Name: s.Name, Scheduler: s.Scheduler, Flags: s.Flags, VIP: s.VIP, Access: s.Access,
-		Persistence: s.Persistence, OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
-		SloppyTCP: s.SloppyTCP, ExpireNodestConn: s.ExpireNodestConn, ExpireQuiescentTemplate: s.ExpireQuiescentTemplate,
-	}
-	for _, server := range s.Servers {
-		config.Servers = append(config.Servers, ServerConfig{
-			Address: server.Address, Method: server.Method, Weight: new(server.Weight), Upper: server.Upper, Lower: server.Lower,
-			Tunnel: server.Tunnel,
-		})
-	}
-	service, err := config.service()
+	key, err := director.ParseFoundKey(s.Listen)
 	if err != nil {
 		return director.Service{}, err
 	}
-	for i, server := range s.Servers {
-		service.Servers[i].Draining = server.Draining
+	service, err := ServiceConfig{
+		Name: s.Name, Scheduler: s.Scheduler, Flags: s.Flags, VIP: s.VIP, Access: s.Access,
+		Persistence: s.Persistence, OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
+		SloppyTCP: s.SloppyTCP, ExpireNodestConn: s.ExpireNodestConn, ExpireQuiescentTemplate: s.ExpireQuiescentTemplate,
+	}.serviceOf(key)
+	if err != nil {
+		return director.Service{}, err
+	}
+	service.Access = service.Access.Normalize()
+	for i, model := range s.Servers {
+		server, err := model.configured()
+		if err != nil {
+			return director.Service{}, located(err, "servers", i)
+		}
+		service.Servers = append(service.Servers, server)
 	}
 	return service, nil
+}
+
+// configured returns the server as the director has it, at the address that it has.
+func (s Server) configured() (realserver.Server, error) {
+	address, err := netip.ParseAddrPort(s.Address)
+	if err != nil {
+		return realserver.Server{}, fmt.Errorf("server %q: %w", s.Address, err)
+	}
+	server, err := ServerConfig{
+		Method: s.Method, Weight: new(s.Weight), Upper: s.Upper, Lower: s.Lower, Tunnel: s.Tunnel,
+	}.serverAt(address)
+	server.Draining = s.Draining
+	return server, err
 }
 
 // parseListen reads a service's URL.

@@ -34,7 +34,7 @@ func (o observation) found(found, now director.State) Found {
 	// what is found has none.
 	found = found.Clone()
 	for i := range found.Services {
-		found.Services[i] = found.Services[i].Normalize()
+		found.Services[i] = asFound(found.Services[i])
 	}
 	slices.SortFunc(found.Services, func(a, b director.Service) int { return a.Key.Compare(b.Key) })
 	model := Found{
@@ -53,6 +53,17 @@ func (o observation) found(found, now director.State) Found {
 		model.Services = append(model.Services, o.model(seen{service: service, foreign: !isOurs}))
 	}
 	return model
+}
+
+// asFound fills in a found service's defaults and leaves its servers where they are:
+// one behind nat can have port 0 beside a service's own, which the kernel takes for
+// the service's, and which others than Shunt make.
+func asFound(s director.Service) director.Service {
+	normal := s.Normalize()
+	for i, server := range s.Servers {
+		normal.Servers[i].Address = server.Address
+	}
+	return normal
 }
 
 // ZeroCounters answers zeroCounters.
@@ -88,7 +99,7 @@ func (e endpoints) ZeroCounters(w http.ResponseWriter, r *http.Request) {
 // zeroKey reads a service's name or URL; a URL may be that of a foreign service.
 func (h *Handler) zeroKey(ref string) (director.ServiceKey, error) {
 	if strings.Contains(ref, "://") {
-		return director.ParseServiceKey(ref)
+		return director.ParseFoundKey(ref)
 	}
 	return h.resolve(ref)
 }

@@ -53,7 +53,7 @@ func (o observation) all(foreign bool) []seen {
 	}
 	for _, service := range o.foreign {
 		if !ours[service.Key] {
-			all = append(all, seen{service: service.Normalize(), foreign: true})
+			all = append(all, seen{service: asFound(service), foreign: true})
 		}
 	}
 	slices.SortFunc(all, func(a, b seen) int { return a.service.Key.Compare(b.service.Key) })

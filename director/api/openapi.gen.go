@@ -180,6 +180,30 @@ type AccessEdit struct {
 	Deny *[]string `json:"deny,omitempty"`
 }
 
+// AdoptionOrder What is to be adopted.
+type AdoptionOrder struct {
+	// Services The foreign services, by URL; left out, all that there are.
+	Services []string `json:"services,omitempty"`
+}
+
+// AdoptionReport What came of an adoption.
+type AdoptionReport struct {
+	// Changed Whether there is a new revision; false: it was so already.
+	Changed bool `json:"changed"`
+
+	// Revision A revision.
+	Revision RevisionInfo `json:"revision"`
+
+	// Steps What was done, in order.
+	Steps []Step `json:"steps"`
+
+	// Adopted The URLs of those that are Shunt's now.
+	Adopted []string `json:"adopted"`
+
+	// Refused The others.
+	Refused []NotAdopted `json:"refused"`
+}
+
 // Candidate A server as a scheduler sees it.
 type Candidate struct {
 	// Server The server's address.
@@ -272,6 +296,9 @@ type Connection struct {
 type ConnectionCount struct {
 	// Count The number.
 	Count uint64 `json:"count"`
+
+	// Groups Its parts, where by asks for them: those of the states in the kernel's order, none that is 0.
+	Groups []ConnectionGroup `json:"groups,omitzero"`
 }
 
 // ConnectionCounts How many connections there are, as the services' servers count them.
@@ -284,6 +311,17 @@ type ConnectionCounts struct {
 
 	// Services By service, sorted.
 	Services []ServiceConnections `json:"services"`
+}
+
+// ConnectionGroup How many of the connections have something in common.
+type ConnectionGroup struct {
+	// Name What they have in common; the name of a state.
+	//
+	// Examples: ESTABLISHED
+	Name string `json:"name"`
+
+	// Count The number.
+	Count uint64 `json:"count"`
 }
 
 // ConnectionsKilled How many connections and templates were removed.
@@ -741,6 +779,15 @@ type Missed struct {
 	After uint64 `json:"after"`
 }
 
+// NotAdopted A service that was not adopted.
+type NotAdopted struct {
+	// Service Its URL.
+	Service string `json:"service"`
+
+	// Problem An error as RFC 9457 describes it, with a hint.
+	Problem Problem `json:"problem"`
+}
+
 // Outcome What came of a change.
 type Outcome struct {
 	// Changed Whether there is a new revision; false: it was so already.
@@ -786,6 +833,11 @@ type Persistence struct {
 
 	// Prefix Length of a client network, 0 to 32, or 1 to 128 for IPv6; left out, every client is one.
 	Prefix *uint8 `json:"prefix,omitempty"`
+
+	// Mask A client mask that is no prefix, as the kernel's IPVS can have it: of a foreign service, and refused in a configuration; prefix is its leading ones.
+	//
+	// Examples: 255.0.255.0
+	Mask string `json:"mask,omitempty"`
 
 	// Engine What finds in a packet whose it is: sip, by its Call-ID; left out, its address does.
 	Engine string `json:"engine,omitempty"`
@@ -1471,6 +1523,9 @@ type FilterServer = string
 // FilterService defines model for FilterService.
 type FilterService = string
 
+// FilterState defines model for FilterState.
+type FilterState = string
+
 // Force defines model for Force.
 type Force = bool
 
@@ -1531,6 +1586,15 @@ type Unavailable = Problem
 // Unsupported An error as RFC 9457 describes it, with a hint.
 type Unsupported = Problem
 
+// AdoptServicesParams defines parameters for AdoptServices.
+type AdoptServicesParams struct {
+	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
 // ApplyConfigurationParams defines parameters for ApplyConfiguration.
 type ApplyConfigurationParams struct {
 	// Force Remove more than the guard allows.
@@ -1556,6 +1620,9 @@ type KillConnectionsParams struct {
 
 	// Kind Only connections, or only templates of persistence; left out, both.
 	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
+	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
 }
 
 // ListConnectionsParams defines parameters for ListConnections.
@@ -1571,6 +1638,9 @@ type ListConnectionsParams struct {
 
 	// Kind Only connections, or only templates of persistence; left out, both.
 	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
+	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
 
 	// Limit The most connections to list; 0 lists all.
 	Limit *uint64 `form:"limit,omitempty" json:"limit,omitempty"`
@@ -1589,6 +1659,12 @@ type CountConnectionsParams struct {
 
 	// Kind Only connections, or only templates of persistence; left out, both.
 	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
+	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
+
+	// By Count the parts of it as well, by what they have in common.
+	By *string `form:"by,omitempty" json:"by,omitempty"`
 }
 
 // StreamConnectionCountsParams defines parameters for StreamConnectionCounts.
@@ -1714,15 +1790,6 @@ type EditServiceParams struct {
 	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
 }
 
-// AdoptServiceParams defines parameters for AdoptService.
-type AdoptServiceParams struct {
-	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-
-	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
-	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
-}
-
 // AddServerParams defines parameters for AddServer.
 type AddServerParams struct {
 	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
@@ -1809,6 +1876,9 @@ type SetTimeoutsParams struct {
 	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
 	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
 }
+
+// AdoptServicesJSONRequestBody defines body for AdoptServices for application/json ContentType.
+type AdoptServicesJSONRequestBody = AdoptionOrder
 
 // ApplyConfigurationJSONRequestBody defines body for ApplyConfiguration for application/json ContentType.
 type ApplyConfigurationJSONRequestBody = Configuration
@@ -1941,6 +2011,28 @@ type ClientInterface interface {
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AdoptServicesWithBody Make foreign services Shunt's.
+	//
+	// The services that the body names by their URLs; all foreign ones that the kernel has at this moment if it names none.
+	// They are taken as they are found, and kept so from then on: one revision, and nothing is written to the kernel. One
+	// that cannot be taken is in the way of no other; the report says why.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/adopt (the `AdoptServices` operationId).
+	AdoptServicesWithBody(ctx context.Context, params *AdoptServicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdoptServices Make foreign services Shunt's.
+	//
+	// The services that the body names by their URLs; all foreign ones that the kernel has at this moment if it names none.
+	// They are taken as they are found, and kept so from then on: one revision, and nothing is written to the kernel. One
+	// that cannot be taken is in the way of no other; the report says why.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/adopt (the `AdoptServices` operationId).
+	AdoptServices(ctx context.Context, params *AdoptServicesParams, body AdoptServicesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetConfiguration Everything that is desired.
 	//
 	// It can be given back to PUT as it is.
@@ -1989,7 +2081,8 @@ type ClientInterface interface {
 
 	// CountConnections How many connections match.
 	//
-	// Counts by walking over the table.
+	// Counts by walking over the table once. By state, the numbers are those of the parameter state: of templates there are
+	// some in NONE, and on ipvs in ASSURED; kind leaves them out.
 	//
 	// Corresponds with GET /v1/connections/count (the `CountConnections` operationId).
 	CountConnections(ctx context.Context, params *CountConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2197,13 +2290,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/services/{ref} (the `EditService` operationId).
 	EditService(ctx context.Context, ref Ref, params *EditServiceParams, body EditServiceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AdoptService Make a foreign service Shunt's.
-	//
-	// The service, named by its URL, is taken as it is found, and kept so from then on.
-	//
-	// Corresponds with POST /v1/services/{ref}/adopt (the `AdoptService` operationId).
-	AdoptService(ctx context.Context, ref Ref, params *AdoptServiceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddServerWithBody Add a server to a service.
 	//
@@ -2446,6 +2532,48 @@ func (c *RawClient) GetReadiness(ctx context.Context, reqEditors ...RequestEdito
 	return c.Client.Do(req)
 }
 
+// AdoptServicesWithBody Make foreign services Shunt's.
+//
+// The services that the body names by their URLs; all foreign ones that the kernel has at this moment if it names none.
+// They are taken as they are found, and kept so from then on: one revision, and nothing is written to the kernel. One
+// that cannot be taken is in the way of no other; the report says why.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/adopt (the `AdoptServices` operationId).
+func (c *RawClient) AdoptServicesWithBody(ctx context.Context, params *AdoptServicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdoptServicesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdoptServices Make foreign services Shunt's.
+//
+// The services that the body names by their URLs; all foreign ones that the kernel has at this moment if it names none.
+// They are taken as they are found, and kept so from then on: one revision, and nothing is written to the kernel. One
+// that cannot be taken is in the way of no other; the report says why.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/adopt (the `AdoptServices` operationId).
+func (c *RawClient) AdoptServices(ctx context.Context, params *AdoptServicesParams, body AdoptServicesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdoptServicesRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetConfiguration Everything that is desired.
 //
 // It can be given back to PUT as it is.
@@ -2544,7 +2672,8 @@ func (c *RawClient) ListConnections(ctx context.Context, params *ListConnections
 
 // CountConnections How many connections match.
 //
-// Counts by walking over the table.
+// Counts by walking over the table once. By state, the numbers are those of the parameter state: of templates there are
+// some in NONE, and on ipvs in ASSURED; kind leaves them out.
 //
 // Corresponds with GET /v1/connections/count (the `CountConnections` operationId).
 func (c *RawClient) CountConnections(ctx context.Context, params *CountConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3003,23 +3132,6 @@ func (c *RawClient) EditServiceWithBody(ctx context.Context, ref Ref, params *Ed
 // Corresponds with PATCH /v1/services/{ref} (the `EditService` operationId).
 func (c *RawClient) EditService(ctx context.Context, ref Ref, params *EditServiceParams, body EditServiceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEditServiceRequest(c.Server, ref, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AdoptService Make a foreign service Shunt's.
-//
-// The service, named by its URL, is taken as it is found, and kept so from then on.
-//
-// Corresponds with POST /v1/services/{ref}/adopt (the `AdoptService` operationId).
-func (c *RawClient) AdoptService(ctx context.Context, ref Ref, params *AdoptServiceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAdoptServiceRequest(c.Server, ref, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3510,6 +3622,72 @@ func NewGetReadinessRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewAdoptServicesRequest calls the generic AdoptServices builder with application/json body
+func NewAdoptServicesRequest(server string, params *AdoptServicesParams, body AdoptServicesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAdoptServicesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAdoptServicesRequestWithBody constructs an http.Request for the AdoptServices method, with any body, and a specified content type
+func NewAdoptServicesRequestWithBody(server string, params *AdoptServicesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/adopt")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.ShuntWhy != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetConfigurationRequest constructs an http.Request for the GetConfiguration method
 func NewGetConfigurationRequest(server string) (*http.Request, error) {
 	var err error
@@ -3706,6 +3884,18 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 
 		}
 
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -3787,6 +3977,18 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 		if params.Kind != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3889,6 +4091,30 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 		if params.Kind != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.By != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", *params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -5048,66 +5274,6 @@ func NewEditServiceRequestWithBody(server string, ref Ref, params *EditServicePa
 	return req, nil
 }
 
-// NewAdoptServiceRequest constructs an http.Request for the AdoptService method
-func NewAdoptServiceRequest(server string, ref Ref, params *AdoptServiceParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/v1/services/%s/adopt", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-
-		if params.IfMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-Match", headerParam0)
-		}
-
-		if params.ShuntWhy != nil {
-			var headerParam1 string
-
-			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Shunt-Why", headerParam1)
-		}
-
-	}
-
-	return req, nil
-}
-
 // NewAddServerRequest calls the generic AddServer builder with application/json body
 func NewAddServerRequest(server string, ref Ref, params *AddServerParams, body AddServerJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5921,6 +6087,9 @@ type ServerInterface interface {
 	// GetReadiness Whether the director does its work.
 	// (GET /readyz)
 	GetReadiness(w http.ResponseWriter, r *http.Request)
+	// AdoptServices Make foreign services Shunt's.
+	// (POST /v1/adopt)
+	AdoptServices(w http.ResponseWriter, r *http.Request, params AdoptServicesParams)
 	// GetConfiguration Everything that is desired.
 	// (GET /v1/configuration)
 	GetConfiguration(w http.ResponseWriter, r *http.Request)
@@ -5999,9 +6168,6 @@ type ServerInterface interface {
 	// EditService Change what the body names of a service.
 	// (PATCH /v1/services/{ref})
 	EditService(w http.ResponseWriter, r *http.Request, ref Ref, params EditServiceParams)
-	// AdoptService Make a foreign service Shunt's.
-	// (POST /v1/services/{ref}/adopt)
-	AdoptService(w http.ResponseWriter, r *http.Request, ref Ref, params AdoptServiceParams)
 	// AddServer Add a server to a service.
 	// (POST /v1/services/{ref}/servers)
 	AddServer(w http.ResponseWriter, r *http.Request, ref Ref, params AddServerParams)
@@ -6088,6 +6254,66 @@ func (siw *ServerInterfaceWrapper) GetReadiness(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetReadiness(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AdoptServices operation middleware
+func (siw *ServerInterfaceWrapper) AdoptServices(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AdoptServicesParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AdoptServices(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6245,6 +6471,19 @@ func (siw *ServerInterfaceWrapper) KillConnections(w http.ResponseWriter, r *htt
 		return
 	}
 
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.KillConnections(w, r, params)
 	}))
@@ -6313,6 +6552,19 @@ func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *htt
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
 		}
 		return
 	}
@@ -6398,6 +6650,32 @@ func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *ht
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
 		}
 		return
 	}
@@ -7310,75 +7588,6 @@ func (siw *ServerInterfaceWrapper) EditService(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
-// AdoptService operation middleware
-func (siw *ServerInterfaceWrapper) AdoptService(w http.ResponseWriter, r *http.Request) {
-
-	var err error
-	_ = err
-
-	// ------------- Path parameter "ref" -------------
-	var ref Ref
-
-	err = runtime.BindStyledParameterWithOptions("simple", "ref", r.PathValue("ref"), &ref, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
-	if err != nil {
-		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ref", Err: err})
-		return
-	}
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params AdoptServiceParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
-			return
-		}
-
-		params.IfMatch = &IfMatch
-
-	}
-
-	// ------------- Optional header parameter "Shunt-Why" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
-		var ShuntWhy Why
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
-			return
-		}
-
-		params.ShuntWhy = &ShuntWhy
-
-	}
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.AdoptService(w, r, ref, params)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
 // AddServer operation middleware
 func (siw *ServerInterfaceWrapper) AddServer(w http.ResponseWriter, r *http.Request) {
 
@@ -8189,7 +8398,7 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}", wrapper.RemoveService)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/services/{ref}", wrapper.GetService)
 	mux.HandleFunc(http.MethodPatch+" "+"/v1/services/{ref}", wrapper.EditService)
-	mux.HandleFunc(http.MethodPost+" "+"/v1/services/{ref}/adopt", wrapper.AdoptService)
+	mux.HandleFunc(http.MethodPost+" "+"/v1/adopt", wrapper.AdoptServices)
 	mux.HandleFunc(http.MethodPost+" "+"/v1/services/{ref}/servers", wrapper.AddServer)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}/servers/{address}", wrapper.RemoveServer)
 	mux.HandleFunc(http.MethodPatch+" "+"/v1/services/{ref}/servers/{address}", wrapper.EditServer)

@@ -74,10 +74,25 @@ func (e endpoints) readAt(w http.ResponseWriter, find func() (v any, revision ui
 // change runs a change on the caller's terms and answers with its outcome. A
 // location is that of what was made; empty: nothing was.
 func (e endpoints) change(w http.ResponseWriter, r *http.Request, t terms, run func(context.Context, director.Request) (director.Outcome, string, error)) {
-	outcome, location, err := func() (director.Outcome, string, error) {
+	e.perform(w, r, t, func(ctx context.Context, by director.Request) (performed, error) {
+		outcome, location, err := run(ctx, by)
+		return performed{outcomeModel(outcome), outcome.Revision.Number, location}, err
+	})
+}
+
+// performed is what is answered to a change.
+type performed struct {
+	answer   any
+	revision uint64 // the newest
+	location string // of what was made; empty: nothing was
+}
+
+// perform is change for those whose answer is not an outcome alone.
+func (e endpoints) perform(w http.ResponseWriter, r *http.Request, t terms, run func(context.Context, director.Request) (performed, error)) {
+	done, err := func() (performed, error) {
 		by, err := t.request(callerOf(r.Context()))
 		if err != nil {
-			return director.Outcome{}, "", err
+			return performed{}, err
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 		defer cancel()
@@ -88,12 +103,12 @@ func (e endpoints) change(w http.ResponseWriter, r *http.Request, t terms, run f
 		return
 	}
 	status := http.StatusOK
-	if location != "" {
+	if done.location != "" {
 		status = http.StatusCreated
-		w.Header().Set("Location", location)
+		w.Header().Set("Location", done.location)
 	}
-	w.Header().Set("ETag", etag(outcome.Revision.Number))
-	writeJSON(w, status, outcomeModel(outcome))
+	w.Header().Set("ETag", etag(done.revision))
+	writeJSON(w, status, done.answer)
 }
 
 // changeProblem says of a failure before the start that it will pass.

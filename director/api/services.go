@@ -126,18 +126,6 @@ func (e endpoints) RemoveService(w http.ResponseWriter, r *http.Request, ref Ref
 	})
 }
 
-// AdoptService answers adoptService.
-func (e endpoints) AdoptService(w http.ResponseWriter, r *http.Request, ref Ref, p AdoptServiceParams) {
-	e.change(w, r, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request) (director.Outcome, string, error) {
-		key, err := director.ParseServiceKey(ref)
-		if err != nil {
-			return director.Outcome{}, "", err
-		}
-		outcome, err := e.director.Adopt(ctx, by, key)
-		return outcome, "", about(err, ProblemCodeServiceExists, ProblemCodeNoService)
-	})
-}
-
 // AddServer answers addServer.
 func (e endpoints) AddServer(w http.ResponseWriter, r *http.Request, ref Ref, p AddServerParams) {
 	e.changeService(w, r, ref, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey) (director.Outcome, string, error) {

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -20,6 +22,10 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 		}
 		s.Persistence = director.Persistence{Timeout: time.Duration(c.Persistence.Timeout), Prefix: s.Key.FullPrefix()}
 		s.Persistence.Engine = director.Engine(c.Persistence.Engine)
+		var err error
+		if s.Persistence.Mask, err = parseMask(c.Persistence.Mask); err != nil {
+			return err
+		}
 		set(&s.Persistence.Prefix, c.Persistence.Prefix)
 	}
 	s.OnePacket = c.OnePacket
@@ -114,7 +120,24 @@ func persistenceModel(p director.Persistence) *Persistence {
 	if p == (director.Persistence{}) {
 		return nil
 	}
-	return &Persistence{Timeout: Duration(p.Timeout), Prefix: new(p.Prefix), Engine: string(p.Engine)}
+	model := &Persistence{Timeout: Duration(p.Timeout), Prefix: new(p.Prefix), Engine: string(p.Engine)}
+	if p.Mask != 0 {
+		model.Mask = p.Mask.String()
+	}
+	return model
+}
+
+// parseMask reads a mask of IPv4; empty for none.
+func parseMask(text string) (director.Mask, error) {
+	if text == "" {
+		return 0, nil
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || !addr.Is4() {
+		return 0, invalid(fmt.Sprintf("persistence: mask %.40q is not an IPv4 mask", text), "leave it out and give a prefix such as 24")
+	}
+	octets := addr.As4()
+	return director.Mask(binary.BigEndian.Uint32(octets[:])), nil
 }
 
 // serviceTimeouts returns the timeouts that are the service's own; nil without.

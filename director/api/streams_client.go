@@ -19,6 +19,7 @@ type ConnectionQuery struct {
 	Server  string // address and port
 	Client  string // address or prefix
 	Kind    string // connection or template; empty: both
+	State   string // the kernel's name of one, in any case
 	Limit   uint64 // 0: all
 }
 
@@ -27,7 +28,8 @@ type ConnectionQuery struct {
 func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[Connection, error] {
 	return func(yield func(Connection, error) bool) {
 		answer, err := c.raw.ListConnections(ctx, &ListConnectionsParams{
-			Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind), Limit: given(q.Limit),
+			Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind),
+			State: given(q.State), Limit: given(q.Limit),
 		})
 		if err := c.check(answer, err); err != nil {
 			yield(Connection{}, err)
@@ -54,17 +56,22 @@ func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[C
 
 // CountConnections counts the connections that match; Limit is not looked at.
 func (c *Client) CountConnections(ctx context.Context, q ConnectionQuery) (uint64, error) {
-	count, err := as[ConnectionCount](c)(c.raw.CountConnections(ctx, &CountConnectionsParams{
-		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind),
-	}))
+	count, err := c.CountConnectionsBy(ctx, q, "")
 	return count.Count, err
+}
+
+// CountConnectionsBy counts them in groups as well: by state. Empty is by nothing.
+func (c *Client) CountConnectionsBy(ctx context.Context, q ConnectionQuery, by string) (ConnectionCount, error) {
+	return as[ConnectionCount](c)(c.raw.CountConnections(ctx, &CountConnectionsParams{
+		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind), State: given(q.State), By: given(by),
+	}))
 }
 
 // KillConnections removes the connections and templates that match, and returns
 // how many there were. Limit is not looked at; another field must be set.
 func (c *Client) KillConnections(ctx context.Context, q ConnectionQuery) (uint64, error) {
 	killed, err := as[ConnectionsKilled](c)(c.raw.KillConnections(ctx, &KillConnectionsParams{
-		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind),
+		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind), State: given(q.State),
 	}))
 	return killed.Killed, err
 }

@@ -34,6 +34,7 @@ type Fake struct {
 	closed   bool
 	decision director.Decision
 	applies  int
+	founds   int
 	features director.Features
 	zeroed   []director.ServiceKey
 }
@@ -188,6 +189,13 @@ func (f *Fake) Applies() int {
 	return f.applies
 }
 
+// Founds returns how often Found was called.
+func (f *Fake) Founds() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.founds
+}
+
 // Closed reports whether Close was called.
 func (f *Fake) Closed() bool {
 	f.mu.Lock()
@@ -199,6 +207,7 @@ func (f *Fake) Closed() bool {
 func (f *Fake) Found(context.Context) (director.State, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.founds++
 	if f.found != nil {
 		return director.State{}, f.found
 	}

@@ -3,6 +3,7 @@ package ipvs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -72,7 +73,7 @@ func web() director.Service {
 // foreignScript makes a service that is somebody else's, with all that ipvsadm can
 // say.
 var foreignScript = []string{
-	"-A -u 192.0.2.9:53 -s sh -b sh-port -p 120 -M 255.255.0.255",
+	"-A -u 192.0.2.9:53 -s sh -b sh-port -p 120 -M 255.255.0.0",
 	"-a -u 192.0.2.9:53 -r 10.0.0.9 -m -w 0 -x 10 -y 5",
 	"-a -u 192.0.2.9:53 -r 10.0.0.8:5353 -m -w 65535",
 	"-A -f 99 -s mh",
@@ -80,7 +81,7 @@ var foreignScript = []string{
 }
 
 var foreignSaved = []string{
-	"-A -u 192.0.2.9:53 -s sh -p 120 -M 255.255.0.255 -b sh-port",
+	"-A -u 192.0.2.9:53 -s sh -p 120 -M 255.255.0.0 -b sh-port",
 	"-a -u 192.0.2.9:53 -r 10.0.0.8:5353 -m -w 65535",
 	"-a -u 192.0.2.9:53 -r 10.0.0.9:53 -m -w 0",
 	"-A -f 99 -s mh",
@@ -233,10 +234,8 @@ func TestGuestAdoption(t *testing.T) {
 		t.Fatalf("%d foreign services, want 2", n)
 	}
 	r.spy.writes = nil
-	for _, url := range []string{"udp://192.0.2.9:53", "fwmark://99"} {
-		if _, err := d.Adopt(t.Context(), by, key(url)); err != nil {
-			t.Error(err)
-		}
+	if adoption, err := d.Adopt(t.Context(), by); err != nil || len(adoption.Adopted) != 2 || len(adoption.Steps) > 0 || adoption.Revision.Number != 2 {
+		t.Errorf("adoption %+v, error %v: want both in revision 2, without a step", adoption, err)
 	}
 	d.reconcile(t)
 	r.spy.wrote(t)
@@ -256,7 +255,7 @@ func TestGuestAdoption(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.spy.wrote(t, "set udp://192.0.2.9:53")
-	edited := append([]string{"-A -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.255"}, foreignSaved[1:]...)
+	edited := append([]string{"-A -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.0"}, foreignSaved[1:]...)
 	r.saved(t, edited...)
 
 	// And is so to a daemon that starts anew, which writes nothing.
@@ -264,4 +263,50 @@ func TestGuestAdoption(t *testing.T) {
 	r.direct(t, store, director.State{})
 	r.spy.wrote(t)
 	r.saved(t, edited...)
+}
+
+// A client mask with holes is what no configuration can say: the service is not
+// taken over, for it would come back with another mask, and what takes it away says
+// so. A change that fails puts it back.
+func TestGuestMaskWithHoles(t *testing.T) {
+	r := newRig(t)
+	const odd = "-A -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.255"
+	r.script(t, odd)
+	d := r.direct(t, &directortest.Store{}, director.State{})
+	r.spy.writes = nil
+	adoption, err := d.Adopt(t.Context(), by, key("udp://192.0.2.9:53"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const refusal = "adopt service udp://192.0.2.9:53: service udp://192.0.2.9:53: netmask 255.255.0.255 of clients is no prefix: want one such as 255.255.0.0 (/16)"
+	if len(adoption.Refused) != 1 || adoption.Refused[0].Err.Error() != refusal || !errors.Is(adoption.Refused[0].Err, director.ErrUnsupported) {
+		t.Errorf("adoption %+v, want it refused: %s", adoption, refusal)
+	}
+	r.spy.wrote(t)
+
+	s := service("udp://192.0.2.9:53", realserver.DR)
+	s.Scheduler, s.Persistence = director.RoundRobin, director.Persistence{Timeout: 2 * time.Minute, Prefix: 16}
+	plan, err := d.Plan(t.Context(), director.State{Services: []director.Service{s}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "edit service udp://192.0.2.9:53: persistence 2m0s for each 255.255.0.255 → 2m0s for each /16"
+	if len(plan.Steps) != 1 || plan.Steps[0].String() != want {
+		t.Errorf("steps %v, want %s", plan.Steps, want)
+	}
+	other := service("udp://192.0.2.9:54", realserver.DR)
+	other.Scheduler = director.TwoRandomChoices // this kernel has not
+	if _, err := d.Apply(t.Context(), by, director.State{Services: []director.Service{s, other}}); !errors.Is(err, director.ErrNoScheduler) {
+		t.Errorf("error %v, want %v", err, director.ErrNoScheduler)
+	}
+	r.saved(t, odd)
+	if _, err := d.Apply(t.Context(), by, director.State{Services: []director.Service{s}}); err != nil {
+		t.Fatal(err)
+	}
+	r.saved(t, "-A -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.0")
+
+	// Behind Shunt's back, the same leading ones do not hide it.
+	r.script(t, "-E -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.255")
+	d.reconcile(t)
+	r.saved(t, "-A -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.0")
 }

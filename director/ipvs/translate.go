@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -46,10 +47,8 @@ func kernelService(s *director.Service, has kernel.Service) (kernel.Service, err
 	}
 	was, is := isPersistent(has), isPersistent(k)
 	switch {
-	case is && was && s.Persistence.Prefix == has.Prefix: // a mask that is no prefix stays
-		k.Timeout = s.Persistence.Timeout
-	case is:
-		k.Timeout, k.Prefix, k.OddMask = s.Persistence.Timeout, s.Persistence.Prefix, netip.Addr{}
+	case is: // a mask that is no prefix is written to put back what somebody else had
+		k.Timeout, k.Prefix, k.OddMask = s.Persistence.Timeout, s.Persistence.Prefix, oddMask(s.Persistence.Mask)
 	case was || has == (kernel.Service{}): // what ipvsadm gives a service without persistence
 		k.Timeout, k.Prefix, k.OddMask = 0, s.Key.FullPrefix(), netip.Addr{}
 	}
@@ -57,6 +56,15 @@ func kernelService(s *director.Service, has kernel.Service) (kernel.Service, err
 }
 
 func isPersistent(k kernel.Service) bool { return k.Flags&kernel.FlagPersistent != 0 }
+
+// oddMask returns a mask that is no prefix as the kernel's drivers have it; the
+// zero Addr for none.
+func oddMask(m director.Mask) netip.Addr {
+	if m == 0 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(m))))
+}
 
 // foundService returns a service's settings, without what the kernel has no place
 // for.
@@ -75,6 +83,10 @@ func foundService(k kernel.Service) director.Service {
 	s.Persistence.Engine = director.Engine(k.Engine)
 	if isPersistent(k) {
 		s.Persistence.Timeout, s.Persistence.Prefix = k.Timeout, k.Prefix
+		if k.OddMask.IsValid() {
+			octets := k.OddMask.As4()
+			s.Persistence.Mask = director.Mask(binary.BigEndian.Uint32(octets[:]))
+		}
 	}
 	return s
 }

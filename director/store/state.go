@@ -116,6 +116,7 @@ type serviceJSON struct {
 type persistenceJSON struct {
 	Timeout time.Duration   `json:"timeoutNanoseconds"`
 	Prefix  uint8           `json:"prefix"`
+	Mask    director.Mask   `json:"-"` // found, never desired
 	Engine  director.Engine `json:"engine,omitempty"`
 }
 

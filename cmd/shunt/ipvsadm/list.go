@@ -152,7 +152,9 @@ func settings(s director.Service) string {
 	}
 	if known.Persistent {
 		text += fmt.Sprintf(" persistent %d", known.Timeout)
-		if addr := s.Key.Address.Addr(); int(s.Persistence.Prefix) != addr.BitLen() {
+		if addr := s.Key.Address.Addr(); s.Persistence.Mask != 0 {
+			text += " mask " + s.Persistence.Mask.String()
+		} else if int(s.Persistence.Prefix) != addr.BitLen() {
 			text += " mask " + mask(addr, s.Persistence.Prefix)
 		}
 		if known.Engine != "" {

@@ -276,3 +276,19 @@ func TestDaemonLine(t *testing.T) {
 		}
 	}
 }
+
+// A mask that is no prefix, of a service that is somebody else's.
+func TestMaskWithHoles(t *testing.T) {
+	key, err := director.ParseServiceKey("udp://192.0.2.9:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := director.Service{Key: key, Scheduler: "rr", Persistence: director.Persistence{Timeout: time.Minute, Prefix: 16, Mask: 0xffff00ff}}
+	if got, want := settings(s), "rr persistent 60 mask 255.255.0.255"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	saved, err := language.FromDirector(s)
+	if err != nil || saved.Netmask != 0xffff00ff {
+		t.Errorf("saved with netmask %#x, %v", saved.Netmask, err)
+	}
+}

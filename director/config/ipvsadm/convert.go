@@ -103,6 +103,9 @@ func FromDirector(service director.Service) (Service, error) {
 	} else {
 		s.Netmask = prefixMask(p.Prefix)
 	}
+	if p.Mask != 0 {
+		s.Netmask = uint32(p.Mask)
+	}
 	return s, nil
 }
 
