@@ -37,20 +37,30 @@ type Features struct {
 	MaxWeight uint32 // the largest weight of a server
 }
 
+// XDPFeatures returns what the XDP plane can do.
+func XDPFeatures() Features {
+	return Features{
+		Plane: PlaneXDP, Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true,
+		MaxWeight: math.MaxUint16, // its products with counts of connections fit 64 bits
+	}
+}
+
+// IPVSFeatures returns what the kernel's IPVS can do.
+func IPVSFeatures() Features {
+	return Features{
+		Plane: PlaneIPVS, Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true,
+		MaxWeight: realserver.MaxWeight,
+	}
+}
+
 // FeaturesOf returns what the data plane of the name can do; ErrUnsupported if
 // there is none.
 func FeaturesOf(plane string) (Features, error) {
 	switch plane {
 	case PlaneXDP:
-		return Features{
-			Plane: PlaneXDP, Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true,
-			MaxWeight: math.MaxUint16, // its products with counts of connections fit 64 bits
-		}, nil
+		return XDPFeatures(), nil
 	case PlaneIPVS:
-		return Features{
-			Plane: PlaneIPVS, Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true,
-			MaxWeight: realserver.MaxWeight,
-		}, nil
+		return IPVSFeatures(), nil
 	default:
 		return Features{}, fmt.Errorf("data plane %q: %w: want %s or %s", plane, ErrUnsupported, PlaneXDP, PlaneIPVS)
 	}

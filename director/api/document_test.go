@@ -266,10 +266,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	if err := compiler.AddResource("openapi.json", any(doc)); err != nil {
 		t.Fatal(err)
 	}
-	features, err := director.FeaturesOf(director.PlaneXDP)
-	if err != nil {
-		t.Fatal(err)
-	}
+	features := director.XDPFeatures()
 	features.Sync = true // for its answers, too
 	fake := directortest.NewFake(seededState())
 	fake.SetFeatures(features)

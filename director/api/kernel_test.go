@@ -24,12 +24,8 @@ import (
 // state.
 func newKernel(t *testing.T, state director.State) *directortest.Fake {
 	t.Helper()
-	features, err := director.FeaturesOf(director.PlaneIPVS)
-	if err != nil {
-		t.Fatal(err)
-	}
 	fake := directortest.NewFake(state)
-	fake.SetFeatures(features)
+	fake.SetFeatures(director.IPVSFeatures())
 	return fake
 }
 

@@ -65,11 +65,7 @@ func (f *Fake) Features() director.Features {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.features.Plane == "" {
-		features, err := director.FeaturesOf(director.PlaneXDP)
-		if err != nil {
-			panic(err)
-		}
-		return features
+		return director.XDPFeatures()
 	}
 	return f.features
 }

@@ -73,13 +73,7 @@ func open(driver kernel.Driver) (*Dataplane, error) {
 }
 
 // Features says what IPVS can do.
-func (d *Dataplane) Features() director.Features {
-	features, err := director.FeaturesOf(director.PlaneIPVS)
-	if err != nil {
-		panic(err) // the name is known
-	}
-	return features
-}
+func (d *Dataplane) Features() director.Features { return director.IPVSFeatures() }
 
 // check says why nothing can be done: the caller gave up, or we are closed.
 func (d *Dataplane) check(ctx context.Context) error {
