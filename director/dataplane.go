@@ -95,6 +95,9 @@ type ConnectionFilter struct {
 	// of client networks that have clients in it: those may have others too.
 	Client netip.Prefix
 	Kind   ConnectionKind
+	// State selects by the name of the state, as conntrack.State prints it: of every
+	// protocol that has one of the name. On XDP a template's is NONE.
+	State string
 }
 
 // ConnectionKind tells connections from templates.
@@ -112,7 +115,8 @@ func (f ConnectionFilter) Matches(service ServiceKey, c conntrack.Connection) bo
 	case f.Service != (ServiceKey{}) && f.Service != service,
 		f.Server.IsValid() && f.Server != c.Server,
 		f.Client.IsValid() && !f.Client.Overlaps(clientsOf(c)),
-		f.Kind == KindConnection && c.Template, f.Kind == KindTemplate && !c.Template:
+		f.Kind == KindConnection && c.Template, f.Kind == KindTemplate && !c.Template,
+		f.State != "" && f.State != c.State.String():
 		return false
 	}
 	return true

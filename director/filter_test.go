@@ -36,3 +36,19 @@ func TestConnectionFilterClient(t *testing.T) {
 		}
 	}
 }
+
+// A state selects by its name, which protocols can have in common.
+func TestConnectionFilterState(t *testing.T) {
+	for _, state := range conntrack.AllStates() {
+		for _, other := range conntrack.AllStates() {
+			filter := director.ConnectionFilter{State: state.String()}
+			want := state == other || state.String() == "ESTABLISHED" && (other == conntrack.Established || other == conntrack.SCTPEstablished)
+			if got := filter.Matches(web().Key, conntrack.Connection{State: other}); got != want {
+				t.Errorf("%s selects state %d: %t", filter.State, other, got)
+			}
+		}
+	}
+	if !(director.ConnectionFilter{}).Matches(web().Key, conntrack.Connection{State: conntrack.TimeWait}) {
+		t.Error("no state selects TIME_WAIT: false")
+	}
+}

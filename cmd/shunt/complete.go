@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/event"
@@ -124,6 +125,10 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return plain("5m", "15m", "1h", notSet)
 	case "kind":
 		return plain(kinds...)
+	case "state":
+		return stateNames()
+	case "by":
+		return plain(countedBy...)
 	case "conn-reuse-mode":
 		return plain("0", "1", "3")
 	case "hold":
@@ -144,6 +149,17 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return []candidate{{filesFollow, ""}}
 	}
 	return nil
+}
+
+// stateNames are those of connections, each once.
+func stateNames() []candidate {
+	var names []string
+	for _, state := range conntrack.AllStates() {
+		if !slices.Contains(names, state.String()) {
+			names = append(names, state.String())
+		}
+	}
+	return plain(names...)
 }
 
 // plain returns candidates that explain themselves.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 )
@@ -33,13 +34,24 @@ func connCommand() *cli.Command {
 				Description: examples("Up to 10000 are sorted by client; more come in the order of the table. A state with * is\n"+
 					"unproven (no handshake or reply yet): it gives way when the table is full. A template's client is\n"+
 					"a network, and its state how many connections it has; of a persistence engine, what it found in\n"+
-					"the packets stands at the end.",
+					"the packets stands at the end. To --state and --by a template is in NONE, or ASSURED.",
 					"shunt conn list --service web --client 198.51.100.0/24",
 					"shunt conn list --kind template",
-					"shunt conn list --server 10.0.0.11:8080 --count --watch"),
+					"shunt conn list --server 10.0.0.11:8080 --count --watch",
+					"shunt conn list --state established --limit 20",
+					"shunt conn list --service web --count --by state"),
 				Flags: append(connectionFlags(),
 					&cli.Uint64Flag{Name: "limit", Usage: "at most `N`; 0: all"},
 					&cli.BoolFlag{Name: "count", Usage: "print only how many there are"},
+					&cli.StringFlag{
+						Name: "by", Usage: "count the parts by what they have in common, `WHAT`: state",
+						Action: func(c *cli.Context, by string) error {
+							if !slices.Contains(countedBy, by) {
+								return usage(c, "unknown --by %q: want %s", by, alternatives(countedBy))
+							}
+							return nil
+						},
+					},
 					outputFlag(), watchFlag(),
 				),
 				Action: reading(asking(listConnections)),
@@ -87,17 +99,30 @@ func connectionFlags() []cli.Flag {
 				return nil
 			},
 		},
+		&cli.StringFlag{
+			Name: "state", Usage: "only those in the `STATE`, as the list has it, in any case",
+			Action: func(c *cli.Context, state string) error {
+				if _, err := conntrack.ParseState(state); err != nil && state != "" {
+					return usage(c, "--state: %v", err)
+				}
+				return nil
+			},
+		},
 	}
 }
 
-// kinds are the values of --kind.
-var kinds = []string{string(director.KindConnection), string(director.KindTemplate)}
+// kinds are the values of --kind, countedBy those of --by.
+var (
+	kinds     = []string{string(director.KindConnection), string(director.KindTemplate)}
+	countedBy = []string{"state"}
+)
 
 // connectionQuery reads connectionFlags of a command that shows: a service may be
 // the beginning of a name.
 func connectionQuery(c *cli.Context, client *api.Client) (api.ConnectionQuery, error) {
 	query := api.ConnectionQuery{
 		Service: c.String("service"), Server: c.String("server"), Client: c.String("client"), Kind: c.String("kind"),
+		State: c.String("state"),
 	}
 	if ref := query.Service; ref != "" && !strings.Contains(ref, "://") {
 		var err error
@@ -111,6 +136,9 @@ func connectionQuery(c *cli.Context, client *api.Client) (api.ConnectionQuery, e
 func listConnections(c *cli.Context, client *api.Client) error {
 	if c.Bool("count") && c.Uint64("limit") > 0 {
 		return usage(c, "--count and --limit exclude each other")
+	}
+	if c.IsSet("by") && !c.Bool("count") {
+		return usage(c, "--by goes with --count")
 	}
 	query, err := connectionQuery(c, client)
 	if err != nil {
@@ -138,11 +166,21 @@ func listConnections(c *cli.Context, client *api.Client) error {
 }
 
 func countConnections(c *cli.Context, client *api.Client, query api.ConnectionQuery) error {
-	count, err := client.CountConnections(c.Context, query)
+	by := c.String("by")
+	count, err := client.CountConnectionsBy(c.Context, query, by)
 	if err != nil {
 		return err
 	}
-	return output(c, api.ConnectionCount{Count: count}, func(t *table) { t.row(count) })
+	return output(c, count, func(t *table) {
+		if by == "" {
+			t.row(count.Count)
+			return
+		}
+		t.row(strings.ToUpper(by), "COUNT")
+		for _, group := range count.Groups {
+			t.row(group.Name, group.Count)
+		}
+	})
 }
 
 // connectionsJSON prints an array as the connections come, one a line.

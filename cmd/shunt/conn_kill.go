@@ -13,14 +13,15 @@ import (
 func killConnections(c *cli.Context, client *api.Client) error {
 	query := api.ConnectionQuery{
 		Service: c.String("service"), Server: c.String("server"), Client: c.String("client"), Kind: c.String("kind"),
+		State: c.String("state"),
 	}
-	for _, name := range []string{"service", "server", "client", "kind"} { // an empty variable of a script
+	for _, name := range []string{"service", "server", "client", "kind", "state"} { // an empty variable of a script
 		if c.IsSet(name) && c.String(name) == "" {
 			return usage(c, "--%s is empty: leave it out, if all are meant", name)
 		}
 	}
 	if query == (api.ConnectionQuery{}) {
-		return usage(c, "say which: --service, --server, --client or --kind")
+		return usage(c, "say which: --service, --server, --client, --kind or --state")
 	}
 	return exact(c, client, query.Service, "", func() error {
 		if !c.Bool("yes") && canAnswer(streamsOf(c)) {

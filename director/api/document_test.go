@@ -289,6 +289,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		{"GET", "/v1/revisions/1", "", "Revision"},
 		{"GET", "/v1/events", "", "EventList"},
 		{"GET", "/v1/connections/count", "", "ConnectionCount"},
+		{"GET", "/v1/connections/count?by=state", "", "ConnectionCount"},
 		{"GET", "/v1/connections/explain?protocol=tcp&client=198.51.100.7&virtual=192.0.2.10:80", "", "Decision"},
 		{"DELETE", "/v1/connections?kind=template", "", "ConnectionsKilled"},
 		{"PATCH", "/v1/services/web", `{"persistence":{"timeout":"5m"},"timeouts":{"tcp":"1h"},"conn-reuse-mode":3}`, "Outcome"},

@@ -116,26 +116,30 @@ func (killing) Kill(context.Context, director.ConnectionFilter) (uint64, error) 
 func TestKill(t *testing.T) {
 	address := netip.MustParseAddrPort
 	connections := []conntrack.Connection{
-		{Protocol: conntrack.TCP, Client: address("198.51.100.7:1"), Virtual: address("192.0.2.10:80"), Server: address("10.0.0.11:8080")},
-		{Protocol: conntrack.TCP, Client: address("198.51.100.8:1"), Virtual: address("192.0.2.10:80"), Server: address("10.0.0.12:8080")},
+		{Protocol: conntrack.TCP, Client: address("198.51.100.7:1"), Virtual: address("192.0.2.10:80"), Server: address("10.0.0.11:8080"), State: conntrack.Established},
+		{Protocol: conntrack.TCP, Client: address("198.51.100.8:1"), Virtual: address("192.0.2.10:80"), Server: address("10.0.0.12:8080"), State: conntrack.TimeWait},
 		{Protocol: conntrack.TCP, Client: address("198.51.100.0:0"), Virtual: address("192.0.2.10:80"), Server: address("10.0.0.12:8080"), Template: true, Prefix: 24},
-		{Protocol: conntrack.UDP, Client: address("198.51.100.7:1"), Virtual: address("198.51.100.53:8001"), Server: address("10.0.0.11:53")},
+		{Protocol: conntrack.SCTP, Client: address("198.51.100.7:1"), Virtual: address("198.51.100.53:8001"), Server: address("10.0.0.11:53"), State: conntrack.SCTPEstablished},
 	}
 	for name, test := range map[string]struct {
 		query string
 		want  uint64
 	}{
-		"a_service_by_its_name":  {"service=web", 3},
-		"a_service_by_its_url":   {"service=tcp://192.0.2.10:80", 3},
-		"a_wide_service":         {"service=udp://198.51.100.0/24:8000-8999", 1},
-		"an_escaped_one":         {"service=udp%3A%2F%2F198.51.100.0%2F24%3A8000-8999", 1},
-		"a_server":               {"server=10.0.0.12:8080", 2},
-		"a_client":               {"client=198.51.100.7", 3},
-		"a_client_itself":        {"client=198.51.100.7&kind=connection", 2},
-		"templates":              {"kind=template", 1},
-		"all_but_templates":      {"kind=connection", 3},
-		"everything_said_is_met": {"service=web&server=10.0.0.12:8080&kind=connection&client=198.51.100.0/24", 1},
-		"nothing_that_is_there":  {"client=203.0.113.0/24", 0},
+		"a_service_by_its_name":   {"service=web", 3},
+		"a_service_by_its_url":    {"service=tcp://192.0.2.10:80", 3},
+		"a_wide_service":          {"service=sctp://198.51.100.0/24:8000-8999", 1},
+		"an_escaped_one":          {"service=sctp%3A%2F%2F198.51.100.0%2F24%3A8000-8999", 1},
+		"a_server":                {"server=10.0.0.12:8080", 2},
+		"a_client":                {"client=198.51.100.7", 3},
+		"a_client_itself":         {"client=198.51.100.7&kind=connection", 2},
+		"templates":               {"kind=template", 1},
+		"all_but_templates":       {"kind=connection", 3},
+		"everything_said_is_met":  {"service=web&server=10.0.0.12:8080&kind=connection&client=198.51.100.0/24", 1},
+		"a_state_of_any_protocol": {"state=established", 2},
+		"a_template's_state":      {"state=NONE", 1},
+		"nothing_in_the_state":    {"state=C-WAIT", 0},
+		"a_state_of_a_server":     {"state=TIME_WAIT&server=10.0.0.12:8080", 1},
+		"nothing_that_is_there":   {"client=203.0.113.0/24", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := directortest.NewFake(director.State{})

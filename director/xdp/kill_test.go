@@ -60,6 +60,9 @@ func TestKill(t *testing.T) {
 		{"client's connection", director.ConnectionFilter{Client: netip.MustParsePrefix("198.51.2.2/32"), Kind: director.KindConnection}, 1},
 		{"client network", director.ConnectionFilter{Client: netip.MustParsePrefix("198.51.2.0/24")}, 4},
 		{"IPv6 client", director.ConnectionFilter{Client: netip.MustParsePrefix("2001:db8:1::/48")}, 3},
+		{"state", director.ConnectionFilter{State: "SYN_RECV"}, 15},
+		{"state of templates", director.ConnectionFilter{State: "NONE"}, 4},
+		{"state of none", director.ConnectionFilter{State: "ESTABLISHED"}, 0},
 		{"nobody", director.ConnectionFilter{Client: netip.MustParsePrefix("203.0.113.0/24")}, 0},
 		{"all", director.ConnectionFilter{}, 19},
 	} {

@@ -163,6 +163,8 @@ func testConnections(b *bench) {
 			"client's network":  {director.ConnectionFilter{Service: s.Key, Client: around}, held},
 			"connections alone": {director.ConnectionFilter{Service: s.Key, Kind: director.KindConnection}, held},
 			"templates":         {director.ConnectionFilter{Service: s.Key, Kind: director.KindTemplate}, 0},
+			"state":             {director.ConnectionFilter{Service: s.Key, State: "ESTABLISHED"}, held},
+			"another state":     {director.ConnectionFilter{Service: s.Key, State: "SYN_RECV"}, 0},
 			"another service":   {director.ConnectionFilter{Service: key("tcp://192.0.2.99:1")}, 0},
 		} {
 			if got := b.count(test.filter); got != test.want {
