@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
@@ -11,46 +12,109 @@ import (
 	"github.com/shunt-lb/shunt/director/config/translation"
 )
 
+// unsaved is the reminder of what ipvsadm -S loses, and of who has it.
+const unsaved = "it saves no thresholds (-x, -y), timeouts, sync daemons and sysctls. `shunt import --adopt` takes the kernel's services " +
+	"with their thresholds, and no more; `shunt apply` takes a sync daemon over if director.sync has it; write timeouts into director.connections.timeouts " +
+	"(ipvsadm -L --timeout shows them)"
+
+// importer carries out the lines of a text on an empty table.
+type importer struct {
+	name  string
+	table *table
+	// left are services that the kernel would have, and Shunt cannot.
+	left  map[director.ServiceKey]bool
+	notes []translation.Note
+}
+
 // Import translates what ipvsadm -S has written, or a script of ipvsadm's commands
 // one a line, into what they come to on an empty table. A line that ipvsadm, or the
-// kernel, would refuse is an error, as is one that Shunt has no words for; the name
-// is the file's, for positions.
+// kernel, would refuse is an error; what they take and Shunt has no words for is
+// left out, with a note. The name is the file's, for positions.
 func Import(name string, text []byte) (translation.Result, error) {
-	at := func(line int) translation.Position { return translation.Position{File: name, Line: line} }
+	i := &importer{name: name, table: newTable(director.State{}), left: make(map[director.ServiceKey]bool)}
 	lines, err := language.Parser{}.ParseSave(text)
 	if refused, ok := errors.AsType[*language.LineError](err); ok {
-		return translation.Result{}, &translation.Error{Position: at(refused.Number), Text: refused.Err.Error()}
+		return translation.Result{}, &translation.Error{Position: i.at(refused.Number), Text: refused.Err.Error()}
 	}
 	if err != nil {
 		return translation.Result{}, err
 	}
-	table := newTable(director.State{})
-	result := translation.Result{}
 	for _, l := range lines {
-		if l.Command.Operation == language.Zero {
-			result.Notes = append(result.Notes, translation.Note{
-				Position: at(l.Number), Kind: translation.NotCarried, What: strings.Join(l.Args, " "), Why: "a configuration has no counters",
-			})
-			continue
-		}
-		if r := table.change(l.Command); r != nil {
-			why := strings.Join(append([]string{strings.TrimSpace(r.Error())}, r.because...), ": ")
-			return translation.Result{}, translation.Errorf(at(l.Number), "%s: %s", strings.Join(l.Args, " "), why)
+		if err := i.line(l); err != nil {
+			return translation.Result{}, err
 		}
 	}
-	result.State = table.state.Normalize()
-	whole := result.State
+	state := i.table.state.Normalize()
+	whole := state
 	whole.Timeouts = conntrack.DefaultTimeouts().Merge(whole.Timeouts) // those not given stay
 	if err := whole.Validate(); err != nil {
 		return translation.Result{}, fmt.Errorf("translate %s: %w", name, err)
 	}
-	if len(result.State.Services) > 0 && !hasThresholds(result.State) {
+	result := translation.Result{State: state, Notes: i.notes}
+	if len(state.Services) > 0 && !hasThresholds(state) {
 		result.Notes = append([]translation.Note{{
-			Position: at(0), Kind: translation.NotCarried, What: "ipvsadm -S",
-			Why: "it saves no thresholds (-x, -y), timeouts, sync daemons and sysctls: `shunt import --adopt` takes them from the kernel",
+			Position: i.at(0), Kind: translation.Reminder, What: "ipvsadm -S", Why: unsaved,
 		}}, result.Notes...)
 	}
 	return result, nil
+}
+
+func (i *importer) at(line int) translation.Position {
+	return translation.Position{File: i.name, Line: line}
+}
+
+func (i *importer) note(l language.Line, kind translation.Kind, why string) {
+	i.notes = append(i.notes, translation.Note{Position: i.at(l.Number), Kind: kind, What: translation.What(l.Args...), Why: why})
+}
+
+// line carries out a command.
+func (i *importer) line(l language.Line) error {
+	key := l.Command.Service.Key()
+	index := i.table.state.Service(key)
+	switch o := l.Command.Operation; {
+	case o == language.Zero:
+		i.note(l, translation.NotCarried, "a configuration has no counters")
+		return nil
+	case o == language.Flush:
+		clear(i.left)
+	case l.Command.Has(language.OptService) && i.left[key]:
+		return i.ofLeft(l, key)
+	case o == language.AddServer && index >= 0 && len(i.table.state.Services[index].Servers) >= director.MaxServers:
+		return translation.Errorf(i.at(l.Number), "%s: a service has at most %d servers", strings.Join(l.Args, " "), director.MaxServers)
+	}
+	r := i.table.change(l.Command)
+	if r == nil {
+		return nil
+	}
+	if len(r.because) == 0 {
+		return i.refused(l, r)
+	}
+	i.note(l, translation.LeftOut, strings.Join(r.because, ": "))
+	switch l.Command.Operation {
+	case language.AddService:
+		i.left[key] = true
+	case language.EditService: // it is what Shunt has no words for now
+		i.left[key] = true
+		i.table.deleteService(key)
+	}
+	return nil
+}
+
+// ofLeft carries out a command on a service that is left out.
+func (i *importer) ofLeft(l language.Line, key director.ServiceKey) error {
+	switch l.Command.Operation {
+	case language.AddService:
+		return i.refused(l, &refusal{of: language.AddService, errno: syscall.EEXIST})
+	case language.DeleteService:
+		delete(i.left, key)
+	default:
+		i.note(l, translation.LeftOut, "the service "+key.String()+" is left out")
+	}
+	return nil
+}
+
+func (i *importer) refused(l language.Line, r *refusal) error {
+	return translation.Errorf(i.at(l.Number), "%s: %s", strings.Join(l.Args, " "), strings.TrimSpace(r.Error()))
 }
 
 // hasThresholds reports whether a server has one: the text is not ipvsadm -S's

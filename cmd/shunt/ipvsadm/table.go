@@ -155,7 +155,7 @@ func (t *table) changeServer(c language.Command) *refusal {
 	if r != nil {
 		return r
 	}
-	service := t.state.Services[i].Clone()
+	service := &t.state.Services[i]
 	server := c.Server
 	server.Address = service.Key.ServerAddress(server.Address)
 	at := service.Server(server.Address)
@@ -173,25 +173,24 @@ func (t *table) changeServer(c language.Command) *refusal {
 		return &refusal{of: c.Operation, errno: syscall.EEXIST}
 	case c.Operation == language.AddServer && !isUnicast(server.Address.Addr()):
 		return &refusal{of: c.Operation, errno: syscall.EINVAL}
-	case c.Operation == language.AddServer:
-		service.Servers = append(service.Servers, server)
-	case at < 0:
+	case c.Operation != language.AddServer && at < 0:
 		return &refusal{of: c.Operation, errno: syscall.ENOENT}
-	case c.Operation == language.EditServer:
-		server.Draining = service.Servers[at].Draining
-		service.Servers[at] = server
-	default:
+	case c.Operation == language.DeleteServer:
 		service.Servers = slices.Delete(service.Servers, at, at+1)
+		return nil
 	}
-	if c.Operation != language.DeleteServer {
-		// With this server alone: a restore may have thousands.
-		one := service
-		one.Servers = []language.Server{server}
-		if err := one.Validate(); err != nil {
-			return refused(c.Operation, errnoOf(err), err)
-		}
+	// With this server alone: a restore may have thousands.
+	one := *service
+	one.Servers = []language.Server{server}
+	if err := one.Validate(); err != nil {
+		return refused(c.Operation, errnoOf(err), err)
 	}
-	t.state.Services[i] = service
+	if c.Operation == language.AddServer {
+		service.Servers = append(service.Servers, server)
+		return nil
+	}
+	server.Draining = service.Servers[at].Draining
+	service.Servers[at] = server
 	return nil
 }
 

@@ -24,6 +24,8 @@ const (
 	// Assumed is something that was not said, or wrongly, and was taken as the other
 	// program takes it.
 	Assumed Kind = "assumed"
+	// Reminder is of what the text cannot tell: all that it tells was carried.
+	Reminder Kind = "reminder"
 	// NotCarried is all else: what has no counterpart in Shunt, or no effect.
 	NotCarried Kind = "not carried"
 )
@@ -76,6 +78,18 @@ func (n *Note) add(service director.ServiceKey) {
 // String returns the note as a line: file:line: kind: what: why.
 func (n Note) String() string {
 	return fmt.Sprintf("%s: %s: %s: %s", n.Position, n.Kind, n.What, printable(n.Why))
+}
+
+// Lacking returns how many of the notes are about something that the text says and
+// the state does not.
+func (r Result) Lacking() int {
+	n := 0
+	for _, note := range r.Notes {
+		if note.Kind != Reminder {
+			n++
+		}
+	}
+	return n
 }
 
 // Error is what makes a text impossible to translate, and where it stands.
