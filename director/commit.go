@@ -93,9 +93,23 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 		i, _ := slices.BinarySearchFunc(p.next.Services, service, compareServices)
 		p.next.Services[i] = service
 	}
-	p.ops = Plan(settled, p.has)
+	p.ops = Plan(settled, withGone(p.has, p.touched.of(head), settled))
 	p.steps = explainDrains(Explain(p.ops, p.has), head, p.next)
 	return p, nil
+}
+
+// withGone returns found with those services, empty, that are to be removed and that
+// somebody else has removed already: what the data plane has besides for them, such
+// as an address of the host, goes with the removal.
+func withGone(found, head, next State) State {
+	has, wanted := indexServices(found), indexServices(next)
+	for _, service := range head.Services {
+		_, isThere := has[service.Key]
+		if _, stays := wanted[service.Key]; !isThere && !stays {
+			found.Services = append(slices.Clip(found.Services), Service{Key: service.Key})
+		}
+	}
+	return found
 }
 
 // commit validates next, carries to the kernel what differs from the head, and

@@ -266,3 +266,26 @@ func TestAdoptRefused(t *testing.T) {
 		})
 	}
 }
+
+// What somebody else has removed is removed all the same: the data plane has more of
+// a service than the kernel's entry, such as its address.
+func TestRemoveWhatIsGone(t *testing.T) {
+	for name, remove := range map[string]func(*rig) (director.Outcome, error){
+		"remove": func(r *rig) (director.Outcome, error) { return r.RemoveService(t.Context(), by, dns().Key) },
+		"apply": func(r *rig) (director.Outcome, error) {
+			return r.Apply(t.Context(), by, director.State{Services: []director.Service{web()}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, web(), dns())
+			r.vanish(dns().Key)
+			outcome, err := remove(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, "steps", []string{"remove service udp://[2001:db8::1]:53"}, stepTexts(outcome.Steps))
+			want(t, "operations", []string{"remove service udp://[2001:db8::1]:53"}, texts(r.fake.Operations()))
+			r.sameAsFound(t)
+		})
+	}
+}

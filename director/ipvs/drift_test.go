@@ -17,6 +17,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -309,4 +310,59 @@ func TestGuestMaskWithHoles(t *testing.T) {
 	r.script(t, "-E -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.255")
 	d.reconcile(t)
 	r.saved(t, "-A -u 192.0.2.9:53 -s rr -p 120 -M 255.255.0.0")
+}
+
+// The address of a service goes with it although somebody else has removed the
+// service before Shunt does.
+func TestGuestAddressOfARemovedService(t *testing.T) {
+	r := newRig(t)
+	d := r.direct(t, &directortest.Store{}, director.State{Services: []director.Service{web()}})
+	vip := netip.MustParsePrefix("192.0.2.1/32")
+	if on, err := r.vips.Addresses(); err != nil || !on[vip] {
+		t.Fatalf("addresses %v, %v: want %s", on, err, vip)
+	}
+	r.ipvsadm(t, "-D", "-t", "192.0.2.1:80")
+	if _, err := d.RemoveService(t.Context(), by, web().Key); err != nil {
+		t.Fatal(err)
+	}
+	if on, err := r.vips.Addresses(); err != nil || on[vip] {
+		t.Errorf("addresses %v, %v: want none of ours", on, err)
+	}
+	r.saved(t)
+}
+
+// Many services are adopted at once, with thresholds that only keepalived writes.
+func TestGuestAdoptionOfMany(t *testing.T) {
+	r := newRig(t)
+	const n = 500
+	err := r.ns.Do(func() error {
+		for mark := range uint32(n) {
+			id := kernel.MarkID(mark+1, kernel.IPv4)
+			if err := r.spy.Driver.NewService(t.Context(), kernel.Service{ServiceID: id, Scheduler: "wlc", Prefix: 32}); err != nil {
+				return err
+			}
+			server := kernel.Server{Address: netip.MustParseAddrPort("10.0.0.1:0"), Method: kernel.DR, Weight: 1, Upper: 1<<32 - 1, Lower: 1<<32 - 1}
+			if err := r.spy.Driver.NewServer(t.Context(), id, server); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := r.direct(t, &directortest.Store{}, director.State{})
+	r.spy.writes = nil
+	begin := time.Now()
+	adoption, err := d.Adopt(t.Context(), by)
+	if err != nil || len(adoption.Adopted) != n || len(adoption.Refused) > 0 || len(adoption.Steps) > 0 || adoption.Revision.Number != 2 {
+		t.Fatalf("adopted %d in revision %d, refused %v, steps %v, error %v", len(adoption.Adopted), adoption.Revision.Number, adoption.Refused, adoption.Steps, err)
+	}
+	t.Logf("%d services adopted in %s", n, time.Since(begin).Round(time.Millisecond))
+	r.spy.wrote(t)
+	if upper := d.State().Services[0].Servers[0].Upper; upper != 1<<32-1 {
+		t.Errorf("upper threshold %d", upper)
+	}
+	d.reconcile(t)
+	r.spy.wrote(t)
 }
