@@ -239,8 +239,7 @@ func (k ServiceKey) problem() *ProblemError {
 		return &ProblemError{Text: fmt.Sprintf(format, args...), Kind: ErrInvalid}
 	}
 	if k.IsMark() {
-		if k != (ServiceKey{Mark: k.Mark, Address: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}) &&
-			k != (ServiceKey{Mark: k.Mark, Address: netip.AddrPortFrom(netip.IPv6Unspecified(), 0)}) {
+		if k != MarkKey(k.Mark, k.Address.Addr()) {
 			return invalid("a service of a firewall mark has a family and no protocol, address or port")
 		}
 		return nil

@@ -1,6 +1,19 @@
 package director
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
+
+// MarkKey returns the key of the service of a firewall mark, for packets of the
+// address's family.
+func MarkKey(mark uint32, like netip.Addr) ServiceKey {
+	unspecified := netip.IPv4Unspecified()
+	if like.Is6() {
+		unspecified = netip.IPv6Unspecified()
+	}
+	return ServiceKey{Mark: mark, Address: netip.AddrPortFrom(unspecified, 0)}
+}
 
 // MarkHint says how packets get the firewall mark of a service, in commands for a
 // shell with an example's address and ports; empty for services without one. What

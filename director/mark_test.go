@@ -21,6 +21,9 @@ func TestMarkKey(t *testing.T) {
 		{"fwmark6://7", "[::]:0", 128},
 	} {
 		key := mustKey(tt.key)
+		if made := director.MarkKey(7, key.Address.Addr()); made != key {
+			t.Errorf("made %+v, read %+v", made, key)
+		}
 		if key.Mark != 7 || key.Protocol != 0 || key.Address.String() != tt.address {
 			t.Errorf("%s: %+v, want the mark and %s", tt.key, key, tt.address)
 		}

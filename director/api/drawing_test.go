@@ -95,12 +95,12 @@ func (d drawing) service(i int) director.Service {
 }
 
 func (d drawing) key(i int) director.ServiceKey {
-	addr, unspecified := netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i)}), netip.IPv4Unspecified()
+	addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i)})
 	if d.maybe() {
-		addr, unspecified = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", 1+i)), netip.IPv6Unspecified()
+		addr = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", 1+i))
 	}
 	if d.features.Marks && d.IntN(3) == 0 {
-		return director.ServiceKey{Mark: uint32(1 + i + d.IntN(2)<<31), Address: netip.AddrPortFrom(unspecified, 0)}
+		return director.MarkKey(uint32(1+i+d.IntN(2)<<31), addr)
 	}
 	protocols := []conntrack.Protocol{conntrack.TCP, conntrack.UDP}
 	if d.features.SCTP {

@@ -129,7 +129,7 @@ func TestReferenceIPVS(t *testing.T) {
 				},
 			},
 			{
-				Key:       director.ServiceKey{Mark: 7, Address: netip.MustParseAddrPort("0.0.0.0:0")},
+				Key:       director.MarkKey(7, netip.IPv4Unspecified()),
 				Scheduler: director.WeightedLeastConnection, VIP: director.VIPManaged, OnePacket: true,
 				Persistence: director.Persistence{Timeout: 10 * time.Minute, Prefix: 32, Engine: director.EngineSIP},
 				Servers:     []realserver.Server{server("10.0.0.41:0", realserver.NAT, 1), server("10.0.0.42:5062", realserver.NAT, 1)},

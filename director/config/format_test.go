@@ -213,11 +213,7 @@ func states(t *rapid.T, plane director.Features) director.State {
 		}
 		switch wide := rapid.IntRange(0, 3).Draw(t, "wide") == 0; {
 		case wide && plane.Marks:
-			unspecified := netip.IPv4Unspecified()
-			if !v4 {
-				unspecified = netip.IPv6Unspecified()
-			}
-			s.Key = director.ServiceKey{Mark: rapid.Uint32Range(1, 1<<32-1).Draw(t, "mark"), Address: netip.AddrPortFrom(unspecified, 0)}
+			s.Key = director.MarkKey(rapid.Uint32Range(1, 1<<32-1).Draw(t, "mark"), vip)
 		case wide && plane.Ranges:
 			s.Key.Bits = uint8(rapid.IntRange(vip.BitLen()-4, vip.BitLen()-1).Draw(t, "vip bits"))
 			s.Key.Address = netip.AddrPortFrom(s.Key.Prefix().Masked().Addr(), s.Key.Address.Port())

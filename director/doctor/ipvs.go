@@ -141,7 +141,7 @@ func checkIPVSForeign(i *inspection, r *report) {
 	for _, s := range i.Services {
 		ours[s.Key] = true
 		if s.Key.IsMark() { // of either family: the table does not tell
-			ours[director.ServiceKey{Mark: s.Key.Mark, Address: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}] = true
+			ours[director.MarkKey(s.Key.Mark, netip.IPv4Unspecified())] = true
 		}
 	}
 	for line := range strings.Lines(text) {
@@ -165,7 +165,7 @@ func parseKernelService(line string) (key director.ServiceKey, ok bool) {
 	}
 	if fields[0] == "FWM" {
 		mark, err := strconv.ParseUint(fields[1], 16, 32)
-		return director.ServiceKey{Mark: uint32(mark), Address: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}, err == nil && mark != 0
+		return director.MarkKey(uint32(mark), netip.IPv4Unspecified()), err == nil && mark != 0
 	}
 	protocol, err := conntrack.ParseProtocol(fields[0])
 	colon := strings.LastIndexByte(fields[1], ':')

@@ -192,7 +192,7 @@ func TestListTunnels(t *testing.T) {
 	var out bytes.Buffer
 	l := list{out: &out, given: language.OptTunInfo | language.OptNoSort}
 	fmt.Fprint(&out, l.title())
-	l.service(sample().services[director.ServiceKey{Mark: 4294967295, Address: netip.MustParseAddrPort("0.0.0.0:0")}])
+	l.service(sample().services[director.MarkKey(4294967295, netip.IPv4Unspecified())])
 	l.server(server{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.DR, Weight: 1}}, conntrack.TCP)
 	want := `Prot LocalAddress:Port Scheduler Flags
   -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn
@@ -251,7 +251,7 @@ func TestListNames(t *testing.T) {
 	var out bytes.Buffer
 	l := list{out: &out, names: language.Writer{Names: named{}}}
 	l.service(service{Service: director.Service{Key: director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("10.0.0.1:80")}, Scheduler: "rr"}, servers: one})
-	l.service(service{Service: director.Service{Key: director.ServiceKey{Mark: 7, Address: netip.MustParseAddrPort("0.0.0.0:0")}, Scheduler: "rr"}, servers: one})
+	l.service(service{Service: director.Service{Key: director.MarkKey(7, netip.IPv4Unspecified()), Scheduler: "rr"}, servers: one})
 	l.server(server{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.2:80"), Method: realserver.DR}}, 0)
 	want := `TCP  a-very-long-name-of-a-host.e rr
   -> a-very-long-name-of-a-host.e Route   1      0          0         $
