@@ -18,37 +18,50 @@ import (
 // ones. The key's String is the canonical form. The error names the text and
 // wraps ErrInvalid. What a data plane lacks is Features.Check's to refuse.
 func ParseServiceKey(s string) (ServiceKey, error) {
-	fail := func(kind error, format string, args ...any) (ServiceKey, error) {
-		return ServiceKey{}, &ProblemError{
-			Service: -1, Server: -1, Other: -1, Field: "listen",
-			Where: fmt.Sprintf("service %q", s),
-			Text:  fmt.Sprintf(format, args...), Kind: kind,
-		}
+	key, err := ParseFoundKey(s)
+	if err != nil {
+		return ServiceKey{}, err
 	}
+	if problem := key.problem(); problem != nil {
+		return ServiceKey{}, badKey(s, problem.Kind, "%s", problem.Text)
+	}
+	return key, nil
+}
+
+// ParseFoundKey is ParseServiceKey for what is found: it takes every address, also
+// those that no service of Shunt's can have and one of others in the kernel's IPVS
+// can, such as tcp://0.0.0.0:80.
+func ParseFoundKey(s string) (ServiceKey, error) {
 	scheme, rest, found := strings.Cut(s, "://")
 	if !found {
-		return fail(ErrInvalid, "want protocol://address:port, such as tcp://192.0.2.1:80")
+		return ServiceKey{}, badKey(s, ErrInvalid, "want protocol://address:port, such as tcp://192.0.2.1:80")
 	}
 	if family, ok := markFamily(scheme); ok {
 		mark, err := strconv.ParseUint(rest, 10, 32)
 		if err != nil || mark == 0 {
-			return fail(ErrInvalid, "%q is not a firewall mark: want 1 to %d", rest, uint32(math.MaxUint32))
+			return ServiceKey{}, badKey(s, ErrInvalid, "%q is not a firewall mark: want 1 to %d", rest, uint32(math.MaxUint32))
 		}
 		return ServiceKey{Mark: uint32(mark), Address: netip.AddrPortFrom(family, 0)}, nil
 	}
 	protocol, err := conntrack.ParseProtocol(scheme)
 	if err != nil {
-		return fail(ErrInvalid, "%v", err)
+		return ServiceKey{}, badKey(s, ErrInvalid, "%v", err)
 	}
 	key, text := parseWide(rest)
 	if text != "" {
-		return fail(ErrInvalid, "%s", text)
+		return ServiceKey{}, badKey(s, ErrInvalid, "%s", text)
 	}
 	key.Protocol = protocol
-	if problem := key.problem(); problem != nil {
-		return fail(problem.Kind, "%s", problem.Text)
-	}
 	return key, nil
+}
+
+// badKey says what is wrong with a service's URL.
+func badKey(url string, kind error, format string, args ...any) error {
+	return &ProblemError{
+		Service: -1, Server: -1, Other: -1, Field: "listen",
+		Where: fmt.Sprintf("service %q", url),
+		Text:  fmt.Sprintf(format, args...), Kind: kind,
+	}
 }
 
 // The schemes of services of a firewall mark, by the family of the packets.

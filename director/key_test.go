@@ -50,6 +50,27 @@ func TestParseServiceKey(t *testing.T) {
 	}
 }
 
+// What the kernel can hold of others, and no service of Shunt's can have, is read as
+// it is written; what is no key at all is refused all the same.
+func TestParseFoundKey(t *testing.T) {
+	for _, url := range []string{
+		"tcp://0.0.0.0:80", "tcp://0.0.0.0:0", "udp://224.0.0.5:80", "tcp://255.255.255.255:80", "tcp://0.1.2.3:80",
+		"tcp://[::]:80", "tcp://[ff02::5]:80", "sctp://[::ffff:1.2.3.4]:80", "tcp://192.0.2.1:80", "fwmark6://7",
+	} {
+		key, err := director.ParseFoundKey(url)
+		if err != nil || key.String() != url {
+			t.Errorf("%s: %v, %v", url, key, err)
+		}
+	}
+	for _, text := range []string{"", "tcp://192.0.2.1", "tcp://web:80", "icmp://192.0.2.1:80", "fwmark://0"} {
+		_, err := director.ParseFoundKey(text)
+		_, strict := director.ParseServiceKey(text)
+		if !errors.Is(err, director.ErrInvalid) || err.Error() != strict.Error() {
+			t.Errorf("%q: %v, want %v", text, err, strict)
+		}
+	}
+}
+
 func TestParseServiceKeyRefuses(t *testing.T) {
 	const mark = "is not a firewall mark: want 1 to 4294967295"
 	tests := []struct{ in, want string }{

@@ -16,7 +16,7 @@ func (e endpoints) AdoptServices(w http.ResponseWriter, r *http.Request, p Adopt
 		}
 		keys := make([]director.ServiceKey, 0, len(body.Services))
 		for _, url := range body.Services {
-			key, err := director.ParseServiceKey(url)
+			key, err := director.ParseFoundKey(url)
 			if err != nil {
 				return performed{}, err
 			}

@@ -56,3 +56,41 @@ func TestConfigured(t *testing.T) {
 		t.Errorf("%+v", service)
 	}
 }
+
+// TestConfiguredForeign: what is shown of somebody else's service is what the kernel
+// has, although no configuration can have it.
+func TestConfiguredForeign(t *testing.T) {
+	addr := netip.MustParseAddrPort
+	for _, address := range []string{"0.0.0.0:80", "224.0.0.5:80", "[::]:80", "[::ffff:1.2.3.4]:80"} {
+		want := director.Service{
+			Key:       director.ServiceKey{Protocol: conntrack.TCP, Address: addr(address)},
+			Scheduler: "none", VIP: director.VIPExternal,
+			Persistence: director.Persistence{Timeout: time.Minute, Prefix: 8, Mask: 0xff00ff00},
+			Servers: []realserver.Server{
+				{Address: addr("10.0.0.1:0"), Method: realserver.NAT, Weight: 1},
+				{Address: addr("10.0.0.1:80"), Method: realserver.DR, Weight: 1},
+				{Address: addr("10.0.0.2:81"), Method: 5},
+				{Address: addr("10.0.0.3:81"), Method: realserver.Tunnel, Tunnel: realserver.TunnelOptions{Type: 9, Port: 7, Checksum: 3}},
+			},
+		}
+		o := observation{stats: map[director.ServiceKey][]director.ServerStats{want.Key: {
+			{Server: want.Servers[0], Active: 3, Reachable: true}, {Server: want.Servers[1], Active: 4, Reachable: true},
+		}}}
+		o.foreign = []director.Service{want}
+		listed := o.model(o.all(true)[0])
+		found := o.found(director.State{Services: o.foreign}, director.State{}).Services[0]
+		if diff := cmp.Diff(listed, found); diff != "" {
+			t.Errorf("listed (-) and found (+)\n%s", diff)
+		}
+		if found.Servers[0].Active != 3 || found.Servers[1].Active != 4 {
+			t.Errorf("counts of servers: %+v", found.Servers)
+		}
+		got, err := found.Configured()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+	}
+}

@@ -168,7 +168,7 @@ func (h *Handler) connectionFilter(p filterParams) (director.ConnectionFilter, e
 // connections and events outlive it.
 func (h *Handler) filterKey(text string) (director.ServiceKey, error) {
 	if strings.Contains(text, "://") {
-		return director.ParseServiceKey(text)
+		return director.ParseFoundKey(text)
 	}
 	return h.resolve(text)
 }

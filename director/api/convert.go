@@ -49,7 +49,10 @@ func (c ServiceConfig) serviceOf(key director.ServiceKey) (director.Service, err
 			return director.Service{}, err
 		}
 	}
-	return s, c.setSettings(&s)
+	if err := c.setSettings(&s); err != nil {
+		return director.Service{}, err
+	}
+	return s, nil
 }
 
 // State turns the model into the director's value, each service normalized and
@@ -98,11 +101,6 @@ func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error)
 	if err != nil {
 		return realserver.Server{}, err
 	}
-	return c.serverAt(address)
-}
-
-// serverAt turns the model of the server at the address into the director's value.
-func (c ServerConfig) serverAt(address netip.AddrPort) (realserver.Server, error) {
 	if c.Method == "" {
 		return realserver.Server{}, invalid(fmt.Sprintf("server %s: method is required", address),
 			"give nat, dr, tunnel or local (there is no default: ipvsadm's and keepalived's differ)")
@@ -277,19 +275,6 @@ func (s Service) Configured() (director.Service, error) {
 		service.Servers = append(service.Servers, server)
 	}
 	return service, nil
-}
-
-// configured returns the server as the director has it, at the address that it has.
-func (s Server) configured() (realserver.Server, error) {
-	address, err := netip.ParseAddrPort(s.Address)
-	if err != nil {
-		return realserver.Server{}, fmt.Errorf("server %q: %w", s.Address, err)
-	}
-	server, err := ServerConfig{
-		Method: s.Method, Weight: new(s.Weight), Upper: s.Upper, Lower: s.Lower, Tunnel: s.Tunnel,
-	}.serverAt(address)
-	server.Draining = s.Draining
-	return server, err
 }
 
 // parseListen reads a service's URL.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // GetFound answers getFound.
@@ -64,6 +67,43 @@ func asFound(s director.Service) director.Service {
 		normal.Servers[i].Address = server.Address
 	}
 	return normal
+}
+
+// configured returns the server as the director has it, at the address that it has.
+func (s Server) configured() (realserver.Server, error) {
+	server := realserver.Server{Weight: s.Weight, Upper: s.Upper, Lower: s.Lower, Draining: s.Draining}
+	var err error
+	if server.Address, err = netip.ParseAddrPort(s.Address); err != nil {
+		return server, fmt.Errorf("server %q: %w", s.Address, err)
+	}
+	if server.Method, err = foundWord(s.Method, "method", realserver.ParseMethod); err != nil {
+		return server, fmt.Errorf("server %s: %w", s.Address, err)
+	}
+	if s.Tunnel == nil {
+		return server, nil
+	}
+	server.Tunnel.Port = s.Tunnel.Port
+	if server.Tunnel.Type, err = foundWord(s.Tunnel.Type, "type", realserver.ParseTunnelType); err != nil {
+		return server, fmt.Errorf("server %s: %w", s.Address, err)
+	}
+	if s.Tunnel.Checksum != "" {
+		server.Tunnel.Checksum, err = foundWord(s.Tunnel.Checksum, "checksum", realserver.ParseTunnelChecksum)
+	}
+	if err != nil {
+		return server, fmt.Errorf("server %s: %w", s.Address, err)
+	}
+	return server, nil
+}
+
+// foundWord reads a word, or what a number without one is written as, such as
+// method-5: the kernel keeps what it was given.
+func foundWord[T ~uint8](text, kind string, parse func(string) (T, error)) (T, error) {
+	if digits, ok := strings.CutPrefix(text, kind+"-"); ok {
+		if n, err := strconv.ParseUint(digits, 10, 8); err == nil {
+			return T(n), nil
+		}
+	}
+	return parse(text)
 }
 
 // ZeroCounters answers zeroCounters.

@@ -92,6 +92,45 @@ func newKernelHandler(t *testing.T, fake *directortest.Fake) *api.Handler {
 	return h
 }
 
+// TestForeignOfNoAddress: a foreign service of an address that none of Shunt's can
+// have is shown, found by its URL and zeroed, and stands in no other's way.
+func TestForeignOfNoAddress(t *testing.T) {
+	const url = "tcp://0.0.0.0:80"
+	key, err := director.ParseFoundKey(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := newKernel(t, seededState())
+	h := newKernelHandler(t, fake)
+	fake.Meddle(func(s *director.State) {
+		s.Services = append(s.Services, director.Service{Key: key, Scheduler: director.RoundRobin, VIP: director.VIPExternal})
+	})
+	client := serve(t, h)
+	for _, step := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"GET", "/v1/found", "", 200, `{"listen":"tcp://0.0.0.0:80"`},
+		{"POST", "/v1/zero", `{"service":"tcp://0.0.0.0:80"}`, 204, ""},
+		{"GET", "/v1/connections?service=tcp://0.0.0.0:80", "", 200, ""},
+		{"POST", "/v1/adopt", `{"services":["tcp://0.0.0.0:80"]}`, 200, "virtual address 0.0.0.0 is unspecified"},
+		{"POST", "/v1/services", `{"listen":"tcp://0.0.0.0:80"}`, 422, "virtual address 0.0.0.0 is unspecified"},
+		{"POST", "/v1/services", `{"listen":"tcp://192.0.2.77:80"}`, 201, ""},
+	} {
+		w := ask(h, step.method, step.path, step.body)
+		if w.Code != step.status || !strings.Contains(w.Body.String(), step.want) {
+			t.Errorf("%s %s: %d %s\nwant %d with %s", step.method, step.path, w.Code, w.Body, step.status, step.want)
+		}
+	}
+	if zeroed := fake.Zeroed(); !slices.Equal(zeroed, []director.ServiceKey{key}) {
+		t.Errorf("zeroed %v", zeroed)
+	}
+	if found, err := client.Found(t.Context()); err != nil || !slices.ContainsFunc(found.Services, func(s api.Service) bool { return s.Listen == url && s.Foreign }) {
+		t.Errorf("found %+v, %v", found, err)
+	}
+}
+
 // TestFound: what the kernel holds is told as it is, whosever it is.
 func TestFound(t *testing.T) {
 	state := seededState()

@@ -43,7 +43,7 @@ func (e endpoints) ListServices(w http.ResponseWriter, r *http.Request, p ListSe
 		all := o.all(p.Foreign == nil || *p.Foreign)
 		begin := 0
 		if p.After != nil {
-			after, err := director.ParseServiceKey(*p.After)
+			after, err := director.ParseFoundKey(*p.After)
 			if err != nil {
 				return nil, 0, invalid(fmt.Sprintf("after: %v", err), "give the next of the page before")
 			}
@@ -72,7 +72,7 @@ func (e endpoints) GetService(w http.ResponseWriter, r *http.Request, ref Ref) {
 		}
 		key, err := e.resolve(ref)
 		if err != nil && strings.Contains(ref, "://") { // a foreign one has no name
-			if foreign, parseErr := director.ParseServiceKey(ref); parseErr == nil {
+			if foreign, parseErr := director.ParseFoundKey(ref); parseErr == nil {
 				key = foreign
 			}
 		}
