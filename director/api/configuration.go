@@ -53,8 +53,17 @@ func (e endpoints) changeTimeouts(w http.ResponseWriter, r *http.Request, t term
 func (e endpoints) GetConfiguration(w http.ResponseWriter, _ *http.Request) {
 	e.readAt(w, func() (any, uint64, error) {
 		head := e.director.Head()
-		return ConfigurationOf(head.State), head.Number, nil
+		return desired(head.State, e.director.Features()), head.Number, nil
 	})
+}
+
+// desired is ConfigurationOf a revision's state: that it has no sync daemons is part
+// of it where there can be some, so that applying it stops those started since.
+func desired(s director.State, features director.Features) Configuration {
+	if s.Sync == nil && features.Sync {
+		s.Sync = []director.SyncDaemon{}
+	}
+	return ConfigurationOf(s)
 }
 
 // ApplyConfiguration answers applyConfiguration.

@@ -232,6 +232,9 @@ func TestSync(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if before, err := client.Revision(t.Context(), 1); err != nil || before.Configuration.Sync == nil || len(before.Configuration.Sync) > 0 {
+		t.Errorf("sync daemons of revision 1: %#v, %v; want an empty list", before.Configuration.Sync, err)
+	}
 	if diff := cmp.Diff([]api.SyncDaemon{daemon}, configuration.Sync); diff != "" {
 		t.Errorf("desired (-want +got)\n%s", diff)
 	}
@@ -243,6 +246,25 @@ func TestSync(t *testing.T) {
 	}
 	if found, err := client.Found(t.Context()); err != nil || len(found.Sync) > 0 {
 		t.Errorf("%v, %+v", err, found.Sync)
+	}
+
+	// That there is none is in what is read, and so applying it restores that.
+	configuration, _, err = client.Configuration(t.Context())
+	if err != nil || configuration.Sync == nil || len(configuration.Sync) > 0 {
+		t.Fatalf("sync %#v, %v: want an empty list", configuration.Sync, err)
+	}
+	if _, err := client.StartSync(t.Context(), daemon, api.Terms{}); err != nil {
+		t.Fatal(err)
+	}
+	if outcome, err := client.Apply(t.Context(), configuration, api.Terms{}); err != nil || !outcome.Changed {
+		t.Errorf("%+v, %v", outcome, err)
+	}
+	if found, err := client.Found(t.Context()); err != nil || len(found.Sync) > 0 {
+		t.Errorf("%v, %+v", err, found.Sync)
+	}
+	xdp := serve(t, newHandler(t, directortest.NewFake(director.State{})))
+	if configuration, _, err := xdp.Configuration(t.Context()); err != nil || configuration.Sync != nil {
+		t.Errorf("sync %#v, %v: XDP has none", configuration.Sync, err)
 	}
 	if _, err := client.StopSync(t.Context(), "..", api.Terms{}); err == nil {
 		t.Error("a role that no path can carry is stopped")

@@ -236,7 +236,7 @@ type Configuration struct {
 	// Services All services.
 	Services []ServiceConfig `json:"services"`
 
-	// Sync The sync daemons: at most one of each role; left out, those there are stay.
+	// Sync The sync daemons: at most one of each role; left out, those there are stay. An answer leaves them out where the data plane has none.
 	Sync []SyncDaemon `json:"sync,omitzero"`
 }
 

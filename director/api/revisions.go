@@ -39,7 +39,7 @@ func (e endpoints) ListRevisions(w http.ResponseWriter, _ *http.Request, p ListR
 func (e endpoints) GetRevision(w http.ResponseWriter, _ *http.Request, number Number) {
 	e.readAt(w, func() (any, uint64, error) {
 		revision, err := e.director.Revision(number)
-		return revisionModel(revision), revision.Number, revisionError(err)
+		return revisionModel(revision, e.director.Features()), revision.Number, revisionError(err)
 	})
 }
 
@@ -86,10 +86,10 @@ func revisionInfo(i director.RevisionInfo) RevisionInfo {
 	return RevisionInfo{Number: i.Number, Time: i.Time.UTC(), Who: i.Who, Why: i.Why, Action: i.Action}
 }
 
-func revisionModel(r director.Revision) Revision {
+func revisionModel(r director.Revision, features director.Features) Revision {
 	return Revision{
 		Number: r.Number, Time: r.Time.UTC(), Who: r.Who, Why: r.Why, Action: r.Action,
-		Configuration: ConfigurationOf(r.State),
+		Configuration: desired(r.State, features),
 	}
 }
 

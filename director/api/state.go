@@ -45,7 +45,7 @@ func (f *follower) whole() error {
 		return nil
 	}
 	f.last = head.Number
-	return f.sender.event(head.Number, configurationName, revisionModel(head))
+	return f.sender.event(head.Number, configurationName, revisionModel(head, f.director.Features()))
 }
 
 // run sends each revision after the last, as they are made. It looks after each

@@ -22,8 +22,16 @@ func (e endpoints) StartSync(w http.ResponseWriter, r *http.Request, p StartSync
 			return director.Outcome{}, "", err
 		}
 		outcome, err := e.director.StartSync(ctx, by, daemon)
-		return outcome, "", hinted(about(err, ProblemCodeSyncRunning, ""), "stop it first: `shunt sync stop "+body.Role+"`")
+		return outcome, "", hinted(about(err, ProblemCodeSyncRunning, ""), e.runningHint(daemon.Role))
 	})
+}
+
+// runningHint says what to do about a sync daemon that runs already.
+func (e endpoints) runningHint(role director.SyncRole) string {
+	if slices.ContainsFunc(e.director.State().Sync, func(d director.SyncDaemon) bool { return d.Role == role }) {
+		return "stop it first: `shunt sync stop " + string(role) + "`"
+	}
+	return "it is not Shunt's: `shunt apply` takes it over from a file that has it in director.sync (`shunt export` writes the rest); or let it be stopped by who started it"
 }
 
 // StopSync answers stopSync.
