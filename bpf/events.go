@@ -20,6 +20,7 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_PASS_LOCAL:      {"local", "pass", "connections served by this host (method local)"},
 	KernelEventEVENT_PASS_MIGRATING:  {"migrating", "pass", "connections that the host's stack still has, of services that come from there"},
 
+	KernelEventEVENT_DROP_MIGRATION_HELD:  {"migration-held", "drop", "connections that the host's stack still has, while the last of them are taken over"},
 	KernelEventEVENT_DROP_MIDSTREAM:       {"midstream", "drop", "TCP without a connection, and not its first packet"},
 	KernelEventEVENT_DROP_SERVER_REMOVED:  {"server-removed", "drop", "the connection's server was removed"},
 	KernelEventEVENT_DROP_SERVICE_REMOVED: {"service-removed", "drop", "the connection's service was removed"},

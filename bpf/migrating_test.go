@@ -13,10 +13,16 @@ import (
 // migrate makes the scene's service one whose connections the host's stack has, or
 // ends that.
 func (s *scene) migrate(begins bool) {
-	s.service.Flags &^= bpf.KernelServiceFlagsSERVICE_MIGRATING
+	s.service.Flags &^= bpf.KernelServiceFlagsSERVICE_MIGRATING | bpf.KernelServiceFlagsSERVICE_HELD
 	if begins {
 		s.service.Flags |= bpf.KernelServiceFlagsSERVICE_MIGRATING
 	}
+	s.Apply(s.service)
+}
+
+// hold drops what would be left to the stack.
+func (s *scene) hold() {
+	s.service.Flags |= bpf.KernelServiceFlagsSERVICE_MIGRATING | bpf.KernelServiceFlagsSERVICE_HELD
 	s.Apply(s.service)
 }
 
@@ -25,6 +31,8 @@ func TestMigrating(t *testing.T) {
 	t.Run("unknown packets", func(t *testing.T) { testMigrating(t, f) })
 	t.Run("strict", func(t *testing.T) { testMigratingIsStrict(t, f) })
 	t.Run("persistence", func(t *testing.T) { testMigratingPersistence(t, f) })
+	t.Run("held", func(t *testing.T) { testMigrationHeld(t, f) })
+	t.Run("no server", func(t *testing.T) { testMigratingWithoutServer(t, f) })
 	t.Run("one service's", func(t *testing.T) { testMigratingIsOneServices(t, f) })
 }
 
@@ -122,6 +130,61 @@ func testMigratingPersistence(t *testing.T, f *bpftest.Fixture) {
 		s.diffTemplates(t)
 		diffLoads(t, f, s.service.Servers...)
 	})
+}
+
+// What would be left to the stack is dropped while the migration is held, without an
+// answer; what is known, or begins here, goes its way.
+func testMigrationHeld(t *testing.T, f *bpftest.Fixture) {
+	f.ChangeSettings(func(s *bpf.KernelSettings) { s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_RESET) })
+	defer f.ChangeSettings(func(s *bpf.KernelSettings) { s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_DROP) })
+	eachScene(t, f, func(t *testing.T, s *scene) {
+		s.hold()
+		request, back := s.later()
+		run(t, f, request.Bytes(), dropped, one("migration-held"))
+		run(t, f, back.Bytes(), passed(back.Bytes()), one("no-service"))
+		diffEntries(t, f)
+		s.load(t, []bpf.KernelLoadEntry{s.loaded(request, s.service.Servers[0], settledState(s.protocol), time.Minute)}, loadDone)
+		run(t, f, request.Bytes(), sent(forwarded(request, s.server)), one("hop-changed"))
+		first := s.request()
+		first.From, request.From = s.other, s.other
+		if s.protocol == bpftest.TCP {
+			run(t, f, first.Bytes(), sent(forwarded(first, s.server)), nil)
+		} else {
+			run(t, f, first.Bytes(), dropped, one("migration-held"))
+		}
+		diffLoads(t, f, s.service.Servers...)
+	})
+	eachPersistent(t, f, func(t *testing.T, s *scene) {
+		s.hold()
+		p := s.requestFrom(1, 1)
+		run(t, f, p.Bytes(), dropped, one("migration-held"))
+		if args := explain(t, f, p); args.Event != uint32(bpf.KernelEventEVENT_DROP_MIGRATION_HELD) {
+			t.Errorf("explained as %q", bpf.Events[args.Event].Name)
+		}
+		diffEntries(t, f)
+	})
+}
+
+// A first segment that no server can take may be the stack's still.
+func testMigratingWithoutServer(t *testing.T, f *bpftest.Fixture) {
+	for _, a := range families {
+		s := newScene(t, f, a, bpftest.TCP, dr)
+		s.service.Servers[0].Weight = 0
+		s.migrate(true)
+		p := s.request()
+		run(t, f, p.Bytes(), passed(p.Bytes()), one("migrating"))
+		s.hold()
+		run(t, f, p.Bytes(), dropped, one("migration-held"))
+		s.migrate(false)
+		f.Events()
+		if got := f.Run(p.Bytes()); got.Action != bpftest.TX {
+			t.Errorf("%v, want an answer", got.Action)
+		}
+		if diff := cmp.Diff(one("no-server"), f.Events()); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		diffEntries(t, f)
+	}
 }
 
 // Another service's packets are as ever.

@@ -145,39 +145,40 @@ const (
 	KernelEventEVENT_PASS_PROTOCOL          KernelEvent = 6
 	KernelEventEVENT_PASS_LOCAL             KernelEvent = 7
 	KernelEventEVENT_PASS_MIGRATING         KernelEvent = 8
-	KernelEventEVENT_DROP_MIDSTREAM         KernelEvent = 9
-	KernelEventEVENT_DROP_SERVER_REMOVED    KernelEvent = 10
-	KernelEventEVENT_DROP_SERVICE_REMOVED   KernelEvent = 11
-	KernelEventEVENT_DROP_UNREACHABLE       KernelEvent = 12
-	KernelEventEVENT_DROP_REPLY_COLLISION   KernelEvent = 13
-	KernelEventEVENT_DROP_TABLE_FULL        KernelEvent = 14
-	KernelEventEVENT_DROP_FTP_DATA          KernelEvent = 15
-	KernelEventEVENT_DROP_MARTIAN           KernelEvent = 16
-	KernelEventEVENT_DROP_ACCESS_DENIED     KernelEvent = 17
-	KernelEventEVENT_DROP_NO_ROUTE          KernelEvent = 18
-	KernelEventEVENT_DROP_VLAN              KernelEvent = 19
-	KernelEventEVENT_DROP_RATE_LIMITED      KernelEvent = 20
-	KernelEventEVENT_DROP_NOT_QUOTABLE      KernelEvent = 21
-	KernelEventEVENT_DROP_BUSY              KernelEvent = 22
-	KernelEventEVENT_DROP_TOO_BIG           KernelEvent = 23
-	KernelEventEVENT_ANSWER_NO_SERVER       KernelEvent = 24
-	KernelEventEVENT_ANSWER_TTL             KernelEvent = 25
-	KernelEventEVENT_ANSWER_TOO_BIG         KernelEvent = 26
-	KernelEventEVENT_ANSWER_RESET           KernelEvent = 27
-	KernelEventEVENT_NOTE_EVICTED           KernelEvent = 28
-	KernelEventEVENT_NOTE_INSERT_RACE       KernelEvent = 29
-	KernelEventEVENT_NOTE_COLLISION_AVOIDED KernelEvent = 30
-	KernelEventEVENT_NOTE_HOP_CHANGED       KernelEvent = 31
-	KernelEventEVENT_NOTE_HOPS_FULL         KernelEvent = 32
-	KernelEventEVENT_NOTE_BY_ROUTE          KernelEvent = 33
-	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 34
-	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 35
-	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 36
-	KernelEventEVENT_NOTE_DESTINATIONS_FULL KernelEvent = 37
-	KernelEventEVENT_NOTE_TEMPLATE_HEALED   KernelEvent = 38
-	KernelEventEVENT_FAULT_MAP              KernelEvent = 39
-	KernelEventEVENT_FAULT_SERVER           KernelEvent = 40
-	KernelEventEVENTS                       KernelEvent = 41
+	KernelEventEVENT_DROP_MIGRATION_HELD    KernelEvent = 9
+	KernelEventEVENT_DROP_MIDSTREAM         KernelEvent = 10
+	KernelEventEVENT_DROP_SERVER_REMOVED    KernelEvent = 11
+	KernelEventEVENT_DROP_SERVICE_REMOVED   KernelEvent = 12
+	KernelEventEVENT_DROP_UNREACHABLE       KernelEvent = 13
+	KernelEventEVENT_DROP_REPLY_COLLISION   KernelEvent = 14
+	KernelEventEVENT_DROP_TABLE_FULL        KernelEvent = 15
+	KernelEventEVENT_DROP_FTP_DATA          KernelEvent = 16
+	KernelEventEVENT_DROP_MARTIAN           KernelEvent = 17
+	KernelEventEVENT_DROP_ACCESS_DENIED     KernelEvent = 18
+	KernelEventEVENT_DROP_NO_ROUTE          KernelEvent = 19
+	KernelEventEVENT_DROP_VLAN              KernelEvent = 20
+	KernelEventEVENT_DROP_RATE_LIMITED      KernelEvent = 21
+	KernelEventEVENT_DROP_NOT_QUOTABLE      KernelEvent = 22
+	KernelEventEVENT_DROP_BUSY              KernelEvent = 23
+	KernelEventEVENT_DROP_TOO_BIG           KernelEvent = 24
+	KernelEventEVENT_ANSWER_NO_SERVER       KernelEvent = 25
+	KernelEventEVENT_ANSWER_TTL             KernelEvent = 26
+	KernelEventEVENT_ANSWER_TOO_BIG         KernelEvent = 27
+	KernelEventEVENT_ANSWER_RESET           KernelEvent = 28
+	KernelEventEVENT_NOTE_EVICTED           KernelEvent = 29
+	KernelEventEVENT_NOTE_INSERT_RACE       KernelEvent = 30
+	KernelEventEVENT_NOTE_COLLISION_AVOIDED KernelEvent = 31
+	KernelEventEVENT_NOTE_HOP_CHANGED       KernelEvent = 32
+	KernelEventEVENT_NOTE_HOPS_FULL         KernelEvent = 33
+	KernelEventEVENT_NOTE_BY_ROUTE          KernelEvent = 34
+	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 35
+	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 36
+	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 37
+	KernelEventEVENT_NOTE_DESTINATIONS_FULL KernelEvent = 38
+	KernelEventEVENT_NOTE_TEMPLATE_HEALED   KernelEvent = 39
+	KernelEventEVENT_FAULT_MAP              KernelEvent = 40
+	KernelEventEVENT_FAULT_SERVER           KernelEvent = 41
+	KernelEventEVENTS                       KernelEvent = 42
 )
 
 type KernelExplainArgs struct {
@@ -310,10 +311,11 @@ const (
 	KernelLoadResultLOAD_NOT_TRIED KernelLoadResult = 0
 	KernelLoadResultLOAD_DONE      KernelLoadResult = 1
 	KernelLoadResultLOAD_KNOWN     KernelLoadResult = 2
-	KernelLoadResultLOAD_NO_SERVER KernelLoadResult = 3
-	KernelLoadResultLOAD_COLLISION KernelLoadResult = 4
-	KernelLoadResultLOAD_NO_ROOM   KernelLoadResult = 5
-	KernelLoadResultLOAD_FAULT     KernelLoadResult = 6
+	KernelLoadResultLOAD_OVER      KernelLoadResult = 3
+	KernelLoadResultLOAD_NO_SERVER KernelLoadResult = 4
+	KernelLoadResultLOAD_COLLISION KernelLoadResult = 5
+	KernelLoadResultLOAD_NO_ROOM   KernelLoadResult = 6
+	KernelLoadResultLOAD_FAULT     KernelLoadResult = 7
 )
 
 type KernelLoadShape uint32
@@ -389,6 +391,7 @@ const (
 	KernelRecipeLayoutRECIPE_WIDE       KernelRecipeLayout = 54
 	KernelRecipeLayoutRECIPE_DOUBT      KernelRecipeLayout = 55
 	KernelRecipeLayoutRECIPE_PROLONGED  KernelRecipeLayout = 56
+	KernelRecipeLayoutRECIPE_LOADED     KernelRecipeLayout = 57
 )
 
 type KernelRecount struct {
@@ -529,6 +532,7 @@ const (
 	KernelServiceFlagsSERVICE_WIDE             KernelServiceFlags = 1024
 	KernelServiceFlagsSERVICE_FLAG_3           KernelServiceFlags = 2048
 	KernelServiceFlagsSERVICE_MIGRATING        KernelServiceFlags = 4096
+	KernelServiceFlagsSERVICE_HELD             KernelServiceFlags = 8192
 )
 
 type KernelServiceKey struct {

@@ -73,6 +73,7 @@ enum recipe_layout {
 	RECIPE_WIDE = 54, /* set: NAT by a service of many addresses or ports */
 	RECIPE_DOUBT = 55, /* of a template: the last sweep counted other connections under it than it says */
 	RECIPE_PROLONGED = 56, /* of a template: it has outlived its timeout, now it is a minute (ip_vs_conn_expire) */
+	RECIPE_LOADED = 57, /* set: it began elsewhere, and no packet has changed its recipe since (load.h) */
 };
 
 /*
@@ -200,6 +201,7 @@ enum service_flags {
 	SERVICE_WIDE = 1024, /* of several addresses or ports */
 	SERVICE_FLAG_3 = 2048, /* user space only: ipvsadm's flag-3, which no scheduler has */
 	SERVICE_MIGRATING = 4096, /* the host's stack has connections of it that the tables do not know */
+	SERVICE_HELD = 8192, /* with SERVICE_MIGRATING: their packets are dropped while the last of them are loaded */
 };
 
 enum server_flags {
@@ -463,6 +465,7 @@ enum event {
 	EVENT_PASS_LOCAL, /* connection served by this host (method local) */
 	EVENT_PASS_MIGRATING, /* of a connection that the host's stack may have */
 	/* dropped */
+	EVENT_DROP_MIGRATION_HELD, /* one of those, while no more are left to the stack (leave_to_stack) */
 	EVENT_DROP_MIDSTREAM,
 	EVENT_DROP_SERVER_REMOVED,
 	EVENT_DROP_SERVICE_REMOVED,

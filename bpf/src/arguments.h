@@ -133,6 +133,7 @@ enum load_result {
 	LOAD_NOT_TRIED,
 	LOAD_DONE,
 	LOAD_KNOWN, /* its key has an entry */
+	LOAD_OVER, /* it had ended, and another connection has the reply key */
 	LOAD_NO_SERVER, /* the server is not live */
 	LOAD_COLLISION, /* the reply key is another connection's */
 	LOAD_NO_ROOM,

@@ -18,7 +18,7 @@ static __always_inline void count(enum event event)
 static __always_inline int finish(enum event event)
 {
 	count(event);
-	if (event < EVENT_DROP_MIDSTREAM)
+	if (event <= EVENT_PASS_MIGRATING)
 		return XDP_PASS;
 	if (event >= EVENT_ANSWER_NO_SERVER && event < EVENT_NOTE_EVICTED)
 		return XDP_TX;

@@ -188,7 +188,7 @@ static __always_inline enum event admit(struct slow *c, const struct service *se
 		return EVENT_DROP_MARTIAN;
 	/* Only a first segment cannot be of a connection that the stack has; see persist.h for what it may be under. */
 	if (c->pick.flags & SERVICE_MIGRATING && (flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
-		return EVENT_PASS_MIGRATING;
+		return leave_to_stack(c->pick.flags);
 	if (service->access && !is_let_in(c))
 		return EVENT_DROP_ACCESS_DENIED;
 	/* Kernel: ip_vs_proto_tcp.c, tcp_conn_schedule. */

@@ -93,8 +93,9 @@ unlock:
  * How willingly the entry's connection, or template, is given up: 0 never, highest
  * first. An expired one above all, else an unproven one by its age. Last a proven
  * template that has no connections, by its age too: a connection is worth more.
+ * What was loaded is not given up for what is being loaded, of which it is a part.
  */
-__noinline __u32 dispensability(__u64 recipe, __u64 tail, __u32 tick)
+__noinline __u32 dispensability(__u64 recipe, __u64 tail, __u32 tick, __u32 for_loaded)
 {
 	__u32 seen = tail, age = (__s32)(tick - seen) < 0 ? 0 : tick - seen;
 
@@ -102,6 +103,8 @@ __noinline __u32 dispensability(__u64 recipe, __u64 tail, __u32 tick)
 		return 0;
 	if (has_expired(recipe, seen, tick) && !(is_template(recipe) && is_in_use(tail >> 32)))
 		return 1U << 31 | age;
+	if (for_loaded && recipe & BIT(RECIPE_LOADED))
+		return 0;
 	if (!(recipe & BIT(RECIPE_PROVEN)))
 		return 1U << 30 | age;
 	/* No timeout has a bit as high as that. */
@@ -115,6 +118,7 @@ struct eviction {
 	__u32 tick;
 	__u32 best; /* dispensability */
 	__u32 slot; /* of the entry that has it */
+	__u32 for_loaded; /* what was loaded stays */
 };
 
 /* The i-th slot a key can be in whose set begins with slot first. */
@@ -134,7 +138,7 @@ static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
 	entry = entry_at(group, slot, v6);
 	if (!entry)
 		return 1;
-	score = dispensability(LOAD(entry + WORDS(v6) + 1), LOAD(entry + WORDS(v6) + 2), e->tick);
+	score = dispensability(LOAD(entry + WORDS(v6) + 1), LOAD(entry + WORDS(v6) + 2), e->tick, e->for_loaded);
 	if (score > e->best) {
 		e->best = score;
 		e->slot = slot;
@@ -153,9 +157,9 @@ static long weigh6(__u32 i, struct eviction *e)
 }
 
 /* The entry to be given up where a key's set begins with set_slot: dispensability above, slot below. */
-static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 tick, const int v6)
+static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 tick, __u32 for_loaded, const int v6)
 {
-	struct eviction e = { .group = group, .set_slot = set_slot, .tick = tick };
+	struct eviction e = { .group = group, .set_slot = set_slot, .tick = tick, .for_loaded = for_loaded };
 
 	if (v6)
 		bpf_loop(WAYS + OVERFLOW, weigh6, &e, 0);
@@ -164,14 +168,14 @@ static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 ti
 	return (__u64)e.best << 32 | e.slot;
 }
 
-__noinline __u64 choose_victim4(__u32 group, __u32 set_slot, __u32 tick)
+__noinline __u64 choose_victim4(__u32 group, __u32 set_slot, __u32 tick, __u32 for_loaded)
 {
-	return choose_victim(group, set_slot, tick, 0);
+	return choose_victim(group, set_slot, tick, for_loaded, 0);
 }
 
-__noinline __u64 choose_victim6(__u32 group, __u32 set_slot, __u32 tick)
+__noinline __u64 choose_victim6(__u32 group, __u32 set_slot, __u32 tick, __u32 for_loaded)
 {
-	return choose_victim(group, set_slot, tick, 1);
+	return choose_victim(group, set_slot, tick, for_loaded, 1);
 }
 
 #define INSERT_TRIES 3
@@ -193,13 +197,14 @@ struct insert_request {
 /*
  * Chooses whom to give up where the place's key can go: an expired connection, or
  * the oldest unproven one, or the oldest template without connections; never a live
- * proven connection. False if there is none.
+ * proven connection, and nothing loaded that lives for another loaded one. False if there is none.
  */
 static __always_inline int find_victim(struct insert_request *r, const struct place *place, const int v6)
 {
 	__u32 set_slot = place->near_slot < place->far_slot ? place->near_slot : place->far_slot;
-	__u64 victim =
-		v6 ? choose_victim6(place->index, set_slot, r->tick) : choose_victim4(place->index, set_slot, r->tick);
+	__u32 for_loaded = !!(r->recipe & BIT(RECIPE_LOADED));
+	__u64 victim = v6 ? choose_victim6(place->index, set_slot, r->tick, for_loaded) :
+			    choose_victim4(place->index, set_slot, r->tick, for_loaded);
 	__u64 *entry;
 
 	r->slot = victim;
@@ -211,7 +216,7 @@ static __always_inline int find_victim(struct insert_request *r, const struct pl
 		return 0;
 	r->victim = LOAD(entry + WORDS(v6) + 1);
 	/* If it has changed since it was weighed, it is not given up: the caller tries once more. */
-	if (!dispensability(r->victim, LOAD(entry + WORDS(v6) + 2), r->tick))
+	if (!dispensability(r->victim, LOAD(entry + WORDS(v6) + 2), r->tick, for_loaded))
 		r->victim = 0;
 	return 1;
 }

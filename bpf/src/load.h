@@ -79,6 +79,67 @@ static __always_inline int hold(struct slow *s, const struct server *server, __u
 	return v6 ? hold_loaded6(t) : hold_loaded4(t);
 }
 
+/* Whether it has ended, so that its client may use its port for another one. */
+static __always_inline int has_ended(__u64 recipe)
+{
+	return (1 << STATE_TIME_WAIT | 1 << STATE_CLOSE) >> recipe_state(recipe) & 1;
+}
+
+/*
+ * A connection that was loaded, in s->hit, and that no packet has changed since, has
+ * the state that it has elsewhere by now: its end may have been seen there after it
+ * was read, and before its packets came here.
+ */
+static __always_inline int catch_up(struct slow *s, __u64 recipe, __u32 idle, const int v6)
+{
+	struct lookup *known = &s->hit;
+	__u64 old = known->recipe, new = with_state(old, recipe_state(recipe)) | (recipe & BIT(RECIPE_PROVEN));
+	__u32 seen = s->tick - idle;
+	__u64 *entry = entry_of(known, v6);
+
+	if (!entry || !(old & BIT(RECIPE_LOADED)) || old & (BIT(RECIPE_BUSY) | BIT(RECIPE_REPLY)) || new == old ||
+	    is_template(recipe) || recipe_server(old) != recipe_server(recipe) || !change(entry, old, new, v6))
+		return 0;
+	move_count(old, new);
+	if ((__s32)(seen - known->seen) > 0)
+		STORE((__u32 *)(entry + WORDS(v6) + 2), seen);
+	if (recipe_method(new) != METHOD_NAT)
+		return 1;
+	look_up_reply(&s->other, &s->key, recipe_server(new), v6);
+	if (s->other.recipe)
+		mirror(&s->other, new, 0, v6);
+	return 1;
+}
+
+__noinline int catch_up4(struct slow *s, __u64 recipe, __u32 idle)
+{
+	return s ? catch_up(s, recipe, idle, 0) : 0;
+}
+
+__noinline int catch_up6(struct slow *s, __u64 recipe, __u32 idle)
+{
+	return s ? catch_up(s, recipe, idle, 1) : 0;
+}
+
+/*
+ * The reply entry of the connection with the recipe. One that has ended, which
+ * make_reply has left in s->other, yields to one that has not: the client has gone
+ * on to that with the same port (the kernel serves the newer one: ip_vs_conn.c,
+ * ip_vs_conn_hash, ip_vs_conn_out_get).
+ */
+static __always_inline enum event make_loaded_reply(struct slow *s, __u64 recipe, const int v6)
+{
+	__u32 index = recipe_server(recipe);
+	enum event event = v6 ? make_reply6(s, index, recipe) : make_reply4(s, index, recipe);
+	struct lookup *way = &s->other;
+
+	if (event != EVENT_DROP_REPLY_COLLISION || has_ended(recipe) || !way->recipe || !has_ended(way->recipe) ||
+	    way->recipe & (BIT(RECIPE_BUSY) | BIT(RECIPE_REPLY)) ||
+	    !remove_entry(way->group, way->slot, way->recipe, v6))
+		return event;
+	return v6 ? make_reply6(s, index, recipe) : make_reply4(s, index, recipe);
+}
+
 /* Inserts both halves, with the recipe, which the server's count then has. */
 static __always_inline enum load_result load_connection(struct slow *s, __u64 recipe, __u32 idle, const int v6)
 {
@@ -86,15 +147,24 @@ static __always_inline enum load_result load_connection(struct slow *s, __u64 re
 	enum insertion inserted = insert_loaded(s, recipe, v6);
 	enum event event;
 
+	if (inserted == EXISTS) {
+		if (v6)
+			catch_up6(s, recipe, idle);
+		else
+			catch_up4(s, recipe, idle);
+		return LOAD_KNOWN;
+	}
 	if (inserted != INSERTED)
-		return inserted == EXISTS ? LOAD_KNOWN : LOAD_NO_ROOM;
+		return LOAD_NO_ROOM;
 	if (recipe_method(recipe) == METHOD_NAT && !is_template(recipe)) {
 		recipe &= ~BIT(RECIPE_CONTROLLED);
-		event = v6 ? make_reply6(s, index, recipe) : make_reply4(s, index, recipe);
-		if (event != EVENT_NONE) {
+		event = make_loaded_reply(s, recipe, v6);
+		if (event != EVENT_NONE)
 			end_claim(&s->forward, 0, v6);
-			return event == EVENT_DROP_REPLY_COLLISION ? LOAD_COLLISION : LOAD_NO_ROOM;
-		}
+		if (event == EVENT_DROP_REPLY_COLLISION)
+			return has_ended(recipe) ? LOAD_OVER : LOAD_COLLISION;
+		if (event != EVENT_NONE)
+			return LOAD_NO_ROOM;
 		set_idle(&s->reply, idle, v6);
 	}
 	set_idle(&s->forward, idle, v6);
@@ -119,6 +189,7 @@ static __always_inline enum load_result load_entry(struct slow *s, const struct 
 	s->is_trial = 0;
 	s->hop = 0; /* the client's packets will show it: until then, by the route */
 	recipe = with_server((__u64)(e->state & STATE_MASK) << RECIPE_STATE, index, e->method & METHOD_MASK);
+	recipe |= BIT(RECIPE_LOADED);
 	if (e->flags & LOAD_PROVEN)
 		recipe |= BIT(RECIPE_PROVEN);
 	if (e->method == METHOD_NAT && !is_template(recipe) && rules_of(server) & SERVICE_WIDE)

@@ -32,12 +32,23 @@ static __always_inline __u32 pick_server(struct pick_request *p, struct service 
 	return index;
 }
 
-/* The scheduler's choice; EVENT_NONE or that there is no server. */
+_Static_assert(EVENT_DROP_MIGRATION_HELD == EVENT_PASS_MIGRATING + 1, "leave_to_stack");
+
+/*
+ * What becomes of a packet that the host's stack may know what to do with, by the
+ * flags of its service, which migrates. No branch: the verifier walks each.
+ */
+static __always_inline enum event leave_to_stack(__u32 flags)
+{
+	return EVENT_PASS_MIGRATING + !!(flags & SERVICE_HELD);
+}
+
+/* The scheduler's choice; EVENT_NONE or that there is no server: the stack may have one still. */
 static __always_inline enum event schedule_server(struct slow *c, struct service *service)
 {
 	c->chosen = pick_server(&c->pick, service, &c->method);
 	if (!c->chosen)
-		return EVENT_ANSWER_NO_SERVER;
+		return c->pick.flags & SERVICE_MIGRATING ? leave_to_stack(c->pick.flags) : EVENT_ANSWER_NO_SERVER;
 	c->decided_by = DECIDED_BY_SCHEDULER;
 	return EVENT_NONE;
 }
@@ -139,7 +150,7 @@ static __always_inline enum event choose_persistent(struct slow *c, const int v6
 		t->recipe = 0;
 		/* The template may be the stack's: what it gives the client comes here with the others. */
 		if (c->pick.flags & SERVICE_MIGRATING)
-			return EVENT_PASS_MIGRATING;
+			return leave_to_stack(c->pick.flags);
 		if (c->decided_by != DECIDED_BY_SCHEDULER && schedule_server(c, service) != EVENT_NONE)
 			return EVENT_ANSWER_NO_SERVER;
 		result = make_template(c, v6);

@@ -211,6 +211,7 @@ static __always_inline int transit(struct lookup *forward, const struct server *
 
 		if (new == old)
 			break;
+		new &= ~BIT(RECIPE_LOADED);
 		if (change(entry, old, new, v6)) {
 			forward->recipe = new;
 			move_count(old, new);
