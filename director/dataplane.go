@@ -67,13 +67,18 @@ type State struct {
 type Loader interface {
 	// Load makes the connections and templates its own, of which the service's
 	// servers are known by their addresses: with their states, and until they
-	// expire there. Those that are there already stay as they are.
+	// expire there. Those that are there already stay as they are, but for the state
+	// of such as were loaded and have had no packet that changed it since.
 	Load(ctx context.Context, key ServiceKey, connections iter.Seq[conntrack.Connection]) (LoadReport, error)
 	// BeginMigration has packets of connections that are not known, and not their
 	// first, left to the host's stack from then on: another data plane has them
 	// there. A service that is not there migrates once it is added. EndMigration
-	// ends that. Both are idempotent.
+	// ends that. In between, HoldMigration has those packets dropped instead, until
+	// BeginMigration or EndMigration, or the end of the process: after it the other
+	// data plane's connections of the service change no more, but for those that
+	// expire there. All are idempotent.
 	BeginMigration(ctx context.Context, key ServiceKey) error
+	HoldMigration(ctx context.Context, key ServiceKey) error
 	EndMigration(ctx context.Context, key ServiceKey) error
 	// Migrating returns the services whose migrations have begun and not ended,
 	// those among them that an earlier process began.
@@ -83,7 +88,7 @@ type Loader interface {
 // LoadReport says what became of loaded connections.
 type LoadReport struct {
 	Loaded  uint64
-	Known   uint64            // were there already
+	Known   uint64            // were there already, or had ended and another has their place
 	Skipped map[string]uint64 // by the reason
 }
 

@@ -24,7 +24,32 @@ func (m *Mover) carry(ctx context.Context, source Source, key director.ServiceKe
 			return err
 		}
 	}
-	return nil // new ones come all the time; the last reading is after them
+	return nil // new ones come all the time; those that are left are the last reading's
+}
+
+// rest loads what has come to be in the source since the last reading: all of it,
+// because nothing more comes there from its beginning on. What is not loaded would
+// be cut; that is an error unless it is meant.
+func (m *Mover) rest(ctx context.Context, source Source, key director.ServiceKey, force bool, report *ServiceReport) error {
+	if err := missed(report, force); err != nil {
+		return err
+	}
+	if err := m.opts.Target.HoldMigration(ctx, key); err != nil {
+		return err
+	}
+	if _, err := m.load(ctx, source, key, report); err != nil {
+		return err
+	}
+	return missed(report, force)
+}
+
+// missed is an error if the last reading found connections that could not be loaded.
+func missed(report *ServiceReport, force bool) error {
+	n := total(report.Skipped)
+	if n == 0 || force {
+		return nil
+	}
+	return fmt.Errorf("%w: connections that could not be loaded and would be cut: %d (%s): force the move if that is meant", director.ErrUnsupported, n, reasons(report.Skipped))
 }
 
 // load reads the source's connections of the service once.

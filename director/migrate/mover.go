@@ -153,16 +153,11 @@ func (m *Mover) move(ctx context.Context, by director.Request, source Source, ke
 		return err
 	}
 	err := m.carry(ctx, source, key, report)
-	if n := total(report.Skipped); err == nil && n > 0 && !force {
-		err = fmt.Errorf("%w: connections that could not be loaded and would be cut: %d (%s): force the move if that is meant", director.ErrUnsupported, n, reasons(report.Skipped))
+	if err == nil {
+		err = m.rest(ctx, source, key, force, report)
 	}
 	if err == nil {
-		// From here on no packet of the service comes to the source.
 		err = m.opts.Target.EndMigration(ctx, key)
-	}
-	if err == nil {
-		// What came to be there since the last look.
-		_, err = m.load(ctx, source, key, report)
 	}
 	if err != nil {
 		return errors.Join(err, m.back(ctx, by, key, isOld))
@@ -243,7 +238,8 @@ func (m *Mover) back(ctx context.Context, by director.Request, key director.Serv
 	}
 	by.Why, by.Base = "it could not be moved", 0
 	if _, err := m.opts.Director.RemoveService(ctx, by, key); err != nil {
-		return fmt.Errorf("leave it to the kernel's IPVS again: %w", err)
+		// It is here still, and held back perhaps.
+		return errors.Join(fmt.Errorf("leave it to the kernel's IPVS again: %w", err), m.opts.Target.BeginMigration(ctx, key))
 	}
 	// Packets of what was loaded would be dropped as those of a removed service.
 	if _, err := m.opts.Director.Kill(ctx, director.ConnectionFilter{Service: key}); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/shunt-lb/shunt/director/migrate"
 )
 
-// TestMove reads the source until nothing is new, and again after the switch.
+// TestMove reads the source until nothing is new, and once more while nothing changes there.
 func TestMove(t *testing.T) {
 	r := newRig(t, web())
 	lost := clients(9)[0]
@@ -28,7 +28,7 @@ func TestMove(t *testing.T) {
 	}
 	key := web().Key
 	r.wantDid("begin tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 2", "load tcp://192.0.2.1:80: 1", "load tcp://192.0.2.1:80: 0",
-		"end tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 1", "remove tcp://192.0.2.1:80")
+		"hold tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 1", "end tcp://192.0.2.1:80", "remove tcp://192.0.2.1:80")
 	want := migrate.Report{Services: []migrate.ServiceReport{{
 		Key: key, Servers: 1, Moved: true, Loaded: 4, Skipped: map[string]uint64{"unknown server": 1},
 		Notes: []string{"scheduler rr begins its round anew: the kernel does not tell its place"},
@@ -87,7 +87,7 @@ func TestDesiredAlready(t *testing.T) {
 		t.Errorf("report: %+v", report)
 	}
 	r.wantDid("begin tcp://192.0.2.1:80", "begin tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 1", "load tcp://192.0.2.1:80: 0",
-		"end tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 0", "remove tcp://192.0.2.1:80")
+		"hold tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 0", "end tcp://192.0.2.1:80", "remove tcp://192.0.2.1:80")
 	if got, err := r.director.Service(desired.Key); err != nil || got.Name != "web" {
 		t.Errorf("the service is %+v, %v", got, err)
 	}
@@ -187,6 +187,8 @@ func TestFailures(t *testing.T) {
 	for _, tt := range []struct{ act, want string }{
 		{"begin tcp://192.0.2.1:80", "broken"},
 		{"load tcp://192.0.2.1:80: 1", "broken"},
+		{"hold tcp://192.0.2.1:80", "broken"},
+		{"end tcp://192.0.2.1:80", "broken"},
 		{"connections", "read the connections: broken"},
 	} {
 		t.Run(tt.act, func(t *testing.T) {

@@ -141,6 +141,37 @@ func TestFinishFails(t *testing.T) {
 	}
 }
 
+// TestHoldIsLifted: after a failure of the last reading packets go to the source
+// again, whether or not the service can be removed here.
+func TestHoldIsLifted(t *testing.T) {
+	lost := clients(9)[0]
+	lost.Server = netip.MustParseAddrPort("10.0.0.99:80")
+	r := newRig(t, web())
+	if _, err := r.director.AddService(t.Context(), director.Request{}, web()); err != nil {
+		t.Fatal(err)
+	}
+	r.readings = [][]conntrack.Connection{clients(1), clients(1), append(clients(1), lost)}
+	if _, err := r.mover.Move(t.Context(), director.Request{}, migrate.Request{}); !errors.Is(err, director.ErrUnsupported) {
+		t.Errorf("a connection is missed in the last reading: %v", err)
+	}
+	r.wantDid("begin tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 1", "load tcp://192.0.2.1:80: 0",
+		"hold tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 0", "begin tcp://192.0.2.1:80")
+
+	r = newRig(t, web())
+	r.fail["end tcp://192.0.2.1:80"] = errors.New("broken")
+	loads := 0
+	r.onLoad = func(director.ServiceKey) {
+		if loads++; loads == 2 {
+			r.plane.FailAt(1) // the removal
+		}
+	}
+	if _, err := r.mover.Move(t.Context(), director.Request{}, migrate.Request{}); err == nil {
+		t.Fatal("no error")
+	}
+	r.wantDid("begin tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 0", "hold tcp://192.0.2.1:80", "load tcp://192.0.2.1:80: 0",
+		"end tcp://192.0.2.1:80", "begin tcp://192.0.2.1:80")
+}
+
 // TestPrepareKnowsItsOwn: a service that XDP has is on its way only if a migration
 // was left half way, which no firewall's rule stops any more; else somebody put it
 // into the kernel's IPVS, too.

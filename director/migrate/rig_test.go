@@ -70,6 +70,10 @@ func (r *rig) BeginMigration(_ context.Context, key director.ServiceKey) error {
 	return r.act("begin %s", key)
 }
 
+func (r *rig) HoldMigration(_ context.Context, key director.ServiceKey) error {
+	return r.act("hold %s", key)
+}
+
 func (r *rig) EndMigration(_ context.Context, key director.ServiceKey) error {
 	return r.act("end %s", key)
 }

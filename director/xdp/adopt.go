@@ -73,7 +73,7 @@ func (d *Dataplane) adoptService(r *reading, svc *service) error {
 	for _, s := range svc.list {
 		content = append(content, s.index, s.offered())
 	}
-	if svc.migrating {
+	if svc.migration != settled {
 		d.opts.Log.Warn("service was being moved from the host's stack when the daemon ended: unknown connections are left to that still", "service", svc.key)
 	}
 	has := schedule(&r.services[svc.index])

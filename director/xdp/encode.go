@@ -96,9 +96,7 @@ func kernelSchedule(svc *service) bpf.KernelSchedule {
 	if svc.key.IsWide() {
 		k.Flags |= uint16(bpf.KernelServiceFlagsSERVICE_WIDE)
 	}
-	if svc.migrating {
-		k.Flags |= uint16(bpf.KernelServiceFlagsSERVICE_MIGRATING)
-	}
+	k.Flags |= svc.migration.flags()
 	if svc.persistence.Timeout != 0 {
 		k.ClientMask = clientMask(svc.key.Address.Addr().Is6(), svc.persistence.Prefix)
 	}
@@ -170,7 +168,7 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 			timeouts: parseSeconds(k.Seconds),
 		},
 		removed:   k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
-		migrating: schedule(k).Flags&uint16(bpf.KernelServiceFlagsSERVICE_MIGRATING) != 0,
+		migration: parseMigration(schedule(k).Flags),
 	}
 	svc.key.LastPort, svc.key.Bits = k.LastPort, k.Prefix
 	for _, f := range serviceFlags {

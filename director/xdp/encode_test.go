@@ -37,10 +37,10 @@ func TestServiceEntry(t *testing.T) {
 			Protocol: conntrack.UDP, Address: netip.MustParseAddrPort("192.0.2.0:8000"),
 			Bits: uint8(rapid.IntRange(0, 31).Draw(t, "bits")), LastPort: uint16(rapid.SampledFrom([]int{0, 8999}).Draw(t, "last port")),
 		}
-		svc := &service{index: 7, key: key, settings: want, removed: flag("removed"), migrating: flag("migrating")}
+		svc := &service{index: 7, key: key, settings: want, removed: flag("removed"), migration: rapid.SampledFrom([]migration{settled, begun, held}).Draw(t, "migration")}
 		k := kernelService(svc)
 		got := parseService(7, &k)
-		if got.settings != want || got.key != key || got.removed != svc.removed || got.migrating != svc.migrating {
+		if got.settings != want || got.key != key || got.removed != svc.removed || (got.migration == begun) != (svc.migration != settled) {
 			t.Errorf("read back %+v of %v, removed %v; written %+v of %v", got.settings, got.key, got.removed, want, key)
 		}
 		if persistent := schedule(&k).Flags&uint16(bpf.KernelServiceFlagsSERVICE_PERSISTENT) != 0; persistent != (want.persistence.Timeout != 0) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/conntrack"
@@ -26,7 +27,10 @@ const (
 )
 
 // Load takes over connections that exist elsewhere, in the kernel's IPVS, and
-// templates. They have the time left that they come with, or the timeout of their
+// templates. Those that were loaded before have the state of now, unless packets have
+// moved it on here. One that has ended makes way for another of the same server and
+// client port, and counts as known. What the table has no room for is skipped: only
+// what is older than the load is given up for it, as for new connections. They have the time left that they come with, or the timeout of their
 // state here if that is shorter. Where their clients' packets come from is not known:
 // until each has sent one, replies go by the route. They are not counted as new.
 //
@@ -117,7 +121,7 @@ func (l *loader) count(result bpf.KernelLoadResult) {
 	switch result {
 	case bpf.KernelLoadResultLOAD_DONE:
 		l.report.Loaded++
-	case bpf.KernelLoadResultLOAD_KNOWN:
+	case bpf.KernelLoadResultLOAD_KNOWN, bpf.KernelLoadResultLOAD_OVER:
 		l.report.Known++
 	case bpf.KernelLoadResultLOAD_NO_SERVER:
 		l.report.Skipped[skipServer]++
@@ -138,10 +142,16 @@ func loadEntry(svc *service, c *conntrack.Connection, clock bpf.Clock) (bpf.Kern
 	if err != nil || !isSupported(method) {
 		return none, skipMethod
 	}
-	if c.Expires <= 0 {
+	if c.Expires < 0 {
 		return none, skipExpired
 	}
-	entry := bpf.KernelLoadEntry{Left: clock.Ticks(c.Expires), Method: uint8(method)}
+	left := c.Expires
+	if left == 0 {
+		// The last second's rest in whole seconds (kernel: ip_vs_conn.c, ip_vs_conn_seq_show):
+		// a template that has connections lives on after it (ip_vs_conn_expire).
+		left = time.Second
+	}
+	entry := bpf.KernelLoadEntry{Left: clock.Ticks(left), Method: uint8(method)}
 	if isProven(c) {
 		entry.Flags |= uint8(bpf.KernelLoadFlagsLOAD_PROVEN)
 	}

@@ -160,7 +160,7 @@ func TestLoadSkips(t *testing.T) {
 		change func(*conntrack.Connection)
 		want   string
 	}{
-		{"expired", plain.Key, connection, func(c *conntrack.Connection) { c.Expires = 0 }, skipExpired},
+		{"expired", plain.Key, connection, func(c *conntrack.Connection) { c.Expires = -1 }, skipExpired},
 		{"long expired", plain.Key, connection, func(c *conntrack.Connection) { c.Expires = -time.Hour }, skipExpired},
 		{"protocol", plain.Key, connection, func(c *conntrack.Connection) { c.Protocol, c.State = conntrack.UDP, conntrack.UDPNormal }, skipOther},
 		{"virtual address", plain.Key, connection, func(c *conntrack.Connection) { c.Virtual = sticky.Key.Address }, skipOther},

@@ -3,9 +3,40 @@ package xdp
 import (
 	"context"
 	"fmt"
+	"time"
 
+	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
 )
+
+// migration is how far a service is on its way from the host's stack.
+type migration uint8
+
+const (
+	settled migration = iota // the stack has none of its connections
+	begun                    // it has some that the tables do not know
+	held                     // no more packets are left to it: the last ones are read
+)
+
+// flags is the stage as a service's schedule has it.
+func (m migration) flags() uint16 {
+	switch m {
+	case begun:
+		return uint16(bpf.KernelServiceFlagsSERVICE_MIGRATING)
+	case held:
+		return uint16(bpf.KernelServiceFlagsSERVICE_MIGRATING | bpf.KernelServiceFlagsSERVICE_HELD)
+	default:
+		return 0
+	}
+}
+
+// parseMigration is the stage that a daemon goes on with which finds these flags.
+func parseMigration(flags uint16) migration {
+	if flags&uint16(bpf.KernelServiceFlagsSERVICE_MIGRATING) != 0 {
+		return begun
+	}
+	return settled
+}
 
 // BeginMigration leaves the service's packets that no connection is known of to the
 // host's stack, where the kernel's IPVS has the service: all but TCP's first
@@ -18,10 +49,13 @@ import (
 // kernel, so that migrations never end. The client takes the answer that comes
 // first; only one of the other server's that overtakes it is refused.
 //
+// A first segment that no server can take is left to the stack as well: next hops
+// may be unknown yet, and the kernel has the service still.
+//
 // A migration outlives the daemon, in the service's entry: ending it at a start
 // would cut the connections that were not loaded. See Migrating.
 func (d *Dataplane) BeginMigration(ctx context.Context, key director.ServiceKey) error {
-	if err := d.migrate(ctx, key, true); err != nil {
+	if err := d.migrate(ctx, key, begun); err != nil {
 		return fmt.Errorf("leave unknown connections of %s to the host's stack: %w", key, err)
 	}
 	return nil
@@ -29,13 +63,61 @@ func (d *Dataplane) BeginMigration(ctx context.Context, key director.ServiceKey)
 
 // EndMigration has unknown packets of the service be as they are of other services.
 func (d *Dataplane) EndMigration(ctx context.Context, key director.ServiceKey) error {
-	if err := d.migrate(ctx, key, false); err != nil {
+	if err := d.migrate(ctx, key, settled); err != nil {
 		return fmt.Errorf("leave no more connections of %s to the host's stack: %w", key, err)
 	}
 	return nil
 }
 
-func (d *Dataplane) migrate(ctx context.Context, key director.ServiceKey, begins bool) error {
+// HoldMigration drops what a migrating service would leave to the host's stack, so
+// that nothing changes there while the last of its connections are read: whose
+// packets were passed on before is there when it returns. TCP sends them again.
+//
+// A hold does not outlive the daemon, which alone knows what it is for: the next
+// one leaves those packets to the stack again.
+func (d *Dataplane) HoldMigration(ctx context.Context, key director.ServiceKey) error {
+	err := d.hold(ctx, key)
+	if err == nil {
+		err = drain(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("hold back unknown connections of %s: %w", key, err)
+	}
+	return nil
+}
+
+func (d *Dataplane) hold(ctx context.Context, key director.ServiceKey) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.check(ctx); err != nil {
+		return err
+	}
+	svc, err := d.model.live(key)
+	if err != nil {
+		return err
+	}
+	if svc.migration == settled {
+		return fmt.Errorf("%w: its migration has not begun", director.ErrInvalid)
+	}
+	return d.setMigration(svc, held)
+}
+
+// stackDelay is longer than a packet that was passed on waits for the host's stack:
+// in the queue of another CPU (RPS), whose softirq gives it back after two ticks at
+// most (kernel: net/core/dev.c, net_rx_action, netdev_budget_usecs).
+const stackDelay = 50 * time.Millisecond
+
+// drain waits until the host's stack has seen all that was left to it.
+func drain(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(stackDelay):
+		return nil
+	}
+}
+
+func (d *Dataplane) migrate(ctx context.Context, key director.ServiceKey, to migration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.check(ctx); err != nil {
@@ -44,17 +126,23 @@ func (d *Dataplane) migrate(ctx context.Context, key director.ServiceKey, begins
 	svc, err := d.model.live(key)
 	if err != nil {
 		delete(d.migrations, key)
-		if begins {
+		if to == begun {
 			d.migrations[key] = true
 		}
 		return nil
 	}
-	if svc.migrating == begins {
+	return d.setMigration(svc, to)
+}
+
+// setMigration puts the stage in force, and nothing else: the scheduler goes on.
+func (d *Dataplane) setMigration(svc *service, to migration) error {
+	was := svc.migration
+	if was == to {
 		return nil
 	}
-	svc.migrating = begins
+	svc.migration = to
 	if err := d.reschedule(svc, svc.list, false); err != nil {
-		svc.migrating = !begins
+		svc.migration = was
 		return err
 	}
 	return nil
@@ -66,9 +154,9 @@ func (a *application) takeMigration(b *batch) {
 	if !a.migrations[svc.key] {
 		return
 	}
-	was := svc.migrating
-	svc.migrating = true
-	b.onFailure(func() error { svc.migrating = was; return nil })
+	was := svc.migration
+	svc.migration = begun
+	b.onFailure(func() error { svc.migration = was; return nil })
 	b.then(func() error { delete(a.migrations, svc.key); return nil })
 }
 
@@ -83,7 +171,7 @@ func (d *Dataplane) Migrating() []director.ServiceKey {
 		return nil
 	}
 	for _, svc := range d.model.sorted() {
-		if svc.migrating && !svc.removed {
+		if svc.migration != settled && !svc.removed {
 			keys = append(keys, svc.key)
 		}
 	}

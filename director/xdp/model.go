@@ -31,10 +31,9 @@ type service struct {
 	index uint32
 	key   director.ServiceKey
 	settings
-	access  accessList
-	removed bool
-	// migrating: the host's stack has connections of it that the tables do not know.
-	migrating bool
+	access    accessList
+	removed   bool
+	migration migration
 	members   map[netip.AddrPort]*server // removed ones included
 	// list is the schedule's server list in kernel order: last added first.
 	list []*server

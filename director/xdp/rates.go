@@ -7,7 +7,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// beginRates has the rates of adopted services begin from their counters as they
+// beginRates has the rates of what was adopted begin from their counters as they
 // are: what was counted before is no rate. Called with mu held.
 func (d *Dataplane) beginRates() error {
 	return d.eachCounted(func(e *director.Estimator, now director.Counters) { e.Reset(now) })
@@ -30,7 +30,7 @@ func (d *Dataplane) sampleRates(ctx context.Context) {
 	}
 }
 
-// sample takes one sample of each live service and server.
+// sample takes one sample of each service and server.
 func (d *Dataplane) sample(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -40,19 +40,16 @@ func (d *Dataplane) sample(ctx context.Context) error {
 	return d.eachCounted(func(e *director.Estimator, now director.Counters) { e.Sample(now) })
 }
 
-// eachCounted gives each the estimator of a live service, or of a server of its
-// list, and its counters.
+// eachCounted gives each the estimator of every service and server, and its
+// counters: those that are removed may come back, and go on counting until then.
 func (d *Dataplane) eachCounted(each func(*director.Estimator, director.Counters)) error {
 	c, err := d.readCounters()
 	if err != nil {
 		return err
 	}
 	for _, svc := range d.model.services {
-		if svc.removed {
-			continue
-		}
 		each(&svc.rates, c.total(svc))
-		for _, s := range svc.list {
+		for _, s := range svc.members {
 			each(&s.rates, counters(c.traffic[s.index]))
 		}
 	}

@@ -84,12 +84,14 @@ func (a *application) makeService(b *batch) error {
 }
 
 // takeBack makes a removed service live; its servers come back as they are added.
+// What it counted is the old one's (kernel: ip_vs_ctl.c, __ip_vs_update_dest, sets
+// a server's counters to zero where it comes back to another service).
 func (a *application) takeBack(b *batch) {
 	svc := b.svc
 	svc.removed = false
 	b.restart, b.list = true, nil
 	b.onFailure(func() error { svc.removed = true; return nil })
-	b.then(func() error { return a.writeMembers(svc) })
+	b.then(func() error { return errors.Join(a.writeMembers(svc), a.zero(svc)) })
 }
 
 // writeMembers writes all servers of the service, removed ones included.
@@ -202,12 +204,12 @@ func (a *application) removeService(op director.RemoveService) error {
 	if err := a.unindex(op.Key, svc); err != nil {
 		return errors.Join(err, a.index(svc))
 	}
-	b, access, migrating := a.begin(svc, op), svc.access, svc.migrating
+	b, access, migration := a.begin(svc, op), svc.access, svc.migration
 	b.onFailure(func() error {
-		svc.removed, svc.access, svc.migrating = false, access, migrating
+		svc.removed, svc.access, svc.migration = false, access, migration
 		return a.index(svc)
 	})
-	svc.removed, svc.access, svc.migrating = true, accessList{}, false
+	svc.removed, svc.access, svc.migration = true, accessList{}, settled
 	b.list, b.restart = nil, true
 	// The service first: what dies in between is adopted as removed.
 	b.then(func() error {

@@ -41,6 +41,18 @@ func (d *Dataplane) Zero(ctx context.Context, key director.ServiceKey) error {
 	return nil
 }
 
+// zero has the counters of one service begin anew.
+func (d *Dataplane) zero(svc *service) error {
+	traffic, err := d.plane.AllTraffic(d.model.usedServers())
+	if err == nil {
+		err = d.zeroService(svc, traffic)
+	}
+	if err != nil {
+		return fmt.Errorf("set the counters to zero: %w", err)
+	}
+	return nil
+}
+
 // zeroService takes the servers' counters as they are in traffic for zero.
 func (d *Dataplane) zeroService(svc *service, traffic []bpf.KernelTraffic) error {
 	for _, s := range svc.members {
