@@ -92,5 +92,9 @@ func TestConfiguredForeign(t *testing.T) {
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
+		found.Persistence = persistenceModel(director.Persistence{Engine: director.EngineSIP}) // ipvsadm --pe sip without -p
+		if got, err = found.Configured(); err != nil || got.Persistence != (director.Persistence{Engine: director.EngineSIP}) {
+			t.Errorf("an engine alone: %+v, %v", got.Persistence, err)
+		}
 	}
 }

@@ -260,11 +260,16 @@ func (s Service) Configured() (director.Service, error) {
 	}
 	service, err := ServiceConfig{
 		Name: s.Name, Scheduler: s.Scheduler, Flags: s.Flags, VIP: s.VIP, Access: s.Access,
-		Persistence: s.Persistence, OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
+		OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
 		SloppyTCP: s.SloppyTCP, ExpireNodestConn: s.ExpireNodestConn, ExpireQuiescentTemplate: s.ExpireQuiescentTemplate,
 	}.serviceOf(key)
 	if err != nil {
 		return director.Service{}, err
+	}
+	if s.Persistence != nil {
+		if service.Persistence, err = s.Persistence.persistence(key); err != nil {
+			return director.Service{}, err
+		}
 	}
 	service.Access = service.Access.Normalize()
 	for i, model := range s.Servers {

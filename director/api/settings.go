@@ -20,13 +20,10 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 		if c.Persistence.Timeout <= 0 {
 			return invalid(fmt.Sprintf("persistence: timeout %s is out of range", c.Persistence.Timeout), "give a timeout such as 5m, or leave persistence out for none")
 		}
-		s.Persistence = director.Persistence{Timeout: time.Duration(c.Persistence.Timeout), Prefix: s.Key.FullPrefix()}
-		s.Persistence.Engine = director.Engine(c.Persistence.Engine)
 		var err error
-		if s.Persistence.Mask, err = parseMask(c.Persistence.Mask); err != nil {
+		if s.Persistence, err = c.Persistence.persistence(s.Key); err != nil {
 			return err
 		}
-		set(&s.Persistence.Prefix, c.Persistence.Prefix)
 	}
 	s.OnePacket = c.OnePacket
 	if c.Timeouts != nil {
@@ -36,6 +33,18 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 		SloppyTCP: c.SloppyTCP, ExpireNoDestConn: c.ExpireNodestConn, ExpireQuiescentTemplate: c.ExpireQuiescentTemplate,
 	}
 	return setReuse(&s.Rules, c.ConnReuseMode)
+}
+
+// persistence turns the model into the director's value. It may have no timeout: the
+// kernel takes an engine for a service that is not persistent.
+func (p Persistence) persistence(key director.ServiceKey) (director.Persistence, error) {
+	value := director.Persistence{Timeout: time.Duration(p.Timeout), Prefix: key.FullPrefix(), Engine: director.Engine(p.Engine)}
+	var err error
+	if value.Mask, err = parseMask(p.Mask); err != nil {
+		return director.Persistence{}, err
+	}
+	set(&value.Prefix, p.Prefix)
+	return value, nil
 }
 
 // applySettings changes what the edit names.

@@ -94,7 +94,7 @@ func (s *session) table(client *api.Client, before api.Configuration) (*table, e
 		if !service.Foreign {
 			continue
 		}
-		key, err := director.ParseServiceKey(service.Listen)
+		key, err := director.ParseFoundKey(service.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("read the daemon's answer: %w", err)
 		}

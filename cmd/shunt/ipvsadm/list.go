@@ -222,12 +222,18 @@ func tunnelInfo(s realserver.Server) string {
 	if s.Method != realserver.Tunnel {
 		return "n/a"
 	}
-	checksum := [...]string{realserver.TunnelNoChecksum: "-c", realserver.TunnelChecksumOn: "+c", realserver.TunnelRemoteChecksum: "r+c"}
+	checksum := "-c" // whatever the other bits are (foreign, and not of ipvsadm's making)
+	switch {
+	case s.Tunnel.Checksum&realserver.TunnelChecksumOn != 0:
+		checksum = "+c"
+	case s.Tunnel.Checksum&realserver.TunnelRemoteChecksum != 0:
+		checksum = "r+c"
+	}
 	switch t := s.Tunnel; t.Type {
 	case realserver.TunnelGUE:
-		return fmt.Sprintf("%s:%d:%s", t.Type, t.Port, checksum[t.Checksum])
+		return fmt.Sprintf("%s:%d:%s", t.Type, t.Port, checksum)
 	case realserver.TunnelGRE:
-		return fmt.Sprintf("%s:%s", t.Type, checksum[t.Checksum])
+		return fmt.Sprintf("%s:%s", t.Type, checksum)
 	default:
 		return t.Type.String()
 	}

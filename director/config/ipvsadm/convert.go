@@ -94,10 +94,11 @@ func FromDirector(service director.Service) (Service, error) {
 		s.Netmask = fullPrefix
 	}
 	p := service.Persistence
-	if p == (director.Persistence{}) {
+	s.Engine = string(p.Engine) // which a service without persistence can have too
+	if p.Engine = ""; p == (director.Persistence{}) {
 		return s, nil
 	}
-	s.Persistent, s.Timeout, s.Engine = true, uint32(p.Timeout/time.Second), string(p.Engine)
+	s.Persistent, s.Timeout = true, uint32(p.Timeout/time.Second)
 	if isIPv6 {
 		s.Netmask = uint32(p.Prefix)
 	} else {

@@ -60,6 +60,18 @@ func TestDirectorService(t *testing.T) {
 	}
 }
 
+// An engine alone makes no service persistent: the kernel keeps it, and -S shows it.
+func TestFromDirectorEngineAlone(t *testing.T) {
+	service := director.Service{Key: key(t, "udp://192.0.2.1:53"), Scheduler: "rr", Persistence: director.Persistence{Engine: director.EngineSIP}}
+	got, err := ipvsadm.FromDirector(service)
+	if err != nil || got.Persistent || got.Engine != "sip" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if text, _ := (ipvsadm.Writer{}).Save([]director.Service{service}); text != "-A -u 192.0.2.1:53 -s rr --pe sip\n" {
+		t.Errorf("saved as %q", text)
+	}
+}
+
 func TestDirectorServiceHasNoWords(t *testing.T) {
 	for line, want := range map[string]string{
 		"-A -t 192.0.2.1:80 -p -M 255.0.255.0": "service tcp://192.0.2.1:80: netmask 255.0.255.0 is no prefix",
