@@ -3,7 +3,6 @@ package ipvsadm
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"syscall"
 
@@ -142,7 +141,7 @@ func (s *session) zero(c language.Command) int {
 		return s.failed(language.Help, language.ExitUsage, err)
 	}
 	ref := ""
-	if names(c) {
+	if c.Has(language.OptService) {
 		ref = c.Service.Key().String()
 	}
 	err = client.Zero(s.ctx, ref)
@@ -155,12 +154,4 @@ func (s *session) zero(c language.Command) int {
 	default:
 		return s.failed(language.Zero, language.ExitRefused, err)
 	}
-}
-
-// names reports whether -Z names a service: 0.0.0.0 and [::], with port 0, are
-// none, and stand for all (libipvs.c, ipvs_zero_service).
-func names(c language.Command) bool {
-	key := c.Service.Key()
-	return c.Has(language.OptService) && (key.IsMark() || key.Address != netip.AddrPortFrom(netip.IPv4Unspecified(), 0) &&
-		key.Address != netip.AddrPortFrom(netip.IPv6Unspecified(), 0))
 }

@@ -3,9 +3,7 @@ package ipvsadm
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -152,10 +150,8 @@ func settings(s director.Service) string {
 	}
 	if known.Persistent {
 		text += fmt.Sprintf(" persistent %d", known.Timeout)
-		if addr := s.Key.Address.Addr(); s.Persistence.Mask != 0 {
-			text += " mask " + s.Persistence.Mask.String()
-		} else if int(s.Persistence.Prefix) != addr.BitLen() {
-			text += " mask " + mask(addr, s.Persistence.Prefix)
+		if mask := known.Mask(); mask != "" {
+			text += " mask " + mask
 		}
 		if known.Engine != "" {
 			text += " pe " + known.Engine
@@ -165,14 +161,6 @@ func settings(s director.Service) string {
 		text += " ops"
 	}
 	return text
-}
-
-// mask writes the length of a prefix as -M takes it.
-func mask(family netip.Addr, prefix uint8) string {
-	if family.Is6() {
-		return strconv.Itoa(int(prefix))
-	}
-	return net.IP(net.CIDRMask(int(prefix), 32)).String()
 }
 
 // server writes a server.
