@@ -2,13 +2,7 @@ package director
 
 // Rates are per second, as the kernel's estimator has them: moving averages that
 // are brought up to date every EstimateSeconds.
-type Rates struct {
-	Connections uint64
-	InPackets   uint64
-	OutPackets  uint64
-	InBytes     uint64
-	OutBytes    uint64
-}
+type Rates Counters
 
 // Estimator is the kernel's estimator of rates (kernel: net/netfilter/ipvs/
 // ip_vs_est.c): each sample moves each average by a quarter of its distance to the

@@ -156,13 +156,7 @@ func countersModel(c director.Counters) Counters {
 	}
 }
 
-func ratesModel(r director.Rates) Rates {
-	return Rates{
-		Connections: r.Connections,
-		In:          Traffic{Packets: r.InPackets, Bytes: r.InBytes},
-		Out:         Traffic{Packets: r.OutPackets, Bytes: r.OutBytes},
-	}
-}
+func ratesModel(r director.Rates) Rates { return Rates(countersModel(director.Counters(r))) }
 
 func infoModel(i director.DataplaneInfo) DataplaneInfo {
 	return DataplaneInfo{Version: i.Version, TableSize: i.TableSize}

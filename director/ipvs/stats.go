@@ -58,13 +58,13 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 
 func (d *Dataplane) serviceStats(entry *kernel.ServiceEntry, seen overload) director.ServiceStats {
 	stats := director.ServiceStats{
-		Key: serviceKey(entry.ServiceID), Counters: counters(entry.Stats.Counters), Rates: rates(entry.Stats.Rates),
+		Key: serviceKey(entry.ServiceID), Counters: director.Counters(entry.Stats.Counters), Rates: director.Rates(entry.Stats.Rates),
 	}
 	known := d.memory.services[stats.Key]
 	for _, k := range slices.Backward(entry.Servers) { // in the order they were added
 		at := member{stats.Key, k.Address}
 		server := director.ServerStats{
-			Server: known.server(k.Server), Counters: counters(k.Stats.Counters), Rates: rates(k.Stats.Rates),
+			Server: known.server(k.Server), Counters: director.Counters(k.Stats.Counters), Rates: director.Rates(k.Stats.Rates),
 			Active: uint64(k.Active), Inactive: uint64(k.Inactive), Templates: uint64(k.Persistent),
 			Overloaded: isOverloaded(&k, d.overload[at]), Reachable: true,
 		}
@@ -77,18 +77,6 @@ func (d *Dataplane) serviceStats(entry *kernel.ServiceEntry, seen overload) dire
 		stats.Servers = append(stats.Servers, server)
 	}
 	return stats
-}
-
-func counters(c kernel.Counters) director.Counters {
-	return director.Counters{
-		Connections: c.Connections, InPackets: c.InPackets, InBytes: c.InBytes, OutPackets: c.OutPackets, OutBytes: c.OutBytes,
-	}
-}
-
-func rates(c kernel.Counters) director.Rates {
-	return director.Rates{
-		Connections: c.Connections, InPackets: c.InPackets, OutPackets: c.OutPackets, InBytes: c.InBytes, OutBytes: c.OutBytes,
-	}
 }
 
 // member is a server of a service.

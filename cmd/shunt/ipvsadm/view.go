@@ -97,11 +97,7 @@ func countersOf(c api.Counters) director.Counters {
 	}
 }
 
-func ratesOf(r api.Rates) director.Rates {
-	return director.Rates{
-		Connections: r.Connections, InPackets: r.In.Packets, InBytes: r.In.Bytes, OutPackets: r.Out.Packets, OutBytes: r.Out.Bytes,
-	}
-}
+func ratesOf(r api.Rates) director.Rates { return director.Rates(countersOf(api.Counters(r))) }
 
 // keys returns a copy of the order.
 func (v view) keys() []director.ServiceKey { return slices.Clone(v.order) }

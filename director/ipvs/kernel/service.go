@@ -159,7 +159,7 @@ type ServiceEntry struct {
 // Counters count since the service or server was made, or set to zero. The
 // kernel (6.2 and later) brings them up to date every two seconds.
 type Counters struct {
-	Connections, InPackets, OutPackets, InBytes, OutBytes uint64
+	Connections, InPackets, InBytes, OutPackets, OutBytes uint64
 }
 
 // Stats are what is counted of a service or server, and the same per second.
