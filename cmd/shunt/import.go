@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shunt-lb/shunt/cmd/shunt/ipvsadm"
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
@@ -34,7 +32,7 @@ func importCommand() *cli.Command {
 			&cli.StringFlag{Name: "from", Usage: "the `PROGRAM`: ipvsadm, keepalived or ldirectord, if the contents do not tell"},
 			&cli.StringFlag{Name: "id", Usage: "of keepalived's lines for one machine (@ID), those of `ID`: what keepalived -i is given"},
 			&cli.BoolFlag{Name: "resolve", Usage: "look up the names of hosts and ports that ldirectord.cf has; else what has one is left out"},
-			&cli.BoolFlag{Name: "strict", Usage: "fail if anything could not be carried; the configuration is printed all the same"},
+			&cli.BoolFlag{Name: "strict", Usage: "fail if anything of the text could not be carried; what was is printed all the same"},
 			&cli.BoolFlag{Name: "adopt", Usage: "take over foreign services of the kernel"},
 		),
 		Action: importOrAdopt,
@@ -55,11 +53,12 @@ func importOrAdopt(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usage(c, "want one FILE, or --adopt")
 	}
-	result, err := translate(c, c.Args().First())
+	name := c.Args().First()
+	result, err := translate(c, name)
 	if err != nil {
 		return err
 	}
-	return printTranslation(c, result)
+	return printTranslation(c, nameOf(name), result)
 }
 
 // The programs whose configurations are read.
@@ -69,19 +68,27 @@ const (
 	fromLdirectord = "ldirectord"
 )
 
+// nameOf is what notes call the file.
+func nameOf(file string) string {
+	if file == standardInput {
+		return "standard input"
+	}
+	return file
+}
+
 // translate reads the file.
 func translate(c *cli.Context, name string) (translation.Result, error) {
 	var data []byte
 	var err error
 	if name == standardInput {
 		data, err = readInput(c)
-		name = "standard input"
 	} else {
 		data, err = interruptible(c, name, func() ([]byte, error) { return translation.Host{}.ReadFile(name) })
 	}
 	if err != nil {
 		return translation.Result{}, err
 	}
+	name = nameOf(name)
 	program := c.String("from")
 	if program == "" {
 		if program = guess(name, data); program == "" {
@@ -109,56 +116,29 @@ func translate(c *cli.Context, name string) (translation.Result, error) {
 	}
 }
 
-// guess says whose configuration a text is, by its first line that tells; empty
-// if none does.
-func guess(name string, data []byte) string {
-	switch filepath.Base(name) {
-	case "keepalived.conf":
-		return fromKeepalived
-	case "ldirectord.cf":
-		return fromLdirectord
-	}
-	for line := range bytes.Lines(data) {
-		words := strings.Fields(string(line))
-		if len(words) == 0 {
-			continue
+// printTranslation prints the configuration, and the notes beside it. A text of which
+// nothing is carried is an error: what would come out is an empty configuration, which
+// removes all services where it is applied.
+func printTranslation(c *cli.Context, name string, result translation.Result) error {
+	result.Notes = append(result.Notes, overLimits(name, result.State)...)
+	state := result.State
+	isEmpty := len(state.Services) == 0 && len(state.Sync) == 0 && state.Timeouts == conntrack.Timeouts{}
+	if !isEmpty {
+		text, err := config.Format(state, header(result)...)
+		if err != nil {
+			return err
 		}
-		if words[0] == "ipvsadm" && len(words) > 1 {
-			words = words[1:]
+		if err := write(c.App.Writer, text); err != nil {
+			return err
 		}
-		key, _, isAssignment := strings.Cut(string(bytes.TrimSpace(line)), "=")
-		switch {
-		case strings.HasPrefix(words[0], "-"):
-			return fromIPVSAdm
-		case strings.HasPrefix(words[0], "virtual_server"), words[0] == "global_defs", strings.HasPrefix(words[0], "vrrp_"), words[0] == "include", strings.HasPrefix(words[0], "$"):
-			return fromKeepalived
-		case isAssignment && !strings.ContainsAny(key, " \t#!{"):
-			return fromLdirectord
-		}
-	}
-	return ""
-}
-
-// printTranslation prints the configuration, and the notes beside it.
-func printTranslation(c *cli.Context, result translation.Result) error {
-	var header []string
-	if n := len(result.Notes); n > 0 {
-		header = append(header, fmt.Sprintf("Imported; %s could not be carried as it was:", count(n, "thing")))
-		for _, note := range result.Notes {
-			header = append(header, "  "+note.String())
-		}
-	}
-	text, err := config.Format(result.State, header...)
-	if err != nil {
-		return err
-	}
-	if err := write(c.App.Writer, text); err != nil {
-		return err
 	}
 	for _, note := range result.Notes {
 		if err := write(c.App.ErrWriter, []byte(note.String()+"\n")); err != nil {
 			return err
 		}
+	}
+	if isEmpty {
+		return fmt.Errorf("import %s: there is no service, sync daemon or timeout in it that could be carried", name)
 	}
 	if xdp, err := director.FeaturesOf(director.PlaneXDP); err == nil {
 		for _, problem := range director.Problems(xdp.Check(result.State)) {
@@ -167,8 +147,50 @@ func printTranslation(c *cli.Context, result translation.Result) error {
 			}
 		}
 	}
-	if len(result.Notes) > 0 && c.Bool("strict") {
-		return fmt.Errorf("%s could not be carried", count(len(result.Notes), "thing"))
+	if n := result.Lacking(); n > 0 && c.Bool("strict") {
+		return fmt.Errorf("%s could not be carried", count(n, "thing"))
 	}
 	return nil
+}
+
+// header is the comment that the configuration begins with.
+func header(result translation.Result) []string {
+	if len(result.Notes) == 0 {
+		return nil
+	}
+	lines := []string{"Imported:"}
+	if n := result.Lacking(); n > 0 {
+		lines[0] = fmt.Sprintf("Imported; %s could not be carried as it was:", count(n, "thing"))
+	}
+	for _, note := range result.Notes {
+		lines = append(lines, "  "+note.String())
+	}
+	return lines
+}
+
+// overLimits says which sizes of the data plane's tables the state exceeds as they
+// are where nothing is set: shuntd refuses it then.
+func overLimits(name string, state director.State) []translation.Note {
+	servers := 0
+	for _, service := range state.Services {
+		servers += len(service.Servers)
+	}
+	defaults, err := config.Parse("", nil)
+	if err != nil {
+		panic("import: an empty configuration: " + err.Error()) // it is the default one
+	}
+	limits := defaults.Director.Limits
+	var notes []translation.Note
+	for _, of := range []struct {
+		key         string
+		number, max int
+	}{{"services", len(state.Services), int(limits.Services)}, {"servers", servers, int(limits.Servers)}} {
+		if of.number > of.max {
+			notes = append(notes, translation.Note{
+				Position: translation.Position{File: name}, Kind: translation.Reminder, What: "director.limits." + of.key,
+				Why: fmt.Sprintf("%d %s need more than the %d that shuntd has room for unless it is told: set it to %[1]d or more", of.number, of.key, of.max),
+			})
+		}
+	}
+	return notes
 }

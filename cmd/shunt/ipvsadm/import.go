@@ -1,8 +1,10 @@
 package ipvsadm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"syscall"
 
@@ -32,7 +34,7 @@ type importer struct {
 // left out, with a note. The name is the file's, for positions.
 func Import(name string, text []byte) (translation.Result, error) {
 	i := &importer{name: name, table: newTable(director.State{}), left: make(map[director.ServiceKey]bool)}
-	lines, err := language.Parser{}.ParseSave(text)
+	lines, err := language.Parser{}.ParseSave(withoutPaths(text))
 	if refused, ok := errors.AsType[*language.LineError](err); ok {
 		return translation.Result{}, &translation.Error{Position: i.at(refused.Number), Text: refused.Err.Error()}
 	}
@@ -57,6 +59,18 @@ func Import(name string, text []byte) (translation.Result, error) {
 		}}, result.Notes...)
 	}
 	return result, nil
+}
+
+// withoutPaths makes ipvsadm of the program's whole path: scripts name it so, and
+// ipvsadm passes over its own name alone.
+func withoutPaths(text []byte) []byte {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	for i, line := range lines {
+		if words := bytes.Fields(line); len(words) > 1 && bytes.HasPrefix(words[0], []byte("/")) && path.Base(string(words[0])) == "ipvsadm" {
+			lines[i] = bytes.Replace(line, words[0], []byte("ipvsadm"), 1)
+		}
+	}
+	return bytes.Join(lines, nil)
 }
 
 func (i *importer) at(line int) translation.Position {

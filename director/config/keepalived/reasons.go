@@ -60,6 +60,19 @@ func reasonOf(n *node, where scope) (translation.Kind, *node, string) {
 	return r.kind, n, r.why
 }
 
+// Knows reports whether a word begins a directive of the top level.
+func Knows(word string) bool {
+	switch word {
+	case "virtual_server", "virtual_server_group", "global_defs", "include", "includer", "includem", "includew", "includeb", "includea":
+		return true
+	}
+	_, known := reasons[ofTop][word]
+	if !known {
+		_, known = byPrefix(word)
+	}
+	return known
+}
+
 // byPrefix knows the directives that begin like the others of their kind.
 func byPrefix(name string) (reason, bool) {
 	for _, p := range []struct{ prefix, why string }{

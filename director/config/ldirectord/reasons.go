@@ -37,6 +37,13 @@ func reasonOf(d directive, where scope) (translation.Kind, string) {
 	return translation.NotCarried, "unknown directive: " + refused
 }
 
+// Knows reports whether a key is one of the top level.
+func Knows(key string) bool {
+	_, ofGlobal := reasons[global][key]
+	_, known := everywhere[key]
+	return known || ofGlobal || key == "virtual" || key == "virtual6"
+}
+
 var everywhere = map[string]reason{
 	"checktimeout":     {translation.NotCarried, noChecks},
 	"negotiatetimeout": {translation.NotCarried, noChecks},
