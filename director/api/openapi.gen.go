@@ -505,6 +505,18 @@ type DrainStatus struct {
 	Templates uint64 `json:"templates"`
 }
 
+// DrainedServer A server that is drained.
+type DrainedServer struct {
+	// Service URL of the service.
+	Service string `json:"service"`
+
+	// Server The server's address and port.
+	Server string `json:"server"`
+
+	// Since When it was ordered.
+	Since time.Time `json:"since"`
+}
+
 // Drift Where the kernel differs from what is desired.
 type Drift struct {
 	// Checked When the kernel was last compared; left out before the first time.
@@ -964,6 +976,9 @@ type Revision struct {
 
 	// Configuration Everything that can be desired.
 	Configuration Configuration `json:"configuration"`
+
+	// Drained The servers that were drained then, which is no part of the configuration; left out for none.
+	Drained []DrainedServer `json:"drained,omitempty"`
 }
 
 // RevisionChange A revision and how it differs from the one before.

@@ -87,10 +87,14 @@ func revisionInfo(i director.RevisionInfo) RevisionInfo {
 }
 
 func revisionModel(r director.Revision, features director.Features) Revision {
-	return Revision{
+	model := Revision{
 		Number: r.Number, Time: r.Time.UTC(), Who: r.Who, Why: r.Why, Action: r.Action,
 		Configuration: desired(r.State, features),
 	}
+	for _, d := range r.State.Drains {
+		model.Drained = append(model.Drained, DrainedServer{Service: d.Service.String(), Server: d.Server.String(), Since: d.Since.UTC()})
+	}
+	return model
 }
 
 func outcomeModel(o director.Outcome) Outcome {
