@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/shunt-lb/shunt/director/event"
@@ -25,11 +24,21 @@ type change struct {
 // failure says which change failed. The failure of a change of one step says so
 // already.
 func (c change) failure(err error) error {
-	if strings.HasPrefix(err.Error(), c.action+": ") {
+	cause := err
+	if left, ok := errors.AsType[*undoError](err); ok {
+		cause = left.cause // what could not be undone may be of the change's name too
+	}
+	if step, ok := errors.AsType[*OperationError](cause); ok && step.Operation.String() == c.action {
 		return err
 	}
 	return fmt.Errorf("%s: %w", c.action, err)
 }
+
+// undoError is the failure of a change that could not be undone.
+type undoError struct{ cause, undo error }
+
+func (e *undoError) Error() string   { return fmt.Sprintf("%v; roll back: %v", e.cause, e.undo) }
+func (e *undoError) Unwrap() []error { return []error{e.cause, e.undo} }
 
 // change runs one edit of the newest revision's state. edit is given a state of
 // its own whose services are shared: it replaces services as a whole, by
@@ -268,7 +277,7 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 		Name: event.RolledBack, Service: service,
 		Message: fmt.Sprintf("%s: could not be undone, will be repaired: %v", c.action, err),
 	})
-	return fmt.Errorf("%w; roll back: %w", cause, err)
+	return &undoError{cause: cause, undo: err}
 }
 
 // apply runs the operations, up to the first that the data plane does not have.

@@ -186,6 +186,29 @@ func TestUndoIsBlind(t *testing.T) {
 	r.sameAsFound(t)
 }
 
+// A step of the undoing that is called as the change is does not speak for it.
+func TestUndoFailsAsTheChangeIsCalled(t *testing.T) {
+	r := startChanges(t, "")
+	r.store.FailAppend(errBlind)
+	edits := 0
+	r.fake.FailIf(func(op director.Operation) error {
+		if _, ok := op.(director.EditService); ok {
+			if edits++; edits > 1 {
+				return directortest.ErrInjected
+			}
+		}
+		return nil
+	})
+	_, err := r.EditService(t.Context(), by, web().Key, func(s *director.Service) error {
+		s.Scheduler = director.LeastConnection
+		return nil
+	})
+	const wantText = "edit service tcp://192.0.2.1:80: store revision 2: blind; roll back: edit service tcp://192.0.2.1:80: injected failure"
+	if err == nil || err.Error() != wantText {
+		t.Fatalf("error %v, want %s", err, wantText)
+	}
+}
+
 // A foreign service that could not be put back is still foreign: nothing is
 // removed that Shunt did not make.
 func TestUndoOfATakeoverFails(t *testing.T) {
