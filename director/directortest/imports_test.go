@@ -67,11 +67,12 @@ var (
 var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/conformance", "director/directortest/differential", "director/directortest/ipvs"}
 
 // oracles are what the loaded program's choices are compared with in tests, the
-// data planes that ipvsadm's lists are compared on, and where repairs are told.
+// data planes that ipvsadm's lists are compared on, where repairs are told, and the
+// file that the kernel is filled from again.
 var oracles = map[string][]string{
 	"bpf":               {"director", "director/scheduler"},
 	"cmd/shunt/ipvsadm": {"director/ipvs", "director/xdp"},
-	"director/ipvs":     {"director/event"},
+	"director/ipvs":     {"director/config", "director/event"},
 }
 
 // mayNotContain names what must not be linked into a program at all.
