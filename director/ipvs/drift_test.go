@@ -366,3 +366,36 @@ func TestGuestAdoptionOfMany(t *testing.T) {
 	d.reconcile(t)
 	r.spy.wrote(t)
 }
+
+// What the kernel takes and Shunt could not write as it is stays foreign, and is in
+// the way of no other.
+func TestGuestAdoptionRefuses(t *testing.T) {
+	r := newRig(t)
+	r.script(t,
+		"-A -u 192.0.2.2:5060 -s rr --pe sip", // without -p
+		"-A -u 192.0.2.3:53 -s rr", "-a -u 192.0.2.3:53 -r 10.0.0.1:0 -m",
+		"-A -t 192.0.2.4:80 -s rr",
+	)
+	d := r.direct(t, &directortest.Store{}, director.State{})
+	before := r.ipvsadm(t, "-S", "-n")
+	adoption, err := d.Adopt(t.Context(), by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused []string
+	for _, refusal := range adoption.Refused {
+		refused = append(refused, refusal.Err.Error())
+	}
+	if diff := cmp.Diff([]string{
+		"adopt service udp://192.0.2.2:5060: service udp://192.0.2.2:5060: persistence engine sip without a persistence timeout: want 1s to 744h (31 days)",
+		"adopt service udp://192.0.2.3:53: server 10.0.0.1:0: not supported: port 0 beside a service's own: replace it by 10.0.0.1:53 there first",
+	}, refused); diff != "" {
+		t.Errorf("refused (-want +got):\n%s", diff)
+	}
+	if got := fmt.Sprint(adoption.Adopted); got != "[tcp://192.0.2.4:80]" {
+		t.Errorf("adopted %s", got)
+	}
+	if diff := cmp.Diff(before, r.ipvsadm(t, "-S", "-n")); diff != "" {
+		t.Errorf("ipvsadm -Sn (-want +got):\n%s", diff)
+	}
+}
