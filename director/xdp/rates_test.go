@@ -81,6 +81,69 @@ func TestRates(t *testing.T) {
 	check("after Zero")
 }
 
+// A server, or a service, that comes back has no rate by what was counted before it
+// left, whether or not the daemon was another one then; and a service that comes back
+// counts from zero, its servers too (kernel: ip_vs_ctl.c, __ip_vs_update_dest), where
+// a server that comes back to its service goes on.
+func TestReturning(t *testing.T) {
+	r := newRig(t, Options{})
+	service := testService(director.RoundRobin, director.SchedulerFlags{})
+	r.must(director.AddService{Service: service}, director.AddServer{Key: service.Key, Server: local(1, 1)}, director.AddServer{Key: service.Key, Server: local(2, 1)})
+	clients := uint16(1000)
+	open := func(n int) {
+		for range n {
+			clients++
+			r.send(bpftest.Packet{From: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.7"), clients), To: service.Key.Address, Flags: "S"})
+		}
+	}
+	check := func(when string, total, second uint64) {
+		t.Helper()
+		if err := r.sample(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stats := r.stats(service.Key)
+		server := stats.Servers[len(stats.Servers)-1] // the last one added
+		if stats.Counters.Connections != total || server.Counters.Connections != second {
+			t.Errorf("%s: %d connections, %d of them the server's; want %d, %d", when, stats.Counters.Connections, server.Counters.Connections, total, second)
+		}
+		if stats.Rates != (director.Rates{}) || server.Rates != (director.Rates{}) {
+			t.Errorf("%s: without traffic the service's rates are %+v, the server's %+v", when, stats.Rates, server.Rates)
+		}
+	}
+	restart := func() {
+		t.Helper()
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r.open()
+	}
+	open(400)
+	restart() // which has the rates begin anew
+	r.must(director.RemoveServer{Key: service.Key, Address: local(2, 0).Address})
+	restart()
+	r.must(director.AddServer{Key: service.Key, Server: local(2, 1)})
+	check("the server is back", 400, 200)
+	r.must(director.RemoveService{Key: service.Key})
+	restart()
+	again := []director.Operation{
+		director.AddService{Service: service},
+		director.AddServer{Key: service.Key, Server: local(1, 1)},
+		director.AddServer{Key: service.Key, Server: local(2, 1)},
+	}
+	r.must(again...)
+	check("the service is back", 0, 0)
+	if active := r.stats(service.Key).Servers[0].Active; active != 200 {
+		t.Errorf("%d active connections, want the 200 that are left", active)
+	}
+	r.must(director.RemoveService{Key: service.Key})
+	r.must(again...)
+	check("once more, with the same daemon", 0, 0)
+	open(2)
+	if got := r.stats(service.Key).Counters.Connections; got != 2 {
+		t.Errorf("%d connections since, want 2", got)
+	}
+}
+
 // What ipvsadm's first line tells.
 func TestInfo(t *testing.T) {
 	r := newRig(t, Options{})
