@@ -36,7 +36,9 @@ func Import(name string, text []byte) (translation.Result, error) {
 	i := &importer{name: name, table: newTable(director.State{}), left: make(map[director.ServiceKey]bool)}
 	lines, err := language.Parser{}.ParseSave(withoutPaths(text))
 	if refused, ok := errors.AsType[*language.LineError](err); ok {
-		return translation.Result{}, &translation.Error{Position: i.at(refused.Number), Text: refused.Err.Error()}
+		// What ipvsadm says may be no more than that it has a help text.
+		line := bytes.Split(text, []byte("\n"))[refused.Number-1]
+		return translation.Result{}, translation.Errorf(i.at(refused.Number), "%s: %v", translation.What(string(bytes.TrimSpace(line))), refused.Err)
 	}
 	if err != nil {
 		return translation.Result{}, err

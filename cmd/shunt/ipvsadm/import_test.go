@@ -126,8 +126,8 @@ func TestImportRefuses(t *testing.T) {
 		"left_twice":   {"-A -t 192.0.2.1:80 -p 50 -M 255.0.255.0\n-A -t 192.0.2.1:80\n", "saved:2: -A -t 192.0.2.1:80: Service already exists"},
 		"left_flushed": {"-A -t 192.0.2.1:80 -p 50 -M 255.0.255.0\n-C\n-E -t 192.0.2.1:80\n", "saved:3: -E -t 192.0.2.1:80: No such service"},
 		"no_service":   {"-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.2:80 -r 10.0.0.1\n", "saved:2: -a -t 192.0.2.2:80 -r 10.0.0.1: Service not defined"},
-		"unreadable":   {"-A -t nonsense:80 -s\n", "saved:1: "},
-		"listing":      {"-L -n\n", "saved:1: -L changes nothing: want commands that do"},
+		"unreadable":   {"-A -t nonsense:80 -s\n", "saved:1: -A -t nonsense:80 -s: "},
+		"listing":      {"-L -n\n", "saved:1: -L -n: -L changes nothing: want commands that do"},
 		"twice":        {"-A -t 192.0.2.1:80\n-A -t 192.0.2.1:80\n", "saved:2: -A -t 192.0.2.1:80: Service already exists"},
 	} {
 		t.Run(name, func(t *testing.T) {
