@@ -16,6 +16,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
+	"github.com/shunt-lb/shunt/director/ipvs"
 	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 )
 
@@ -64,6 +65,8 @@ func report(stderr io.Writer, err error) int {
 		code, hint = exitUsage, wrong.hint
 	case errors.Is(err, api.ErrInUse):
 		hint = "stop it first, or give this one its own --socket, --pin-dir, --state and --interface"
+	case errors.Is(err, ipvs.ErrInUse):
+		hint = "stop it first, or run this one in a network namespace of its own: each has one IPVS"
 	case isBypassed:
 		err = fmt.Errorf("%w\n%s", err, strings.Join(bypassed.Rules, "\n"))
 		hint = "if these rules need not hold for the services, start with --force-migration; else with the data plane ipvs, as before"

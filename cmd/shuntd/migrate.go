@@ -105,7 +105,7 @@ func (d *instance) openSource(ctx context.Context) (migrate.Source, error) {
 	if _, err := os.Stat("/proc/thread-self/net/ip_vs"); errors.Is(err, fs.ErrNotExist) {
 		return nil, migrate.ErrNoSource
 	}
-	plane, err := ipvs.Open(ctx, ipvs.Options{Driver: "genetlink", Log: d.log})
+	plane, err := ipvs.Open(ctx, ipvs.Options{Driver: "genetlink", Log: d.log, Beside: true})
 	if err != nil {
 		return nil, fmt.Errorf("open the kernel's IPVS: %w", err)
 	}

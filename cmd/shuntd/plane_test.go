@@ -16,6 +16,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/director/ipvs"
 	"github.com/shunt-lb/shunt/director/ipvs/kernel"
 )
 
@@ -69,6 +70,16 @@ func TestKernelWithoutIPVS(t *testing.T) {
 	code := report(&stderr, fmt.Errorf("open the data plane: %w", kernel.ErrNotLoaded))
 	want := "shuntd: open the data plane: " + kernel.ErrNotLoaded.Error() +
 		"\nhint: modprobe ip_vs, and name it in a file in /etc/modules-load.d for the next boot; or use --dataplane xdp\n"
+	if code != exitFailed || stderr.String() != want {
+		t.Errorf("code %d, %q, want %q", code, stderr.String(), want)
+	}
+}
+
+func TestSecondDaemonOfIPVS(t *testing.T) {
+	var stderr bytes.Buffer
+	code := report(&stderr, fmt.Errorf("open the data plane: %w: process 7", ipvs.ErrInUse))
+	want := "shuntd: open the data plane: another shuntd manages the kernel's IPVS in this network namespace: process 7\n" +
+		"hint: stop it first, or run this one in a network namespace of its own: each has one IPVS\n"
 	if code != exitFailed || stderr.String() != want {
 		t.Errorf("code %d, %q, want %q", code, stderr.String(), want)
 	}

@@ -18,6 +18,9 @@ type Options struct {
 	// machine (see kernel.Options).
 	Driver string
 	Log    *slog.Logger // default: nothing is logged
+	// Beside opens it although another process may manage it: for one who looks, and
+	// takes services away that are not its to keep.
+	Beside bool
 }
 
 func (o Options) withDefaults() Options {
@@ -30,6 +33,7 @@ func (o Options) withDefaults() Options {
 // Dataplane is the kernel's IPVS in one network namespace.
 type Dataplane struct {
 	driver kernel.Driver
+	claim  *claimed // nil: none
 
 	// mu is held for the whole of a call that reads and writes.
 	mu       sync.Mutex
@@ -43,17 +47,29 @@ var _ director.Dataplane = (*Dataplane)(nil)
 
 // Open opens the kernel's IPVS in the calling thread's network namespace, where all
 // later work happens too. The error matches kernel.ErrNotLoaded where the kernel
-// has none. The caller closes it.
+// has none, and ErrInUse where another process has it open already. The caller
+// closes it.
 func Open(ctx context.Context, opts Options) (*Dataplane, error) {
 	opts = opts.withDefaults()
+	var held *claimed
+	if !opts.Beside {
+		var err error
+		if held, err = claim(); err != nil {
+			return nil, err
+		}
+		if held == nil {
+			opts.Log.Warn("a user without privileges has the name that keeps two daemons from one IPVS: no second one will be refused", "socket", claimName)
+		}
+	}
 	driver, err := kernel.Open(ctx, kernel.Options{Driver: opts.Driver, Log: opts.Log})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, held.release())
 	}
 	d, err := open(driver)
 	if err != nil {
-		return nil, errors.Join(err, driver.Close())
+		return nil, errors.Join(err, driver.Close(), held.release())
 	}
+	d.claim = held
 	info, err := driver.Info(ctx)
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -128,5 +144,5 @@ func (d *Dataplane) Close() error {
 	}
 	d.closed = true
 	d.vips.Close()
-	return d.driver.Close()
+	return errors.Join(d.driver.Close(), d.claim.release())
 }

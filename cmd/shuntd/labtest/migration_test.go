@@ -192,7 +192,7 @@ func (m *migration) kernelPlane() *ipvs.Dataplane {
 	m.Helper()
 	var plane *ipvs.Dataplane
 	err := m.lab.Director.Do(func() (err error) {
-		plane, err = ipvs.Open(m.Context(), ipvs.Options{Driver: "genetlink"})
+		plane, err = ipvs.Open(m.Context(), ipvs.Options{Driver: "genetlink", Beside: true})
 		return err
 	})
 	if err != nil {
