@@ -169,7 +169,7 @@ func TestGuestMatrix(t *testing.T) {
 // Drawn command lines, one at a time, with the status of each.
 func TestGuestDrawn(t *testing.T) {
 	p := newPair(t)
-	random := seed(t)
+	random := directortest.Random(t)
 	taken, refused := 0, 0
 	for i := range 150 {
 		line := drawn(random)

@@ -1,41 +1,68 @@
 package ipvsadm
 
 import (
-	"math/rand/v2"
-	"os"
-	"strconv"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/shunt-lb/shunt/director"
+	language "github.com/shunt-lb/shunt/director/config/ipvsadm"
+	"github.com/shunt-lb/shunt/director/directortest"
+	guest "github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
-// seed draws a test's randomness, or takes it from SHUNT_SEED.
-func seed(t *testing.T) *rand.Rand {
-	t.Helper()
-	n := uint64(time.Now().UnixNano())
-	if text := os.Getenv("SHUNT_SEED"); text != "" {
-		var err error
-		if n, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("SHUNT_SEED: %v", err)
-		}
-	}
-	t.Logf("SHUNT_SEED=%d draws the same again", n)
-	return rand.New(rand.NewPCG(n, 0))
-}
-
 // Mangled save files, and words in any order, crash nothing and change all that
-// they say or nothing.
+// they say, and no more, or nothing.
 func TestMangled(t *testing.T) {
 	d, _ := fake(t, director.PlaneIPVS)
 	mangle(t, d, 400, d.saved)
 }
 
+// did compares what a restore by the program has left, and what the data plane holds
+// of it, with what the lines of the input come to on the state before.
+func (d *daemon) did(t *testing.T, called, input string, before director.State, holds string) {
+	t.Helper()
+	text, said := []byte(input), newTable(before)
+	if called == restoreProgram {
+		text, said.state.Services = language.StripComments(text), nil
+	}
+	for _, line := range (language.Parser{Program: called, Names: language.System{}}).Restore(text) {
+		if line.Err != nil {
+			t.Fatalf("%q: made a revision in spite of %v", input, line.Err)
+		}
+		if !isChange(line.Command.Operation) {
+			continue
+		}
+		if r := said.change(line.Command); r != nil {
+			t.Fatalf("%q: made a revision in spite of %v", input, r)
+		}
+	}
+	want := guest.Comparable(said.state)
+	if diff := cmp.Diff(want, guest.Comparable(d.director.State()), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Fatalf("%q: (-said +done):\n%s", input, diff)
+	}
+	saved, omitted := language.Writer{}.Save(want.Services)
+	if len(omitted) > 0 {
+		t.Fatalf("%q: %v", input, omitted)
+	}
+	if diff := cmp.Diff(inOrder(saved), inOrder(holds)); diff != "" {
+		t.Fatalf("%q: (-said +held):\n%s", input, diff)
+	}
+}
+
+// inOrder returns the lines sorted: ipvsadm's order depends on the kernel's.
+func inOrder(text string) []string {
+	return slices.Sorted(strings.Lines(text))
+}
+
 // mangle hands inputs to the daemon; holds is what its data plane holds.
 func mangle(t *testing.T, d *daemon, inputs int, holds func() string) {
 	t.Helper()
-	random := seed(t)
+	random := directortest.Random(t)
 	good := every(director.IPVSFeatures())
 	groups := strings.Split(strings.TrimPrefix(good, "-A"), "\n-A")
 	for i := range groups {
@@ -71,8 +98,10 @@ func mangle(t *testing.T, d *daemon, inputs int, holds func() string) {
 				input += "\n"
 			}
 		}
-		before, revision := holds(), d.director.Head().Number
-		got := d.run([]string{program, restoreProgram}[random.IntN(2)], input, "-R")
+		before, head := holds(), d.director.Head()
+		called := []string{program, restoreProgram}[random.IntN(2)]
+		got := d.run(called, input, "-R")
+		revision := head.Number
 		switch now := d.director.Head().Number; {
 		case got.Status != 0 && got.Err == "":
 			t.Fatalf("%q: status %d without a word", input, got.Status)
@@ -80,6 +109,7 @@ func mangle(t *testing.T, d *daemon, inputs int, holds func() string) {
 			t.Fatalf("%q: half applied: revision %d, was %d: %+v", input, now, revision, got)
 		case now > revision:
 			changed++
+			d.did(t, called, input, head.State, holds())
 		case got.Status == 0 && strings.Contains(got.Err, "nothing was changed"):
 			t.Fatalf("%q: succeeded, and did not: %+v", input, got)
 		}
