@@ -56,7 +56,7 @@ type Options struct {
 	Log      *slog.Logger  // nil: slog.Default()
 }
 
-// ErrNoSource: the kernel has no IPVS.
+// ErrNoSource is what Options.Open returns where the kernel has no IPVS.
 var ErrNoSource = errors.New("the kernel has no IPVS in use")
 
 // New returns a Mover.
