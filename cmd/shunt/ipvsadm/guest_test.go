@@ -76,7 +76,7 @@ func namespace(t *testing.T, name string) *directortest.Namespace {
 }
 
 // reals runs the real ipvsadm in the namespace.
-func reals(t *testing.T, n *directortest.Namespace, input string, args ...string) result {
+func reals(t testing.TB, n *directortest.Namespace, input string, args ...string) result {
 	t.Helper()
 	cmd := n.Command(t.Context(), "ipvsadm", args...)
 	var out, errs bytes.Buffer
