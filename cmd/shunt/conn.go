@@ -60,10 +60,12 @@ func connCommand() *cli.Command {
 				Name: "kill", Usage: "remove the connections and templates that match",
 				Description: examples("Their packets are those of no connection from then on: TCP clients are reset, or have to begin\n"+
 					"anew. At least one flag says which; --client goes for the templates of networks that have such a\n"+
-					"client as well: they may hold others to their server too. A terminal is asked first.",
+					"client as well: they may hold others to their server too. --state goes by what a connection was in\n"+
+					"when it was looked at, a moment before. A terminal is asked first.",
 					"shunt conn kill --service web --server 10.0.0.11:8080",
 					"shunt conn kill --client 198.51.100.7 --yes",
-					"shunt conn kill --service web --kind template"),
+					"shunt conn kill --service web --kind template",
+					"shunt conn kill --service web --state SYN_RECV"),
 				Flags: append(connectionFlags(), yesFlag()), Action: asking(killConnections),
 			},
 			{

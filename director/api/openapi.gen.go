@@ -2080,8 +2080,9 @@ type ClientInterface interface {
 	// KillConnections Remove the connections and templates that match.
 	//
 	// Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
-	// parameter is wanted; one of client removes templates that other clients of their network have as well. It makes no
-	// revision; if it breaks off, what was removed before stays removed.
+	// parameter is wanted; one of client removes templates that other clients of their network have as well; one of state
+	// goes by what a connection was in when it was looked at, a moment before. It makes no revision; if it breaks off, what
+	// was removed before stays removed.
 	//
 	// Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 	KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2651,8 +2652,9 @@ func (c *RawClient) ApplyConfiguration(ctx context.Context, params *ApplyConfigu
 // KillConnections Remove the connections and templates that match.
 //
 // Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
-// parameter is wanted; one of client removes templates that other clients of their network have as well. It makes no
-// revision; if it breaks off, what was removed before stays removed.
+// parameter is wanted; one of client removes templates that other clients of their network have as well; one of state
+// goes by what a connection was in when it was looked at, a moment before. It makes no revision; if it breaks off, what
+// was removed before stays removed.
 //
 // Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 func (c *RawClient) KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
