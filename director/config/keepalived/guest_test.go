@@ -2,17 +2,12 @@ package keepalived_test
 
 import (
 	"bytes"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
-
-	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
@@ -34,7 +29,7 @@ func TestGuestKeepalived(t *testing.T) {
 			continue // its servers are where no check finds them
 		}
 		t.Run(name, func(t *testing.T) {
-			want := ipvs.Comparable(imported(t, name).State)
+			want := imported(t, name).State
 			args := []string{"-n", "-l", "-G", "-D", "-C", "-f", filepath.Join("testdata", "fixtures", name), "-p", "/run/k.pid", "-c", "/run/kc.pid"}
 			if options.ID != "" {
 				args = append(args, "-i", options.ID)
@@ -56,19 +51,9 @@ func TestGuestKeepalived(t *testing.T) {
 					t.Errorf("keepalived left %v", left.Services)
 				}
 			}()
-			diff := difference(t, want)
-			for end := time.Now().Add(keepalivedLimit); diff != "" && time.Now().Before(end); diff = difference(t, want) {
-				time.Sleep(time.Second)
-			}
-			if diff != "" {
+			if diff := ipvs.Await(t, want, keepalivedLimit); diff != "" {
 				t.Errorf("the kernel has (-translated +kernel):\n%s\nkeepalived said:\n%s", diff, log.String())
 			}
 		})
 	}
-}
-
-// difference compares what the kernel has with what it is to have.
-func difference(t *testing.T, want director.State) string {
-	t.Helper()
-	return cmp.Diff(want, ipvs.Installed(t), cmpopts.EquateComparable(director.ServiceKey{}), cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{}, netip.Addr{}))
 }

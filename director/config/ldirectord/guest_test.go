@@ -2,17 +2,12 @@ package ldirectord_test
 
 import (
 	"bytes"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
-
-	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
@@ -31,7 +26,7 @@ func TestGuestLdirectord(t *testing.T) {
 // asked compares a fixture's translation with what ldirectord makes of it, and
 // empties the kernel's table.
 func asked(t *testing.T, name string) {
-	want := ipvs.Comparable(imported(t, name).State)
+	want := imported(t, name).State
 	path, err := filepath.Abs(filepath.Join("testdata", "fixtures", name))
 	if err != nil {
 		t.Fatal(err)
@@ -49,21 +44,11 @@ func asked(t *testing.T, name string) {
 		if err := cmd.Wait(); err != nil {
 			t.Logf("ldirectord: %v", err)
 		}
-		if out, err := exec.Command("/usr/sbin/ipvsadm", "-C").CombinedOutput(); err != nil {
-			t.Errorf("ipvsadm -C: %v: %s", err, out)
+		if left := ipvs.Ipvsadm(t, nil, "", "-C"); left != (ipvs.Result{}) {
+			t.Errorf("ipvsadm -C: %+v", left)
 		}
 	}()
-	diff := difference(t, want)
-	for end := time.Now().Add(ldirectordLimit); diff != "" && time.Now().Before(end); diff = difference(t, want) {
-		time.Sleep(time.Second)
-	}
-	if diff != "" {
+	if diff := ipvs.Await(t, want, ldirectordLimit); diff != "" {
 		t.Errorf("the kernel has (-translated +kernel):\n%s\nldirectord said:\n%s", diff, log.String())
 	}
-}
-
-// difference compares what the kernel has with what it is to have.
-func difference(t *testing.T, want director.State) string {
-	t.Helper()
-	return cmp.Diff(want, ipvs.Installed(t), cmpopts.EquateComparable(director.ServiceKey{}, netip.AddrPort{}, netip.Addr{}), cmpopts.EquateEmpty())
 }
