@@ -67,11 +67,11 @@ func openIn(t *testing.T, ns *directortest.Namespace) *rig {
 // ipvsadm runs the real one and returns what it prints.
 func (r *rig) ipvsadm(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := r.ns.Command(t.Context(), "ipvsadm", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ipvsadm %s: %v\n%s", strings.Join(args, " "), err, out)
+	left := guest.Ipvsadm(t, r.ns, "", args...)
+	if left.Status != 0 {
+		t.Fatalf("ipvsadm %s: %+v", strings.Join(args, " "), left)
 	}
-	return string(out)
+	return left.Out
 }
 
 // script runs the real one once for each line.

@@ -17,6 +17,7 @@ import (
 	"github.com/shunt-lb/shunt/director/api"
 	language "github.com/shunt-lb/shunt/director/config/ipvsadm"
 	"github.com/shunt-lb/shunt/director/directortest"
+	guest "github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
 // daemon is a Director with its API over a data plane, in this process.
@@ -58,10 +59,7 @@ func serve(t testing.TB, dp director.Dataplane) *daemon {
 }
 
 // result is what a program left.
-type result struct {
-	Out, Err string
-	Status   int
-}
+type result = guest.Result
 
 // run runs a program of ipvsadm's with the arguments, and the input if there is
 // one.
@@ -76,7 +74,7 @@ func (d *daemon) run(program, input string, args ...string) result {
 			return api.NewSocketClient(d.socket), nil
 		},
 	})
-	return result{out.String(), errs.String(), status}
+	return result{Out: out.String(), Err: errs.String(), Status: status}
 }
 
 // ipvsadm runs the program of the name with the words of the line.

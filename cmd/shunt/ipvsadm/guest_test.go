@@ -1,9 +1,6 @@
 package ipvsadm
 
 import (
-	"bytes"
-	"errors"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -78,14 +75,7 @@ func namespace(t *testing.T, name string) *directortest.Namespace {
 // reals runs the real ipvsadm in the namespace.
 func reals(t testing.TB, n *directortest.Namespace, input string, args ...string) result {
 	t.Helper()
-	cmd := n.Command(t.Context(), "ipvsadm", args...)
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errs
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+	return guest.Ipvsadm(t, n, input, args...)
 }
 
 // same runs a command line by both and compares what they say.
@@ -145,7 +135,7 @@ func TestGuestMatrix(t *testing.T) {
 			refused++
 			continue
 		}
-		got = result{got.Out + r.Out, got.Err + r.Err, r.Status}
+		got = result{Out: got.Out + r.Out, Err: got.Err + r.Err, Status: r.Status}
 		if r.Status == 0 {
 			taken++
 		} else {
