@@ -3,6 +3,7 @@ package ipvsadm
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -10,10 +11,6 @@ import (
 	"github.com/shunt-lb/shunt/director/api"
 	language "github.com/shunt-lb/shunt/director/config/ipvsadm"
 )
-
-// attempts is how often a change is made anew because somebody else made one
-// meanwhile.
-const attempts = 20
 
 // change carries out commands that change the table, all of them or none: they
 // are applied to the configuration as a value, which is sent back on the condition
@@ -23,14 +20,17 @@ func (s *session) change(lines []language.Line) int {
 	if err != nil {
 		return s.failed(language.Help, language.ExitUsage, err)
 	}
-	for attempt := 1; ; attempt++ {
-		before, revision, err := client.Configuration(s.ctx)
+	defer takeTurn(s.ctx, s.options.Folder, turnTime)()
+	rivals, daemon := contest{}, restart{patience: s.options.Patience}
+	var sent *table // whose answer was lost
+	for {
+		t, revision, err := s.table(client)
 		if err != nil {
 			return s.failed(language.Help, language.ExitRefused, err)
 		}
-		t, err := s.table(client, before)
-		if err != nil {
-			return s.failed(language.Help, language.ExitRefused, err)
+		if sent != nil && sameConfiguration(t.state, sent.state) {
+			s.done(sent, lines)
+			return exitOK
 		}
 		for _, line := range lines {
 			if r := t.change(line.Command); r != nil {
@@ -38,15 +38,22 @@ func (s *session) change(lines []language.Line) int {
 				return s.atLine(line, len(lines))
 			}
 		}
+		if r := t.lacking(); r != nil {
+			s.refuse(r)
+			s.explain([]string{"nothing was changed"}, "")
+			return language.ExitRefused
+		}
 		// The guard against the removal of many is not ipvsadm's.
 		terms := api.Terms{Revision: revision, Force: true, Why: s.why()}
 		_, err = client.Apply(s.ctx, api.ConfigurationOf(t.state), terms)
 		problem, isProblem := errors.AsType[*api.Problem](err)
 		switch {
 		case err == nil:
-			s.left(t, lines)
+			s.done(t, lines)
 			return exitOK
-		case isProblem && problem.Code == api.ProblemCodeConflict && attempt < attempts && s.ctx.Err() == nil:
+		case isProblem && problem.Code == api.ProblemCodeConflict && rivals.again(s.ctx):
+		case daemon.awaited(s.ctx, err): // it may have been done all the same
+			sent = t
 		default:
 			if len(lines) == 1 {
 				return s.failed(lines[0].Command.Operation, language.ExitRefused, err)
@@ -56,6 +63,18 @@ func (s *session) change(lines []language.Line) int {
 			return status
 		}
 	}
+}
+
+// sameConfiguration reports whether two states are the same as configurations.
+func sameConfiguration(a, b director.State) bool {
+	configured := func(s director.State) api.Configuration {
+		c := api.ConfigurationOf(s.Normalize())
+		if len(c.Sync) == 0 {
+			c.Sync = nil // none is none here
+		}
+		return c
+	}
+	return reflect.DeepEqual(configured(a), configured(b))
 }
 
 // operationOf is whose words fit a problem of several commands: which of them is
@@ -78,26 +97,45 @@ func operationOf(p *api.Problem) language.Operation {
 	}
 }
 
-// table reads the table that the configuration and the kernel make.
-func (s *session) table(client *api.Client, before api.Configuration) (*table, error) {
+// table reads the table that the configuration and the kernel make, and the
+// configuration's revision.
+func (s *session) table(client *api.Client) (t *table, revision uint64, err error) {
+	err = s.patiently(func() error {
+		var before api.Configuration
+		if before, revision, err = client.Configuration(s.ctx); err != nil {
+			return err
+		}
+		found, err := client.Found(s.ctx)
+		if err != nil {
+			return err
+		}
+		t, err = readTable(before, found)
+		return err
+	})
+	return t, revision, err
+}
+
+// readTable puts the answers together.
+func readTable(before api.Configuration, found api.Found) (*table, error) {
 	state, err := before.State()
 	if err != nil {
 		return nil, fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	found, err := client.Found(s.ctx)
-	if err != nil {
-		return nil, err
-	}
 	t := newTable(state)
-	for _, service := range found.Services {
-		if !service.Foreign {
+	for _, model := range found.Services {
+		service, err := model.Configured()
+		if err != nil {
+			return nil, fmt.Errorf("read the daemon's answer: service %s: %w", model.Listen, err)
+		}
+		if model.Foreign {
+			t.foreign[service.Key] = service
 			continue
 		}
-		key, err := director.ParseFoundKey(service.Listen)
-		if err != nil {
-			return nil, fmt.Errorf("read the daemon's answer: %w", err)
+		for _, server := range service.Servers {
+			if server.Draining {
+				t.draining[member{service.Key, server.Address}] = true
+			}
 		}
-		t.foreign[key] = true
 	}
 	for _, daemon := range found.Sync {
 		if daemon.Foreign {
@@ -115,13 +153,27 @@ func (s *session) atLine(line language.Line, of int) int {
 	return language.ExitRefused
 }
 
-// left says so where -C leaves something.
-func (s *session) left(t *table, lines []language.Line) {
+// done says what a change that was made did not do: -C leaves what is not Shunt's,
+// and a server that is being drained has weight 0 whatever it is given.
+func (s *session) done(t *table, lines []language.Line) {
+	flushed, told := false, make(map[member]bool)
 	for _, line := range lines {
-		if n := len(t.foreign); n > 0 && line.Command.Operation == language.Flush {
-			s.explain([]string{fmt.Sprintf("services in the kernel that are not Shunt's, and stay there: %d", n)}, adoptHint)
-			return
+		c := line.Command
+		switch c.Operation {
+		case language.Flush:
+			flushed = true
+		case language.AddServer, language.EditServer:
+			key := c.Service.Key()
+			m := member{key, key.ServerAddress(c.Server.Address)}
+			if t.draining[m] && c.Server.Weight != 0 && !told[m] {
+				told[m] = true
+				s.explain([]string{fmt.Sprintf("server %s of %s is being drained: its weight stays 0 until that ends", m.server, m.service)},
+					fmt.Sprintf("`shunt server drain %s %s --cancel` ends it", m.service, m.server))
+			}
 		}
+	}
+	if n := len(t.foreign); n > 0 && flushed {
+		s.explain([]string{fmt.Sprintf("services in the kernel that are not Shunt's, and stay there: %d", n)}, adoptHint)
 	}
 }
 
@@ -144,7 +196,7 @@ func (s *session) zero(c language.Command) int {
 	if c.Has(language.OptService) {
 		ref = c.Service.Key().String()
 	}
-	err = client.Zero(s.ctx, ref)
+	err = s.patiently(func() error { return client.Zero(s.ctx, ref) })
 	problem, ok := errors.AsType[*api.Problem](err)
 	switch {
 	case err == nil:

@@ -209,7 +209,11 @@ func TestDraining(t *testing.T) {
 	if _, err := d.director.DrainServer(t.Context(), director.Request{Who: "test"}, director.Drain{Service: key, Server: netip.MustParseAddrPort("10.0.0.1:80")}); err != nil {
 		t.Fatal(err)
 	}
-	d.script("-e -t 192.0.2.1:80 -r 10.0.0.1 -m -w 6")
+	note := result{Err: "shunt: server 10.0.0.1:80 of tcp://192.0.2.1:80 is being drained: its weight stays 0 until that ends\n" +
+		"hint: `shunt server drain tcp://192.0.2.1:80 10.0.0.1:80 --cancel` ends it\n"}
+	if diff := cmp.Diff(note, d.ipvsadm("-e -t 192.0.2.1:80 -r 10.0.0.1 -m -w 6")); diff != "" {
+		t.Errorf("-e (-want +got):\n%s", diff)
+	}
 	if server := d.director.State().Services[0].Servers[0]; !server.Draining || server.Weight != 6 {
 		t.Errorf("server %+v", server)
 	}
@@ -219,6 +223,10 @@ func TestDraining(t *testing.T) {
 	if out := d.ipvsadm("-L -n").Out; !strings.Contains(out, "-> 10.0.0.1:80                  Masq    0      0 ") {
 		t.Errorf("-L: %s", out)
 	}
+	if diff := cmp.Diff(note, d.run(restoreProgram, d.saved())); diff != "" {
+		t.Errorf("restore (-want +got):\n%s", diff)
+	}
+	d.script("-e -t 192.0.2.1:80 -r 10.0.0.1 -m -w 0") // as it is
 }
 
 // Services that somebody else has are shown, and refused with a reason.

@@ -31,19 +31,32 @@ func (s *session) connections(client *api.Client, c language.Command) error {
 			fmt.Fprint(s.out, "destination\n")
 		}
 	}
-	for connection, err := range client.Connections(s.ctx, api.ConnectionQuery{}) {
-		if err != nil {
-			return err
+	var broken error // after the first line: a list is not begun twice
+	err := s.patiently(func() error {
+		for connection, err := range client.Connections(s.ctx, api.ConnectionQuery{}) {
+			if err != nil && !isHeaded {
+				return err
+			}
+			line := ""
+			if err == nil {
+				line, err = connectionLine(connection, s.writer(c), engines)
+			}
+			if err != nil {
+				broken = err
+				return nil
+			}
+			head()
+			fmt.Fprint(s.out, line)
 		}
-		line, err := connectionLine(connection, s.writer(c), engines)
-		if err != nil {
-			return err
-		}
-		head()
-		fmt.Fprint(s.out, line)
+		return nil
+	})
+	if err == nil {
+		err = broken
 	}
-	head()
-	return nil
+	if err == nil {
+		head()
+	}
+	return err
 }
 
 // connectionLine is a line of -L -c (ipvsadm.c, print_conn); with engines the

@@ -28,6 +28,9 @@ type daemon struct {
 	// meanwhile is called where a program has read what it will change, before it
 	// does; nil: nothing happens.
 	meanwhile func()
+	// folder and patience are the programs' options.
+	folder   string
+	patience time.Duration
 }
 
 // serve runs a daemon of the data plane until the end of the test.
@@ -67,6 +70,7 @@ func (d *daemon) run(program, input string, args ...string) result {
 	var out, errs bytes.Buffer
 	status := Run(context.Background(), Options{
 		Program: program, Args: args, In: strings.NewReader(input), Out: &out, Err: &errs, Names: language.System{},
+		Folder: d.folder, Patience: d.patience,
 		Connect: func() (*api.Client, error) {
 			if d.meanwhile != nil {
 				return api.NewSocketClient(d.between()), nil

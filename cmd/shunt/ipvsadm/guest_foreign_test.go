@@ -63,6 +63,13 @@ func TestGuestOthers(t *testing.T) {
 		}
 	}
 	p.sameLists(t, "changes beside what others made")
+	// A save file of all of them is restored where it comes from.
+	saved := p.run(saveProgram, "", "-n")
+	got := p.run(restoreProgram, saved.Out)
+	if !strings.HasPrefix(got.Err, "shunt: services in the kernel that are not Shunt's, and stay there: 13\n") || got.Status != 0 {
+		t.Errorf("restore: %+v of\n%s", got, saved.Out)
+	}
+	p.sameLists(t, "a restore")
 	p.same(t, "-D -t 192.0.2.200:80")
 	p.sameLists(t, "all was removed again")
 }

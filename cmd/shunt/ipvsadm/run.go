@@ -8,6 +8,7 @@ import (
 	"io"
 	"path"
 	"syscall"
+	"time"
 
 	"github.com/shunt-lb/shunt/director/api"
 	language "github.com/shunt-lb/shunt/director/config/ipvsadm"
@@ -39,6 +40,11 @@ type Options struct {
 	Out, Err io.Writer
 	// Connect returns a client for the daemon, which Run closes.
 	Connect func() (*api.Client, error)
+	// Folder is where the daemon's socket is, for programs to take turns; empty: on
+	// another host.
+	Folder string
+	// Patience is how long a daemon is waited for that may be being restarted.
+	Patience time.Duration
 	// Names are looked up for hosts and ports; nil: the system's, with a limit of
 	// time.
 	Names language.Names

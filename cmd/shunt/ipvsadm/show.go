@@ -30,7 +30,7 @@ func (s *session) show(c language.Command) int {
 		err = s.syncDaemons(client)
 	default:
 		var v view
-		if v, err = look(s.ctx, client); err == nil {
+		if v, err = s.look(client); err == nil {
 			s.list(c).all(v, director.ServiceKey{})
 		}
 	}
@@ -52,9 +52,18 @@ func (s *session) writer(c language.Command) language.Writer {
 	return language.Writer{Names: s.options.Names}
 }
 
+// look reads what the kernel holds, again where the daemon is being restarted.
+func (s *session) look(client *api.Client) (v view, err error) {
+	err = s.patiently(func() error {
+		v, err = look(s.ctx, client)
+		return err
+	})
+	return v, err
+}
+
 // one shows a single service.
 func (s *session) one(client *api.Client, c language.Command) int {
-	v, err := look(s.ctx, client)
+	v, err := s.look(client)
 	if err != nil {
 		return s.failed(language.List, language.ExitFailed, err)
 	}
@@ -70,7 +79,7 @@ func (s *session) one(client *api.Client, c language.Command) int {
 // save carries out -S. What ipvsadm's language cannot say is an error, after all
 // else was written: a file that lacks something must not pass for the whole.
 func (s *session) save(client *api.Client, c language.Command) error {
-	v, err := look(s.ctx, client)
+	v, err := s.look(client)
 	if err != nil {
 		return err
 	}
@@ -87,8 +96,11 @@ func (s *session) save(client *api.Client, c language.Command) error {
 }
 
 func (s *session) timeouts(client *api.Client) error {
-	found, err := client.Found(s.ctx)
-	if err != nil {
+	var found api.Found
+	if err := s.patiently(func() (err error) {
+		found, err = client.Found(s.ctx)
+		return err
+	}); err != nil {
 		return err
 	}
 	seconds := func(d api.Duration) int64 { return int64(time.Duration(d) / time.Second) }
@@ -98,8 +110,11 @@ func (s *session) timeouts(client *api.Client) error {
 }
 
 func (s *session) syncDaemons(client *api.Client) error {
-	stats, err := client.Stats(s.ctx)
-	if err != nil {
+	var stats api.Stats
+	if err := s.patiently(func() (err error) {
+		stats, err = client.Stats(s.ctx)
+		return err
+	}); err != nil {
 		return err
 	}
 	for _, d := range stats.Sync {

@@ -17,16 +17,22 @@ import (
 type table struct {
 	state director.State
 	// foreign are the services, and the sync daemons, that somebody else has.
-	foreign     map[director.ServiceKey]bool
+	foreign     map[director.ServiceKey]director.Service
 	foreignSync map[director.SyncRole]bool
+	// draining are the servers that are being drained.
+	draining map[member]bool
+	// spared is what a restore that began with -C says of foreign services, which
+	// it leaves as they are; nil: it did not begin so.
+	spared map[director.ServiceKey]*spared
 	// before are the services as they were.
 	before map[director.ServiceKey]director.Service
 }
 
 func newTable(state director.State) *table {
 	t := &table{
-		state: state.Clone(), foreign: make(map[director.ServiceKey]bool), foreignSync: make(map[director.SyncRole]bool),
-		before: make(map[director.ServiceKey]director.Service, len(state.Services)),
+		state: state.Clone(), foreign: make(map[director.ServiceKey]director.Service), foreignSync: make(map[director.SyncRole]bool),
+		draining: make(map[member]bool),
+		before:   make(map[director.ServiceKey]director.Service, len(state.Services)),
 	}
 	for _, s := range state.Services {
 		t.before[s.Key] = s
@@ -45,7 +51,7 @@ func (t *table) change(c language.Command) *refusal {
 	case language.DeleteService:
 		return t.deleteService(c.Service.Key())
 	case language.Flush:
-		t.state.Services = nil
+		t.state.Services, t.spared = nil, make(map[director.ServiceKey]*spared)
 	case language.AddServer, language.EditServer, language.DeleteServer:
 		return t.changeServer(c)
 	case language.SetTimeouts:
@@ -61,7 +67,10 @@ func (t *table) change(c language.Command) *refusal {
 func (t *table) addService(s language.Service) *refusal {
 	key := s.Key()
 	exists := &refusal{of: language.AddService, errno: syscall.EEXIST}
-	if t.foreign[key] {
+	if foreign, found := t.foreign[key]; found {
+		if t.spare(foreign, s) {
+			return nil
+		}
 		return exists.foreign(key)
 	}
 	if t.state.Service(key) >= 0 {
@@ -143,7 +152,7 @@ func (t *table) service(o language.Operation, key director.ServiceKey) (int, *re
 		return i, nil
 	}
 	missing := &refusal{of: o, errno: syscall.ESRCH}
-	if t.foreign[key] {
+	if _, found := t.foreign[key]; found {
 		return -1, missing.foreign(key)
 	}
 	return -1, missing
@@ -151,6 +160,9 @@ func (t *table) service(o language.Operation, key director.ServiceKey) (int, *re
 
 // changeServer adds, edits or removes a server.
 func (t *table) changeServer(c language.Command) *refusal {
+	if spared := t.spared[c.Service.Key()]; spared != nil && c.Operation == language.AddServer {
+		return spared.add(c.Server)
+	}
 	i, r := t.service(c.Operation, c.Service.Key())
 	if r != nil {
 		return r
