@@ -34,7 +34,7 @@ func TestDirectorService(t *testing.T) {
 		{"-A -t 192.0.2.1:80 -M 255.0.255.0", director.Service{Key: key(t, "tcp://192.0.2.1:80"), Scheduler: "wlc"}},
 	} {
 		t.Run(c.line, func(t *testing.T) {
-			command, err := ipvsadm.Parse(strings.Fields(c.line))
+			command, err := ipvsadm.Parser{}.Parse(strings.Fields(c.line))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +77,7 @@ func TestDirectorServiceHasNoWords(t *testing.T) {
 		"-A -t 192.0.2.1:80 -p -M 255.0.255.0": "service tcp://192.0.2.1:80: netmask 255.0.255.0 is no prefix",
 		"-A -t 192.0.2.1:80 --pe sip":          "service tcp://192.0.2.1:80: persistence engine sip without persistence (-p)",
 	} {
-		command, err := ipvsadm.Parse(strings.Fields(line))
+		command, err := ipvsadm.Parser{}.Parse(strings.Fields(line))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func TestDirectorTimeouts(t *testing.T) {
 }
 
 func TestDirectorDaemon(t *testing.T) {
-	command, err := ipvsadm.Parse(strings.Fields("--start-daemon backup --syncid 3 --mcast-port 9"))
+	command, err := ipvsadm.Parser{}.Parse(strings.Fields("--start-daemon backup --syncid 3 --mcast-port 9"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,7 @@
 // words, and the text that it saves. The personality of cmd/shunt and shunt
 // import speak it.
 //
-// Parse turns arguments into a Command, or into a *UsageError that has what the
+// Parser.Parse turns arguments into a Command, or into a *UsageError that has what the
 // real program would write and its exit status; checks come in its order, so
 // that of several errors the same one is told. Restore reads a save file line by
 // line; Save writes one. Command.Service and Save convert to and from the

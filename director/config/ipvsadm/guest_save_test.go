@@ -2,7 +2,6 @@ package ipvsadm_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config/ipvsadm"
+	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
@@ -19,10 +19,10 @@ import (
 func succeed(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
 	r := real(t, stdin, args...)
-	if r.Exit != 0 || r.Stderr != "" {
+	if r.Status != 0 || r.Err != "" {
 		t.Fatalf("ipvsadm %q < %q: %+v", args, stdin, r)
 	}
-	return r.Stdout
+	return r.Out
 }
 
 // inOrder returns commands that make the services with their servers in the order
@@ -47,9 +47,7 @@ func inOrder(services []director.Service) string {
 // method, tunnel, flag and family, as Save writes them.
 func TestGuestSave(t *testing.T) {
 	ipvs.Guest(t)
-	seed := number(t, "SHUNT_SEED", 1)
-	t.Logf("SHUNT_SEED=%d", seed)
-	r := rand.New(rand.NewPCG(seed, 3))
+	r := directortest.Random(t)
 	for round := range 15 {
 		services := drawServices(r)
 		for i := range services { // wherever ipvsadm's order leads
@@ -114,14 +112,14 @@ func TestGuestRestore(t *testing.T) {
 			var services []director.Service
 			for _, l := range (ipvsadm.Parser{}).Restore([]byte(c.text)) {
 				r := outcome(t, l.Err)
-				want.Exit = r.Exit
-				want.Stderr += r.Stderr
+				want.Status = r.Status
+				want.Err += r.Err
 				switch {
 				case l.Err != nil:
 				case l.Command.Operation == ipvsadm.Help:
-					want.Stdout += ipvsadm.Parser{}.Usage()
+					want.Out += ipvsadm.Parser{}.Usage()
 				case l.Command.Operation == ipvsadm.Version:
-					want.Stdout += ipvsadm.VersionText
+					want.Out += ipvsadm.VersionText
 				default:
 					services = obey(t, services, l.Command)
 				}
@@ -147,8 +145,8 @@ func TestGuestNames(t *testing.T) {
 		for _, c := range []struct {
 			arg  string
 			want result
-		}{{"-h", result{Stdout: p.Usage()}}, {"-v", result{Stdout: ipvsadm.VersionText}}, {"-q", outcome(t, err)}} {
-			if diff := cmp.Diff(run(t, "/usr/sbin/ipvsadm", "", program, c.arg), c.want); diff != "" {
+		}{{"-h", result{Out: p.Usage()}}, {"-v", result{Out: ipvsadm.VersionText}}, {"-q", outcome(t, err)}} {
+			if diff := cmp.Diff(run(t, "/usr/sbin/ipvsadm", program, c.arg), c.want); diff != "" {
 				t.Errorf("%s %s (-ipvsadm +ours):\n%s", program, c.arg, diff)
 			}
 		}
@@ -173,7 +171,7 @@ func TestGuestSaveScript(t *testing.T) {
 	for _, line := range []string{"-x", "-n --numeric", "x -n"} {
 		args := strings.Fields(line)
 		_, err := ipvsadm.SaveScript("/usr/sbin/ipvsadm-save", args)
-		got := run(t, "/usr/sbin/ipvsadm-save", "", append([]string{"ipvsadm-save"}, args...)...)
+		got := run(t, "/usr/sbin/ipvsadm-save", append([]string{"ipvsadm-save"}, args...)...)
 		if diff := cmp.Diff(got, outcome(t, err)); diff != "" {
 			t.Errorf("%s (-ipvsadm-save +SaveScript):\n%s", line, diff)
 		}
@@ -212,7 +210,7 @@ func TestGuestRefusal(t *testing.T) {
 		{"--start-daemon master --mcast-interface nosuch", ipvsadm.StartDaemon, syscall.ENODEV, 255},
 	} {
 		got := real(t, "", strings.Fields(c.line)...)
-		want := result{Exit: c.exit, Stderr: fmt.Sprintln(ipvsadm.Refusal(c.operation, c.errno))}
+		want := result{Status: c.exit, Err: fmt.Sprintln(ipvsadm.Refusal(c.operation, c.errno))}
 		if diff := cmp.Diff(got, want); diff != "" {
 			t.Errorf("%s (-ipvsadm +Refusal):\n%s", c.line, diff)
 		}

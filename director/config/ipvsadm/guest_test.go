@@ -1,48 +1,35 @@
 package ipvsadm_test
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shunt-lb/shunt/director/config/ipvsadm"
+	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/directortest/ipvs"
 )
 
 // result is what a program leaves behind.
-type result struct {
-	Exit   int
-	Stdout string
-	Stderr string
-}
+type result = ipvs.Result
 
 // real runs the real ipvsadm.
 func real(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
-	return run(t, "/usr/sbin/ipvsadm", stdin, append([]string{"ipvsadm"}, args...)...)
+	return ipvs.Ipvsadm(t, nil, stdin, args...)
 }
 
 // run runs a program with all its arguments, its name among them.
-func run(t *testing.T, path, stdin string, args ...string) result {
+func run(t *testing.T, path string, args ...string) result {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	cmd := exec.Cmd{Path: path, Args: args, Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr}
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatalf("run %s as %q: %v", path, args, err)
-	}
-	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+	return ipvs.Run(t, &exec.Cmd{Path: path, Args: args}, "")
 }
 
 // TestGuestParse compares what Parse refuses with what the real ipvsadm does, and
@@ -79,9 +66,14 @@ func TestGuestParse(t *testing.T) {
 
 // drawn are as many as SHUNT_IPVSADM_LINES says, from SHUNT_SEED on.
 func drawn(t *testing.T) [][]string {
-	seed, count := number(t, "SHUNT_SEED", 1), number(t, "SHUNT_IPVSADM_LINES", 150)
-	t.Logf("SHUNT_SEED=%d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	count := 150
+	if text := os.Getenv("SHUNT_IPVSADM_LINES"); text != "" {
+		var err error
+		if count, err = strconv.Atoi(text); err != nil {
+			t.Fatalf("SHUNT_IPVSADM_LINES=%q: want a number", text)
+		}
+	}
+	r := directortest.Random(t)
 	var lines [][]string
 	for range count {
 		lines = append(lines, draw(r))
@@ -89,24 +81,12 @@ func drawn(t *testing.T) [][]string {
 	return lines
 }
 
-func number(t *testing.T, variable string, otherwise uint64) uint64 {
-	text := os.Getenv(variable)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", variable, err)
-	}
-	return n
-}
-
 // compareParse returns what ipvsadm does with a line that it refuses; zero if the
 // line goes to the kernel.
 func compareParse(t *testing.T, line []string) result {
 	t.Helper()
 	got := real(t, "", line...)
-	command, err := ipvsadm.Parse(line)
+	command, err := ipvsadm.Parser{}.Parse(line)
 	if err == nil {
 		if !isKernels(command.Operation, got) {
 			t.Errorf("%q: accepted as %+v, but ipvsadm says %+v", line, command, got)
@@ -122,12 +102,12 @@ func compareParse(t *testing.T, line []string) result {
 // isKernels reports whether ipvsadm got as far as the kernel: it was obeyed, or
 // says what the kernel refuses.
 func isKernels(o ipvsadm.Operation, got result) bool {
-	switch got.Exit {
+	switch got.Status {
 	case 0:
-		return got.Stderr == ""
+		return got.Err == ""
 	case ipvsadm.ExitFailed, ipvsadm.ExitRefused:
 		return slices.ContainsFunc(errnos(), func(e syscall.Errno) bool {
-			return got.Stderr == fmt.Sprintln(ipvsadm.Refusal(o, e))
+			return got.Err == fmt.Sprintln(ipvsadm.Refusal(o, e))
 		})
 	default:
 		return false

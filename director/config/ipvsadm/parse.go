@@ -19,10 +19,6 @@ type Parser struct {
 	POSIX bool
 }
 
-// Parse reads the arguments of ipvsadm, its name not among them, with the zero
-// Parser.
-func Parse(args []string) (Command, error) { return Parser{}.Parse(args) }
-
 // Parse reads the arguments of ipvsadm, its name not among them; none at all are
 // a list. The error is a *UsageError. Help and Version are commands: whatever
 // follows them is not looked at.

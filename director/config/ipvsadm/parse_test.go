@@ -150,12 +150,12 @@ func outcome(t *testing.T, err error) result {
 	if !errors.As(err, &refused) {
 		t.Fatalf("%T: %v, want a *UsageError", err, err)
 	}
-	return result{Exit: refused.Exit, Stderr: refused.Stderr()}
+	return result{Status: refused.Exit, Err: refused.Stderr()}
 }
 
 // writeRecord returns a line of the record: status, error text and arguments.
 func writeRecord(args []string, r result) string {
-	line := fmt.Sprintf("%d %q", r.Exit, r.Stderr)
+	line := fmt.Sprintf("%d %q", r.Status, r.Err)
 	for _, arg := range args {
 		line += fmt.Sprintf(" %q", arg)
 	}
@@ -166,7 +166,7 @@ func readRecord(t *testing.T, line string) (args []string, r result) {
 	t.Helper()
 	status, rest, _ := strings.Cut(line, " ")
 	var err error
-	if r.Exit, err = strconv.Atoi(status); err != nil {
+	if r.Status, err = strconv.Atoi(status); err != nil {
 		t.Fatalf("%q: %v", line, err)
 	}
 	var words []string
@@ -181,7 +181,7 @@ func readRecord(t *testing.T, line string) (args []string, r result) {
 		}
 		words, rest = append(words, word), strings.TrimPrefix(rest[len(quoted):], " ")
 	}
-	r.Stderr = words[0]
+	r.Err = words[0]
 	return words[1:], r
 }
 
@@ -190,7 +190,7 @@ func TestParsePOSIX(t *testing.T) {
 	if want := "unexpected argument x"; err == nil || err.Error() != want {
 		t.Errorf("options first: %v, want %s", err, want)
 	}
-	_, err = ipvsadm.Parse([]string{"-L", "x", "-q"})
+	_, err = ipvsadm.Parser{}.Parse([]string{"-L", "x", "-q"})
 	if want := "-q: unknown option"; err == nil || err.Error() != want {
 		t.Errorf("options anywhere: %v, want %s", err, want)
 	}
@@ -217,7 +217,7 @@ func TestSaveScript(t *testing.T) {
 		if numeric != c.numeric || (err != nil) != c.refused {
 			t.Errorf("%q: %t, %v", c.args, numeric, err)
 		}
-		want := result{Exit: 1, Stderr: "ipvsadm-save: Script to save the IPVS table to stdout.\n   With the -n option, prints out the table in numeric format.\n"}
+		want := result{Status: 1, Err: "ipvsadm-save: Script to save the IPVS table to stdout.\n   With the -n option, prints out the table in numeric format.\n"}
 		if diff := cmp.Diff(want, outcome(t, err)); c.refused && diff != "" {
 			t.Errorf("%q (-want +got):\n%s", c.args, diff)
 		}
