@@ -16,7 +16,7 @@ func (d *Dataplane) Apply(ctx context.Context, ops []director.Operation) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.vips.Forget()
-	a := application{Dataplane: d}
+	a := application{Dataplane: d, keys: keysOf(ops)}
 	for _, op := range ops {
 		if err := a.run(ctx, op); err != nil {
 			return &director.OperationError{Operation: op, Err: err}
@@ -28,8 +28,33 @@ func (d *Dataplane) Apply(ctx context.Context, ops []director.Operation) error {
 // application is one run of Apply.
 type application struct {
 	*Dataplane
-	// has is what the kernel holds, with what was written since; nil: not read.
+	// keys are the services that the operations are about.
+	keys map[director.ServiceKey]bool
+	// has is what the kernel holds of them, with what was written since; nil: not
+	// read.
 	has map[director.ServiceKey]*kernel.ServiceEntry
+}
+
+// keysOf returns the services that the operations are about.
+func keysOf(ops []director.Operation) map[director.ServiceKey]bool {
+	keys := make(map[director.ServiceKey]bool)
+	for _, op := range ops {
+		switch op := op.(type) {
+		case director.AddService:
+			keys[op.Service.Key] = true
+		case director.EditService:
+			keys[op.Service.Key] = true
+		case director.RemoveService:
+			keys[op.Key] = true
+		case director.AddServer:
+			keys[op.Key] = true
+		case director.EditServer:
+			keys[op.Key] = true
+		case director.RemoveServer:
+			keys[op.Key] = true
+		}
+	}
+	return keys
 }
 
 // run does one operation; again, with what is there now, if somebody else changed
@@ -53,9 +78,19 @@ func (a *application) run(ctx context.Context, op director.Operation) error {
 	return a.apply(ctx, op)
 }
 
-// read reads all services: a plan for many would otherwise read one by one.
+// fewServices is how many services are read one by one: each takes two requests,
+// all of them one for each that there is.
+const fewServices = 8
+
+// read reads the services that the operations are about; all, if they are many.
 func (a *application) read(ctx context.Context) error {
-	entries, err := a.driver.Services(ctx)
+	var entries []kernel.ServiceEntry
+	var err error
+	if len(a.keys) <= fewServices {
+		entries, err = a.readEach(ctx)
+	} else {
+		entries, err = a.driver.Services(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -64,6 +99,25 @@ func (a *application) read(ctx context.Context) error {
 		a.has[serviceKey(entries[i].ServiceID)] = &entries[i]
 	}
 	return nil
+}
+
+// readEach reads the services one by one.
+func (a *application) readEach(ctx context.Context) ([]kernel.ServiceEntry, error) {
+	var entries []kernel.ServiceEntry
+	for key := range a.keys {
+		id, err := serviceID(key)
+		if err != nil {
+			continue // the kernel can have none: the operation says so
+		}
+		entry, err := a.driver.Service(ctx, id)
+		switch {
+		case err == nil:
+			entries = append(entries, entry)
+		case !errors.Is(err, kernel.ErrNoService):
+			return nil, err
+		}
+	}
+	return entries, nil
 }
 
 // isSurprise says whether the kernel holds something else than was read.

@@ -161,7 +161,15 @@ type spy struct {
 
 	mu     sync.Mutex
 	writes []string
+	lists  int // how often all services were read
 	fail   func(write string) error
+}
+
+func (s *spy) Services(ctx context.Context) ([]kernel.ServiceEntry, error) {
+	s.mu.Lock()
+	s.lists++
+	s.mu.Unlock()
+	return s.Driver.Services(ctx)
 }
 
 // note records a write; an error forbids it.
