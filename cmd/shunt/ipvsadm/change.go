@@ -24,7 +24,7 @@ func (s *session) change(lines []language.Line) int {
 	rivals, daemon := contest{}, restart{patience: s.options.Patience}
 	var sent *table // whose answer was lost
 	for {
-		t, revision, err := s.table(client)
+		t, revision, err := s.table(client, lines)
 		if err != nil {
 			return s.failed(language.Help, language.ExitRefused, err)
 		}
@@ -98,34 +98,60 @@ func operationOf(p *api.Problem) language.Operation {
 }
 
 // table reads the table that the configuration and the kernel make, and the
-// configuration's revision.
-func (s *session) table(client *api.Client) (t *table, revision uint64, err error) {
+// configuration's revision. The kernel is read where the commands need it: that takes
+// a request for each service that it has.
+func (s *session) table(client *api.Client, lines []language.Line) (t *table, revision uint64, err error) {
 	err = s.patiently(func() error {
 		var before api.Configuration
 		if before, revision, err = client.Configuration(s.ctx); err != nil {
 			return err
 		}
+		state, err := before.State()
+		if err != nil {
+			return fmt.Errorf("read the daemon's answer: %w", err)
+		}
+		t = newTable(state)
+		if !wantKernel(lines, state) {
+			return nil
+		}
 		found, err := client.Found(s.ctx)
 		if err != nil {
 			return err
 		}
-		t, err = readTable(before, found)
-		return err
+		return t.add(found)
 	})
 	return t, revision, err
 }
 
-// readTable puts the answers together.
-func readTable(before api.Configuration, found api.Found) (*table, error) {
-	state, err := before.State()
-	if err != nil {
-		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+// wantKernel reports whether commands need to know more than the configuration:
+// whether a service is somebody else's, which sync daemons run, and which servers are
+// being drained.
+func wantKernel(lines []language.Line, state director.State) bool {
+	for _, line := range lines {
+		c := line.Command
+		key := c.Service.Key()
+		switch c.Operation {
+		case language.EditService, language.DeleteService, language.DeleteServer:
+		case language.AddServer, language.EditServer:
+			if c.Operation == language.EditServer && c.Server.Weight != 0 || !sameFamily(c.Server.Address.Addr(), key.Address.Addr()) {
+				return true
+			}
+		default:
+			return true
+		}
+		if state.Service(key) < 0 {
+			return true
+		}
 	}
-	t := newTable(state)
+	return false
+}
+
+// add adds what the kernel holds.
+func (t *table) add(found api.Found) error {
 	for _, model := range found.Services {
 		service, err := model.Configured()
 		if err != nil {
-			return nil, fmt.Errorf("read the daemon's answer: service %s: %w", model.Listen, err)
+			return fmt.Errorf("read the daemon's answer: service %s: %w", model.Listen, err)
 		}
 		if model.Foreign {
 			t.foreign[service.Key] = service
@@ -142,7 +168,7 @@ func readTable(before api.Configuration, found api.Found) (*table, error) {
 			t.foreignSync[director.SyncRole(daemon.Role)] = true
 		}
 	}
-	return t, nil
+	return nil
 }
 
 // atLine says which line of a restore was refused.

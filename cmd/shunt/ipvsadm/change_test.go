@@ -229,6 +229,22 @@ func TestDraining(t *testing.T) {
 	d.script("-e -t 192.0.2.1:80 -r 10.0.0.1 -m -w 0") // as it is
 }
 
+// A change of what is Shunt's reads the kernel as often as the daemon must: once.
+func TestReadsOfTheKernel(t *testing.T) {
+	d, dp := fake(t, director.PlaneIPVS)
+	d.script("-A -t 192.0.2.1:80")
+	for _, line := range []string{
+		"-a -t 192.0.2.1:80 -r 10.0.0.1 -m", "-e -t 192.0.2.1:80 -r 10.0.0.1 -m -w 0", "-E -t 192.0.2.1:80 -s rr",
+		"-d -t 192.0.2.1:80 -r 10.0.0.1", "-D -t 192.0.2.1:80",
+	} {
+		before := dp.Founds()
+		d.script(line)
+		if n := dp.Founds() - before; n != 1 {
+			t.Errorf("ipvsadm %s: %d readings, want 1", line, n)
+		}
+	}
+}
+
 // Services that somebody else has are shown, and refused with a reason.
 func TestForeign(t *testing.T) {
 	d, dp := fake(t, director.PlaneIPVS)
