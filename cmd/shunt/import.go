@@ -140,11 +140,9 @@ func printTranslation(c *cli.Context, name string, result translation.Result) er
 	if isEmpty {
 		return fmt.Errorf("import %s: there is no service, sync daemon or timeout in it that could be carried", name)
 	}
-	if xdp, err := director.FeaturesOf(director.PlaneXDP); err == nil {
-		for _, problem := range director.Problems(xdp.Check(result.State)) {
-			if err := write(c.App.ErrWriter, []byte(problem.Error()+": it needs director.dataplane: ipvs\n")); err != nil {
-				return err
-			}
+	for _, problem := range director.Problems(director.XDPFeatures().Check(result.State)) {
+		if err := write(c.App.ErrWriter, []byte(problem.Error()+": it needs director.dataplane: ipvs\n")); err != nil {
+			return err
 		}
 	}
 	if n := result.Lacking(); n > 0 && c.Bool("strict") {

@@ -131,10 +131,7 @@ func drawServices(r *rand.Rand) []director.Service {
 		port := uint16(80 + i) // so that no two are the same
 		switch kind := r.IntN(4); kind {
 		case 0:
-			s.Key = director.ServiceKey{Mark: uint32(1 + i), Address: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
-			if isIPv6 {
-				s.Key.Address = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-			}
+			s.Key = director.MarkKey(uint32(1+i), host)
 		default:
 			s.Key = director.ServiceKey{Protocol: []conntrack.Protocol{conntrack.TCP, conntrack.UDP, conntrack.SCTP}[kind-1], Address: netip.AddrPortFrom(host, port)}
 		}

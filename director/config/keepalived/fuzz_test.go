@@ -39,11 +39,7 @@ func FuzzImport(f *testing.F) {
 			}
 			return
 		}
-		features, err := director.FeaturesOf(director.PlaneIPVS)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(result.State.Validate(), features.Check(result.State)); err != nil {
+		if err := errors.Join(result.State.Validate(), director.IPVSFeatures().Check(result.State)); err != nil {
 			t.Errorf("the state is not valid: %v", err)
 		}
 		for _, n := range result.Notes {

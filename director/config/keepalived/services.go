@@ -148,11 +148,10 @@ func (v *virtual) markKey(mark uint32, f family) director.ServiceKey {
 	if f == unknown {
 		f = v.family
 	}
-	key := director.ServiceKey{Mark: mark, Address: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
 	if f == inet6 {
-		key.Address = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		return director.MarkKey(mark, netip.IPv6Unspecified())
 	}
-	return key
+	return director.MarkKey(mark, netip.IPv4Unspecified())
 }
 
 // nameLength leaves room for a number behind a group's name.

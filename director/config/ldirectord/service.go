@@ -79,12 +79,10 @@ func (v *virtual) key() (key director.ServiceKey, problem string) {
 	switch {
 	case v.problem != "":
 		return key, v.problem
+	case v.mark != 0 && v.v6:
+		return director.MarkKey(v.mark, netip.IPv6Unspecified()), ""
 	case v.mark != 0:
-		key.Mark, key.Address = v.mark, netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
-		if v.v6 {
-			key.Address = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-		}
-		return key, ""
+		return director.MarkKey(v.mark, netip.IPv4Unspecified()), ""
 	}
 	addr, problem := v.address(v.host)
 	if problem != "" {

@@ -184,7 +184,7 @@ func (b *Builder) fitSync(state director.State) []director.SyncDaemon {
 	if state.Normalize().Validate() != nil {
 		return nil // it is not for them, and the caller sees it
 	}
-	for _, problem := range collect(with.Normalize().Validate()) {
+	for _, problem := range director.Problems(with.Normalize().Validate()) {
 		b.Note(Note{Position: b.syncFrom.At, Kind: LeftOut, What: b.syncFrom.What, Why: problem.Text})
 		return nil
 	}
@@ -264,24 +264,5 @@ func (b *Builder) share(shared *Shared, services ...director.ServiceKey) {
 // problems returns what is wrong with a service wherever it is to run, and what
 // even IPVS lacks: it can all that the other programs do.
 func problems(s Service) []*director.ProblemError {
-	features, err := director.FeaturesOf(director.PlaneIPVS)
-	if err != nil {
-		panic("translation: " + err.Error()) // it is a name of director's own
-	}
-	return collect(errors.Join(s.Validate(), features.Check(director.State{Services: []director.Service{s.Service}})))
-}
-
-// collect returns the problems that an error of director joins.
-func collect(err error) []*director.ProblemError {
-	switch e := err.(type) {
-	case *director.ProblemError:
-		return []*director.ProblemError{e}
-	case interface{ Unwrap() []error }:
-		var all []*director.ProblemError
-		for _, inner := range e.Unwrap() {
-			all = append(all, collect(inner)...)
-		}
-		return all
-	}
-	return nil
+	return director.Problems(errors.Join(s.Validate(), director.IPVSFeatures().Check(director.State{Services: []director.Service{s.Service}})))
 }
