@@ -87,6 +87,9 @@ func (v *view) connection(k *kernel.Connection) (director.ServiceKey, conntrack.
 			c.Server = server.Address
 		}
 	}
+	if k.Template { // its client is shown masked, and by what mask the service alone tells
+		c.Prefix = uint8(k.Client.Addr().BitLen())
+	}
 	if service == nil {
 		return director.ServiceKey{}, c, nil
 	}

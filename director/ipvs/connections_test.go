@@ -91,6 +91,10 @@ func TestConnectionsOf(t *testing.T) {
 			Protocol: conntrack.TCP, Client: addr("203.0.113.7:49152"), Virtual: addr("192.0.2.99:80"), Server: addr("10.0.0.9:80"),
 			State: conntrack.Close, Proven: true, Expires: 9 * time.Second,
 		}},
+		{"template_of_a_service_removed", "IP  CB007107 0000 00000063 0000 0A000009 0000 NONE 60", "", conntrack.Connection{
+			Client: addr("203.0.113.7:0"), Virtual: addr("0.0.0.0:0"), Mark: 99, Server: addr("10.0.0.9:0"),
+			State: conntrack.None, Template: true, Prefix: 32, Expires: time.Minute,
+		}},
 		{"all_ports", "TCP " + client + "C0000202 0016 0A000001 0016 ESTABLISHED 1", "tcp://192.0.2.2:0", conntrack.Connection{
 			Protocol: conntrack.TCP, Client: addr("203.0.113.7:49152"), Virtual: addr("192.0.2.2:22"), Server: addr("10.0.0.1:0"),
 			Method: "nat", State: conntrack.Established, Proven: true, Expires: time.Second,
