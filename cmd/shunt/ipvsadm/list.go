@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -28,7 +29,7 @@ func (l list) all(v view, key director.ServiceKey) {
 		fmt.Fprintf(l.out, "IP Virtual Server version %s (size=%d)\n", v.info.Version, v.info.TableSize)
 		keys = v.keys()
 		if !l.has(language.OptNoSort) {
-			language.SortServices(keys)
+			language.SortServices(keys, func(key director.ServiceKey) director.ServiceKey { return key })
 		}
 	}
 	fmt.Fprint(l.out, l.title())
@@ -75,26 +76,13 @@ func (l list) service(s service) {
 	}
 	servers := s.servers // last added first, as in the kernel
 	if !l.has(language.OptNoSort) {
-		servers = sorted(servers)
+		servers = slices.Clone(servers)
+		language.SortServers(servers, func(s server) netip.AddrPort { return s.Address })
 	}
 	protocol := s.Key.Protocol // none for a firewall mark: the kernel does not tell one
 	for _, server := range servers {
 		l.server(server, protocol)
 	}
-}
-
-func sorted(servers []server) []server {
-	byAddress := make(map[netip.AddrPort]server, len(servers))
-	order := make([]netip.AddrPort, len(servers))
-	for i, s := range servers {
-		byAddress[s.Address], order[i] = s, s.Address
-	}
-	language.SortServers(order)
-	result := make([]server, len(servers))
-	for i, address := range order {
-		result[i] = byAddress[address]
-	}
-	return result
 }
 
 // numbers writes counts beside one another.

@@ -8,13 +8,14 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// SortServices puts services into the order of ipvsadm's lists: by mark, family,
-// protocol, address and port. It compares numbers by the sign of their 32-bit
-// difference, so that 192.0.2.1 comes before 10.0.0.1 (libipvs.c,
-// ipvs_cmp_services). Where that leads in circles the result depends on the
-// order before, which should then be the kernel's.
-func SortServices(services []director.ServiceKey) {
-	mergeSort(services, func(a, b director.ServiceKey) int32 {
+// SortServices puts services, of which key returns the keys, into the order of
+// ipvsadm's lists: by mark, family, protocol, address and port. It compares numbers
+// by the sign of their 32-bit difference, so that 192.0.2.1 comes before 10.0.0.1
+// (libipvs.c, ipvs_cmp_services). Where that leads in circles the result depends on
+// the order before, which should then be the kernel's.
+func SortServices[T any](services []T, key func(T) director.ServiceKey) {
+	mergeSort(services, func(of, from T) int32 {
+		a, b := key(of), key(from)
 		return cmp.Or(
 			int32(a.Mark-b.Mark),
 			int32(a.Address.Addr().BitLen()-b.Address.Addr().BitLen()),
@@ -25,11 +26,12 @@ func SortServices(services []director.ServiceKey) {
 	})
 }
 
-// SortServers puts servers into the order of ipvsadm's lists, from the kernel's:
-// the one added last comes first there. By address and port, compared as
-// SortServices does.
-func SortServers(servers []netip.AddrPort) {
-	mergeSort(servers, func(a, b netip.AddrPort) int32 {
+// SortServers puts servers, of which address returns the addresses, into the order
+// of ipvsadm's lists, from the kernel's: the one added last comes first there. By
+// address and port, compared as SortServices does.
+func SortServers[T any](servers []T, address func(T) netip.AddrPort) {
+	mergeSort(servers, func(of, from T) int32 {
+		a, b := address(of), address(from)
 		return cmp.Or(compareAddresses(a.Addr(), b.Addr()), int32(a.Port())-int32(b.Port()))
 	})
 }

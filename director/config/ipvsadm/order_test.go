@@ -18,7 +18,7 @@ func TestSortServices(t *testing.T) {
 	for i := range order {
 		got = append(got, key(t, order[(i*7+3)%len(order)]))
 	}
-	ipvsadm.SortServices(got)
+	ipvsadm.SortServices(got, func(key director.ServiceKey) director.ServiceKey { return key })
 	var urls []string
 	for _, k := range got {
 		urls = append(urls, k.String())
@@ -36,7 +36,7 @@ func TestSortServers(t *testing.T) {
 	for _, s := range kernels {
 		got = append(got, netip.MustParseAddrPort(s))
 	}
-	ipvsadm.SortServers(got)
+	ipvsadm.SortServers(got, func(address netip.AddrPort) netip.AddrPort { return address })
 	want := []string{"192.0.2.9:80", "10.0.0.1:99", "10.8.8.8:0", "127.0.0.1:80"}
 	var texts []string
 	for _, a := range got {

@@ -24,30 +24,21 @@ type Writer struct {
 // numbers. Omitted are the services that ipvsadm has no words for, an error of
 // FromDirector each.
 func (w Writer) Save(services []director.Service) (text string, omitted []error) {
-	byKey := make(map[director.ServiceKey]director.Service, len(services))
-	keys := make([]director.ServiceKey, 0, len(services))
-	for _, s := range services {
-		keys = append(keys, s.Key)
-		byKey[s.Key] = s
-	}
-	SortServices(keys)
+	services = slices.Clone(services)
+	SortServices(services, func(s director.Service) director.ServiceKey { return s.Key })
 	var lines strings.Builder
-	for _, key := range keys {
-		s, err := FromDirector(byKey[key])
+	for _, service := range services {
+		s, err := FromDirector(service)
 		if err != nil {
 			omitted = append(omitted, err)
 			continue
 		}
 		lines.WriteString(w.serviceLine(s))
-		servers := make(map[netip.AddrPort]realserver.Server)
-		var order []netip.AddrPort
-		for _, server := range slices.Backward(byKey[key].Servers) { // the kernel's order
-			order = append(order, server.Address)
-			servers[server.Address] = server
-		}
-		SortServers(order)
-		for _, address := range order {
-			lines.WriteString(w.serverLine(s, servers[address]))
+		servers := slices.Clone(service.Servers)
+		slices.Reverse(servers) // the kernel's order
+		SortServers(servers, func(s realserver.Server) netip.AddrPort { return s.Address })
+		for _, server := range servers {
+			lines.WriteString(w.serverLine(s, server))
 		}
 	}
 	return lines.String(), omitted

@@ -34,18 +34,6 @@ func (k *Kernel) AddService(s Service) {
 	}
 }
 
-// EditService changes the service's scheduler, flags and persistence.
-func (k *Kernel) EditService(s Service) {
-	k.t.Helper()
-	k.must(k.driver.SetService(context.Background(), s.kernel()))
-}
-
-// RemoveService removes the service with its servers.
-func (k *Kernel) RemoveService(s Service) {
-	k.t.Helper()
-	k.must(k.driver.DeleteService(context.Background(), s.id()))
-}
-
 // id is what the kernel knows a service by.
 func (s Service) id() kernel.ServiceID {
 	switch {
