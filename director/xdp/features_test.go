@@ -16,8 +16,8 @@ import (
 // What the features lack is refused as unsupported, whoever asks.
 func TestUnsupported(t *testing.T) {
 	r := newRig(t, Options{})
-	if want, err := director.FeaturesOf(director.PlaneXDP); err != nil || r.Features() != want {
-		t.Errorf("features: %+v, want %+v, %v", r.Features(), want, err)
+	if want := director.XDPFeatures(); r.Features() != want {
+		t.Errorf("features: %+v, want %+v", r.Features(), want)
 	}
 	service := testService(director.RoundRobin, director.SchedulerFlags{})
 	r.must(director.AddService{Service: service})
@@ -28,7 +28,7 @@ func TestUnsupported(t *testing.T) {
 	}
 	for name, op := range map[string]director.Operation{
 		"mark": director.AddService{Service: with(func(s *director.Service) {
-			s.Key = director.ServiceKey{Mark: 7, Address: netip.MustParseAddrPort("0.0.0.0:0")}
+			s.Key = director.MarkKey(7, netip.IPv4Unspecified())
 		})},
 		"sctp": director.AddService{Service: with(func(s *director.Service) { s.Key.Protocol = conntrack.SCTP })},
 		"engine": director.EditService{Service: with(func(s *director.Service) {
