@@ -34,19 +34,20 @@ func (r *refusal) Unwrap() []error {
 	return []error{r.kind, r.cause}
 }
 
-// kinds are the director's sentinels for the kernel's.
-var kinds = map[error]error{
-	kernel.ErrNoService:     director.ErrNotFound,
-	kernel.ErrNoServer:      director.ErrNotFound,
-	kernel.ErrNoDaemon:      director.ErrNotFound,
-	kernel.ErrNoInterface:   director.ErrNoInterface,
-	kernel.ErrServiceExists: director.ErrExists,
-	kernel.ErrServerExists:  director.ErrExists,
-	kernel.ErrDaemonExists:  director.ErrExists,
-	kernel.ErrNoScheduler:   director.ErrNoScheduler,
-	kernel.ErrUnsupported:   director.ErrUnsupported,
-	kernel.ErrRange:         director.ErrInvalid,
-	kernel.ErrInvalid:       director.ErrInvalid,
+// kinds are the director's sentinels for the kernel's; of an error that matches
+// several, the first counts.
+var kinds = []struct{ is, kind error }{
+	{kernel.ErrNoService, director.ErrNotFound},
+	{kernel.ErrNoServer, director.ErrNotFound},
+	{kernel.ErrNoDaemon, director.ErrNotFound},
+	{kernel.ErrNoInterface, director.ErrNoInterface},
+	{kernel.ErrServiceExists, director.ErrExists},
+	{kernel.ErrServerExists, director.ErrExists},
+	{kernel.ErrDaemonExists, director.ErrExists},
+	{kernel.ErrNoScheduler, director.ErrNoScheduler},
+	{kernel.ErrUnsupported, director.ErrUnsupported},
+	{kernel.ErrRange, director.ErrInvalid},
+	{kernel.ErrInvalid, director.ErrInvalid},
 }
 
 // refuse says what of the service the kernel has no such thing for; nil if it has
@@ -66,30 +67,31 @@ func refuse(features director.Features, s director.Service) error {
 // explain returns what the kernel's refusal means. What was attempted is left out:
 // the operation says it.
 func explain(err error) error {
-	is := meaning(err)
+	is, kind := meaning(err)
 	if refused := (*kernel.Error)(nil); errors.As(err, &refused) && refused.Reason != "" {
-		return &refusal{text: refused.Reason, kind: kinds[is], cause: err}
+		return &refusal{text: refused.Reason, kind: kind, cause: err}
 	}
 	if is == nil {
 		return err
 	}
-	return &refusal{text: is.Error(), kind: kinds[is], cause: err}
+	return &refusal{text: is.Error(), kind: kind, cause: err}
 }
 
-// meaning returns the kernel's sentinel that the error matches and that comes to one
-// of the director's; nil for none.
-func meaning(err error) error {
-	for is := range kinds {
-		if errors.Is(err, is) {
-			return is
+// meaning returns the kernel's sentinel that the error matches and the director's
+// that it comes to; nil for none.
+func meaning(err error) (is, kind error) {
+	for _, k := range kinds {
+		if errors.Is(err, k.is) {
+			return k.is, k.kind
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // because returns the refusal with a text that says more than the kernel's number.
 func because(err error, format string, args ...any) error {
-	return &refusal{text: fmt.Sprintf(format, args...), kind: kinds[meaning(err)], cause: err}
+	_, kind := meaning(err)
+	return &refusal{text: fmt.Sprintf(format, args...), kind: kind, cause: err}
 }
 
 // explainService explains why the kernel has not taken the service.
