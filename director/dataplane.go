@@ -215,10 +215,7 @@ type Stats struct {
 	// is present.
 	PacketEvents []PacketEvent
 	Info         DataplaneInfo
-	// Sync are the sync daemons as they run: with the length of a message that the
-	// kernel takes where Found's, which is what was asked for, leaves it open.
-	Sync  []SyncDaemon
-	Table []TableStats // the connection tables
+	Table        []TableStats // the connection tables
 	// Interfaces the data plane was attached to.
 	Interfaces []InterfaceStats
 }

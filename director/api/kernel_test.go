@@ -136,8 +136,7 @@ func TestFound(t *testing.T) {
 	state := seededState()
 	state.Sync = []director.SyncDaemon{director.SyncDaemon{Role: director.SyncBackup, Interface: "eth1", ID: 9}.Normalize()}
 	fake := newKernel(t, state)
-	daemon := director.SyncDaemon{Role: director.SyncMaster, Interface: "eth1", MaxLength: 1472}
-	fake.SetStats(director.Stats{Info: director.DataplaneInfo{Version: "1.2.1", TableSize: 4096}, Sync: []director.SyncDaemon{daemon}, Services: []director.ServiceStats{
+	fake.SetStats(director.Stats{Info: director.DataplaneInfo{Version: "1.2.1", TableSize: 4096}, Services: []director.ServiceStats{
 		{
 			Key: webKey, Rates: director.Rates{Connections: 1, InPackets: 2, OutPackets: 3, InBytes: 4, OutBytes: 5},
 			Servers: []director.ServerStats{{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.11:8080")}, Rates: director.Rates{InBytes: 6}, Active: 2, Reachable: true}},
@@ -188,7 +187,7 @@ func TestFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantStats := api.Stats{
-		Info: api.DataplaneInfo{Version: "1.2.1", TableSize: 4096}, Sync: []api.SyncDaemon{{Role: "master", Interface: "eth1", MaxLength: 1472}}, PacketEvents: []api.PacketEvent{}, Tables: []api.Table{}, Interfaces: []api.Interface{},
+		Info: api.DataplaneInfo{Version: "1.2.1", TableSize: 4096}, PacketEvents: []api.PacketEvent{}, Tables: []api.Table{}, Interfaces: []api.Interface{},
 		Services: []api.ServiceStats{
 			{
 				Listen: "tcp://192.0.2.10:80", Name: "web",

@@ -114,7 +114,7 @@ func (e endpoints) stats(ctx context.Context) (Stats, error) {
 	}
 	names := e.names()
 	model := Stats{
-		Info: infoModel(stats.Info), Sync: append([]SyncDaemon{}, syncModels(stats.Sync)...), Services: []ServiceStats{}, PacketEvents: []PacketEvent{},
+		Info: infoModel(stats.Info), Services: []ServiceStats{}, PacketEvents: []PacketEvent{},
 		Tables: tableModels(stats.Table), Interfaces: interfaceModels(stats.Interfaces),
 	}
 	for _, service := range stats.Services {

@@ -1321,9 +1321,6 @@ type Stats struct {
 	// Info What the first line of ipvsadm's list tells of the data plane.
 	Info DataplaneInfo `json:"info"`
 
-	// Sync The sync daemons as they run: with the length of a message that the kernel takes where none was asked for.
-	Sync []SyncDaemon `json:"sync"`
-
 	// Services By service, sorted.
 	Services []ServiceStats `json:"services"`
 

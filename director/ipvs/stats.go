@@ -29,14 +29,7 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	if err != nil {
 		return stats, err
 	}
-	daemons, err := d.driver.SyncDaemons(ctx)
-	if err != nil {
-		return stats, err
-	}
 	stats.Info = director.DataplaneInfo{Version: info.Version, TableSize: info.TableSize}
-	for _, k := range daemons {
-		stats.Sync = append(stats.Sync, runningDaemon(k))
-	}
 	v4, v6 := director.TableStats{Family: "ipv4"}, director.TableStats{Family: "ipv6"}
 	seen := overload{}
 	for i := range entries {

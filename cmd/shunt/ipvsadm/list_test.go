@@ -265,7 +265,7 @@ FWM  7 rr
 }
 
 func TestDaemonLine(t *testing.T) {
-	for want, d := range map[string]api.SyncDaemon{
+	for want, d := range map[string]api.FoundSync{
 		"master sync daemon (mcast=eth0, syncid=0)\n": {Role: "master", Interface: "eth0"},
 		"backup sync daemon (mcast=eth1, syncid=255, maxlen=1472, group=ff02::5, port=8848, ttl=1)\n": {
 			Role: "backup", Interface: "eth1", ID: 255, MaxLength: 1472, Group: "ff02::5", Port: 8848, TTL: 1,

@@ -110,21 +110,21 @@ func (s *session) timeouts(client *api.Client) error {
 }
 
 func (s *session) syncDaemons(client *api.Client) error {
-	var stats api.Stats
+	var found api.Found
 	if err := s.patiently(func() (err error) {
-		stats, err = client.Stats(s.ctx)
+		found, err = client.Found(s.ctx)
 		return err
 	}); err != nil {
 		return err
 	}
-	for _, d := range stats.Sync {
+	for _, d := range found.Sync {
 		fmt.Fprint(s.out, daemonLine(d))
 	}
 	return nil
 }
 
 // daemonLine is a line of --daemon (ipvsadm.c, list_daemon).
-func daemonLine(d api.SyncDaemon) string {
+func daemonLine(d api.FoundSync) string {
 	line := fmt.Sprintf("%s sync daemon (mcast=%s, syncid=%d", d.Role, d.Interface, d.ID)
 	if d.MaxLength != 0 {
 		line += fmt.Sprintf(", maxlen=%d", d.MaxLength)
