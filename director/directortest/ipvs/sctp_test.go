@@ -11,6 +11,7 @@ import (
 
 	"github.com/shunt-lb/shunt/bpf/bpftest"
 	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director/directortest/ipvs"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -51,6 +52,7 @@ func sctpFrame(from, to netip.AddrPort, chunk byte) []byte {
 // TestSCTP compares names, idle times and what counts as active of each state of
 // SCTP with the kernel's, by ways that lead to all of them.
 func TestSCTP(t *testing.T) {
+	ipvs.Guest(t)
 	type move struct {
 		fromServer bool
 		chunk      byte
