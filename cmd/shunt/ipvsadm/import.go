@@ -109,7 +109,7 @@ func (i *importer) line(l language.Line) error {
 	switch l.Command.Operation {
 	case language.AddService:
 		i.left[key] = true
-	case language.EditService: // it is what Shunt has no words for now
+	case language.EditService: // Shunt has no words for what it is now
 		i.left[key] = true
 		i.table.deleteService(key)
 	}
