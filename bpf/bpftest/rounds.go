@@ -6,22 +6,22 @@ import "os"
 // of the same there.
 func isEmulated() bool { return os.Getenv("SHUNT_GUEST") != "" }
 
-// Rounds returns how often a test repeats what it draws: n times, a sixth of that
+// Rounds returns how often a test repeats what it draws: n times, a quarter of that
 // where the CPU is emulated.
 func Rounds(n int) int {
 	if isEmulated() {
-		return max(1, n/6)
+		return max(1, n/4)
 	}
 	return n
 }
 
-// Sample returns the cases of a test: all, or every sixth where the CPU is emulated.
+// Sample returns the cases of a test: all, or every fourth where the CPU is emulated.
 func Sample[T any](all []T) []T {
 	if !isEmulated() {
 		return all
 	}
 	var some []T
-	for i := 0; i < len(all); i += 6 {
+	for i := 0; i < len(all); i += 4 {
 		some = append(some, all[i])
 	}
 	return some
