@@ -13,6 +13,7 @@ type Limits struct {
 	Prefixes     uint32 // of the access lists of all services, and of the longest once more
 	Destinations uint32 // virtual addresses that lblc and lblcr remember, of all services
 	Matches      uint32 // prefixes that services of several addresses or ports have
+	Sources      uint32 // source networks that are limited, of all services; as many clients that have answered the guard
 }
 
 // Default sizes.
@@ -25,6 +26,7 @@ const (
 	DefaultPrefixes     = 1 << 16
 	DefaultDestinations = 1 << 16
 	DefaultMatches      = 4096
+	DefaultSources      = 1 << 16
 )
 
 // MaxServers is the most servers a recipe can name (abi.h, RECIPE_SERVER).
@@ -61,6 +63,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Matches == 0 {
 		l.Matches = DefaultMatches
+	}
+	if l.Sources == 0 {
+		l.Sources = DefaultSources
 	}
 	return l
 }

@@ -55,7 +55,10 @@ var dataSections = map[string]string{".data.settings": pinSettings, ".data.filte
 const lblcrExpiration = 24 * time.Hour
 
 // transientMaps are made anew by every process: nothing in them outlives a packet.
-var transientMaps = map[string]bool{KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true, KernelMapNewDestination: true}
+var transientMaps = map[string]bool{
+	KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true, KernelMapNewDestination: true,
+	KernelMapNews: true,
+}
 
 // Open loads the programs over the maps pinned in pinDir, or makes and pins
 // them. It attaches nothing. limits are ignored where maps are adopted.
@@ -147,8 +150,8 @@ func (p *Plane) load(limits Limits) error {
 	}
 	p.slots = map[uint32]*ebpf.Program{
 		set + uint32(KernelSlotSLOT_SETTLE): p.ShuntSettle, set + uint32(KernelSlotSLOT_CREATE): p.ShuntCreate,
-		set + uint32(KernelSlotSLOT_ODD): p.ShuntOdd,
-		uint32(KernelSlotSLOT_MAIN):      p.ShuntMain,
+		set + uint32(KernelSlotSLOT_ADMIT): p.ShuntAdmit, set + uint32(KernelSlotSLOT_ODD): p.ShuntOdd,
+		uint32(KernelSlotSLOT_MAIN): p.ShuntMain,
 	}
 	for slot, prog := range p.slots {
 		if slot == uint32(KernelSlotSLOT_MAIN) {
@@ -340,6 +343,10 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapWords:          l.Words,
 		KernelMapAccess:         l.Prefixes,
 		KernelMapTimeouts:       l.Services,
+		KernelMapLimits:         l.Services,
+		KernelMapServiceStates:  l.Services,
+		KernelMapSources:        l.Sources,
+		KernelMapValidated:      l.Sources,
 		KernelMapDestinations:   l.Destinations,
 		KernelMapMatches:        l.Matches,
 	} {
@@ -358,6 +365,7 @@ func sizes(maps map[string]*ebpf.Map) Limits {
 		Prefixes:     maps[KernelMapAccess].MaxEntries(),
 		Destinations: maps[KernelMapDestinations].MaxEntries(),
 		Matches:      maps[KernelMapMatches].MaxEntries(),
+		Sources:      maps[KernelMapSources].MaxEntries(),
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // abiVersion is ABI_VERSION of src/abi.h; a test compares them.
-const abiVersion = 4
+const abiVersion = 5
 
 const (
 	bpffsMagic = 0xcafe4a11 // BPF_FS_MAGIC, kernel: include/uapi/linux/magic.h

@@ -37,6 +37,20 @@ const (
 	KernelAccessVerdictACCESS_DENY  KernelAccessVerdict = 2
 )
 
+type KernelBornLayout uint32
+
+const (
+	KernelBornLayoutBORN_SHIFT     KernelBornLayout = 3
+	KernelBornLayoutBORN_HALF_BITS KernelBornLayout = 8
+	KernelBornLayoutBORN_MASK      KernelBornLayout = 65535
+	KernelBornLayoutBORN_OLDEST    KernelBornLayout = 49152
+)
+
+type KernelClientKey struct {
+	_       structs.HostLayout
+	Address [4]uint32
+}
+
 type KernelClockArgs struct {
 	_           structs.HostLayout
 	Jiffies     uint64
@@ -61,6 +75,22 @@ const (
 	KernelConnStateSTATE_TEMPLATE    KernelConnState = 12
 	KernelConnStateSTATES            KernelConnState = 16
 )
+
+type KernelConnectionNews struct {
+	_           structs.HostLayout
+	Id          uint64
+	Recipe      uint64
+	Source      [4]uint32
+	Destination [4]uint32
+	Tick        uint32
+	Kind        uint8
+	Family      uint8
+	Pad         uint16
+	InPackets   uint64
+	InBytes     uint64
+	OutPackets  uint64
+	OutBytes    uint64
+}
 
 type KernelCorrectArgs struct {
 	_         structs.HostLayout
@@ -136,49 +166,63 @@ type KernelEntry6 struct {
 type KernelEvent uint32
 
 const (
-	KernelEventEVENT_NONE                   KernelEvent = 0
-	KernelEventEVENT_PASS_NOT_OURS          KernelEvent = 1
-	KernelEventEVENT_PASS_NO_SERVICE        KernelEvent = 2
-	KernelEventEVENT_PASS_MALFORMED         KernelEvent = 3
-	KernelEventEVENT_PASS_ICMP              KernelEvent = 4
-	KernelEventEVENT_PASS_FRAGMENT          KernelEvent = 5
-	KernelEventEVENT_PASS_PROTOCOL          KernelEvent = 6
-	KernelEventEVENT_PASS_LOCAL             KernelEvent = 7
-	KernelEventEVENT_PASS_MIGRATING         KernelEvent = 8
-	KernelEventEVENT_DROP_MIGRATION_HELD    KernelEvent = 9
-	KernelEventEVENT_DROP_MIDSTREAM         KernelEvent = 10
-	KernelEventEVENT_DROP_SERVER_REMOVED    KernelEvent = 11
-	KernelEventEVENT_DROP_SERVICE_REMOVED   KernelEvent = 12
-	KernelEventEVENT_DROP_UNREACHABLE       KernelEvent = 13
-	KernelEventEVENT_DROP_REPLY_COLLISION   KernelEvent = 14
-	KernelEventEVENT_DROP_TABLE_FULL        KernelEvent = 15
-	KernelEventEVENT_DROP_FTP_DATA          KernelEvent = 16
-	KernelEventEVENT_DROP_MARTIAN           KernelEvent = 17
-	KernelEventEVENT_DROP_ACCESS_DENIED     KernelEvent = 18
-	KernelEventEVENT_DROP_NO_ROUTE          KernelEvent = 19
-	KernelEventEVENT_DROP_VLAN              KernelEvent = 20
-	KernelEventEVENT_DROP_RATE_LIMITED      KernelEvent = 21
-	KernelEventEVENT_DROP_NOT_QUOTABLE      KernelEvent = 22
-	KernelEventEVENT_DROP_BUSY              KernelEvent = 23
-	KernelEventEVENT_DROP_TOO_BIG           KernelEvent = 24
-	KernelEventEVENT_ANSWER_NO_SERVER       KernelEvent = 25
-	KernelEventEVENT_ANSWER_TTL             KernelEvent = 26
-	KernelEventEVENT_ANSWER_TOO_BIG         KernelEvent = 27
-	KernelEventEVENT_ANSWER_RESET           KernelEvent = 28
-	KernelEventEVENT_NOTE_EVICTED           KernelEvent = 29
-	KernelEventEVENT_NOTE_INSERT_RACE       KernelEvent = 30
-	KernelEventEVENT_NOTE_COLLISION_AVOIDED KernelEvent = 31
-	KernelEventEVENT_NOTE_HOP_CHANGED       KernelEvent = 32
-	KernelEventEVENT_NOTE_HOPS_FULL         KernelEvent = 33
-	KernelEventEVENT_NOTE_BY_ROUTE          KernelEvent = 34
-	KernelEventEVENT_NOTE_EXPIRED_HIT       KernelEvent = 35
-	KernelEventEVENT_NOTE_STALE_READ        KernelEvent = 36
-	KernelEventEVENT_NOTE_CURSOR_CONTENDED  KernelEvent = 37
-	KernelEventEVENT_NOTE_DESTINATIONS_FULL KernelEvent = 38
-	KernelEventEVENT_NOTE_TEMPLATE_HEALED   KernelEvent = 39
-	KernelEventEVENT_FAULT_MAP              KernelEvent = 40
-	KernelEventEVENT_FAULT_SERVER           KernelEvent = 41
-	KernelEventEVENTS                       KernelEvent = 42
+	KernelEventEVENT_NONE                     KernelEvent = 0
+	KernelEventEVENT_PASS_NOT_OURS            KernelEvent = 1
+	KernelEventEVENT_PASS_NO_SERVICE          KernelEvent = 2
+	KernelEventEVENT_PASS_MALFORMED           KernelEvent = 3
+	KernelEventEVENT_PASS_ICMP                KernelEvent = 4
+	KernelEventEVENT_PASS_FRAGMENT            KernelEvent = 5
+	KernelEventEVENT_PASS_PROTOCOL            KernelEvent = 6
+	KernelEventEVENT_PASS_LOCAL               KernelEvent = 7
+	KernelEventEVENT_PASS_MIGRATING           KernelEvent = 8
+	KernelEventEVENT_DROP_MIGRATION_HELD      KernelEvent = 9
+	KernelEventEVENT_DROP_MIDSTREAM           KernelEvent = 10
+	KernelEventEVENT_DROP_SERVER_REMOVED      KernelEvent = 11
+	KernelEventEVENT_DROP_SERVICE_REMOVED     KernelEvent = 12
+	KernelEventEVENT_DROP_UNREACHABLE         KernelEvent = 13
+	KernelEventEVENT_DROP_REPLY_COLLISION     KernelEvent = 14
+	KernelEventEVENT_DROP_TABLE_FULL          KernelEvent = 15
+	KernelEventEVENT_DROP_FTP_DATA            KernelEvent = 16
+	KernelEventEVENT_DROP_MARTIAN             KernelEvent = 17
+	KernelEventEVENT_DROP_ACCESS_DENIED       KernelEvent = 18
+	KernelEventEVENT_DROP_SERVICE_RATE        KernelEvent = 19
+	KernelEventEVENT_DROP_SERVICE_CONNECTIONS KernelEvent = 20
+	KernelEventEVENT_DROP_SOURCE_RATE         KernelEvent = 21
+	KernelEventEVENT_DROP_SOURCE_CONNECTIONS  KernelEvent = 22
+	KernelEventEVENT_DROP_GUARD_ANSWERED      KernelEvent = 23
+	KernelEventEVENT_DROP_NO_ROUTE            KernelEvent = 24
+	KernelEventEVENT_DROP_VLAN                KernelEvent = 25
+	KernelEventEVENT_DROP_RATE_LIMITED        KernelEvent = 26
+	KernelEventEVENT_DROP_NOT_QUOTABLE        KernelEvent = 27
+	KernelEventEVENT_DROP_BUSY                KernelEvent = 28
+	KernelEventEVENT_DROP_TOO_BIG             KernelEvent = 29
+	KernelEventEVENT_ANSWER_NO_SERVER         KernelEvent = 30
+	KernelEventEVENT_ANSWER_TTL               KernelEvent = 31
+	KernelEventEVENT_ANSWER_TOO_BIG           KernelEvent = 32
+	KernelEventEVENT_ANSWER_RESET             KernelEvent = 33
+	KernelEventEVENT_ANSWER_GUARD             KernelEvent = 34
+	KernelEventEVENT_ANSWER_KILLED            KernelEvent = 35
+	KernelEventEVENT_NOTE_EVICTED             KernelEvent = 36
+	KernelEventEVENT_NOTE_INSERT_RACE         KernelEvent = 37
+	KernelEventEVENT_NOTE_COLLISION_AVOIDED   KernelEvent = 38
+	KernelEventEVENT_NOTE_HOP_CHANGED         KernelEvent = 39
+	KernelEventEVENT_NOTE_HOPS_FULL           KernelEvent = 40
+	KernelEventEVENT_NOTE_BY_ROUTE            KernelEvent = 41
+	KernelEventEVENT_NOTE_EXPIRED_HIT         KernelEvent = 42
+	KernelEventEVENT_NOTE_STALE_READ          KernelEvent = 43
+	KernelEventEVENT_NOTE_CURSOR_CONTENDED    KernelEvent = 44
+	KernelEventEVENT_NOTE_DESTINATIONS_FULL   KernelEvent = 45
+	KernelEventEVENT_NOTE_TEMPLATE_HEALED     KernelEvent = 46
+	KernelEventEVENT_NOTE_STATELESS           KernelEvent = 47
+	KernelEventEVENT_NOTE_GUARD_ON            KernelEvent = 48
+	KernelEventEVENT_NOTE_GUARD_OFF           KernelEvent = 49
+	KernelEventEVENT_NOTE_KILLED              KernelEvent = 50
+	KernelEventEVENT_NOTE_CARRIED             KernelEvent = 51
+	KernelEventEVENT_NOTE_CARRY_LOST          KernelEvent = 52
+	KernelEventEVENT_NOTE_NEWS_LOST           KernelEvent = 53
+	KernelEventEVENT_FAULT_MAP                KernelEvent = 54
+	KernelEventEVENT_FAULT_SERVER             KernelEvent = 55
+	KernelEventEVENTS                         KernelEvent = 56
 )
 
 type KernelExplainArgs struct {
@@ -238,6 +282,14 @@ type KernelGroup6 struct {
 	TailPad    [8]uint64
 }
 
+type KernelGuardMode uint32
+
+const (
+	KernelGuardModeGUARD_OFF  KernelGuardMode = 0
+	KernelGuardModeGUARD_AUTO KernelGuardMode = 1
+	KernelGuardModeGUARD_ON   KernelGuardMode = 2
+)
+
 type KernelHop struct {
 	_              structs.HostLayout
 	DestinationMac [6]uint8
@@ -266,6 +318,7 @@ const (
 	KernelIdLayoutID_PORTS      KernelIdLayout = 0
 	KernelIdLayoutID_PROTOCOL   KernelIdLayout = 32
 	KernelIdLayoutID_GENERATION KernelIdLayout = 40
+	KernelIdLayoutID_BORN       KernelIdLayout = 56
 )
 
 type KernelLifecycle uint32
@@ -327,7 +380,9 @@ const (
 type KernelMasks uint32
 
 const (
-	KernelMasksGENERATION_MASK KernelMasks = 16777215
+	KernelMasksGENERATION_MASK KernelMasks = 65535
+	KernelMasksFILLED_MASK     KernelMasks = 16777215
+	KernelMasksSPACED_MASK     KernelMasks = 3
 	KernelMasksSERVER_MASK     KernelMasks = 1048575
 	KernelMasksSTATE_MASK      KernelMasks = 15
 	KernelMasksMETHOD_MASK     KernelMasks = 3
@@ -370,6 +425,14 @@ const (
 	KernelMidstreamMIDSTREAM_RESET KernelMidstream = 1
 )
 
+type KernelNewsKind uint32
+
+const (
+	KernelNewsKindNEWS_OPENED      KernelNewsKind = 1
+	KernelNewsKindNEWS_ESTABLISHED KernelNewsKind = 2
+	KernelNewsKindNEWS_CLOSED      KernelNewsKind = 3
+)
+
 type KernelPlaceLayout uint32
 
 const (
@@ -381,6 +444,7 @@ type KernelRecipeLayout uint32
 
 const (
 	KernelRecipeLayoutRECIPE_GENERATION KernelRecipeLayout = 0
+	KernelRecipeLayoutRECIPE_BORN       KernelRecipeLayout = 16
 	KernelRecipeLayoutRECIPE_SERVER     KernelRecipeLayout = 24
 	KernelRecipeLayoutRECIPE_STATE      KernelRecipeLayout = 44
 	KernelRecipeLayoutRECIPE_METHOD     KernelRecipeLayout = 48
@@ -392,6 +456,12 @@ const (
 	KernelRecipeLayoutRECIPE_DOUBT      KernelRecipeLayout = 55
 	KernelRecipeLayoutRECIPE_PROLONGED  KernelRecipeLayout = 56
 	KernelRecipeLayoutRECIPE_LOADED     KernelRecipeLayout = 57
+	KernelRecipeLayoutRECIPE_SEQUENCE   KernelRecipeLayout = 58
+	KernelRecipeLayoutRECIPE_SPACED     KernelRecipeLayout = 59
+	KernelRecipeLayoutRECIPE_COUNTED    KernelRecipeLayout = 61
+	KernelRecipeLayoutRECIPE_VALIDATED  KernelRecipeLayout = 62
+	KernelRecipeLayoutRECIPE_KILLED     KernelRecipeLayout = 63
+	KernelRecipeLayoutRECIPE_TOLD       KernelRecipeLayout = 55
 )
 
 type KernelRecount struct {
@@ -533,6 +603,8 @@ const (
 	KernelServiceFlagsSERVICE_FLAG_3           KernelServiceFlags = 2048
 	KernelServiceFlagsSERVICE_MIGRATING        KernelServiceFlags = 4096
 	KernelServiceFlagsSERVICE_HELD             KernelServiceFlags = 8192
+	KernelServiceFlagsSERVICE_LIMITED          KernelServiceFlags = 16384
+	KernelServiceFlagsSERVICE_GUARDED          KernelServiceFlags = 32768
 )
 
 type KernelServiceKey struct {
@@ -541,6 +613,43 @@ type KernelServiceKey struct {
 	Port     uint16
 	Protocol uint8
 	Family   uint8
+}
+
+type KernelServiceLimits struct {
+	_                 structs.HostLayout
+	Cost              uint64
+	Burst             uint64
+	SourceCost        uint64
+	SourceBurst       uint64
+	Connections       uint32
+	SourceConnections uint32
+	SourceMask        [4]uint32
+	Guard             uint32
+	GuardOn           uint32
+	GuardOff          uint32
+	Rate              uint32
+	SourceRate        uint32
+	SourcePrefix      uint32
+	Pad               [12]uint32
+}
+
+type KernelServiceState struct {
+	_                        structs.HostLayout
+	Connections              int64
+	RateTime                 uint64
+	Begun                    uint64
+	Proven                   uint64
+	Challenged               uint64
+	Validated                uint64
+	WindowBegun              uint64
+	Window                   uint32
+	GuardUntil               uint32
+	RefusedRate              uint64
+	RefusedConnections       uint64
+	RefusedSourceRate        uint64
+	RefusedSourceConnections uint64
+	Full                     uint64
+	Pad                      [3]uint64
 }
 
 type KernelSettings struct {
@@ -554,7 +663,7 @@ type KernelSettings struct {
 	Seconds     [3]uint32
 	Hz          uint32
 	MainId      uint32
-	Pad         uint32
+	Watching    uint32
 }
 
 type KernelSlot uint32
@@ -563,11 +672,19 @@ const (
 	KernelSlotSLOT_MAIN     KernelSlot = 0
 	KernelSlotSLOT_SETS     KernelSlot = 1
 	KernelSlotSLOT_SETTLE   KernelSlot = 0
-	KernelSlotSLOT_CREATE   KernelSlot = 1
-	KernelSlotSLOT_ODD      KernelSlot = 2
-	KernelSlotSLOTS_IN_SET  KernelSlot = 3
-	KernelSlotPROGRAM_SLOTS KernelSlot = 7
+	KernelSlotSLOT_ADMIT    KernelSlot = 1
+	KernelSlotSLOT_CREATE   KernelSlot = 2
+	KernelSlotSLOT_ODD      KernelSlot = 3
+	KernelSlotSLOT_CARRY    KernelSlot = 4
+	KernelSlotSLOTS_IN_SET  KernelSlot = 5
+	KernelSlotPROGRAM_SLOTS KernelSlot = 11
 )
+
+type KernelSlotTraffic struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+}
 
 type KernelSlow struct {
 	_   structs.HostLayout
@@ -651,7 +768,9 @@ type KernelSlow struct {
 		Pad     uint32
 		Recipe  uint64
 		Tick    uint32
+		Born    uint32
 		Hop     uint32
+		Pad1    uint32
 		Group   uint32
 		Slot    uint32
 		Victim  uint64
@@ -670,7 +789,9 @@ type KernelSlow struct {
 		Pad     uint32
 		Recipe  uint64
 		Tick    uint32
+		Born    uint32
 		Hop     uint32
+		Pad1    uint32
 		Group   uint32
 		Slot    uint32
 		Victim  uint64
@@ -689,7 +810,9 @@ type KernelSlow struct {
 		Pad     uint32
 		Recipe  uint64
 		Tick    uint32
+		Born    uint32
 		Hop     uint32
+		Pad1    uint32
 		Group   uint32
 		Slot    uint32
 		Victim  uint64
@@ -742,6 +865,18 @@ type KernelSlow struct {
 	Fib [8]uint64
 }
 
+type KernelSource struct {
+	_           structs.HostLayout
+	RateTime    uint64
+	Connections int64
+}
+
+type KernelSourceKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Network [4]uint32
+}
+
 type KernelSweepArgs struct {
 	_          structs.HostLayout
 	FirstGroup uint32
@@ -792,6 +927,13 @@ const (
 	KernelTableShapeSLOTS    KernelTableShape = 126
 )
 
+type KernelTableState struct {
+	_        structs.HostLayout
+	FullTick uint32
+	Pad      uint32
+	Full     uint64
+}
+
 type KernelTemplateLayout uint32
 
 const (
@@ -821,15 +963,21 @@ type KernelTraffic struct {
 const (
 	KernelMapAccess                 = "access"
 	KernelMapAnswerBudgets          = "answer_budgets"
+	KernelMapCarried4               = "carried4"
+	KernelMapCarried6               = "carried6"
+	KernelMapConnectionTraffic4     = "connection_traffic4"
+	KernelMapConnectionTraffic6     = "connection_traffic6"
 	KernelMapConnections4           = "connections4"
 	KernelMapConnections6           = "connections6"
 	KernelMapDestinations           = "destinations"
 	KernelMapEvents                 = "events"
 	KernelMapHopUses                = "hop_uses"
 	KernelMapHops                   = "hops"
+	KernelMapLimits                 = "limits"
 	KernelMapLoads                  = "loads"
 	KernelMapMatches                = "matches"
 	KernelMapNewDestination         = "new_destination"
+	KernelMapNews                   = "news"
 	KernelMapPorts                  = "ports"
 	KernelMapRecounts               = "recounts"
 	KernelMapRetiredTraffic         = "retired_traffic"
@@ -838,11 +986,16 @@ const (
 	KernelMapServers                = "servers"
 	KernelMapServiceHints           = "service_hints"
 	KernelMapServiceIndex           = "service_index"
+	KernelMapServiceStates          = "service_states"
 	KernelMapServices               = "services"
 	KernelMapSlots                  = "slots"
+	KernelMapSources                = "sources"
+	KernelMapTableStates            = "table_states"
 	KernelMapTimeouts               = "timeouts"
+	KernelMapValidated              = "validated"
 	KernelMapWords                  = "words"
 	KernelMapZeroedTraffic          = "zeroed_traffic"
+	KernelProgShuntAdmit            = "shunt_admit"
 	KernelProgShuntClock            = "shunt_clock"
 	KernelProgShuntCorrect          = "shunt_correct"
 	KernelProgShuntCreate           = "shunt_create"
@@ -860,16 +1013,23 @@ const (
 	KernelProgShuntSweep4           = "shunt_sweep4"
 	KernelProgShuntSweep6           = "shunt_sweep6"
 	KernelProgShuntSwitch           = "shunt_switch"
+	KernelVarCarriedGroups4         = "carried_groups4"
+	KernelVarCarriedGroups6         = "carried_groups6"
+	KernelVarCarriedLayout          = "carried_layout"
+	KernelVarCountsConnections      = "counts_connections"
 	KernelVarCurrent                = "current"
 	KernelVarExportAccessLayout     = "export_access_layout"
 	KernelVarExportAccessVerdict    = "export_access_verdict"
+	KernelVarExportBornLayout       = "export_born_layout"
 	KernelVarExportConnState        = "export_conn_state"
+	KernelVarExportConnectionNews   = "export_connection_news"
 	KernelVarExportCursorLayout     = "export_cursor_layout"
 	KernelVarExportDecider          = "export_decider"
 	KernelVarExportDestinationShape = "export_destination_shape"
 	KernelVarExportEvent            = "export_event"
 	KernelVarExportExplainArgs      = "export_explain_args"
 	KernelVarExportFilterShape      = "export_filter_shape"
+	KernelVarExportGuardMode        = "export_guard_mode"
 	KernelVarExportHopLayout        = "export_hop_layout"
 	KernelVarExportIdLayout         = "export_id_layout"
 	KernelVarExportLifecycle        = "export_lifecycle"
@@ -881,6 +1041,7 @@ const (
 	KernelVarExportMatchLayout      = "export_match_layout"
 	KernelVarExportMethod           = "export_method"
 	KernelVarExportMidstream        = "export_midstream"
+	KernelVarExportNewsKind         = "export_news_kind"
 	KernelVarExportPlaceLayout      = "export_place_layout"
 	KernelVarExportRecipeLayout     = "export_recipe_layout"
 	KernelVarExportRemoveArgs       = "export_remove_args"
@@ -945,6 +1106,7 @@ type KernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelProgramSpecs struct {
+	ShuntAdmit     *ebpf.ProgramSpec `ebpf:"shunt_admit"`
 	ShuntClock     *ebpf.ProgramSpec `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.ProgramSpec `ebpf:"shunt_correct"`
 	ShuntCreate    *ebpf.ProgramSpec `ebpf:"shunt_create"`
@@ -968,46 +1130,63 @@ type KernelProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelMapSpecs struct {
-	Access         *ebpf.MapSpec `ebpf:"access"`
-	AnswerBudgets  *ebpf.MapSpec `ebpf:"answer_budgets"`
-	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
-	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
-	Destinations   *ebpf.MapSpec `ebpf:"destinations"`
-	Events         *ebpf.MapSpec `ebpf:"events"`
-	HopUses        *ebpf.MapSpec `ebpf:"hop_uses"`
-	Hops           *ebpf.MapSpec `ebpf:"hops"`
-	Loads          *ebpf.MapSpec `ebpf:"loads"`
-	Matches        *ebpf.MapSpec `ebpf:"matches"`
-	NewDestination *ebpf.MapSpec `ebpf:"new_destination"`
-	Ports          *ebpf.MapSpec `ebpf:"ports"`
-	Recounts       *ebpf.MapSpec `ebpf:"recounts"`
-	RetiredTraffic *ebpf.MapSpec `ebpf:"retired_traffic"`
-	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
-	ServerTraffic  *ebpf.MapSpec `ebpf:"server_traffic"`
-	Servers        *ebpf.MapSpec `ebpf:"servers"`
-	ServiceHints   *ebpf.MapSpec `ebpf:"service_hints"`
-	ServiceIndex   *ebpf.MapSpec `ebpf:"service_index"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Slots          *ebpf.MapSpec `ebpf:"slots"`
-	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
-	Words          *ebpf.MapSpec `ebpf:"words"`
-	ZeroedTraffic  *ebpf.MapSpec `ebpf:"zeroed_traffic"`
+	Access             *ebpf.MapSpec `ebpf:"access"`
+	AnswerBudgets      *ebpf.MapSpec `ebpf:"answer_budgets"`
+	Carried4           *ebpf.MapSpec `ebpf:"carried4"`
+	Carried6           *ebpf.MapSpec `ebpf:"carried6"`
+	ConnectionTraffic4 *ebpf.MapSpec `ebpf:"connection_traffic4"`
+	ConnectionTraffic6 *ebpf.MapSpec `ebpf:"connection_traffic6"`
+	Connections4       *ebpf.MapSpec `ebpf:"connections4"`
+	Connections6       *ebpf.MapSpec `ebpf:"connections6"`
+	Destinations       *ebpf.MapSpec `ebpf:"destinations"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	HopUses            *ebpf.MapSpec `ebpf:"hop_uses"`
+	Hops               *ebpf.MapSpec `ebpf:"hops"`
+	Limits             *ebpf.MapSpec `ebpf:"limits"`
+	Loads              *ebpf.MapSpec `ebpf:"loads"`
+	Matches            *ebpf.MapSpec `ebpf:"matches"`
+	NewDestination     *ebpf.MapSpec `ebpf:"new_destination"`
+	News               *ebpf.MapSpec `ebpf:"news"`
+	Ports              *ebpf.MapSpec `ebpf:"ports"`
+	Recounts           *ebpf.MapSpec `ebpf:"recounts"`
+	RetiredTraffic     *ebpf.MapSpec `ebpf:"retired_traffic"`
+	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
+	ServerTraffic      *ebpf.MapSpec `ebpf:"server_traffic"`
+	Servers            *ebpf.MapSpec `ebpf:"servers"`
+	ServiceHints       *ebpf.MapSpec `ebpf:"service_hints"`
+	ServiceIndex       *ebpf.MapSpec `ebpf:"service_index"`
+	ServiceStates      *ebpf.MapSpec `ebpf:"service_states"`
+	Services           *ebpf.MapSpec `ebpf:"services"`
+	Slots              *ebpf.MapSpec `ebpf:"slots"`
+	Sources            *ebpf.MapSpec `ebpf:"sources"`
+	TableStates        *ebpf.MapSpec `ebpf:"table_states"`
+	Timeouts           *ebpf.MapSpec `ebpf:"timeouts"`
+	Validated          *ebpf.MapSpec `ebpf:"validated"`
+	Words              *ebpf.MapSpec `ebpf:"words"`
+	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
 
 // KernelVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelVariableSpecs struct {
+	CarriedGroups4         *ebpf.VariableSpec `ebpf:"carried_groups4"`
+	CarriedGroups6         *ebpf.VariableSpec `ebpf:"carried_groups6"`
+	CarriedLayout          *ebpf.VariableSpec `ebpf:"carried_layout"`
+	CountsConnections      *ebpf.VariableSpec `ebpf:"counts_connections"`
 	Current                *ebpf.VariableSpec `ebpf:"current"`
 	ExportAccessLayout     *ebpf.VariableSpec `ebpf:"export_access_layout"`
 	ExportAccessVerdict    *ebpf.VariableSpec `ebpf:"export_access_verdict"`
+	ExportBornLayout       *ebpf.VariableSpec `ebpf:"export_born_layout"`
 	ExportConnState        *ebpf.VariableSpec `ebpf:"export_conn_state"`
+	ExportConnectionNews   *ebpf.VariableSpec `ebpf:"export_connection_news"`
 	ExportCursorLayout     *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
 	ExportDecider          *ebpf.VariableSpec `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.VariableSpec `ebpf:"export_destination_shape"`
 	ExportEvent            *ebpf.VariableSpec `ebpf:"export_event"`
 	ExportExplainArgs      *ebpf.VariableSpec `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.VariableSpec `ebpf:"export_filter_shape"`
+	ExportGuardMode        *ebpf.VariableSpec `ebpf:"export_guard_mode"`
 	ExportHopLayout        *ebpf.VariableSpec `ebpf:"export_hop_layout"`
 	ExportIdLayout         *ebpf.VariableSpec `ebpf:"export_id_layout"`
 	ExportLifecycle        *ebpf.VariableSpec `ebpf:"export_lifecycle"`
@@ -1019,6 +1198,7 @@ type KernelVariableSpecs struct {
 	ExportMatchLayout      *ebpf.VariableSpec `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.VariableSpec `ebpf:"export_method"`
 	ExportMidstream        *ebpf.VariableSpec `ebpf:"export_midstream"`
+	ExportNewsKind         *ebpf.VariableSpec `ebpf:"export_news_kind"`
 	ExportPlaceLayout      *ebpf.VariableSpec `ebpf:"export_place_layout"`
 	ExportRecipeLayout     *ebpf.VariableSpec `ebpf:"export_recipe_layout"`
 	ExportRemoveArgs       *ebpf.VariableSpec `ebpf:"export_remove_args"`
@@ -1061,45 +1241,61 @@ func (o *KernelObjects) Close() error {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelMaps struct {
-	Access         *ebpf.Map `ebpf:"access"`
-	AnswerBudgets  *ebpf.Map `ebpf:"answer_budgets"`
-	Connections4   *ebpf.Map `ebpf:"connections4"`
-	Connections6   *ebpf.Map `ebpf:"connections6"`
-	Destinations   *ebpf.Map `ebpf:"destinations"`
-	Events         *ebpf.Map `ebpf:"events"`
-	HopUses        *ebpf.Map `ebpf:"hop_uses"`
-	Hops           *ebpf.Map `ebpf:"hops"`
-	Loads          *ebpf.Map `ebpf:"loads"`
-	Matches        *ebpf.Map `ebpf:"matches"`
-	NewDestination *ebpf.Map `ebpf:"new_destination"`
-	Ports          *ebpf.Map `ebpf:"ports"`
-	Recounts       *ebpf.Map `ebpf:"recounts"`
-	RetiredTraffic *ebpf.Map `ebpf:"retired_traffic"`
-	Scratch        *ebpf.Map `ebpf:"scratch"`
-	ServerTraffic  *ebpf.Map `ebpf:"server_traffic"`
-	Servers        *ebpf.Map `ebpf:"servers"`
-	ServiceHints   *ebpf.Map `ebpf:"service_hints"`
-	ServiceIndex   *ebpf.Map `ebpf:"service_index"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Slots          *ebpf.Map `ebpf:"slots"`
-	Timeouts       *ebpf.Map `ebpf:"timeouts"`
-	Words          *ebpf.Map `ebpf:"words"`
-	ZeroedTraffic  *ebpf.Map `ebpf:"zeroed_traffic"`
+	Access             *ebpf.Map `ebpf:"access"`
+	AnswerBudgets      *ebpf.Map `ebpf:"answer_budgets"`
+	Carried4           *ebpf.Map `ebpf:"carried4"`
+	Carried6           *ebpf.Map `ebpf:"carried6"`
+	ConnectionTraffic4 *ebpf.Map `ebpf:"connection_traffic4"`
+	ConnectionTraffic6 *ebpf.Map `ebpf:"connection_traffic6"`
+	Connections4       *ebpf.Map `ebpf:"connections4"`
+	Connections6       *ebpf.Map `ebpf:"connections6"`
+	Destinations       *ebpf.Map `ebpf:"destinations"`
+	Events             *ebpf.Map `ebpf:"events"`
+	HopUses            *ebpf.Map `ebpf:"hop_uses"`
+	Hops               *ebpf.Map `ebpf:"hops"`
+	Limits             *ebpf.Map `ebpf:"limits"`
+	Loads              *ebpf.Map `ebpf:"loads"`
+	Matches            *ebpf.Map `ebpf:"matches"`
+	NewDestination     *ebpf.Map `ebpf:"new_destination"`
+	News               *ebpf.Map `ebpf:"news"`
+	Ports              *ebpf.Map `ebpf:"ports"`
+	Recounts           *ebpf.Map `ebpf:"recounts"`
+	RetiredTraffic     *ebpf.Map `ebpf:"retired_traffic"`
+	Scratch            *ebpf.Map `ebpf:"scratch"`
+	ServerTraffic      *ebpf.Map `ebpf:"server_traffic"`
+	Servers            *ebpf.Map `ebpf:"servers"`
+	ServiceHints       *ebpf.Map `ebpf:"service_hints"`
+	ServiceIndex       *ebpf.Map `ebpf:"service_index"`
+	ServiceStates      *ebpf.Map `ebpf:"service_states"`
+	Services           *ebpf.Map `ebpf:"services"`
+	Slots              *ebpf.Map `ebpf:"slots"`
+	Sources            *ebpf.Map `ebpf:"sources"`
+	TableStates        *ebpf.Map `ebpf:"table_states"`
+	Timeouts           *ebpf.Map `ebpf:"timeouts"`
+	Validated          *ebpf.Map `ebpf:"validated"`
+	Words              *ebpf.Map `ebpf:"words"`
+	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
 
 func (m *KernelMaps) Close() error {
 	return _KernelClose(
 		m.Access,
 		m.AnswerBudgets,
+		m.Carried4,
+		m.Carried6,
+		m.ConnectionTraffic4,
+		m.ConnectionTraffic6,
 		m.Connections4,
 		m.Connections6,
 		m.Destinations,
 		m.Events,
 		m.HopUses,
 		m.Hops,
+		m.Limits,
 		m.Loads,
 		m.Matches,
 		m.NewDestination,
+		m.News,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -1108,9 +1304,13 @@ func (m *KernelMaps) Close() error {
 		m.Servers,
 		m.ServiceHints,
 		m.ServiceIndex,
+		m.ServiceStates,
 		m.Services,
 		m.Slots,
+		m.Sources,
+		m.TableStates,
 		m.Timeouts,
+		m.Validated,
 		m.Words,
 		m.ZeroedTraffic,
 	)
@@ -1120,16 +1320,23 @@ func (m *KernelMaps) Close() error {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelVariables struct {
+	CarriedGroups4         *ebpf.Variable `ebpf:"carried_groups4"`
+	CarriedGroups6         *ebpf.Variable `ebpf:"carried_groups6"`
+	CarriedLayout          *ebpf.Variable `ebpf:"carried_layout"`
+	CountsConnections      *ebpf.Variable `ebpf:"counts_connections"`
 	Current                *ebpf.Variable `ebpf:"current"`
 	ExportAccessLayout     *ebpf.Variable `ebpf:"export_access_layout"`
 	ExportAccessVerdict    *ebpf.Variable `ebpf:"export_access_verdict"`
+	ExportBornLayout       *ebpf.Variable `ebpf:"export_born_layout"`
 	ExportConnState        *ebpf.Variable `ebpf:"export_conn_state"`
+	ExportConnectionNews   *ebpf.Variable `ebpf:"export_connection_news"`
 	ExportCursorLayout     *ebpf.Variable `ebpf:"export_cursor_layout"`
 	ExportDecider          *ebpf.Variable `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.Variable `ebpf:"export_destination_shape"`
 	ExportEvent            *ebpf.Variable `ebpf:"export_event"`
 	ExportExplainArgs      *ebpf.Variable `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.Variable `ebpf:"export_filter_shape"`
+	ExportGuardMode        *ebpf.Variable `ebpf:"export_guard_mode"`
 	ExportHopLayout        *ebpf.Variable `ebpf:"export_hop_layout"`
 	ExportIdLayout         *ebpf.Variable `ebpf:"export_id_layout"`
 	ExportLifecycle        *ebpf.Variable `ebpf:"export_lifecycle"`
@@ -1141,6 +1348,7 @@ type KernelVariables struct {
 	ExportMatchLayout      *ebpf.Variable `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.Variable `ebpf:"export_method"`
 	ExportMidstream        *ebpf.Variable `ebpf:"export_midstream"`
+	ExportNewsKind         *ebpf.Variable `ebpf:"export_news_kind"`
 	ExportPlaceLayout      *ebpf.Variable `ebpf:"export_place_layout"`
 	ExportRecipeLayout     *ebpf.Variable `ebpf:"export_recipe_layout"`
 	ExportRemoveArgs       *ebpf.Variable `ebpf:"export_remove_args"`
@@ -1167,6 +1375,7 @@ type KernelVariables struct {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelPrograms struct {
+	ShuntAdmit     *ebpf.Program `ebpf:"shunt_admit"`
 	ShuntClock     *ebpf.Program `ebpf:"shunt_clock"`
 	ShuntCorrect   *ebpf.Program `ebpf:"shunt_correct"`
 	ShuntCreate    *ebpf.Program `ebpf:"shunt_create"`
@@ -1188,6 +1397,7 @@ type KernelPrograms struct {
 
 func (p *KernelPrograms) Close() error {
 	return _KernelClose(
+		p.ShuntAdmit,
 		p.ShuntClock,
 		p.ShuntCorrect,
 		p.ShuntCreate,

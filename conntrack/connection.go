@@ -38,4 +38,17 @@ type Connection struct {
 	// Expires is the time left until the entry dies if no packet comes. Zero or
 	// negative: expired and waiting for the sweep.
 	Expires time.Duration
+	// Age is how long ago it began, exact to two seconds up to a day and a half, and
+	// then at least that; Idle how long ago its last packet came. Both are zero where
+	// the data plane does not know them.
+	Age, Idle time.Duration
+	// Traffic is what the connection has carried; nil where connections are not counted
+	// one by one.
+	Traffic *Traffic
+}
+
+// Traffic are one connection's packets, and the bytes of their IP packets.
+type Traffic struct {
+	InPackets, InBytes   uint64 // client to server
+	OutPackets, OutBytes uint64 // server to client; only where replies pass the director (nat)
 }

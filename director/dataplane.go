@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/realserver"
@@ -103,6 +104,18 @@ type ConnectionFilter struct {
 	// State selects by the name of the state, as conntrack.State prints it: of every
 	// protocol that has one of the name. On XDP a template's is NONE.
 	State string
+	// Age and Idle select by how long a connection lives, and has had no packet.
+	Age, Idle Span
+}
+
+// Span is an interval of time; zero fields do not bound it.
+type Span struct {
+	AtLeast, Below time.Duration
+}
+
+// Contains reports whether t is in the interval.
+func (s Span) Contains(t time.Duration) bool {
+	return t >= s.AtLeast && (s.Below == 0 || t < s.Below)
 }
 
 // ConnectionKind tells connections from templates.
@@ -121,7 +134,8 @@ func (f ConnectionFilter) Matches(service ServiceKey, c conntrack.Connection) bo
 		f.Server.IsValid() && f.Server != c.Server,
 		f.Client.IsValid() && !f.Client.Overlaps(clientsOf(c)),
 		f.Kind == KindConnection && c.Template, f.Kind == KindTemplate && !c.Template,
-		f.State != "" && f.State != c.State.String():
+		f.State != "" && f.State != c.State.String(),
+		!f.Age.Contains(c.Age), !f.Idle.Contains(c.Idle):
 		return false
 	}
 	return true
@@ -252,6 +266,18 @@ type ServiceStats struct {
 	Counters Counters // includes those of servers removed since
 	Rates    Rates
 	Servers  []ServerStats
+	// Refused are new connections beyond the service's limits, by the packet event's
+	// name: service-rate, service-connections, source-rate, source-connections; and
+	// table-full, those refused, or served without state, for want of room.
+	Refused map[string]uint64
+	Guard   GuardStats
+}
+
+// GuardStats are of a service's guard.
+type GuardStats struct {
+	On         bool
+	Challenged uint64 // first segments it answered
+	Validated  uint64 // clients that showed themselves to be real
 }
 
 // ServerStats are one server's counters and its condition.
@@ -281,6 +307,19 @@ type TableStats struct {
 	Bytes     uint64 // memory it occupies
 	Expired   uint64 // connections removed by the sweep since the daemon started
 	Corrected uint64 // active/inactive counts healed by the sweep's recount
+	// Pressure is the part of Limit in use, at two keys a connection: beyond 1 it works
+	// on until groups are full. FullIn is when it comes to 1 at the present rate; 0:
+	// it does not.
+	Pressure float64
+	FullIn   time.Duration
+	// Refused is how many new connections found no room, the last one LastFull ago;
+	// 0: none.
+	Refused  uint64
+	LastFull time.Duration
+	// SweepPeriod is how long the last sweep of all tables took from its begin to the
+	// next one's, SweepShare the part of one CPU that it used.
+	SweepPeriod time.Duration
+	SweepShare  float64
 }
 
 // InterfaceMode says how the data plane is attached to an interface.

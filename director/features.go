@@ -33,6 +33,8 @@ type Features struct {
 	Rules    bool // rules by service
 	Kill     bool // connections can be removed
 	Decide   bool // asked what it would decide, it answers
+	Limits   bool // limits by service and by source network
+	Guard    bool // services' guards
 
 	MaxWeight uint32 // the largest weight of a server
 }
@@ -41,6 +43,7 @@ type Features struct {
 func XDPFeatures() Features {
 	return Features{
 		Plane: PlaneXDP, Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true,
+		Limits: true, Guard: true,
 		MaxWeight: math.MaxUint16, // its products with counts of connections fit 64 bits
 	}
 }
@@ -99,7 +102,10 @@ func (f Features) lacks(op Operation) error {
 	c.enter(-1, "")
 	switch op := op.(type) {
 	case AddService:
-		c.service(&Service{Key: op.Service.Key, Access: op.Service.Access, Persistence: op.Service.Persistence, Timeouts: op.Service.Timeouts, Rules: op.Service.Rules})
+		c.service(&Service{
+			Key: op.Service.Key, Access: op.Service.Access, Persistence: op.Service.Persistence, Timeouts: op.Service.Timeouts, Rules: op.Service.Rules,
+			Limits: op.Service.Limits, Guard: op.Service.Guard,
+		})
 	case EditService:
 		return f.lacks(AddService(op))
 	case AddServer:
@@ -135,6 +141,8 @@ func (c *lack) service(s *Service) {
 	c.unless(f.Access || s.Access.IsZero(), "access", "an access list")
 	c.unless(f.Engines || s.Persistence.Engine == "", "persistence", "a persistence engine")
 	c.unless(f.Timeouts || s.Timeouts == (conntrack.Timeouts{}), "timeouts", "a service's own timeout")
+	c.unless(f.Limits || s.Limits.IsZero(), "limits", "a limit of connections")
+	c.unless(f.Guard || s.Guard == (SourceGuard{}), "guard", "a guard")
 	c.rules(s.Rules)
 	where := c.at
 	for i, server := range s.Servers {

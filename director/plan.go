@@ -93,7 +93,8 @@ func changed(wanted, old []realserver.Server) []realserver.Server {
 // sameSettings compares everything but the servers.
 func sameSettings(a, b *Service) bool {
 	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags && a.VIP == b.VIP && a.Access.Equal(b.Access) &&
-		a.Persistence == b.Persistence && a.OnePacket == b.OnePacket && a.Timeouts == b.Timeouts && a.Rules == b.Rules
+		a.Persistence == b.Persistence && a.OnePacket == b.OnePacket && a.Timeouts == b.Timeouts && a.Rules == b.Rules &&
+		a.Limits == b.Limits && a.Guard == b.Guard
 }
 
 // indexServices returns the places of the services.

@@ -103,6 +103,8 @@ type Service struct {
 	// Timeouts replace the director's for this service where they are not zero.
 	Timeouts conntrack.Timeouts
 	Rules    Rules
+	Limits   Limits
+	Guard    SourceGuard
 	// Servers in the order they were added. The kernel keeps its list the other
 	// way round (last added first); schedulers walk it in that order.
 	Servers []realserver.Server

@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Raised by every change of a pinned map's layout; stored in settings. */
-#define ABI_VERSION 4
+#define ABI_VERSION 5
 
 /* --- connection tables -------------------------------------------------- */
 
@@ -42,7 +42,7 @@ struct entry4 {
 	__u64 id; /* ID_* below */
 	__u64 recipe; /* RECIPE_* below */
 	__u32 seen; /* tick of the last packet, two seconds behind at most */
-	__u32 hop; /* HOP_*: next hop of the packets to the client; 0: by the route */
+	__u32 hop; /* HOP_*: next hop of the packets to the client; 0: by the route. RECIPE_SEQUENCE: no hop */
 };
 
 struct entry6 {
@@ -58,11 +58,13 @@ struct entry6 {
 enum id_layout {
 	ID_PORTS = 0, /* bits 0-31: source and destination port as on the wire */
 	ID_PROTOCOL = 32, /* bits 32-39; 0 in a free slot */
-	ID_GENERATION = 40, /* bits 40-63 */
+	ID_GENERATION = 40, /* bits 40-55 */
+	ID_BORN = 56, /* bits 56-63: the lower half of when it began */
 };
 
 enum recipe_layout {
-	RECIPE_GENERATION = 0, /* bits 0-23; never 0 in a live entry */
+	RECIPE_GENERATION = 0, /* bits 0-15; never 0 in a live entry */
+	RECIPE_BORN = 16, /* bits 16-23: the upper half of when it began, see born_layout */
 	RECIPE_SERVER = 24, /* bits 24-43: index into servers */
 	RECIPE_STATE = 44, /* bits 44-47: enum conn_state */
 	RECIPE_METHOD = 48, /* bits 48-49: enum method */
@@ -74,6 +76,24 @@ enum recipe_layout {
 	RECIPE_DOUBT = 55, /* of a template: the last sweep counted other connections under it than it says */
 	RECIPE_PROLONGED = 56, /* of a template: it has outlived its timeout, now it is a minute (ip_vs_conn_expire) */
 	RECIPE_LOADED = 57, /* set: it began elsewhere, and no packet has changed its recipe since (load.h) */
+	RECIPE_SEQUENCE =
+		58, /* of a forward entry: in place of the hop, what the client must acknowledge to prove itself */
+	RECIPE_SPACED = 59, /* bits 59-60: how many packets of an unproven one came a second or more after the last */
+	RECIPE_COUNTED = 61, /* set: its source network's count has it (limits.h) */
+	RECIPE_VALIDATED = 62, /* set: its client had answered the guard before it began (guard.h) */
+	RECIPE_KILLED = 63, /* set: its next packets are made resets of (kill.h) */
+	RECIPE_TOLD = RECIPE_DOUBT, /* with RECIPE_KILLED, no template's: the packet's other end has been reset */
+};
+
+/*
+ * When an entry began, in units of 2^BORN_SHIFT ticks, 16 bits of it. The sweep keeps
+ * it from wrapping round: no entry is older than BORN_OLDEST.
+ */
+enum born_layout {
+	BORN_SHIFT = 3,
+	BORN_HALF_BITS = 8,
+	BORN_MASK = 0xffff,
+	BORN_OLDEST = 0xc000,
 };
 
 /*
@@ -86,7 +106,9 @@ enum place_layout {
 };
 
 enum masks {
-	GENERATION_MASK = 0xffffff,
+	GENERATION_MASK = 0xffff,
+	FILLED_MASK = 0xffffff, /* of a recipe: what an insert fills in */
+	SPACED_MASK = 3,
 	SERVER_MASK = 0xfffff,
 	STATE_MASK = 0xf,
 	METHOD_MASK = 0x3,
@@ -202,6 +224,8 @@ enum service_flags {
 	SERVICE_FLAG_3 = 2048, /* user space only: ipvsadm's flag-3, which no scheduler has */
 	SERVICE_MIGRATING = 4096, /* the host's stack has connections of it that the tables do not know */
 	SERVICE_HELD = 8192, /* with SERVICE_MIGRATING: their packets are dropped while the last of them are loaded */
+	SERVICE_LIMITED = 16384, /* struct service_limits has something to say */
+	SERVICE_GUARDED = 32768, /* its guard is on or may be */
 };
 
 enum server_flags {
@@ -274,6 +298,112 @@ struct server {
 };
 
 _Static_assert(sizeof(struct server) == 64, "ABI: one cache line");
+
+/* --- limits and the guard --------------------------------------------------- */
+
+enum guard_mode {
+	GUARD_OFF,
+	GUARD_AUTO, /* goes on and off by the rate of connections that do not prove themselves */
+	GUARD_ON,
+};
+
+/*
+ * What a service lets begin; by its index. Times are in 1/65536 jiffies: a rate is
+ * the time that one connection takes, a burst how far ahead of now they may be
+ * (the generic cell rate algorithm, ITU-T I.371 annex A).
+ */
+struct service_limits {
+	__u64 cost; /* of a new connection of the service; 0: no limit */
+	__u64 burst;
+	__u64 source_cost; /* of one from the same source network */
+	__u64 source_burst;
+	__u32 connections; /* at one time; 0: no limit */
+	__u32 source_connections;
+	__u32 source_mask[4]; /* which bits of a client's address make its source network */
+	__u32 guard; /* enum guard_mode */
+	__u32 guard_on; /* connections begun and not proven a second from which GUARD_AUTO is on, */
+	__u32 guard_off; /* and below which it goes off */
+	__u32 rate; /* user space only, and all below: what the above was made from */
+	__u32 source_rate;
+	__u32 source_prefix;
+	__u32 pad[12];
+};
+
+_Static_assert(sizeof(struct service_limits) == 128, "ABI: two cache lines");
+
+/* What becomes of a service's limits; by its index. Changed atomically. */
+struct service_state {
+	__s64 connections; /* of all its servers, as loads have them */
+	__u64 rate_time; /* of the algorithm: when the next connection would be on time */
+	__u64 begun; /* TCP connections begun, ever */
+	__u64 proven; /* of those */
+	__u64 challenged; /* first segments that the guard answered */
+	__u64 validated; /* clients that answered it */
+	__u64 window_begun; /* begun - proven, or challenged - validated, when the window began */
+	__u32 window; /* tick at which it began */
+	__u32 guard_until; /* tick; GUARD_AUTO is on before it */
+	__u64 refused_rate; /* new connections refused: by the service's limits, */
+	__u64 refused_connections;
+	__u64 refused_source_rate; /* and by their source network's */
+	__u64 refused_source_connections;
+	__u64 full; /* refused, or served without state, for want of room */
+	__u64 pad[3];
+};
+
+_Static_assert(sizeof(struct service_state) == 128, "ABI: two cache lines");
+
+struct source_key {
+	__u32 service; /* index */
+	__u32 network[4];
+};
+
+/* A source network of a service with limits by source. */
+struct source {
+	__u64 rate_time;
+	__s64 connections; /* those with RECIPE_COUNTED */
+};
+
+/* A client's address that has answered the guard: the tick at which it did. */
+struct client_key {
+	__u32 address[4];
+};
+
+/* --- tables ------------------------------------------------------------------- */
+
+/* Of each table, IPv4 and IPv6. */
+struct table_state {
+	__u32 full_tick; /* when a new connection last found no room; 0: never */
+	__u32 pad;
+	__u64 full; /* how many did */
+};
+
+/* Of a slot, in tables with counters for each connection: packets with its entry's key. */
+struct slot_traffic {
+	__u64 packets;
+	__u64 bytes; /* of the IP packets */
+};
+
+/* What watchers are told of a connection. */
+enum news_kind {
+	NEWS_OPENED = 1,
+	NEWS_ESTABLISHED, /* proven */
+	NEWS_CLOSED, /* its entry is gone */
+};
+
+struct connection_news {
+	__u64 id; /* of the forward entry */
+	__u64 recipe;
+	__u32 source[4];
+	__u32 destination[4];
+	__u32 tick;
+	__u8 kind; /* enum news_kind */
+	__u8 family; /* 4 or 6 */
+	__u16 pad;
+	__u64 in_packets; /* NEWS_CLOSED, of tables with counters */
+	__u64 in_bytes;
+	__u64 out_packets;
+	__u64 out_bytes;
+};
 
 /* --- access ---------------------------------------------------------------- */
 
@@ -419,7 +549,7 @@ struct settings {
 	__u32 seconds[3]; /* user space only: what the timeouts were set from: TCP, TCP-FIN, UDP */
 	__u32 hz; /* user space only: jiffies a second, of which the tables' ticks are made */
 	__u32 main_id; /* user space only: the kernel's number of the program that slot_set is of */
-	__u32 pad;
+	__u32 watching; /* not 0: connection_news go to the ring */
 };
 
 /* Bitmaps: a packet with neither bit set is not ours; set bits may be others'. */
@@ -441,8 +571,10 @@ enum slot {
 	SLOT_MAIN,
 	SLOT_SETS, /* the first set begins here */
 	SLOT_SETTLE = 0, /* in a set */
+	SLOT_ADMIT,
 	SLOT_CREATE,
 	SLOT_ODD,
+	SLOT_CARRY,
 	SLOTS_IN_SET,
 	PROGRAM_SLOTS = SLOT_SETS + 2 * SLOTS_IN_SET,
 };
@@ -475,6 +607,11 @@ enum event {
 	EVENT_DROP_FTP_DATA,
 	EVENT_DROP_MARTIAN, /* a new connection from an address no host has */
 	EVENT_DROP_ACCESS_DENIED, /* a new connection from where the service's list lets none in */
+	EVENT_DROP_SERVICE_RATE, /* a new connection beyond a limit of the service: so many a second, */
+	EVENT_DROP_SERVICE_CONNECTIONS, /* or at one time; */
+	EVENT_DROP_SOURCE_RATE, /* or beyond one of its source network */
+	EVENT_DROP_SOURCE_CONNECTIONS,
+	EVENT_DROP_GUARD_ANSWERED, /* the reset by which a client answers the guard: it ends here */
 	EVENT_DROP_NO_ROUTE, /* reply by the route: none, or forwarding is off */
 	EVENT_DROP_VLAN, /* the tag could not be changed */
 	EVENT_DROP_RATE_LIMITED, /* an answer was due but too many were sent */
@@ -486,6 +623,8 @@ enum event {
 	EVENT_ANSWER_TTL, /* time exceeded */
 	EVENT_ANSWER_TOO_BIG,
 	EVENT_ANSWER_RESET, /* mid-stream without an entry, by setting */
+	EVENT_ANSWER_GUARD, /* a first segment: what only a real client reacts to */
+	EVENT_ANSWER_KILLED, /* a connection that was killed: its sender is reset */
 	/* worth counting */
 	EVENT_NOTE_EVICTED, /* an unproven entry made room, or a template without connections */
 	EVENT_NOTE_INSERT_RACE, /* another CPU inserted the same connection first */
@@ -498,6 +637,13 @@ enum event {
 	EVENT_NOTE_CURSOR_CONTENDED, /* a pick did not move rr's or wrr's cursor */
 	EVENT_NOTE_DESTINATIONS_FULL, /* lblc or lblcr did not remember a pick */
 	EVENT_NOTE_TEMPLATE_HEALED, /* a template had counted other connections than the sweep met, twice */
+	EVENT_NOTE_STATELESS, /* served by the hash alone: the table is full, or was not long ago */
+	EVENT_NOTE_GUARD_ON, /* a service's guard went on by itself, */
+	EVENT_NOTE_GUARD_OFF, /* or off */
+	EVENT_NOTE_KILLED, /* a connection that was killed: a packet was sent on as a reset */
+	EVENT_NOTE_CARRIED, /* a connection came over from the table before this one */
+	EVENT_NOTE_CARRY_LOST, /* one that did not: there was no room, or it was there already */
+	EVENT_NOTE_NEWS_LOST, /* watchers were not told: they are too slow */
 	/* cannot happen */
 	EVENT_FAULT_MAP, /* an array without an element that must be there */
 	EVENT_FAULT_SERVER, /* a live connection's server is free */

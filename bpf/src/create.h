@@ -1,36 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * A packet of ours without a connection: refuse it by name, or schedule it and
- * make the connection. The forward entry comes first, claimed, so that nobody
+ * A packet that may begin a connection (admit.h): choose its server and make the
+ * connection. The forward entry comes first, claimed, so that nobody
  * else makes or removes the same connection; then NAT's reply entry, which must
  * be new or another server is chosen; then the claim is given up.
  */
 #ifndef SHUNT_CREATE_H
 #define SHUNT_CREATE_H
 
+#include "admit.h"
 #include "persist.h"
-#include "service.h"
-#include "track.h"
 
-#define FTP_DATA_PORT 20 /* kernel: ip_vs_core.c, ip_vs_schedule, "Not scheduling FTPDATA" */
 #define SERVER_TRIES 4
-
-/*
- * Whether no other host can be the source: 0/8, 127/8, multicast and broadcast;
- * ::, ::1, ff00::/8 (RFC 1812 §5.3.7, RFC 4291 §2.5), or the virtual address itself.
- */
-static __always_inline int is_martian(const struct key *key, const int v6)
-{
-	const __u32 *source = key->source, *destination = key->destination;
-	__u8 first = source[0];
-
-	if (!v6)
-		return first == 0 || first == 127 || first >= 224 || source[0] == destination[0];
-	if (first == 0xff || !(source[0] | source[1] | source[2] | (source[3] & ~bpf_htonl(1))))
-		return 1;
-	return !((source[0] ^ destination[0]) | (source[1] ^ destination[1]) | (source[2] ^ destination[2]) |
-		 (source[3] ^ destination[3]));
-}
 
 /* The client's address as one word in host order, as the kernel's schedulers fold it. */
 static __always_inline __u32 fold_client(const struct key *key, const int v6)
@@ -81,7 +62,7 @@ static __always_inline enum event make_reply(struct slow *c, __u32 index, __u64 
 	reply_key(&r->key, &c->key, server);
 	r->hash = hash_key(&r->key, v6);
 	r->recipe = recipe | BIT(RECIPE_REPLY);
-	r->tick = c->tick;
+	r->tick = r->born = c->tick;
 	r->hop = is_wide(recipe) ? make_place(c->forward.group, c->forward.slot) : c->hop;
 	r->is_trial = c->is_trial;
 	result = insert_key(r, v6);
@@ -134,7 +115,7 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 	for (int i = 0; i < SERVER_TRIES; i++) {
 		if (recipe_method(*recipe) != METHOD_NAT)
 			return EVENT_NONE;
-		reply = *recipe & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | GENERATION_MASK);
+		reply = *recipe & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | BIT(RECIPE_COUNTED) | FILLED_MASK);
 		event = v6 ? make_reply6(c, recipe_server(reply), reply) : make_reply4(c, recipe_server(reply), reply);
 		if (event != EVENT_DROP_REPLY_COLLISION)
 			return event;
@@ -179,27 +160,6 @@ static __always_inline enum event adopt(struct slow *c, const struct insert_requ
 	return c->recipe && !(c->recipe & BIT(RECIPE_BUSY)) ? EVENT_NONE : EVENT_DROP_BUSY;
 }
 
-/* EVENT_NONE if the packet, which is for the service and has no connection, may begin one, or why not. */
-static __always_inline enum event admit(struct slow *c, const struct service *service, const int v6)
-{
-	const __u8 flags = c->tcp_flags;
-
-	if (is_martian(&c->key, v6))
-		return EVENT_DROP_MARTIAN;
-	/* Only a first segment cannot be of a connection that the stack has; see persist.h for what it may be under. */
-	if (c->pick.flags & SERVICE_MIGRATING && (flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
-		return leave_to_stack(c->pick.flags);
-	if (service->access && !is_let_in(c))
-		return EVENT_DROP_ACCESS_DENIED;
-	/* Kernel: ip_vs_proto_tcp.c, tcp_conn_schedule. */
-	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP &&
-	    (flags & TCP_RST || !(flags & TCP_SYN || c->pick.flags & SERVICE_SLOPPY_TCP)))
-		return EVENT_DROP_MIDSTREAM;
-	if ((__u16)c->key.id == bpf_htons(FTP_DATA_PORT))
-		return EVENT_DROP_FTP_DATA;
-	return EVENT_NONE;
-}
-
 /* Chooses the server, unless a template does that; EVENT_NONE or why there is none. */
 static __always_inline enum event choose(struct slow *c, struct service *service, const struct schedule *schedule,
 					 const int v6)
@@ -215,20 +175,6 @@ static __always_inline enum event choose(struct slow *c, struct service *service
 		return schedule_server(c, service);
 	template_key(&c->template.key, c->key.source, schedule, c->pick.service);
 	return EVENT_NONE;
-}
-
-static __always_inline enum event admit_and_choose(struct slow *c, const int v6)
-{
-	struct service *service = find_service(c, v6);
-	const struct schedule *schedule;
-	enum event event;
-
-	if (!service)
-		return EVENT_PASS_NO_SERVICE;
-	schedule = in_force(service);
-	c->pick.flags = schedule->flags;
-	event = admit(c, service, v6);
-	return event == EVENT_NONE ? choose(c, service, schedule, v6) : event;
 }
 
 /*
@@ -256,7 +202,7 @@ static __always_inline enum event insert_connection(struct slow *c, __u64 recipe
 
 	r->key = c->key;
 	r->hash = c->hash;
-	r->tick = c->tick;
+	r->tick = r->born = c->tick;
 	r->recipe = recipe;
 	r->hop = c->hop;
 	r->is_trial = c->is_trial;
@@ -317,11 +263,17 @@ static __always_inline int clear_way(struct slow *c, const int v6)
 	return v6 ? take_out6(c->old_group, c->old_slot, c->old) : take_out4(c->old_group, c->old_slot, c->old);
 }
 
-/* All of it; EVENT_NONE or what became of the packet. */
+/* Of a packet that was admitted: EVENT_NONE or what became of it. */
 static __always_inline enum event create(struct slow *c, const int v6)
 {
-	enum event event = admit_and_choose(c, v6);
+	__u32 index = c->pick.service;
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+	enum event event;
 	int is_replaced;
+
+	if (!service)
+		return EVENT_FAULT_MAP;
+	event = choose(c, service, in_force(service), v6);
 
 	if (event == EVENT_NONE && c->pick.flags & SERVICE_PERSISTENT)
 		event = v6 ? choose_persistent6(c) : choose_persistent4(c);

@@ -79,7 +79,9 @@ static __always_inline enum event try_packet(struct slow *s, const int v6)
 	}
 	if (!s->is_virtual)
 		return EVENT_PASS_NO_SERVICE;
-	event = v6 ? create6(s) : create4(s);
+	event = v6 ? admit6(s) : admit4(s);
+	if (event == EVENT_NONE)
+		event = v6 ? create6(s) : create4(s);
 	if (event == EVENT_NONE)
 		return outlook(s->recipe);
 	s->recipe = 0;

@@ -32,11 +32,12 @@ enum insertion {
 };
 
 /*
- * Inserts the key with recipe (its generation is filled in) unless it is there.
+ * Inserts the key with recipe (FILLED_MASK of it is filled in) unless it is there;
+ * born is the tick at which it began.
  * Both outcomes leave the entry in *found. A trial looks for room and takes none.
  */
 static __always_inline enum insertion try_insert(struct found *found, const struct place *place, const struct key *key,
-						 __u64 recipe, __u64 tail, __u32 is_trial, const int v6)
+						 __u64 recipe, __u64 tail, __u32 born, __u32 is_trial, const int v6)
 {
 	struct group_head *head = place->group;
 	enum insertion result = NO_ROOM;
@@ -64,7 +65,7 @@ static __always_inline enum insertion try_insert(struct found *found, const stru
 	if (!generation)
 		generation = 1;
 	head->generation = generation;
-	recipe |= generation;
+	recipe |= generation | born_in_recipe(born);
 	if (v6) {
 		const __u64 *source = (const __u64 *)key->source;
 		const __u64 *destination = (const __u64 *)key->destination;
@@ -80,7 +81,7 @@ static __always_inline enum insertion try_insert(struct found *found, const stru
 	order();
 	STORE(entry + WORDS(v6) + 1, recipe);
 	order();
-	STORE(entry + WORDS(v6), key->id | (__u64)generation << ID_GENERATION);
+	STORE(entry + WORDS(v6), key->id | (__u64)generation << ID_GENERATION | born_in_id(born));
 	found->recipe = recipe;
 	found->seen = tail;
 	found->hop = tail >> 32;
@@ -184,9 +185,11 @@ struct insert_request {
 	struct key key;
 	__u32 hash; /* of the key */
 	__u32 pad;
-	__u64 recipe; /* in: without a generation; out: what the entry has */
+	__u64 recipe; /* in: nothing in FILLED_MASK; out: what the entry has */
 	__u32 tick;
+	__u32 born; /* tick at which it began */
 	__u32 hop;
+	__u32 pad1;
 	__u32 group; /* out: where the entry is, or the victim */
 	__u32 slot; /* out */
 	__u64 victim; /* out: the recipe of the entry to be given up first */
@@ -231,7 +234,7 @@ static __always_inline enum insertion insert_once(struct insert_request *r, cons
 
 	if (!locate(&place, r->hash, v6))
 		return NO_ROOM;
-	result = try_insert(&found, &place, &r->key, r->recipe, tail, r->is_trial, v6);
+	result = try_insert(&found, &place, &r->key, r->recipe, tail, r->born, r->is_trial, v6);
 	r->group = place.index;
 	r->victim = 0;
 	if (result == NO_ROOM)

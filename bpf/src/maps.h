@@ -30,6 +30,13 @@
 
 MAP(connections4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
 MAP(connections6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
+/* The tables before these, of another size or layout, while their connections come over (carry.h). */
+MAP(carried4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
+MAP(carried6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
+/* By slot, counted through all groups; of one element where connections are not counted. */
+SHARED_MAP(connection_traffic4, BPF_MAP_TYPE_ARRAY, __u32, struct slot_traffic, 1);
+SHARED_MAP(connection_traffic6, BPF_MAP_TYPE_ARRAY, __u32, struct slot_traffic, 1);
+SHARED_MAP(table_states, BPF_MAP_TYPE_ARRAY, __u32, struct table_state, 2);
 MAP(service_index, BPF_MAP_TYPE_HASH, struct service_key, __u32, 1);
 /* By hash of address and port: the index of the service last found there. Only a hint. */
 #define SERVICE_HINTS 16384
@@ -37,6 +44,16 @@ MAP(service_hints, BPF_MAP_TYPE_ARRAY, __u32, __u32, SERVICE_HINTS);
 SHARED_MAP(services, BPF_MAP_TYPE_ARRAY, __u32, struct service, 1);
 SHARED_MAP(servers, BPF_MAP_TYPE_ARRAY, __u32, struct server, 1);
 SHARED_MAP(timeouts, BPF_MAP_TYPE_ARRAY, __u32, struct timeout_set, 1); /* by service */
+SHARED_MAP(limits, BPF_MAP_TYPE_ARRAY, __u32, struct service_limits, 1); /* by service, as the next */
+SHARED_MAP(service_states, BPF_MAP_TYPE_ARRAY, __u32, struct service_state, 1);
+MAP(sources, BPF_MAP_TYPE_LRU_HASH, struct source_key, struct source, 1);
+/* Clients that have answered the guard, and the tick of that. */
+MAP(validated, BPF_MAP_TYPE_LRU_HASH, struct client_key, __u32, 1);
+/* struct connection_news; only while somebody watches. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} news SEC(".maps");
 MAP(destinations, BPF_MAP_TYPE_HASH, struct destination_key, struct destination, 1);
 /* Where a new element of destinations is made: it does not fit the stack, nor a lock this map. */
 typedef __u32 destination_words[sizeof(struct destination) / sizeof(__u32)];
@@ -77,6 +94,10 @@ struct filter ours SEC(".data.filter");
 
 volatile const __u32 groups4; /* elements of connections4 */
 volatile const __u32 groups6;
+volatile const __u32 carried_groups4; /* elements of carried4; 0: nothing comes over */
+volatile const __u32 carried_groups6;
+volatile const __u32 carried_layout; /* their ABI version */
+volatile const __u8 counts_connections; /* connection_traffic4 and 6 have an element for each slot */
 volatile const __u32 tick_shift; /* a tick is 2^tick_shift jiffies: about a quarter second */
 volatile const __u32 refresh_ticks; /* about one second */
 volatile const __u32 set_ticks; /* after so many without a change lblcr's set loses a member: a day */

@@ -9,6 +9,7 @@
 #ifndef SHUNT_PERSIST_H
 #define SHUNT_PERSIST_H
 
+#include "admit.h"
 #include "slow.h"
 
 static __always_inline __u64 with_server(__u64 recipe, __u32 index, __u32 method)
@@ -33,15 +34,6 @@ static __always_inline __u32 pick_server(struct pick_request *p, struct service 
 }
 
 _Static_assert(EVENT_DROP_MIGRATION_HELD == EVENT_PASS_MIGRATING + 1, "leave_to_stack");
-
-/*
- * What becomes of a packet that the host's stack may know what to do with, by the
- * flags of its service, which migrates. No branch: the verifier walks each.
- */
-static __always_inline enum event leave_to_stack(__u32 flags)
-{
-	return EVENT_PASS_MIGRATING + !!(flags & SERVICE_HELD);
-}
 
 /* The scheduler's choice; EVENT_NONE or that there is no server: the stack may have one still. */
 static __always_inline enum event schedule_server(struct slow *c, struct service *service)
@@ -102,7 +94,7 @@ static __always_inline enum insertion make_template(struct slow *c, const int v6
 	r->key = c->template.key;
 	r->hash = hash_key(&r->key, v6);
 	r->recipe = with_server((__u64)STATE_TEMPLATE << RECIPE_STATE, c->chosen, c->method);
-	r->tick = c->tick;
+	r->tick = r->born = c->tick;
 	r->hop = make_counts(1, COUNT_UNKNOWN);
 	r->is_trial = c->is_trial;
 	result = insert_key(r, v6);

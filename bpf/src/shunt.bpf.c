@@ -3,8 +3,9 @@
 /*
  * The fast path. A packet's way, in order: parse, filter, find its connection,
  * follow the recipe (shunt_main). What that does not settle goes by a tail call
- * to shunt_settle, where the connection's state has to move, or to shunt_create,
- * where there is no connection; both follow the recipe then.
+ * to shunt_settle, where the connection's state has to move, or, where there is no
+ * connection, to shunt_admit and, if it may begin one, to shunt_create; the recipe is
+ * followed then.
  */
 #include "forward.h"
 #include "create.h"
@@ -33,7 +34,7 @@ static __always_inline int go_odd(struct xdp_md *ctx)
 	return finish(EVENT_FAULT_MAP);
 }
 
-/* Hands the packet to shunt_settle or shunt_create; comes back only if that is not there. */
+/* Hands the packet to shunt_settle or shunt_admit; comes back only if that is not there. */
 static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual, int is_hit,
 				   const int v6)
 {
@@ -56,7 +57,7 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, _
 	s->is_new = 0;
 	s->is_trial = 0;
 	s->old = 0;
-	bpf_tail_call(ctx, &slots, slot_set + (is_hit ? SLOT_SETTLE : SLOT_CREATE));
+	bpf_tail_call(ctx, &slots, slot_set + (is_hit ? SLOT_SETTLE : SLOT_ADMIT));
 	return finish(EVENT_FAULT_MAP);
 }
 
@@ -250,11 +251,27 @@ int shunt_settle(struct xdp_md *ctx)
 		return follow_made(ctx, s);
 	if (!s->is_virtual)
 		return finish(EVENT_PASS_NO_SERVICE);
+	bpf_tail_call(ctx, &slots, slot_set + SLOT_ADMIT);
+	return finish(EVENT_FAULT_MAP);
+}
+
+/* Packets without a connection: whether they may begin one. */
+SEC("xdp.frags")
+int shunt_admit(struct xdp_md *ctx)
+{
+	struct slow *s = slow_scratch();
+	enum event event;
+
+	if (!s)
+		return finish(EVENT_FAULT_MAP);
+	event = s->is_v6 ? admit6(s) : admit4(s);
+	if (event != EVENT_NONE)
+		return refuse(ctx, s, event);
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);
 	return finish(EVENT_FAULT_MAP);
 }
 
-/* Packets without a connection. */
+/* Packets that begin a connection. */
 SEC("xdp.frags")
 int shunt_create(struct xdp_md *ctx)
 {
@@ -310,3 +327,7 @@ EXPORT(enum load_shape, load_shape);
 EXPORT(enum load_flags, load_flags);
 EXPORT(enum load_result, load_result);
 EXPORT(enum slot, slot);
+EXPORT(enum born_layout, born_layout);
+EXPORT(enum guard_mode, guard_mode);
+EXPORT(enum news_kind, news_kind);
+EXPORT(struct connection_news, connection_news);

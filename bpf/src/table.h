@@ -40,7 +40,7 @@ _Static_assert(sizeof(struct group_head) == __builtin_offsetof(struct group6, sl
 struct key {
 	__u32 source[4];
 	__u32 destination[4];
-	__u64 id; /* ports and protocol, no generation */
+	__u64 id; /* ports and protocol, no generation and no birth */
 };
 
 /* Where a key's entry can be. */
@@ -87,6 +87,17 @@ static __always_inline __u32 recipe_server(__u64 recipe)
 static __always_inline __u32 recipe_state(__u64 recipe)
 {
 	return recipe >> RECIPE_STATE & STATE_MASK;
+}
+
+/* When an entry that was made at the tick began, as born_layout has it: the two parts. */
+static __always_inline __u64 born_in_recipe(__u32 tick)
+{
+	return (__u64)(tick >> (BORN_SHIFT + BORN_HALF_BITS) & 0xff) << RECIPE_BORN;
+}
+
+static __always_inline __u64 born_in_id(__u32 tick)
+{
+	return (__u64)(tick >> BORN_SHIFT & 0xff) << ID_BORN;
 }
 
 static __always_inline __u32 recipe_method(__u64 recipe)

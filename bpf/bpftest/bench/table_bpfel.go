@@ -20,6 +20,11 @@ type TableAccessKey struct {
 	Address [4]uint32
 }
 
+type TableClientKey struct {
+	_       structs.HostLayout
+	Address [4]uint32
+}
+
 type TableDestination struct {
 	_    structs.HostLayout
 	Lock struct {
@@ -202,6 +207,43 @@ type TableServiceKey struct {
 	Family   uint8
 }
 
+type TableServiceLimits struct {
+	_                 structs.HostLayout
+	Cost              uint64
+	Burst             uint64
+	SourceCost        uint64
+	SourceBurst       uint64
+	Connections       uint32
+	SourceConnections uint32
+	SourceMask        [4]uint32
+	Guard             uint32
+	GuardOn           uint32
+	GuardOff          uint32
+	Rate              uint32
+	SourceRate        uint32
+	SourcePrefix      uint32
+	Pad               [12]uint32
+}
+
+type TableServiceState struct {
+	_                        structs.HostLayout
+	Connections              int64
+	RateTime                 uint64
+	Begun                    uint64
+	Proven                   uint64
+	Challenged               uint64
+	Validated                uint64
+	WindowBegun              uint64
+	Window                   uint32
+	GuardUntil               uint32
+	RefusedRate              uint64
+	RefusedConnections       uint64
+	RefusedSourceRate        uint64
+	RefusedSourceConnections uint64
+	Full                     uint64
+	Pad                      [3]uint64
+}
+
 type TableSettings struct {
 	_           structs.HostLayout
 	AbiVersion  uint32
@@ -213,7 +255,32 @@ type TableSettings struct {
 	Seconds     [3]uint32
 	Hz          uint32
 	MainId      uint32
-	Pad         uint32
+	Watching    uint32
+}
+
+type TableSlotTraffic struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+}
+
+type TableSource struct {
+	_           structs.HostLayout
+	RateTime    uint64
+	Connections int64
+}
+
+type TableSourceKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Network [4]uint32
+}
+
+type TableTableState struct {
+	_        structs.HostLayout
+	FullTick uint32
+	Pad      uint32
+	Full     uint64
 }
 
 type TableTimeoutSet struct {
@@ -234,49 +301,63 @@ type TableTraffic struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TableMapAccess         = "access"
-	TableMapAnswerBudgets  = "answer_budgets"
-	TableMapConnections4   = "connections4"
-	TableMapConnections6   = "connections6"
-	TableMapDestinations   = "destinations"
-	TableMapEvents         = "events"
-	TableMapHash4          = "hash4"
-	TableMapHopUses        = "hop_uses"
-	TableMapHops           = "hops"
-	TableMapLoads          = "loads"
-	TableMapMatches        = "matches"
-	TableMapNewDestination = "new_destination"
-	TableMapPorts          = "ports"
-	TableMapRecounts       = "recounts"
-	TableMapRetiredTraffic = "retired_traffic"
-	TableMapServerTraffic  = "server_traffic"
-	TableMapServers        = "servers"
-	TableMapServiceHints   = "service_hints"
-	TableMapServiceIndex   = "service_index"
-	TableMapServices       = "services"
-	TableMapSlots          = "slots"
-	TableMapTimeouts       = "timeouts"
-	TableMapWords          = "words"
-	TableMapZeroedTraffic  = "zeroed_traffic"
-	TableProgHashDelete    = "hash_delete"
-	TableProgHashFind      = "hash_find"
-	TableProgHashInsert    = "hash_insert"
-	TableProgHashSweep     = "hash_sweep"
-	TableProgTableDelete   = "table_delete"
-	TableProgTableFind     = "table_find"
-	TableProgTableInsert   = "table_insert"
-	TableVarCurrent        = "current"
-	TableVarFailed         = "failed"
-	TableVarGroups4        = "groups4"
-	TableVarGroups6        = "groups6"
-	TableVarLeft           = "left"
-	TableVarOurs           = "ours"
-	TableVarRefreshTicks   = "refresh_ticks"
-	TableVarSeeds          = "seeds"
-	TableVarSetTicks       = "set_ticks"
-	TableVarSlotSet        = "slot_set"
-	TableVarTickShift      = "tick_shift"
-	TableVarWeaklyOrdered  = "weakly_ordered"
+	TableMapAccess             = "access"
+	TableMapAnswerBudgets      = "answer_budgets"
+	TableMapCarried4           = "carried4"
+	TableMapCarried6           = "carried6"
+	TableMapConnectionTraffic4 = "connection_traffic4"
+	TableMapConnectionTraffic6 = "connection_traffic6"
+	TableMapConnections4       = "connections4"
+	TableMapConnections6       = "connections6"
+	TableMapDestinations       = "destinations"
+	TableMapEvents             = "events"
+	TableMapHash4              = "hash4"
+	TableMapHopUses            = "hop_uses"
+	TableMapHops               = "hops"
+	TableMapLimits             = "limits"
+	TableMapLoads              = "loads"
+	TableMapMatches            = "matches"
+	TableMapNewDestination     = "new_destination"
+	TableMapNews               = "news"
+	TableMapPorts              = "ports"
+	TableMapRecounts           = "recounts"
+	TableMapRetiredTraffic     = "retired_traffic"
+	TableMapServerTraffic      = "server_traffic"
+	TableMapServers            = "servers"
+	TableMapServiceHints       = "service_hints"
+	TableMapServiceIndex       = "service_index"
+	TableMapServiceStates      = "service_states"
+	TableMapServices           = "services"
+	TableMapSlots              = "slots"
+	TableMapSources            = "sources"
+	TableMapTableStates        = "table_states"
+	TableMapTimeouts           = "timeouts"
+	TableMapValidated          = "validated"
+	TableMapWords              = "words"
+	TableMapZeroedTraffic      = "zeroed_traffic"
+	TableProgHashDelete        = "hash_delete"
+	TableProgHashFind          = "hash_find"
+	TableProgHashInsert        = "hash_insert"
+	TableProgHashSweep         = "hash_sweep"
+	TableProgTableDelete       = "table_delete"
+	TableProgTableFind         = "table_find"
+	TableProgTableInsert       = "table_insert"
+	TableVarCarriedGroups4     = "carried_groups4"
+	TableVarCarriedGroups6     = "carried_groups6"
+	TableVarCarriedLayout      = "carried_layout"
+	TableVarCountsConnections  = "counts_connections"
+	TableVarCurrent            = "current"
+	TableVarFailed             = "failed"
+	TableVarGroups4            = "groups4"
+	TableVarGroups6            = "groups6"
+	TableVarLeft               = "left"
+	TableVarOurs               = "ours"
+	TableVarRefreshTicks       = "refresh_ticks"
+	TableVarSeeds              = "seeds"
+	TableVarSetTicks           = "set_ticks"
+	TableVarSlotSet            = "slot_set"
+	TableVarTickShift          = "tick_shift"
+	TableVarWeaklyOrdered      = "weakly_ordered"
 )
 
 // LoadTable returns the embedded CollectionSpec for Table.
@@ -334,48 +415,62 @@ type TableProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TableMapSpecs struct {
-	Access         *ebpf.MapSpec `ebpf:"access"`
-	AnswerBudgets  *ebpf.MapSpec `ebpf:"answer_budgets"`
-	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
-	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
-	Destinations   *ebpf.MapSpec `ebpf:"destinations"`
-	Events         *ebpf.MapSpec `ebpf:"events"`
-	Hash4          *ebpf.MapSpec `ebpf:"hash4"`
-	HopUses        *ebpf.MapSpec `ebpf:"hop_uses"`
-	Hops           *ebpf.MapSpec `ebpf:"hops"`
-	Loads          *ebpf.MapSpec `ebpf:"loads"`
-	Matches        *ebpf.MapSpec `ebpf:"matches"`
-	NewDestination *ebpf.MapSpec `ebpf:"new_destination"`
-	Ports          *ebpf.MapSpec `ebpf:"ports"`
-	Recounts       *ebpf.MapSpec `ebpf:"recounts"`
-	RetiredTraffic *ebpf.MapSpec `ebpf:"retired_traffic"`
-	ServerTraffic  *ebpf.MapSpec `ebpf:"server_traffic"`
-	Servers        *ebpf.MapSpec `ebpf:"servers"`
-	ServiceHints   *ebpf.MapSpec `ebpf:"service_hints"`
-	ServiceIndex   *ebpf.MapSpec `ebpf:"service_index"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Slots          *ebpf.MapSpec `ebpf:"slots"`
-	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
-	Words          *ebpf.MapSpec `ebpf:"words"`
-	ZeroedTraffic  *ebpf.MapSpec `ebpf:"zeroed_traffic"`
+	Access             *ebpf.MapSpec `ebpf:"access"`
+	AnswerBudgets      *ebpf.MapSpec `ebpf:"answer_budgets"`
+	Carried4           *ebpf.MapSpec `ebpf:"carried4"`
+	Carried6           *ebpf.MapSpec `ebpf:"carried6"`
+	ConnectionTraffic4 *ebpf.MapSpec `ebpf:"connection_traffic4"`
+	ConnectionTraffic6 *ebpf.MapSpec `ebpf:"connection_traffic6"`
+	Connections4       *ebpf.MapSpec `ebpf:"connections4"`
+	Connections6       *ebpf.MapSpec `ebpf:"connections6"`
+	Destinations       *ebpf.MapSpec `ebpf:"destinations"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	Hash4              *ebpf.MapSpec `ebpf:"hash4"`
+	HopUses            *ebpf.MapSpec `ebpf:"hop_uses"`
+	Hops               *ebpf.MapSpec `ebpf:"hops"`
+	Limits             *ebpf.MapSpec `ebpf:"limits"`
+	Loads              *ebpf.MapSpec `ebpf:"loads"`
+	Matches            *ebpf.MapSpec `ebpf:"matches"`
+	NewDestination     *ebpf.MapSpec `ebpf:"new_destination"`
+	News               *ebpf.MapSpec `ebpf:"news"`
+	Ports              *ebpf.MapSpec `ebpf:"ports"`
+	Recounts           *ebpf.MapSpec `ebpf:"recounts"`
+	RetiredTraffic     *ebpf.MapSpec `ebpf:"retired_traffic"`
+	ServerTraffic      *ebpf.MapSpec `ebpf:"server_traffic"`
+	Servers            *ebpf.MapSpec `ebpf:"servers"`
+	ServiceHints       *ebpf.MapSpec `ebpf:"service_hints"`
+	ServiceIndex       *ebpf.MapSpec `ebpf:"service_index"`
+	ServiceStates      *ebpf.MapSpec `ebpf:"service_states"`
+	Services           *ebpf.MapSpec `ebpf:"services"`
+	Slots              *ebpf.MapSpec `ebpf:"slots"`
+	Sources            *ebpf.MapSpec `ebpf:"sources"`
+	TableStates        *ebpf.MapSpec `ebpf:"table_states"`
+	Timeouts           *ebpf.MapSpec `ebpf:"timeouts"`
+	Validated          *ebpf.MapSpec `ebpf:"validated"`
+	Words              *ebpf.MapSpec `ebpf:"words"`
+	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
 
 // TableVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TableVariableSpecs struct {
-	Current       *ebpf.VariableSpec `ebpf:"current"`
-	Failed        *ebpf.VariableSpec `ebpf:"failed"`
-	Groups4       *ebpf.VariableSpec `ebpf:"groups4"`
-	Groups6       *ebpf.VariableSpec `ebpf:"groups6"`
-	Left          *ebpf.VariableSpec `ebpf:"left"`
-	Ours          *ebpf.VariableSpec `ebpf:"ours"`
-	RefreshTicks  *ebpf.VariableSpec `ebpf:"refresh_ticks"`
-	Seeds         *ebpf.VariableSpec `ebpf:"seeds"`
-	SetTicks      *ebpf.VariableSpec `ebpf:"set_ticks"`
-	SlotSet       *ebpf.VariableSpec `ebpf:"slot_set"`
-	TickShift     *ebpf.VariableSpec `ebpf:"tick_shift"`
-	WeaklyOrdered *ebpf.VariableSpec `ebpf:"weakly_ordered"`
+	CarriedGroups4    *ebpf.VariableSpec `ebpf:"carried_groups4"`
+	CarriedGroups6    *ebpf.VariableSpec `ebpf:"carried_groups6"`
+	CarriedLayout     *ebpf.VariableSpec `ebpf:"carried_layout"`
+	CountsConnections *ebpf.VariableSpec `ebpf:"counts_connections"`
+	Current           *ebpf.VariableSpec `ebpf:"current"`
+	Failed            *ebpf.VariableSpec `ebpf:"failed"`
+	Groups4           *ebpf.VariableSpec `ebpf:"groups4"`
+	Groups6           *ebpf.VariableSpec `ebpf:"groups6"`
+	Left              *ebpf.VariableSpec `ebpf:"left"`
+	Ours              *ebpf.VariableSpec `ebpf:"ours"`
+	RefreshTicks      *ebpf.VariableSpec `ebpf:"refresh_ticks"`
+	Seeds             *ebpf.VariableSpec `ebpf:"seeds"`
+	SetTicks          *ebpf.VariableSpec `ebpf:"set_ticks"`
+	SlotSet           *ebpf.VariableSpec `ebpf:"slot_set"`
+	TickShift         *ebpf.VariableSpec `ebpf:"tick_shift"`
+	WeaklyOrdered     *ebpf.VariableSpec `ebpf:"weakly_ordered"`
 }
 
 // TableObjects contains all objects after they have been loaded into the kernel.
@@ -398,36 +493,50 @@ func (o *TableObjects) Close() error {
 //
 // It can be passed to LoadTableObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TableMaps struct {
-	Access         *ebpf.Map `ebpf:"access"`
-	AnswerBudgets  *ebpf.Map `ebpf:"answer_budgets"`
-	Connections4   *ebpf.Map `ebpf:"connections4"`
-	Connections6   *ebpf.Map `ebpf:"connections6"`
-	Destinations   *ebpf.Map `ebpf:"destinations"`
-	Events         *ebpf.Map `ebpf:"events"`
-	Hash4          *ebpf.Map `ebpf:"hash4"`
-	HopUses        *ebpf.Map `ebpf:"hop_uses"`
-	Hops           *ebpf.Map `ebpf:"hops"`
-	Loads          *ebpf.Map `ebpf:"loads"`
-	Matches        *ebpf.Map `ebpf:"matches"`
-	NewDestination *ebpf.Map `ebpf:"new_destination"`
-	Ports          *ebpf.Map `ebpf:"ports"`
-	Recounts       *ebpf.Map `ebpf:"recounts"`
-	RetiredTraffic *ebpf.Map `ebpf:"retired_traffic"`
-	ServerTraffic  *ebpf.Map `ebpf:"server_traffic"`
-	Servers        *ebpf.Map `ebpf:"servers"`
-	ServiceHints   *ebpf.Map `ebpf:"service_hints"`
-	ServiceIndex   *ebpf.Map `ebpf:"service_index"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Slots          *ebpf.Map `ebpf:"slots"`
-	Timeouts       *ebpf.Map `ebpf:"timeouts"`
-	Words          *ebpf.Map `ebpf:"words"`
-	ZeroedTraffic  *ebpf.Map `ebpf:"zeroed_traffic"`
+	Access             *ebpf.Map `ebpf:"access"`
+	AnswerBudgets      *ebpf.Map `ebpf:"answer_budgets"`
+	Carried4           *ebpf.Map `ebpf:"carried4"`
+	Carried6           *ebpf.Map `ebpf:"carried6"`
+	ConnectionTraffic4 *ebpf.Map `ebpf:"connection_traffic4"`
+	ConnectionTraffic6 *ebpf.Map `ebpf:"connection_traffic6"`
+	Connections4       *ebpf.Map `ebpf:"connections4"`
+	Connections6       *ebpf.Map `ebpf:"connections6"`
+	Destinations       *ebpf.Map `ebpf:"destinations"`
+	Events             *ebpf.Map `ebpf:"events"`
+	Hash4              *ebpf.Map `ebpf:"hash4"`
+	HopUses            *ebpf.Map `ebpf:"hop_uses"`
+	Hops               *ebpf.Map `ebpf:"hops"`
+	Limits             *ebpf.Map `ebpf:"limits"`
+	Loads              *ebpf.Map `ebpf:"loads"`
+	Matches            *ebpf.Map `ebpf:"matches"`
+	NewDestination     *ebpf.Map `ebpf:"new_destination"`
+	News               *ebpf.Map `ebpf:"news"`
+	Ports              *ebpf.Map `ebpf:"ports"`
+	Recounts           *ebpf.Map `ebpf:"recounts"`
+	RetiredTraffic     *ebpf.Map `ebpf:"retired_traffic"`
+	ServerTraffic      *ebpf.Map `ebpf:"server_traffic"`
+	Servers            *ebpf.Map `ebpf:"servers"`
+	ServiceHints       *ebpf.Map `ebpf:"service_hints"`
+	ServiceIndex       *ebpf.Map `ebpf:"service_index"`
+	ServiceStates      *ebpf.Map `ebpf:"service_states"`
+	Services           *ebpf.Map `ebpf:"services"`
+	Slots              *ebpf.Map `ebpf:"slots"`
+	Sources            *ebpf.Map `ebpf:"sources"`
+	TableStates        *ebpf.Map `ebpf:"table_states"`
+	Timeouts           *ebpf.Map `ebpf:"timeouts"`
+	Validated          *ebpf.Map `ebpf:"validated"`
+	Words              *ebpf.Map `ebpf:"words"`
+	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
 
 func (m *TableMaps) Close() error {
 	return _TableClose(
 		m.Access,
 		m.AnswerBudgets,
+		m.Carried4,
+		m.Carried6,
+		m.ConnectionTraffic4,
+		m.ConnectionTraffic6,
 		m.Connections4,
 		m.Connections6,
 		m.Destinations,
@@ -435,9 +544,11 @@ func (m *TableMaps) Close() error {
 		m.Hash4,
 		m.HopUses,
 		m.Hops,
+		m.Limits,
 		m.Loads,
 		m.Matches,
 		m.NewDestination,
+		m.News,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -445,9 +556,13 @@ func (m *TableMaps) Close() error {
 		m.Servers,
 		m.ServiceHints,
 		m.ServiceIndex,
+		m.ServiceStates,
 		m.Services,
 		m.Slots,
+		m.Sources,
+		m.TableStates,
 		m.Timeouts,
+		m.Validated,
 		m.Words,
 		m.ZeroedTraffic,
 	)
@@ -457,18 +572,22 @@ func (m *TableMaps) Close() error {
 //
 // It can be passed to LoadTableObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TableVariables struct {
-	Current       *ebpf.Variable `ebpf:"current"`
-	Failed        *ebpf.Variable `ebpf:"failed"`
-	Groups4       *ebpf.Variable `ebpf:"groups4"`
-	Groups6       *ebpf.Variable `ebpf:"groups6"`
-	Left          *ebpf.Variable `ebpf:"left"`
-	Ours          *ebpf.Variable `ebpf:"ours"`
-	RefreshTicks  *ebpf.Variable `ebpf:"refresh_ticks"`
-	Seeds         *ebpf.Variable `ebpf:"seeds"`
-	SetTicks      *ebpf.Variable `ebpf:"set_ticks"`
-	SlotSet       *ebpf.Variable `ebpf:"slot_set"`
-	TickShift     *ebpf.Variable `ebpf:"tick_shift"`
-	WeaklyOrdered *ebpf.Variable `ebpf:"weakly_ordered"`
+	CarriedGroups4    *ebpf.Variable `ebpf:"carried_groups4"`
+	CarriedGroups6    *ebpf.Variable `ebpf:"carried_groups6"`
+	CarriedLayout     *ebpf.Variable `ebpf:"carried_layout"`
+	CountsConnections *ebpf.Variable `ebpf:"counts_connections"`
+	Current           *ebpf.Variable `ebpf:"current"`
+	Failed            *ebpf.Variable `ebpf:"failed"`
+	Groups4           *ebpf.Variable `ebpf:"groups4"`
+	Groups6           *ebpf.Variable `ebpf:"groups6"`
+	Left              *ebpf.Variable `ebpf:"left"`
+	Ours              *ebpf.Variable `ebpf:"ours"`
+	RefreshTicks      *ebpf.Variable `ebpf:"refresh_ticks"`
+	Seeds             *ebpf.Variable `ebpf:"seeds"`
+	SetTicks          *ebpf.Variable `ebpf:"set_ticks"`
+	SlotSet           *ebpf.Variable `ebpf:"slot_set"`
+	TickShift         *ebpf.Variable `ebpf:"tick_shift"`
+	WeaklyOrdered     *ebpf.Variable `ebpf:"weakly_ordered"`
 }
 
 // TablePrograms contains all programs after they have been loaded into the kernel.

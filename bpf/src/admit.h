@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* A packet of ours without a connection: find its service, and refuse it by name or let it begin one. */
+#ifndef SHUNT_ADMIT_H
+#define SHUNT_ADMIT_H
+
+#include "service.h"
+#include "template.h"
+#include "track.h"
+
+#define FTP_DATA_PORT 20 /* kernel: ip_vs_core.c, ip_vs_schedule, "Not scheduling FTPDATA" */
+
+/*
+ * What becomes of a packet that the host's stack may know what to do with, by the
+ * flags of its service, which migrates. No branch: the verifier walks each.
+ */
+static __always_inline enum event leave_to_stack(__u32 flags)
+{
+	return EVENT_PASS_MIGRATING + !!(flags & SERVICE_HELD);
+}
+
+/*
+ * Whether no other host can be the source: 0/8, 127/8, multicast and broadcast;
+ * ::, ::1, ff00::/8 (RFC 1812 §5.3.7, RFC 4291 §2.5), or the virtual address itself.
+ */
+static __always_inline int is_martian(const struct key *key, const int v6)
+{
+	const __u32 *source = key->source, *destination = key->destination;
+	__u8 first = source[0];
+
+	if (!v6)
+		return first == 0 || first == 127 || first >= 224 || source[0] == destination[0];
+	if (first == 0xff || !(source[0] | source[1] | source[2] | (source[3] & ~bpf_htonl(1))))
+		return 1;
+	return !((source[0] ^ destination[0]) | (source[1] ^ destination[1]) | (source[2] ^ destination[2]) |
+		 (source[3] ^ destination[3]));
+}
+
+/* EVENT_NONE if the packet, which is for the service and has no connection, may begin one, or why not. */
+static __always_inline enum event judge(struct slow *c, const struct service *service, const int v6)
+{
+	const __u8 flags = c->tcp_flags;
+
+	if (is_martian(&c->key, v6))
+		return EVENT_DROP_MARTIAN;
+	/* Only a first segment cannot be of a connection that the stack has; see persist.h for what it may be under. */
+	if (c->pick.flags & SERVICE_MIGRATING && (flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
+		return leave_to_stack(c->pick.flags);
+	if (service->access && !is_let_in(c))
+		return EVENT_DROP_ACCESS_DENIED;
+	/* Kernel: ip_vs_proto_tcp.c, tcp_conn_schedule. */
+	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP &&
+	    (flags & TCP_RST || !(flags & TCP_SYN || c->pick.flags & SERVICE_SLOPPY_TCP)))
+		return EVENT_DROP_MIDSTREAM;
+	if ((__u16)c->key.id == bpf_htons(FTP_DATA_PORT))
+		return EVENT_DROP_FTP_DATA;
+	return EVENT_NONE;
+}
+
+/* EVENT_NONE if the packet may begin a connection of the service that is in c then, or what becomes of it. */
+static __always_inline enum event admit(struct slow *c, const int v6)
+{
+	struct service *service = find_service(c, v6);
+	enum event event;
+
+	if (!service)
+		return EVENT_PASS_NO_SERVICE;
+	c->pick.flags = in_force(service)->flags;
+	event = judge(c, service, v6);
+	/* The packet ends a connection that is over, also where it begins no other. */
+	if (event != EVENT_NONE && c->old && !c->is_trial)
+		remove_entry(c->old_group, c->old_slot, c->old, v6);
+	return event;
+}
+
+__noinline int admit4(struct slow *c)
+{
+	return c ? admit(c, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int admit6(struct slow *c)
+{
+	return c ? admit(c, 1) : EVENT_FAULT_MAP;
+}
+
+#endif
