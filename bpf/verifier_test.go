@@ -11,7 +11,7 @@ import (
 // walked is how many instructions the verifier may walk for a program. Its limit
 // is a million; what it walks is what a start takes, and how near the next
 // feature is to that limit.
-const walked = 60_000
+const walked = 80_000
 
 func TestVerifierBudget(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
