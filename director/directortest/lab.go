@@ -35,6 +35,8 @@ type Topology struct {
 	// plane leaves to the stack goes nowhere, so that a test cannot pass by
 	// accident. In two-armed DR the replies need it.
 	Forwarding Switch
+	// Standby: a second director on the bridge, of a one-armed lab, that can take over.
+	Standby bool
 }
 
 // The default virtual addresses (RFC 5737 and RFC 3849: documentation).
@@ -59,6 +61,8 @@ func (t Topology) withDefaults() (Topology, error) {
 	switch {
 	case t.Shape != TwoArmed && t.Shape != OneArmed:
 		return t, fmt.Errorf("unknown lab shape %q", t.Shape)
+	case t.Standby && t.Shape != OneArmed:
+		return t, fmt.Errorf("a %s lab has no standby director", t.Shape)
 	case t.Servers < 1 || t.Servers > 200:
 		return t, fmt.Errorf("%d servers: a lab has 1 to 200", t.Servers)
 	case t.Clients < 1 || t.Clients > 50000:
@@ -88,6 +92,7 @@ type Lab struct {
 
 	Client   *Namespace // its link is eth0
 	Director *Namespace
+	Standby  *Namespace // nil: none; its link is eth0
 	Servers  []*Server
 
 	// DirectorLinks are the director's interfaces: the client's side first.

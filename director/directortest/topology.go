@@ -119,6 +119,12 @@ func (l *Lab) connectOneArmed() error {
 		return err
 	}
 	ends := []*Namespace{l.Client, l.Director}
+	if l.Topology.Standby {
+		if l.Standby, err = l.namespace("standby"); err != nil {
+			return err
+		}
+		ends = append(ends, l.Standby)
+	}
 	for _, s := range l.Servers {
 		ends = append(ends, s.Namespace)
 	}
@@ -136,6 +142,14 @@ func (l *Lab) connectOneArmed() error {
 	// that has a native program too.
 	if err := l.attachPass(bridge, l.Director.Name); err != nil {
 		return err
+	}
+	if l.Standby != nil {
+		if err := l.attachPass(bridge, l.Standby.Name); err != nil {
+			return err
+		}
+		if err := l.setUpStandby(); err != nil {
+			return err
+		}
 	}
 
 	l.DirectorLinks = []string{"eth0"}
