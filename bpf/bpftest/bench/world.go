@@ -77,6 +77,13 @@ func groups(connections uint32) uint32 {
 	return uint32(max(1, (uint64(connections)*5+slots-1)/slots))
 }
 
+// goneOnTo are the programs that measured packets need behind the main one, by the slot in a set.
+var goneOnTo = map[bpf.KernelSlot]string{
+	bpf.KernelSlotSLOT_SETTLE: bpf.KernelProgShuntSettle,
+	bpf.KernelSlotSLOT_ADMIT:  bpf.KernelProgShuntAdmit,
+	bpf.KernelSlotSLOT_CREATE: bpf.KernelProgShuntCreate,
+}
+
 // load loads the fast path over maps of its own, without a service.
 func load(o worldOptions) (*ebpf.Collection, error) {
 	spec, err := bpf.LoadKernel()
@@ -88,6 +95,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 	for name, entries := range map[string]uint32{
 		bpf.KernelMapConnections4: groups4, bpf.KernelMapConnections6: groups6,
 		bpf.KernelMapServiceIndex: services, bpf.KernelMapServices: services, bpf.KernelMapTimeouts: services,
+		bpf.KernelMapLimits: services, bpf.KernelMapServiceStates: services,
 		bpf.KernelMapServers: servers, bpf.KernelMapLoads: servers, bpf.KernelMapRecounts: servers,
 		bpf.KernelMapServerTraffic: servers, bpf.KernelMapWords: words, bpf.KernelMapDestinations: 64, bpf.KernelMapMatches: 64,
 	} {
@@ -105,8 +113,12 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 			return nil, fmt.Errorf("set constant %s: %w", name, err)
 		}
 	}
+	wanted := []string{bpf.KernelProgShuntMain}
+	for _, name := range goneOnTo {
+		wanted = append(wanted, name)
+	}
 	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
-		return name != bpf.KernelProgShuntMain && name != bpf.KernelProgShuntSettle && name != bpf.KernelProgShuntCreate && !slices.Contains(o.control, name)
+		return !slices.Contains(wanted, name) && !slices.Contains(o.control, name)
 	})
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
@@ -122,8 +134,9 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 	})
 	p.put(".data.settings", 0, &settings)
 	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_MAIN), coll.Programs[bpf.KernelProgShuntMain])
-	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_SETTLE), coll.Programs[bpf.KernelProgShuntSettle])
-	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+bpf.KernelSlotSLOT_CREATE), coll.Programs[bpf.KernelProgShuntCreate])
+	for slot, name := range goneOnTo {
+		p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+slot), coll.Programs[name])
+	}
 	if p.err != nil {
 		coll.Close()
 		return nil, fmt.Errorf("configure the fast path: %w", p.err)
