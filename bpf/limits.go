@@ -14,6 +14,9 @@ type Limits struct {
 	Destinations uint32 // virtual addresses that lblc and lblcr remember, of all services
 	Matches      uint32 // prefixes that services of several addresses or ports have
 	Sources      uint32 // source networks that are limited, of all services; as many clients that have answered the guard
+	// CountConnections: packets and bytes are counted for each connection, at 16 bytes
+	// more for each of the tables' slots.
+	CountConnections bool
 }
 
 // Default sizes.

@@ -310,7 +310,13 @@ func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [
 	if runtime.GOARCH != "amd64" {
 		weak = 1
 	}
+	var counts uint8
+	if limits.CountConnections {
+		counts = 1
+	}
 	for name, value := range map[string]any{
+		"counts_connections": counts,
+
 		"groups4":        groups(limits.Connections4),
 		"groups6":        groups(limits.Connections6),
 		"tick_shift":     clock.shift,
@@ -349,6 +355,9 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapValidated:      l.Sources,
 		KernelMapDestinations:   l.Destinations,
 		KernelMapMatches:        l.Matches,
+
+		KernelMapConnectionTraffic4: trafficEntries(l, l.Connections4),
+		KernelMapConnectionTraffic6: trafficEntries(l, l.Connections6),
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
@@ -366,6 +375,8 @@ func sizes(maps map[string]*ebpf.Map) Limits {
 		Destinations: maps[KernelMapDestinations].MaxEntries(),
 		Matches:      maps[KernelMapMatches].MaxEntries(),
 		Sources:      maps[KernelMapSources].MaxEntries(),
+
+		CountConnections: maps[KernelMapConnectionTraffic4].MaxEntries() > 1,
 	}
 }
 

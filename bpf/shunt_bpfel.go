@@ -282,6 +282,11 @@ type KernelGroup6 struct {
 	TailPad    [8]uint64
 }
 
+type KernelGroupTraffic struct {
+	_     structs.HostLayout
+	Slots [126]KernelSlotTraffic
+}
+
 type KernelGuardMode uint32
 
 const (
@@ -886,6 +891,10 @@ type KernelSweepArgs struct {
 	Orphans    uint32
 	NextGroup  uint32
 	Templates  uint32
+	FirstSet   uint32
+	NextSet    uint32
+	Limit      uint32
+	Taken      uint32
 }
 
 type KernelSweepTemplates uint32

@@ -42,7 +42,7 @@ struct entry4 {
 	__u64 id; /* ID_* below */
 	__u64 recipe; /* RECIPE_* below */
 	__u32 seen; /* tick of the last packet, two seconds behind at most */
-	__u32 hop; /* HOP_*: next hop of the packets to the client; 0: by the route. RECIPE_SEQUENCE: no hop */
+	__u32 hop; /* HOP_*: next hop of the packets to the client; 0: by the route. RECIPE_SEQUENCE: see there */
 };
 
 struct entry6 {
@@ -69,7 +69,7 @@ enum recipe_layout {
 	RECIPE_STATE = 44, /* bits 44-47: enum conn_state */
 	RECIPE_METHOD = 48, /* bits 48-49: enum method */
 	RECIPE_REPLY = 50, /* set: the key is server to client */
-	RECIPE_PROVEN = 51, /* set: the client has shown to be real */
+	RECIPE_PROVEN = 51, /* set, and RECIPE_SPACED 0: the client has shown to be real, see proof_layout */
 	RECIPE_BUSY = 52, /* set: whoever set it is making or removing the connection */
 	RECIPE_CONTROLLED = 53, /* set: made under a template, which counts it */
 	RECIPE_WIDE = 54, /* set: NAT by a service of many addresses or ports */
@@ -78,7 +78,7 @@ enum recipe_layout {
 	RECIPE_LOADED = 57, /* set: it began elsewhere, and no packet has changed its recipe since (load.h) */
 	RECIPE_SEQUENCE =
 		58, /* of a forward entry: in place of the hop, what the client must acknowledge to prove itself */
-	RECIPE_SPACED = 59, /* bits 59-60: how many packets of an unproven one came a second or more after the last */
+	RECIPE_SPACED = 59, /* bits 59-60: see proof_layout */
 	RECIPE_COUNTED = 61, /* set: its source network's count has it (limits.h) */
 	RECIPE_VALIDATED = 62, /* set: its client had answered the guard before it began (guard.h) */
 	RECIPE_KILLED = 63, /* set: its next packets are made resets of (kill.h) */
@@ -94,6 +94,20 @@ enum born_layout {
 	BORN_HALF_BITS = 8,
 	BORN_MASK = 0xffff,
 	BORN_OLDEST = 0xc000,
+};
+
+/*
+ * How far a connection has proven that its client is real; none that has is given up
+ * for another. The fast path asks of TCP for RECIPE_PROVEN alone, in the mask by which
+ * it compares the state: so a connection whose replies are not seen (all methods but
+ * NAT) has that bit from the handshake's last segment on, and RECIPE_SPACED says that
+ * this was half a proof, as anybody can send both segments.
+ */
+enum proof_layout {
+	SPACED_NONE = 0, /* with RECIPE_PROVEN: proven; of UDP without: no packet came a second or more after the last */
+	SPACED_FIRST = 1, /* TCP, with RECIPE_PROVEN: half proven; without: service_state.begun has it */
+	SPACED_LAST = 3, /* two such packets came; one more is the proof: SPACED_NONE, and RECIPE_PROVEN */
+	ACK_REACH = 65536, /* how far a client's acknowledgement may be past the number that proves it */
 };
 
 /*
@@ -381,6 +395,11 @@ struct table_state {
 struct slot_traffic {
 	__u64 packets;
 	__u64 bytes; /* of the IP packets */
+};
+
+/* Of the slots of a group. */
+struct group_traffic {
+	struct slot_traffic slots[SLOTS];
 };
 
 /* What watchers are told of a connection. */

@@ -219,6 +219,7 @@ static __always_inline enum event insert_connection(struct slow *c, __u64 recipe
 	if (event != EVENT_NONE || c->is_trial)
 		return event;
 	bind_connection(recipe_server(c->recipe), recipe_state(recipe));
+	announce(r->group, r->slot, c->recipe, NEWS_OPENED, v6);
 	if (r->recipe & BIT(RECIPE_BUSY))
 		end_claim(r, c->recipe, v6);
 	c->is_new = 1;

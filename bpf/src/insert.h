@@ -41,9 +41,11 @@ static __always_inline enum insertion try_insert(struct found *found, const stru
 {
 	struct group_head *head = place->group;
 	enum insertion result = NO_ROOM;
+	struct group_traffic *traffic;
 	__u32 generation;
 	__u64 *entry;
 
+	traffic = traffic_at(place->index, v6);
 	bpf_spin_lock(&head->lock);
 	if (search_all(found, place, key, v6)) {
 		found->recipe = LOAD(found->entry + WORDS(v6) + 1);
@@ -78,6 +80,7 @@ static __always_inline enum insertion try_insert(struct found *found, const stru
 		STORE(entry, key->source[0] | (__u64)key->destination[0] << 32);
 	}
 	STORE(entry + WORDS(v6) + 2, tail);
+	clear_slot(traffic, found->slot);
 	order();
 	STORE(entry + WORDS(v6) + 1, recipe);
 	order();

@@ -169,6 +169,7 @@ static __always_inline enum load_result load_connection(struct slow *s, __u64 re
 	}
 	set_idle(&s->forward, idle, v6);
 	bind_connection(index, recipe_state(recipe));
+	announce(s->forward.group, s->forward.slot, s->forward.recipe, NEWS_OPENED, v6);
 	end_claim(&s->forward, s->forward.recipe & ~BIT(RECIPE_BUSY), v6);
 	return LOAD_DONE;
 }

@@ -33,9 +33,9 @@ MAP(connections6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
 /* The tables before these, of another size or layout, while their connections come over (carry.h). */
 MAP(carried4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
 MAP(carried6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
-/* By slot, counted through all groups; of one element where connections are not counted. */
-SHARED_MAP(connection_traffic4, BPF_MAP_TYPE_ARRAY, __u32, struct slot_traffic, 1);
-SHARED_MAP(connection_traffic6, BPF_MAP_TYPE_ARRAY, __u32, struct slot_traffic, 1);
+/* By group, and one more; of one element where connections are not counted. */
+SHARED_MAP(connection_traffic4, BPF_MAP_TYPE_ARRAY, __u32, struct group_traffic, 1);
+SHARED_MAP(connection_traffic6, BPF_MAP_TYPE_ARRAY, __u32, struct group_traffic, 1);
 SHARED_MAP(table_states, BPF_MAP_TYPE_ARRAY, __u32, struct table_state, 2);
 MAP(service_index, BPF_MAP_TYPE_HASH, struct service_key, __u32, 1);
 /* By hash of address and port: the index of the service last found there. Only a hint. */
@@ -97,7 +97,7 @@ volatile const __u32 groups6;
 volatile const __u32 carried_groups4; /* elements of carried4; 0: nothing comes over */
 volatile const __u32 carried_groups6;
 volatile const __u32 carried_layout; /* their ABI version */
-volatile const __u8 counts_connections; /* connection_traffic4 and 6 have an element for each slot */
+volatile const __u8 counts_connections; /* connection_traffic4 and 6 have an element for each group */
 volatile const __u32 tick_shift; /* a tick is 2^tick_shift jiffies: about a quarter second */
 volatile const __u32 refresh_ticks; /* about one second */
 volatile const __u32 set_ticks; /* after so many without a change lblcr's set loses a member: a day */

@@ -3,7 +3,7 @@
 #ifndef SHUNT_REMOVE_H
 #define SHUNT_REMOVE_H
 
-#include "template.h"
+#include "watch.h"
 
 /* Removes the reply key of the connection in that slot with that recipe, which the caller has claimed. */
 static __always_inline int remove_reply(__u32 index, __u32 slot, __u64 recipe, const int v6)
@@ -51,6 +51,7 @@ static __always_inline int take_out(__u32 index, __u32 slot, __u64 recipe, const
 	entry = entry_at(group, slot, v6);
 	if (!entry || !change(entry, recipe, recipe | BIT(RECIPE_BUSY), v6))
 		return 0;
+	announce(index, slot, recipe, NEWS_CLOSED, v6);
 	if (recipe_method(recipe) == METHOD_NAT && !is_template(recipe)) {
 		if (v6)
 			remove_reply6(index, slot, recipe);

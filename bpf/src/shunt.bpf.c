@@ -97,6 +97,7 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	/* What the service wants of the connections of a server that is gone, settle knows. */
 	if (server->life != LIFE_LIVE)
 		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
+	count_hit(&place, &found, p->length, v6);
 	return follow_to(ctx, p, server, found.recipe, found.hop, v6);
 }
 
@@ -151,6 +152,22 @@ int shunt_odd(struct xdp_md *ctx)
 	return dispatch_network(ctx, &p, &s->parsed);
 }
 
+/* As count_hit, of the packet in s, if its key has an entry. */
+static __always_inline void count_slow(struct slow *s, const int v6)
+{
+	struct lookup *l = &s->hit;
+
+	if (!counts_connections)
+		return;
+	l->key = s->key;
+	if (v6)
+		look_up6(l);
+	else
+		look_up4(l);
+	if (l->recipe)
+		count_in_slot(l->group, l->slot, s->length, v6);
+}
+
 /* follow, of the packet in s, whose headers are looked at anew. */
 static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const int v6)
 {
@@ -161,6 +178,8 @@ static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const
 
 	if (!server)
 		return finish(EVENT_FAULT_MAP);
+	if (server->life == LIFE_LIVE)
+		count_slow(s, v6);
 	if (is_wide(s->recipe)) {
 		if (!tailor_server(s))
 			return finish(EVENT_FAULT_MAP);

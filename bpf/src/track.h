@@ -216,8 +216,10 @@ static __always_inline int transit(struct lookup *forward, const struct server *
 			forward->recipe = new;
 			move_count(old, new);
 			/* Kernel: ip_vs_conn.c, ip_vs_control_assure_ct. */
-			if (new & ~old & BIT(RECIPE_PROVEN))
+			if (new & ~old & BIT(RECIPE_PROVEN)) {
 				tell(forward->group, forward->slot, new, NEWS_PROVEN, v6);
+				announce(forward->group, forward->slot, new, NEWS_ESTABLISHED, v6);
+			}
 			break;
 		}
 		forward->recipe = LOAD(entry + WORDS(v6) + 1);

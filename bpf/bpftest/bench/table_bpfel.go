@@ -91,6 +91,15 @@ type TableGroup6 struct {
 	TailPad [8]uint64
 }
 
+type TableGroupTraffic struct {
+	_     structs.HostLayout
+	Slots [126]struct {
+		_       structs.HostLayout
+		Packets uint64
+		Bytes   uint64
+	}
+}
+
 type TableHashKey4 struct {
 	_           structs.HostLayout
 	Source      uint32
@@ -256,12 +265,6 @@ type TableSettings struct {
 	Hz          uint32
 	MainId      uint32
 	Watching    uint32
-}
-
-type TableSlotTraffic struct {
-	_       structs.HostLayout
-	Packets uint64
-	Bytes   uint64
 }
 
 type TableSource struct {
