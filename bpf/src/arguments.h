@@ -14,15 +14,22 @@ struct clock_args {
 	__u64 nanoseconds; /* CLOCK_MONOTONIC */
 };
 
-/* shunt_sweep4/6: one bounded slice of a table. */
+/*
+ * shunt_sweep4/6: one slice of a table, from a set of a group on. Packets wait for it
+ * on its CPU, so that it ends at the next set when it has taken its time.
+ */
 struct sweep_args {
 	__u32 first_group;
-	__u32 groups;
+	__u32 groups; /* at most */
 	__u32 live_keys; /* out, each in this slice */
 	__u32 removed; /* out: connections */
 	__u32 orphans; /* out: reply keys removed for want of their connection; a fault */
-	__u32 next_group; /* out */
+	__u32 next_group; /* out: the first it has not gone through to the end */
 	__u32 templates; /* enum sweep_templates */
+	__u32 first_set; /* of first_group */
+	__u32 next_set; /* out: of next_group */
+	__u32 limit; /* nanoseconds; 0: none */
+	__u32 taken; /* out: nanoseconds */
 };
 
 /*
