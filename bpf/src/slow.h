@@ -28,7 +28,8 @@ struct slow {
 	__u8 is_virtual; /* the destination may be a service's */
 	__u8 is_new; /* out: the connection was made for this packet */
 	__u8 is_trial; /* what would become of the packet is asked: nothing may be changed */
-	__u16 pad;
+	__u8 is_validated; /* admit's: its client has answered the guard */
+	__u8 is_counted; /* admit's: its source network's count has it, or give_back_source takes it from there */
 
 	__u32 hop; /* out: reference to the client's next hop */
 	__u64 recipe; /* out: to be followed */
@@ -45,7 +46,7 @@ struct slow {
 	__u32 chosen; /* the server's index */
 	__u32 method;
 	__u32 decided_by; /* enum decider: who chose it */
-	__u32 pad1;
+	__u32 sequence; /* admit's: of a TCP segment, host order; a trial has none */
 	/* settle's, for create: connections that were there; recipe 0: none */
 	__u64 old; /* one that ends as soon as there is another */
 	__u32 old_group;
