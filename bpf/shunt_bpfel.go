@@ -485,7 +485,8 @@ type KernelRemoveArgs struct {
 	ClientPort     uint16
 	VirtualPort    uint16
 	Protocol       uint8
-	Pad            [3]uint8
+	WithResets     uint8
+	Pad            [2]uint8
 	Result         int32
 }
 
@@ -699,25 +700,26 @@ type KernelSlow struct {
 		Destination [4]uint32
 		Id          uint64
 	}
-	Hash      uint32
-	L3        uint32
-	L4        uint32
-	Tick      uint32
-	Length    uint16
-	OuterVlan uint16
-	InnerVlan uint16
-	Protocol  uint8
-	TcpFlags  uint8
-	IsV6      uint8
-	IsVirtual uint8
-	IsNew     uint8
-	IsTrial   uint8
-	Pad       uint16
-	_         [2]byte
-	Hop       uint32
-	_         [4]byte
-	Recipe    uint64
-	Hit       struct {
+	Hash        uint32
+	L3          uint32
+	L4          uint32
+	Tick        uint32
+	Length      uint16
+	OuterVlan   uint16
+	InnerVlan   uint16
+	Protocol    uint8
+	TcpFlags    uint8
+	IsV6        uint8
+	IsVirtual   uint8
+	IsNew       uint8
+	IsTrial     uint8
+	IsValidated uint8
+	IsCounted   uint8
+	_           [2]byte
+	Hop         uint32
+	_           [4]byte
+	Recipe      uint64
+	Hit         struct {
 		_   structs.HostLayout
 		Key struct {
 			_           structs.HostLayout
@@ -841,7 +843,7 @@ type KernelSlow struct {
 	Chosen    uint32
 	Method    uint32
 	DecidedBy uint32
-	Pad1      uint32
+	Sequence  uint32
 	Old       uint64
 	OldGroup  uint32
 	OldSlot   uint32

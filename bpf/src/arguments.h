@@ -121,7 +121,8 @@ struct remove_args {
 	__be16 client_port;
 	__be16 virtual_port;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 with_resets; /* TCP: both ends are told first (kill.h) */
+	__u8 pad[2];
 	__s32 result; /* out: 0, -ENOENT, or -EAGAIN: others were changing it */
 };
 

@@ -9,6 +9,7 @@
 #ifndef SHUNT_CONTROL_H
 #define SHUNT_CONTROL_H
 
+#include "kill.h"
 #include "sweep.h"
 
 #define EAGAIN 11
@@ -151,6 +152,13 @@ static __always_inline void remove_connection(struct remove_args *args, const in
 	if (!l.recipe || l.recipe & BIT(RECIPE_REPLY))
 		return;
 	args->result = -EAGAIN;
+	if (args->with_resets && args->protocol == IPPROTO_TCP) {
+		if (l.recipe & BIT(RECIPE_KILLED))
+			args->result = -ENOENT;
+		else if (kill_with_resets(&l, v6))
+			args->result = 0;
+		return;
+	}
 	if (!(l.recipe & BIT(RECIPE_BUSY)) && remove_entry(l.group, l.slot, l.recipe, v6))
 		args->result = 0;
 }

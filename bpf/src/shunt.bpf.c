@@ -260,12 +260,18 @@ int shunt_settle(struct xdp_md *ctx)
 {
 	struct slow *s = slow_scratch();
 	enum settled settled;
+	int action;
 
 	if (!s || !view_link(ctx, s))
 		return finish(EVENT_FAULT_MAP);
 	settled = s->is_v6 ? settle6(s) : settle4(s);
 	if (settled == SETTLED_BUSY)
 		return finish(EVENT_DROP_BUSY);
+	if (settled == SETTLED_KILLED) {
+		action = s->is_v6 ? meet_killed6(ctx, s) : meet_killed4(ctx, s);
+		if (action != KILL_GOES_ON)
+			return action;
+	}
 	if (settled != SETTLED_DEAD)
 		return follow_made(ctx, s);
 	if (!s->is_virtual)

@@ -137,6 +137,7 @@ enum settled {
 	SETTLED, /* go on with found as it is now */
 	SETTLED_DEAD, /* the connection has expired and is gone: a miss */
 	SETTLED_BUSY, /* claimed by another CPU */
+	SETTLED_KILLED, /* it was killed: kill.h's; SETTLED, but for the state */
 };
 
 #define CHANGE_TRIES 4
@@ -323,6 +324,13 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	server = bpf_map_lookup_elem(&servers, &index);
 	if (is_longer(timeout_at(server, forward->recipe), forward->seen, r->tick))
 		return bury(r, forward, v6);
+	if (forward->recipe & BIT(RECIPE_KILLED) && !is_reply && r->tcp_flags & TCP_SYN)
+		return replace(r, forward, v6);
+	if (forward->recipe & BIT(RECIPE_KILLED) && !r->is_trial) {
+		r->recipe = hit->recipe;
+		r->hop = has_place(hit->recipe) ? forward->hop : hit->hop;
+		return SETTLED_KILLED;
+	}
 	if (!is_reply && server && (is_reuse(forward->recipe, server, r->tcp_flags) || is_forsaken(server)))
 		return replace(r, forward, v6);
 	if (!server || server->life != LIFE_LIVE || r->is_trial) {
