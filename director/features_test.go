@@ -19,7 +19,7 @@ import (
 // Each feature is the XDP plane's or IPVS's, and none of them has what the other
 // lacks besides: the difference is what a migration loses or wins.
 func TestFeaturesOf(t *testing.T) {
-	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true, MaxWeight: 65535}
+	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true, Limits: true, Guard: true, MaxWeight: 65535}
 	ipvs := director.Features{Plane: "ipvs", Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true, MaxWeight: 2147483647}
 	for _, want := range []director.Features{xdp, ipvs} {
 		if diff := cmp.Diff(want, plane(t, want.Plane)); diff != "" {
@@ -98,6 +98,16 @@ var lacking = map[string]struct {
 			`expire-quiescent-template: services[0] "web": expire-quiescent-template by service (its sysctl is net.ipv4.vs.expire_quiescent_template)`,
 			`conn-reuse-mode: services[0] "web": conn-reuse-mode by service (its sysctl is net.ipv4.vs.conn_reuse_mode)`,
 		},
+	},
+	"Limits": {
+		func(s *director.State) {
+			s.Services[0].Limits.Rate, s.Services[1].Limits.Source = 1, director.SourceLimits{Prefix: 64, Connections: 1}
+		},
+		[]string{`limits: services[0] "web": a limit of connections`, `limits: services[1] udp://[2001:db8::1]:53: a limit of connections`},
+	},
+	"Guard": {
+		func(s *director.State) { s.Services[0].Guard.Mode = director.GuardOn },
+		[]string{`guard: services[0] "web": a guard`},
 	},
 	"MaxWeight": {
 		func(s *director.State) { s.Services[0].Servers[0].Weight = realserver.MaxWeight },

@@ -8,7 +8,8 @@ import (
 )
 
 // Normalize returns a copy with the defaults filled in: the scheduler, the
-// owner of the address, and the service's only port for servers whose port is 0.
+// owner of the address, the prefix of limited sources, the guard's thresholds, and
+// the service's only port for servers whose port is 0.
 // ipvsadm forces the port of DR and local servers silently; here a different
 // one is Validate's to refuse.
 func (s Service) Normalize() Service {
@@ -20,6 +21,7 @@ func (s Service) Normalize() Service {
 		s.VIP = VIPManaged
 	}
 	s.Access = s.Access.Normalize()
+	s.Limits, s.Guard = s.Limits.normalize(s.Key), s.Guard.normalize()
 	for i := range s.Servers {
 		s.Servers[i] = s.Key.normalizeServer(s.Servers[i])
 	}

@@ -76,6 +76,9 @@ func TestPlanEveryServiceSettingIsCompared(t *testing.T) {
 		"vip":       func(s *director.Service) { s.VIP = director.VIPManaged },
 		"allow":     func(s *director.Service) { s.Access.Allow = prefixes("2001:db8:2::/48") },
 		"deny":      func(s *director.Service) { s.Access.Deny = prefixes("2001:db8:2::/48") },
+		"limits":    func(s *director.Service) { s.Limits.Connections = 1 },
+		"source":    func(s *director.Service) { s.Limits.Source = director.SourceLimits{Prefix: 64, Rate: 1} },
+		"guard":     func(s *director.Service) { s.Guard.Mode = director.GuardOn },
 	}
 	for name, edit := range edits {
 		t.Run(name, func(t *testing.T) {
@@ -143,6 +146,12 @@ func genState(t *rapid.T, label, plane string) director.State {
 			service.Access = rapid.SampledFrom([]director.Access{
 				{}, {Deny: prefixes("10.0.0.0/8")}, {Allow: prefixes("10.0.0.0/8", "192.0.2.0/24")},
 			}).Draw(t, "access")
+			service.Limits = rapid.SampledFrom([]director.Limits{
+				{}, {Rate: 5}, {Connections: 7}, {Source: director.SourceLimits{Prefix: 24, Rate: 5}}, {Source: director.SourceLimits{Prefix: 32, Connections: 7}},
+			}).Draw(t, "limits")
+			service.Guard = rapid.SampledFrom([]director.SourceGuard{
+				{}, {Mode: director.GuardOn}, {Mode: director.GuardAuto, On: 5, Off: 1}, {Mode: director.GuardAuto, On: 5, Off: 2},
+			}).Draw(t, "guard")
 		}
 		for _, n := range rapid.Permutation([]int{1, 2, 3, 4, 5}).Draw(t, "servers")[:rapid.IntRange(0, 5).Draw(t, "count")] {
 			service.Servers = append(service.Servers, genServerOf(t, key, n, plane))

@@ -23,6 +23,8 @@ func TestIdentical(t *testing.T) {
 	full.Rules = director.Rules{
 		SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseNever,
 	}
+	full.Limits = director.Limits{Rate: 1, Connections: 2, Source: director.SourceLimits{Prefix: 24, Rate: 3, Connections: 4}}
+	full.Guard = director.SourceGuard{Mode: director.GuardAuto, On: 5, Off: 1}
 	full.Servers[1].Upper, full.Servers[1].Lower, full.Servers[1].Draining = 10, 5, true
 	full.Servers[1].Tunnel = realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}
 	if !full.Identical(full.Clone()) {
@@ -50,6 +52,9 @@ func TestIdentical(t *testing.T) {
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Persistence).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Timeouts).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Rules).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Limits).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Limits.Source).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Guard).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1]).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1].Tunnel).Elem() })
 	reversed := full.Clone()

@@ -189,6 +189,12 @@ func (s Service) fields() []field {
 		{"sloppy-tcp", word(s.Rules.SloppyTCP)},
 		{"expire-nodest-conn", word(s.Rules.ExpireNoDestConn)},
 		{"expire-quiescent-template", word(s.Rules.ExpireQuiescentTemplate)},
+		{"limit rate", perSecond(s.Limits.Rate)},
+		{"limit connections", threshold(s.Limits.Connections)},
+		{"source prefix", prefixWord(s.Limits.Source.Prefix)},
+		{"source rate", perSecond(s.Limits.Source.Rate)},
+		{"source connections", threshold(s.Limits.Source.Connections)},
+		{"guard", guardWord(s.Guard)},
 	}
 }
 
@@ -231,6 +237,27 @@ func threshold(n uint32) string {
 		return ""
 	}
 	return fmt.Sprint(n)
+}
+
+func perSecond(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/s", n)
+}
+
+func prefixWord(bits uint8) string {
+	if bits == 0 {
+		return ""
+	}
+	return fmt.Sprintf("/%d", bits)
+}
+
+func guardWord(g SourceGuard) string {
+	if g == (SourceGuard{}) {
+		return ""
+	}
+	return g.String()
 }
 
 func reuseWord(m ReuseMode) string {

@@ -136,6 +136,8 @@ func (c *checker) service(s Service) {
 	c.access(s.Key, s.Access)
 	c.persistence(s.Key, s.Persistence)
 	c.rules(s)
+	c.limits(s)
+	c.guard(s)
 	if len(s.Servers) > MaxServers {
 		c.report("servers", "%d servers: a service has at most %d", len(s.Servers), MaxServers)
 	}

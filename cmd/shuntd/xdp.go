@@ -43,6 +43,7 @@ func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplan
 		MaxServers:         s.Limits.Servers,
 		SchedulerWords:     s.Limits.SchedulerWords,
 		MaxAccessPrefixes:  s.Limits.AccessPrefixes,
+		MaxSources:         s.Sources,
 		Log:                log,
 	})
 	if err != nil {

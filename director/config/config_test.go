@@ -26,7 +26,7 @@ var cmpNetip = cmp.Options{
 
 func defaults() config.Settings {
 	return config.Settings{
-		Dataplane: "xdp", Mode: "native", MaxConnections: 1 << 20, MaxConnections6: 1 << 18,
+		Dataplane: "xdp", Mode: "native", MaxConnections: 1 << 20, MaxConnections6: 1 << 18, Sources: 64 << 10,
 		Midstream: "drop", ICMPRate: 1000,
 		Limits:       config.Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20, AccessPrefixes: 64 << 10},
 		RemovalLimit: 50, Reconcile: 2 * time.Second, StateDir: config.DefaultStateDir, History: 10000,
@@ -67,6 +67,10 @@ func reference() config.Config {
 						Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("198.51.100.7/32")},
 						Deny:  []netip.Prefix{netip.MustParsePrefix("10.66.0.0/16")},
 					},
+					Limits: director.Limits{
+						Rate: 5000, Connections: 200000, Source: director.SourceLimits{Prefix: 24, Rate: 50, Connections: 1000},
+					},
+					Guard: director.SourceGuard{Mode: director.GuardAuto, On: 5000, Off: 1000},
 					Servers: []realserver.Server{
 						server("10.0.0.11:8080", realserver.NAT, 3), server("10.0.0.12:80", realserver.DR, 2),
 						{Address: netip.MustParseAddrPort("10.0.0.13:8080"), Method: realserver.NAT, Weight: 1, Upper: 1000, Lower: 700},

@@ -41,6 +41,8 @@ var settings = []setting{
 	{key: "mode", text: func(s Settings) string { return string(s.Mode) }, xdp: true},
 	{key: "connections.max", text: func(s Settings) string { return FormatSize(s.MaxConnections) }, xdp: true},
 	{key: "connections.max-ipv6", text: func(s Settings) string { return FormatSize(s.MaxConnections6) }, xdp: true},
+	{key: "connections.counters", text: func(s Settings) string { return fmt.Sprint(s.CountConnections) }, xdp: true},
+	{key: "connections.sources", text: func(s Settings) string { return FormatSize(uint64(s.Sources)) }, xdp: true},
 	{key: "midstream", text: func(s Settings) string { return s.Midstream }, xdp: true},
 	{key: "icmp-rate", text: func(s Settings) string { return fmt.Sprint(s.ICMPRate) }, xdp: true},
 	{key: "limits.services", text: func(s Settings) string { return fmt.Sprint(s.Limits.Services) }},

@@ -50,6 +50,8 @@ func TestDifferencesAreAll(t *testing.T) {
 				change(settings, v.Field(i), name+"."+v.Type().Field(i).Name)
 			}
 			return
+		case reflect.Bool:
+			v.SetBool(!v.Bool())
 		case reflect.String:
 			v.SetString("other")
 		case reflect.Slice:

@@ -177,6 +177,12 @@ func writeRules(v *value, s director.Service) {
 	yes("sloppy-tcp", s.Rules.SloppyTCP)
 	yes("expire-nodest-conn", s.Rules.ExpireNoDestConn)
 	yes("expire-quiescent-template", s.Rules.ExpireQuiescentTemplate)
+	if limits := writeLimits(s.Key, s.Limits); limits != nil {
+		v.put("limits", limits)
+	}
+	if guard := writeGuard(s.Guard); guard != nil {
+		v.put("guard", guard)
+	}
 }
 
 func writeServer(s director.Service, server realserver.Server, shared serverDefaults) *value {

@@ -48,6 +48,8 @@ services:
     access: {allow: [10.0.0.0/8, 198.51.100.7/32], deny: [10.66.0.0/16]}
     persistence: {timeout: 5m, prefix: 24}
     timeouts: {tcp: 1h, tcp-fin: 30s, udp: 1m}
+    limits: {rate: 5000, connections: 200000, source: {prefix: 24, rate: 50, connections: 1000}}
+    guard: auto
     servers: []
 
   - listen: tcp://192.0.2.128/28:8000-8999
@@ -200,6 +202,12 @@ func states(t *rapid.T, plane director.Features) director.State {
 			if plane.Engines && rapid.Bool().Draw(t, "engine") {
 				s.Persistence.Engine = director.EngineSIP
 			}
+		}
+		if plane.Limits {
+			s.Limits = limits(t, s)
+		}
+		if plane.Guard && s.Key.Protocol == conntrack.TCP {
+			s.Guard = guards(t)
 		}
 		switch last := port.Draw(t, "last port"); rapid.IntRange(0, 3).Draw(t, "ports") {
 		case 0:
@@ -367,3 +375,30 @@ func roundTrip(t *rapid.T) {
 func TestFormatIsLossless(t *testing.T) { rapid.Check(t, roundTrip) }
 
 func FuzzFormat(f *testing.F) { f.Fuzz(rapid.MakeFuzz(roundTrip)) }
+
+// limits draws what the service may have.
+func limits(t *rapid.T, s director.Service) director.Limits {
+	rate := rapid.OneOf(rapid.Just(uint32(0)), rapid.Uint32Range(1, director.MaxRate))
+	most := rapid.OneOf(rapid.Just(uint32(0)), rapid.Uint32())
+	if s.OnePacket {
+		most = rapid.Just(uint32(0))
+	}
+	l := director.Limits{
+		Rate: rate.Draw(t, "rate"), Connections: most.Draw(t, "connections"),
+		Source: director.SourceLimits{Rate: rate.Draw(t, "source rate"), Connections: most.Draw(t, "source connections")},
+	}
+	if !l.Source.IsZero() {
+		l.Source.Prefix = uint8(rapid.IntRange(1, int(s.Key.FullPrefix())).Draw(t, "source prefix"))
+	}
+	return l
+}
+
+// guards draws a guard, thresholds that are the default included.
+func guards(t *rapid.T) director.SourceGuard {
+	g := director.SourceGuard{Mode: rapid.SampledFrom([]director.GuardMode{director.GuardOff, director.GuardOn, director.GuardAuto}).Draw(t, "guard")}
+	if g.Mode == director.GuardAuto {
+		g.On = rapid.OneOf(rapid.Just(uint32(director.DefaultGuardOn)), rapid.Uint32Range(1, director.MaxRate)).Draw(t, "guard on")
+		g.Off = rapid.OneOf(rapid.Just(max(1, g.On/5)), rapid.Uint32Range(1, g.On)).Draw(t, "guard off")
+	}
+	return g
+}

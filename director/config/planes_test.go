@@ -30,6 +30,7 @@ services:
 - {listen: "tcp://192.0.2.0/24:80", access: {deny: [10.0.0.0/8]}, servers: []}
 - {listen: "tcp://192.0.2.1:80-90", timeouts: {tcp: 1m}, conn-reuse-mode: 0, servers: []}
 - {listen: "tcp://192.0.2.1:99", sloppy-tcp: true, expire-nodest-conn: true, expire-quiescent-template: true, servers: []}
+- {listen: "tcp://192.0.2.1:98", limits: {source: {rate: 5}}, guard: auto, servers: []}
 `
 )
 
@@ -61,6 +62,8 @@ func TestPlaneOfTheFile(t *testing.T) {
 		"f:7:46: services[2] tcp://192.0.2.1:99: sloppy-tcp by service (its sysctl is net.ipv4.vs.sloppy_tcp)"+no,
 		"f:7:72: services[2] tcp://192.0.2.1:99: expire-nodest-conn by service (its sysctl is net.ipv4.vs.expire_nodest_conn)"+no,
 		"f:7:105: services[2] tcp://192.0.2.1:99: expire-quiescent-template by service (its sysctl is net.ipv4.vs.expire_quiescent_template)"+no,
+		"f:8:42: services[3] tcp://192.0.2.1:98: a limit of connections"+no,
+		"f:8:70: services[3] tcp://192.0.2.1:98: a guard"+no,
 	)
 	for _, text := range []string{
 		"director:\n" + onlyIPVS, "director:\n" + onlyXDP,

@@ -116,6 +116,10 @@ func TestSchemaRefuses(t *testing.T) {
 		service("method: tunnel, tunnel: {type: gre, port: 1}"), service("method: tunnel, tunnel: {x: 1}"), service("method: tunnel, tunnel: gre"),
 		"services: [{}]", "services: [{listen: 'tcp://192.0.2.1:80'}]", "services: [{listen: 'http://192.0.2.1:80', servers: []}]",
 		"services: [{listen: 'tcp://192.0.2.1:80', servers: [{address: 10.0.0.1}]}]", "services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{}]}]",
+		service("limits: {}, guard: always"), service("guard: {on: 5}"), service("guard: {mode: auto, x: 1}"), service("guard: {mode: On}"), service("guard: [auto]"),
+		service("limits: {rate: many}"), service("limits: {x: 1}"), service("limits: {source: 5}"), service("limits: {source: {prefix: 24}}"),
+		service("limits: {source: {prefix: 0, rate: 1}}"), service("limits: {source: {prefix: 129, rate: 1}}"), service("limits: [5]"),
+		"director: {connections: {counters: maybe}}", "director: {connections: {sources: -1}}",
 		service("name: a b"), service("scheduler: best"), service("flags: [sh-port]"), service("scheduler: sh, flags: [mh-port]"),
 		service("scheduler: mh, flags: [sh-port]"), service("vip: mine"), service("method: magic"), service("access: {allow: [example.org]}"),
 		service("access: {deny: [10.0.0.0/8, 10.0.0.0/8]}"), service("access: {x: []}"), service("access: [10.0.0.0/8]"),
@@ -324,6 +328,12 @@ func holding(path, value string) string {
 		switch {
 		case nested && mapping == "persistence" && sub != "timeout":
 			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], persistence: {timeout: 1m, %s}}]", pair(sub, value))
+		case sub == "source.prefix" && value != "":
+			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], limits: {source: {rate: 1, prefix: %s}}}]", value)
+		case strings.HasPrefix(sub, "source.") && value != "":
+			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], limits: {source: {%s}}}]", pair(strings.TrimPrefix(sub, "source."), value))
+		case mapping == "guard" && sub != "mode" && nested:
+			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], guard: {mode: auto, %s}}]", pair(sub, value))
 		case nested && value != "":
 			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], %s: {%s}}]", mapping, pair(sub, value))
 		case nested:

@@ -42,6 +42,8 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		{"sloppy-tcp", word(d, &s.Rules.SloppyTCP, parseBool)},
 		{"expire-nodest-conn", word(d, &s.Rules.ExpireNoDestConn, parseBool)},
 		{"expire-quiescent-template", word(d, &s.Rules.ExpireQuiescentTemplate, parseBool)},
+		{"limits", func(n *yaml.Node, path string) { s.Limits = d.limits(n, path) }},
+		{"guard", func(n *yaml.Node, path string) { s.Guard = d.guard(n, path) }},
 		{"method", word(d, &defaults.method, parseMethod)},
 		{"tunnel", func(n *yaml.Node, path string) { defaults.tunnel = d.tunnel(n, path) }},
 		{"servers", func(n *yaml.Node, _ string) { servers = n }},

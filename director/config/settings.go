@@ -20,6 +20,11 @@ type Settings struct {
 	// MaxConnections6 the IPv6 one: 1Mi and a quarter of the former by default.
 	MaxConnections  uint64
 	MaxConnections6 uint64
+	// CountConnections has packets and bytes counted for each connection.
+	CountConnections bool
+	// Sources is how many source networks are remembered for the limits of all
+	// services, and how many clients that have answered a guard; default 64Ki.
+	Sources uint32
 	// Midstream is what becomes of a packet of a service that belongs to no
 	// connection and begins none: "drop" (default) or "reset".
 	Midstream string
@@ -75,6 +80,7 @@ const (
 	minWords       = 1 << 13 // two halves of the largest table
 	maxWords       = 1 << 28
 	maxPrefixes    = 1 << 24
+	maxSources     = 1 << 24
 	minReconcile   = 100 * time.Millisecond
 	maxReconcile   = 5 * time.Second // drift is repaired within that time
 	minHistory     = 100
@@ -88,6 +94,7 @@ func defaultSettings() Settings {
 		Mode:            director.InterfaceNative,
 		MaxConnections:  1 << 20,
 		MaxConnections6: ipv6Share(1 << 20),
+		Sources:         64 << 10,
 		Midstream:       "drop",
 		ICMPRate:        1000,
 		Limits:          Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20, AccessPrefixes: 64 << 10},
@@ -131,6 +138,8 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 			d.mapping(n, path, fields{
 				{"max", word(d, &s.MaxConnections, parseConnections)},
 				{"max-ipv6", word(d, &connections6, parseConnections)},
+				{"counters", word(d, &s.CountConnections, parseBool)},
+				{"sources", word(d, &s.Sources, size32(1, maxSources))},
 				{"timeouts", func(n *yaml.Node, path string) { d.timeouts(n, path, &cfg.State.Timeouts) }},
 			})
 		}},

@@ -22,9 +22,12 @@ import (
 // info and state are JSON, the state deflated if flagDeflated is set. The sum is
 // the SHA-256 of the number (8 bytes, big endian) and of the whole record without
 // the sum itself, in this version and all later ones: so a flipped bit is told
-// from a newer version. Whatever changes in the JSON raises the version.
+// from a newer version. Whatever changes in the JSON raises the version; a record
+// has the least one that knows all that is in it, so that an older shunt refuses
+// what it would lose and nothing else.
 const (
-	recordVersion = 1
+	recordVersion = 2 // the newest: limits and guards of services
+	plainVersion  = 1 // without those
 
 	flagFull     = 1 << 0 // the state is whole, not a difference
 	flagDeflated = 1 << 1
@@ -92,7 +95,7 @@ func seal(info director.RevisionInfo, state stateJSON, kind kind, prev sum) ([]b
 		flags |= flagDeflated
 	}
 	data := make([]byte, 0, infoOffset+len(infoBytes)+len(body))
-	data = append(data, recordVersion, flags)
+	data = append(data, state.version(), flags)
 	data = binary.BigEndian.AppendUint32(data, uint32(len(infoBytes)))
 	data = append(data, prev[:]...)
 	data = append(data, make([]byte, sha256.Size)...)

@@ -233,7 +233,7 @@ func TestNewerVersionIsRefused(t *testing.T) {
 		change(t, paths[i], putRecord(1, data))
 		_, err := Open(t.Context(), dir, Options{})
 		newer := (*newerError)(nil)
-		if !errors.As(err, &newer) || newer.Version != 2 || newer.Revision != 1 {
+		if !errors.As(err, &newer) || newer.Version != recordVersion+1 || newer.Revision != 1 {
 			t.Errorf("Open: %v, want a newerError", err)
 		}
 		wantError(t, err, paths[i], "revision 1", "a newer shunt wrote it")

@@ -110,6 +110,8 @@ type serviceJSON struct {
 	ExpireNoDest    bool               `json:"expireNoDestConn,omitempty"`
 	ExpireQuiescent bool               `json:"expireQuiescentTemplate,omitempty"`
 	ConnReuse       director.ReuseMode `json:"connReuse,omitempty"`
+	Limits          limitsJSON         `json:"limits,omitzero"`
+	Guard           guardJSON          `json:"guard,omitzero"`
 	Servers         []serverJSON       `json:"servers,omitempty"` // in order
 }
 
@@ -118,6 +120,24 @@ type persistenceJSON struct {
 	Prefix  uint8           `json:"prefix"`
 	Mask    director.Mask   `json:"-"` // found, never desired
 	Engine  director.Engine `json:"engine,omitempty"`
+}
+
+type limitsJSON struct {
+	Rate        uint32           `json:"ratePerSecond,omitempty"`
+	Connections uint32           `json:"connections,omitempty"`
+	Source      sourceLimitsJSON `json:"source,omitzero"`
+}
+
+type sourceLimitsJSON struct {
+	Prefix      uint8  `json:"prefix,omitempty"`
+	Rate        uint32 `json:"ratePerSecond,omitempty"`
+	Connections uint32 `json:"connections,omitempty"`
+}
+
+type guardJSON struct {
+	Mode director.GuardMode `json:"mode,omitempty"`
+	On   uint32             `json:"onPerSecond,omitempty"`
+	Off  uint32             `json:"offPerSecond,omitempty"`
 }
 
 type serverJSON struct {
@@ -167,6 +187,16 @@ func encodeState(s director.State) stateJSON {
 	return j
 }
 
+// version is that of the record that can hold the state.
+func (j stateJSON) version() byte {
+	for i := range j.Services {
+		if j.Services[i].Limits != (limitsJSON{}) || j.Services[i].Guard != (guardJSON{}) {
+			return recordVersion
+		}
+	}
+	return plainVersion
+}
+
 func encodeService(s director.Service) serviceJSON {
 	j := serviceJSON{
 		Key: keyJSON(s.Key), Name: s.Name, Scheduler: s.Scheduler, Port: s.Flags.Port, Fallback: s.Flags.Fallback, Third: s.Flags.Third,
@@ -174,6 +204,8 @@ func encodeService(s director.Service) serviceJSON {
 	}
 	j.OnePacket, j.SloppyTCP, j.ConnReuse = s.OnePacket, s.Rules.SloppyTCP, s.Rules.ConnReuse
 	j.ExpireNoDest, j.ExpireQuiescent = s.Rules.ExpireNoDestConn, s.Rules.ExpireQuiescentTemplate
+	j.Limits = limitsJSON{Rate: s.Limits.Rate, Connections: s.Limits.Connections, Source: sourceLimitsJSON(s.Limits.Source)}
+	j.Guard = guardJSON(s.Guard)
 	if s.Persistence != (director.Persistence{}) {
 		p := persistenceJSON(s.Persistence)
 		j.Persistence = &p
@@ -196,6 +228,8 @@ func (j serviceJSON) decode() director.Service {
 		Rules: director.Rules{
 			SloppyTCP: j.SloppyTCP, ExpireNoDestConn: j.ExpireNoDest, ExpireQuiescentTemplate: j.ExpireQuiescent, ConnReuse: j.ConnReuse,
 		},
+		Limits: director.Limits{Rate: j.Limits.Rate, Connections: j.Limits.Connections, Source: director.SourceLimits(j.Limits.Source)},
+		Guard:  director.SourceGuard(j.Guard),
 	}
 	if j.Persistence != nil {
 		s.Persistence = director.Persistence(*j.Persistence)

@@ -87,6 +87,17 @@ func drawState(t *rapid.T) director.State {
 				SloppyTCP: rapid.Bool().Draw(t, "sloppy"), ExpireNoDestConn: rapid.Bool().Draw(t, "nodest"),
 				ExpireQuiescentTemplate: rapid.Bool().Draw(t, "quiescent"), ConnReuse: rapid.Custom(drawReuse).Draw(t, "reuse"),
 			},
+			Limits: director.Limits{
+				Rate: rapid.Uint32().Draw(t, "rate"), Connections: rapid.Uint32().Draw(t, "connections"),
+				Source: director.SourceLimits{
+					Prefix: rapid.Uint8().Draw(t, "source prefix"), Rate: rapid.Uint32().Draw(t, "source rate"),
+					Connections: rapid.Uint32().Draw(t, "source connections"),
+				},
+			},
+			Guard: director.SourceGuard{
+				Mode: rapid.SampledFrom([]director.GuardMode{director.GuardOff, director.GuardAuto, director.GuardOn}).Draw(t, "guard"),
+				On:   rapid.Uint32().Draw(t, "guard on"), Off: rapid.Uint32().Draw(t, "guard off"),
+			},
 			Name:      rapid.SampledFrom([]string{"", "web", "dns"}).Draw(t, "name"),
 			Scheduler: rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
 			Flags:     director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback"), Third: rapid.Bool().Draw(t, "third")},

@@ -19,6 +19,9 @@ type Options struct {
 	MaxServers         uint32 // of all services; default 16384
 	SchedulerWords     uint32 // default 4 Mi
 	MaxAccessPrefixes  uint32 // of all access lists, and the longest once more; default 65536
+	// MaxSources is how many source networks are remembered for services' limits, and
+	// how many clients that have answered a guard; default 65536.
+	MaxSources uint32
 
 	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
 	ICMPRate       uint32 // ICMP errors and resets sent a second; 0: none
@@ -41,6 +44,7 @@ func (o Options) limits() bpf.Limits {
 		Servers:      o.MaxServers,
 		Words:        o.SchedulerWords,
 		Prefixes:     o.MaxAccessPrefixes,
+		Sources:      o.MaxSources,
 	}
 }
 

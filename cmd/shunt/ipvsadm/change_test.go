@@ -156,6 +156,8 @@ func TestEdit(t *testing.T) {
 		Key: key, Name: "web", Scheduler: director.SourceHash, Flags: director.SchedulerFlags{Port: true}, VIP: director.VIPManaged,
 		Access: director.Access{Deny: []netip.Prefix{client}}, Persistence: director.Persistence{Timeout: conntrack.MinTimeout, Prefix: 24},
 		Timeouts: conntrack.Timeouts{TCP: conntrack.MinTimeout}, Rules: director.Rules{SloppyTCP: true},
+		Limits:  director.Limits{Rate: 50, Source: director.SourceLimits{Prefix: 24, Connections: 5}},
+		Guard:   director.SourceGuard{Mode: director.GuardAuto, On: 50, Off: 10},
 		Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.1:8080"), Method: realserver.NAT, Weight: 7, Upper: 9, Lower: 3}},
 	}
 	if _, err := d.director.AddService(t.Context(), director.Request{Who: "test"}, was); err != nil {

@@ -104,6 +104,12 @@ func testFeatures(b *bench) {
 		{"sloppy_tcp", f.Rules, with(web, func(s *director.Service) { s.Rules.SloppyTCP = true })},
 		{"expire_nodest_conn", f.Rules, with(web, func(s *director.Service) { s.Rules.ExpireNoDestConn = true })},
 		{"expire_quiescent_template", f.Rules, with(web, func(s *director.Service) { s.Rules.ExpireQuiescentTemplate = true })},
+		{"limit", f.Limits, with(web, func(s *director.Service) { s.Limits.Rate = 1000 })},
+		{"source_limit", f.Limits, with(web, func(s *director.Service) { s.Limits.Source = director.SourceLimits{Prefix: 24, Connections: 9} })},
+		{"guard", f.Guard, with(web, func(s *director.Service) { s.Guard = director.SourceGuard{Mode: director.GuardOn} })},
+		{"guard_auto", f.Guard, with(web, func(s *director.Service) {
+			s.Guard = director.SourceGuard{Mode: director.GuardAuto, On: 5000, Off: 1000}
+		})},
 		{"conn_reuse_mode", f.Rules, with(web, func(s *director.Service) { s.Rules.ConnReuse = director.ReuseNever })},
 	} {
 		if checked := f.Check(director.State{Services: []director.Service{test.s}}) == nil; checked != test.can {

@@ -1,0 +1,47 @@
+package store
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// A shunt before limits and guards reads what has none of them, and refuses the rest
+// by the version.
+func TestRecordVersion(t *testing.T) {
+	plain, limited, guarded := director.Service{Key: tcp("192.0.2.1:80")}, director.Service{Key: tcp("192.0.2.1:80")}, director.Service{Key: tcp("192.0.2.1:80")}
+	limited.Limits.Source = director.SourceLimits{Prefix: 24, Connections: 5}
+	guarded.Guard.Mode = director.GuardOn
+	for _, tt := range []struct {
+		name    string
+		service director.Service
+		want    byte
+	}{{"plain", plain, 1}, {"limited", limited, 2}, {"guarded", guarded, 2}} {
+		t.Run(tt.name, func(t *testing.T) {
+			data, err := seal(revisionOf(7).RevisionInfo, encodeState(director.State{Services: []director.Service{tt.service}}), wholeState, sum{})
+			if err != nil || data[0] != tt.want {
+				t.Errorf("version %d, %v, want %d", data[0], err, tt.want)
+			}
+			if _, err := unseal(7, data); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What was written before there were limits and guards has none.
+func TestOldRecord(t *testing.T) {
+	const old = `{"timeouts":{"tcpNanoseconds":900000000000,"tcpFinNanoseconds":120000000000,"udpNanoseconds":300000000000},` +
+		`"services":[{"key":{"protocol":6,"address":"192.0.2.1:80"},"scheduler":"wlc","vip":"managed","sloppyTCP":true}]}`
+	var state stateJSON
+	if err := decodeJSON(strings.NewReader(old), &state); err != nil {
+		t.Fatal(err)
+	}
+	want := director.Service{Key: tcp("192.0.2.1:80"), Scheduler: "wlc", VIP: "managed", Rules: director.Rules{SloppyTCP: true}}
+	if diff := cmp.Diff([]director.Service{want}, []director.Service{state.Services[0].decode()}, equal); diff != "" {
+		t.Errorf("services (-want +got):\n%s", diff)
+	}
+}
