@@ -61,6 +61,24 @@ static __always_inline __s64 total_of(const struct server_load *load)
 	return *(volatile const __s64 *)&load->active + *(volatile const __s64 *)&load->inactive;
 }
 
+/*
+ * Adds delta connections to those of the server's service. That is always counted:
+ * a limit that is set later knows at once how many there are.
+ */
+static __always_inline void count_in_service(__u32 server_index, __s64 delta)
+{
+	struct server *server = bpf_map_lookup_elem(&servers, &server_index);
+	struct service_state *state;
+	__u32 service;
+
+	if (!server)
+		return;
+	service = server->service;
+	state = bpf_map_lookup_elem(&service_states, &service);
+	if (state)
+		__sync_fetch_and_add(&state->connections, delta);
+}
+
 /* Counts a new connection of the server (kernel: ip_vs_conn.c, ip_vs_bind_dest). */
 __noinline int bind_connection(__u32 server, __u32 state)
 {
@@ -69,6 +87,8 @@ __noinline int bind_connection(__u32 server, __u32 state)
 	if (!load)
 		return 0;
 	add_load(load, state, 1);
+	if (state != STATE_TEMPLATE)
+		count_in_service(server, 1);
 	if (load->upper && total_of(load) >= load->upper)
 		*(volatile __u32 *)&load->overloaded = 1;
 	return 0;
@@ -94,6 +114,8 @@ __noinline int unbind_connection(__u32 server, __u32 state)
 	if (!load)
 		return 0;
 	add_load(load, state, -1);
+	if (state != STATE_TEMPLATE)
+		count_in_service(server, -1);
 	end_overload(load);
 	return 0;
 }

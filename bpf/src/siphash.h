@@ -28,24 +28,38 @@ static __always_inline void sip_round(__u64 v[4])
 	v[2] = rotate(v[2], 32);
 }
 
-static __always_inline __u32 hsiphash_1u32(__u32 word, __u64 key)
+/* SipHash-1-3 with both key words the same: begin, then each word of the message, then the end. */
+static __always_inline void sip_begin(__u64 v[4], __u64 key)
 {
-	const __u64 last = 4ULL << 56 | word; /* the length in the top byte */
-	__u64 v[4] = {
-		0x736f6d6570736575ULL ^ key,
-		0x646f72616e646f6dULL ^ key,
-		0x6c7967656e657261ULL ^ key,
-		0x7465646279746573ULL ^ key,
-	};
+	v[0] = 0x736f6d6570736575ULL ^ key;
+	v[1] = 0x646f72616e646f6dULL ^ key;
+	v[2] = 0x6c7967656e657261ULL ^ key;
+	v[3] = 0x7465646279746573ULL ^ key;
+}
 
-	v[3] ^= last;
+static __always_inline void sip_word(__u64 v[4], __u64 word)
+{
+	v[3] ^= word;
 	sip_round(v);
-	v[0] ^= last;
+	v[0] ^= word;
+}
+
+static __always_inline __u64 sip_end(__u64 v[4])
+{
 	v[2] ^= 0xff;
 	sip_round(v);
 	sip_round(v);
 	sip_round(v);
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+static __always_inline __u32 hsiphash_1u32(__u32 word, __u64 key)
+{
+	__u64 v[4];
+
+	sip_begin(v, key);
+	sip_word(v, 4ULL << 56 | word); /* the length in the top byte */
+	return sip_end(v);
 }
 
 #endif
