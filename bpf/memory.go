@@ -106,8 +106,11 @@ func ClearArray[T any](m *ebpf.Map) error {
 	if err != nil {
 		return fmt.Errorf("share the memory of map %s: %w", m, err)
 	}
-	if _, err := memory.WriteAt(make([]byte, int64(m.MaxEntries())*stride[T]()), 0); err != nil {
-		return fmt.Errorf("clear map %s: %w", m, err)
+	var zeros [4096]byte
+	for at, size := int64(0), int64(m.MaxEntries())*stride[T](); at < size; at += int64(len(zeros)) {
+		if _, err := memory.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
+			return fmt.Errorf("clear map %s: %w", m, err)
+		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/shunt-lb/shunt/bpf"
 )
@@ -48,23 +49,73 @@ func (s suspect) next(diff int64, steady bool) (suspect, int64) {
 	return now, 0
 }
 
-// healCounts corrects a server's counts by what the table holds. Where nothing
-// moved between two sweeps, a difference they agree on is real. On a busy server
-// it is real when sweep after sweep finds one in the same direction, and then at
-// least as large as the smallest of them.
-func (d *Dataplane) healCounts(recounts []bpf.KernelRecount) error {
-	doubts := map[uint32]doubt{}
-	loads := make([]bpf.KernelServerLoad, d.model.usedServers())
-	if err := bpf.ReadRange(d.plane.Loads, 0, loads); err != nil {
+// bounds are between what servers' counts were while a sweep counted, by index. It takes
+// its time: a count that changes, and what is found of it on the way, are between them.
+type bounds struct {
+	low, high []bpf.KernelServerLoad
+	now       []bpf.KernelServerLoad // as read last
+}
+
+// begin has the bounds be the counts of so many servers as they are now.
+func (b *bounds) begin(plane *bpf.Plane, servers uint32) error {
+	b.now = make([]bpf.KernelServerLoad, servers)
+	err := bpf.ReadRange(plane.Loads, 0, b.now)
+	b.low, b.high = slices.Clone(b.now), slices.Clone(b.now)
+	return err
+}
+
+// widen takes in the counts of so many servers as they are now; those that were not
+// there had none.
+func (b *bounds) widen(plane *bpf.Plane, servers uint32) error {
+	b.now = make([]bpf.KernelServerLoad, servers)
+	if err := bpf.ReadRange(plane.Loads, 0, b.now); err != nil {
 		return err
 	}
-	for i, s := range d.model.servers {
-		load := loads[i]
-		recount := &recounts[i]
-		diffs := [3]int64{
-			int64(recount.Active) - load.Active, int64(recount.Inactive) - load.Inactive, int64(recount.Templates) - load.Templates,
-		}
+	for len(b.low) < len(b.now) {
+		b.low, b.high = append(b.low, bpf.KernelServerLoad{}), append(b.high, bpf.KernelServerLoad{})
+	}
+	for i := range b.now {
+		n, low, high := &b.now[i], &b.low[i], &b.high[i]
+		low.Active, high.Active = min(low.Active, n.Active), max(high.Active, n.Active)
+		low.Inactive, high.Inactive = min(low.Inactive, n.Inactive), max(high.Inactive, n.Inactive)
+		low.Templates, high.Templates = min(low.Templates, n.Templates), max(high.Templates, n.Templates)
+	}
+	return nil
+}
+
+// outside returns by how much what a sweep found of a server is outside of the bounds.
+func (b *bounds) outside(i int, found *bpf.KernelRecount) [3]int64 {
+	low, high := &b.low[i], &b.high[i]
+	return [3]int64{
+		outside(found.Active, low.Active, high.Active), outside(found.Inactive, low.Inactive, high.Inactive),
+		outside(found.Templates, low.Templates, high.Templates),
+	}
+}
+
+func outside(found uint64, low, high int64) int64 {
+	switch n := int64(found); {
+	case n < low:
+		return n - low
+	case n > high:
+		return n - high
+	}
+	return 0
+}
+
+// healCounts corrects servers' counts by what the sweep found. Where nothing moved
+// between two sweeps, a difference they agree on is real. On a busy server it is real
+// when sweep after sweep finds one in the same direction, and then at least as large
+// as the smallest of them.
+func (d *Dataplane) healCounts(counts *bounds, recounts []bpf.KernelRecount) error {
+	doubts := map[uint32]doubt{}
+	for n := range recounts {
+		i, load := uint32(n), counts.now[n]
+		diffs := counts.outside(n, &recounts[n])
 		if diffs == ([3]int64{}) {
+			continue
+		}
+		s := d.model.servers[i]
+		if s == nil {
 			continue
 		}
 		traffic, err := d.plane.Traffic(i)

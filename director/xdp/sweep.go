@@ -2,32 +2,32 @@ package xdp
 
 import (
 	"context"
-	"fmt"
-	"sync"
 	"time"
 	"unsafe"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
 )
 
-// sliceGroups is how many groups one run of the sweep program looks at. Packets
-// wait for it on its CPU: some 100 microseconds.
-const sliceGroups = 64
+// sliceTime is how long one run of the sweep's program may last, which packets wait
+// for on its CPU: it ends some microseconds later.
+const sliceTime = 30 * time.Microsecond
+
+// sliceGroups is how many groups one run goes through at most: more than it can.
+const sliceGroups = 1 << 12
+
+// countInterval is how often the servers' counts are read while a sweep is under way.
+const countInterval = 250 * time.Millisecond
 
 // templateSweeps is how many sweeps there are to one that counts the connections
 // under each template: that costs a look in the table for each of them, and is for
 // faults alone.
 const templateSweeps = 16
 
-// sweepInterval is the time from the begin of one sweep to that of the next.
-const sweepInterval = 2 * time.Second
-
 // sweepState is what sweeps have found. Guarded by Dataplane.mu.
 type sweepState struct {
 	started   uint64 // sweeps begun
+	complete  uint64 // number of the last one that went through all
 	keys      [2]uint64
 	expired   [2]uint64
 	corrected [2]uint64
@@ -35,7 +35,24 @@ type sweepState struct {
 	doubts    map[uint32]doubt  // servers whose counts differed in the last sweep
 	udp       map[uint32]uint64 // UDP connections by server, in the last complete sweep
 	unused    map[uint32]bool   // learned hops without a use in the last sweep
+	// blind: some connections are where no sweep sees them (see cover).
+	blind bool
+	// blindTo is the number of the last sweep that did not see all connections.
+	blindTo uint64
+	// period and share are of the last sweep that another has followed.
+	period time.Duration
+	share  float64
 }
+
+// cover says that from now on connections are where sweeps do not see them, or move
+// while they count: what they count decides nothing. Uncover ends that, for the sweeps
+// that begin later.
+func (s *sweepState) cover() { s.blind = true }
+
+func (s *sweepState) uncover() { s.blind, s.blindTo = false, s.started }
+
+// sawAll says whether the sweep of this number, which ends now, has seen all connections.
+func (s *sweepState) sawAll(number uint64) bool { return !s.blind && number > s.blindTo }
 
 // families in the order of the arrays above.
 var families = [2]struct {
@@ -43,268 +60,111 @@ var families = [2]struct {
 	v6   bool
 }{{"ipv4", false}, {"ipv6", true}}
 
-// Run sweeps the tables and samples the rates until the context ends, and fails if
-// following next hops does.
-func (d *Dataplane) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var sampling sync.WaitGroup
-	defer sampling.Wait()
-	defer cancel()
-	sampling.Go(func() { d.sampleRates(ctx) })
-	lost := make(chan error, 1) // one message, from the one waiter
-	go func() { lost <- d.background.Wait() }()
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-lost:
-			if d.isClosed() {
-				return nil // detached or closed beside us
-			}
-			return fmt.Errorf("follow next hops: %w", err)
-		case <-ticker.C:
-			if err := d.sweep(ctx); err != nil && ctx.Err() == nil && !d.isClosed() {
-				d.opts.Log.Error("sweep failed; expired connections stay until the next one", "err", err)
-			}
-		}
-	}
+// walk is a sweep on its way over both tables.
+type walk struct {
+	number     uint64
+	templates  uint32 // enum sweep_templates
+	began      time.Time
+	used       time.Duration // CPU time so far
+	counts     bounds        // of the servers' counts meanwhile
+	counted    time.Time     // when those were read
+	family     int
+	group, set uint32 // where the next slice begins
+	keys       uint64 // of the family so far
 }
 
-func (d *Dataplane) isClosed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
-}
-
-// sweep goes over both tables once, slice by slice, and acts on what it counted.
+// sweep goes over both tables at once and acts on what it counted.
 func (d *Dataplane) sweep(ctx context.Context) error {
-	number, err := d.beginSweep()
+	w, err := d.beginSweep(time.Now())
 	if err != nil {
 		return err
 	}
-	for f, family := range families {
-		groups := d.plane.Connections4.MaxEntries()
-		if family.v6 {
-			groups = d.plane.Connections6.MaxEntries()
+	for done := false; !done; {
+		if done, err = d.sweepSlice(ctx, w); err != nil {
+			return err
 		}
-		var keys uint64
-		for first := uint32(0); first < groups; first += sliceGroups {
-			args := bpf.KernelSweepArgs{FirstGroup: first, Groups: min(sliceGroups, groups-first), Templates: templatesIn(number)}
-			if err := d.sweepSlice(ctx, family.v6, &args); err != nil {
-				return err
-			}
-			keys += uint64(args.LiveKeys)
-			d.noteSlice(f, &args)
-		}
-		d.mu.Lock()
-		d.sweeps.keys[f] = keys
-		d.mu.Unlock()
 	}
-	return d.finishSweep(number)
+	if err := d.finishSweep(w); err != nil {
+		return err
+	}
+	return d.review()
 }
 
-// templatesIn says what the sweep of this number does about templates' connections:
-// it takes one that begins to count and one that compares.
-func templatesIn(number uint64) uint32 {
-	switch number % templateSweeps {
-	case 0:
+func (d *Dataplane) beginSweep(now time.Time) (*walk, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, context.Canceled
+	}
+	if err := bpf.ClearArray[bpf.KernelRecount](d.plane.Recounts); err != nil {
+		return nil, err
+	}
+	if err := bpf.ClearArray[uint32](d.plane.HopUses); err != nil {
+		return nil, err
+	}
+	s := &d.sweeps
+	s.started++
+	w := &walk{number: s.started, templates: s.templatesIn(s.started), began: now, counted: now}
+	return w, w.counts.begin(d.plane, d.model.usedServers())
+}
+
+// templatesIn says what the sweep of this number does about templates' connections: it
+// takes one that begins to count and one that compares, both of which see all.
+func (s *sweepState) templatesIn(number uint64) uint32 {
+	switch {
+	case number%templateSweeps == 0:
 		return uint32(bpf.KernelSweepTemplatesTEMPLATES_BEGUN)
-	case 1:
+	case number%templateSweeps == 1 && s.complete == number-1 && s.sawAll(number-1):
 		return uint32(bpf.KernelSweepTemplatesTEMPLATES_COUNTED)
 	default:
 		return uint32(bpf.KernelSweepTemplatesTEMPLATES_LEFT)
 	}
 }
 
-func (d *Dataplane) beginSweep() (uint64, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return 0, context.Canceled
-	}
-	d.sweeps.started++
-	if err := bpf.ClearArray[bpf.KernelRecount](d.plane.Recounts); err != nil {
-		return 0, err
-	}
-	return d.sweeps.started, bpf.ClearArray[uint32](d.plane.HopUses)
-}
-
-func (d *Dataplane) sweepSlice(ctx context.Context, v6 bool, args *bpf.KernelSweepArgs) error {
+// sweepSlice goes on with the sweep for the time of a slice; done: it has been everywhere.
+func (d *Dataplane) sweepSlice(ctx context.Context, w *walk) (done bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.check(ctx); err != nil {
-		return err
+		return false, err
 	}
-	return d.plane.Sweep(v6, args)
+	if now := time.Now(); now.Sub(w.counted) >= countInterval {
+		w.counted = now
+		if err := w.counts.widen(d.plane, d.model.usedServers()); err != nil {
+			return false, err
+		}
+	}
+	family := families[w.family]
+	groups := d.plane.Connections4.MaxEntries()
+	if family.v6 {
+		groups = d.plane.Connections6.MaxEntries()
+	}
+	if w.group < groups { // a table that has become smaller has no more
+		args := bpf.KernelSweepArgs{
+			FirstGroup: w.group, FirstSet: w.set, Groups: min(sliceGroups, groups-w.group),
+			Templates: w.templates, Limit: uint32(sliceTime),
+		}
+		if err := d.plane.Sweep(family.v6, &args); err != nil {
+			return false, err
+		}
+		w.group, w.set = args.NextGroup, args.NextSet
+		w.keys += uint64(args.LiveKeys)
+		d.noteSlice(w.family, &args)
+	}
+	if w.group < groups {
+		return false, nil
+	}
+	d.sweeps.keys[w.family] = w.keys
+	w.family, w.group, w.set, w.keys = w.family+1, 0, 0, 0
+	return w.family == len(families), nil
 }
 
 func (d *Dataplane) noteSlice(family int, args *bpf.KernelSweepArgs) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.sweeps.expired[family] += uint64(args.Removed)
 	if args.Orphans > 0 {
 		d.sweeps.orphans += uint64(args.Orphans)
 		d.opts.Log.Error("removed reply keys that had no connection: please report this", "family", families[family].name, "keys", args.Orphans)
 	}
-}
-
-// finishSweep acts on a complete sweep: heals counts, frees indices and hops.
-func (d *Dataplane) finishSweep(number uint64) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return nil
-	}
-	recounts, err := bpf.ReadArray[bpf.KernelRecount](d.plane.Recounts)
-	if err != nil {
-		return err
-	}
-	d.noteUDP(recounts)
-	if err := d.healCounts(recounts); err != nil {
-		return err
-	}
-	named, looked, err := d.reviewDestinations(time.Now())
-	if err != nil {
-		return err
-	}
-	keeps := func(s *server) bool {
-		return !s.service.removed && hasDestinations(s.service.scheduler) && (!looked || named[s.index])
-	}
-	if err := d.freeServers(number, recounts, keeps); err != nil {
-		return err
-	}
-	if err := d.repairSchedules(); err != nil {
-		return err
-	}
-	if err := d.reviewHops(); err != nil {
-		return err
-	}
-	return d.reviewPlane()
-}
-
-// repairSchedules puts schedules in force that could not be when their servers'
-// reachability changed.
-func (d *Dataplane) repairSchedules() error {
-	for _, svc := range d.model.services {
-		if svc.removed || !isStale(svc) {
-			continue
-		}
-		if err := d.reschedule(svc, svc.list, false, weightStep(svc.list)); err != nil {
-			return err
-		}
-		d.opts.Log.Info("schedule repaired", "service", svc.key)
-	}
-	return nil
-}
-
-// noteUDP keeps for Stats what the recount found.
-func (d *Dataplane) noteUDP(recounts []bpf.KernelRecount) {
-	d.sweeps.udp = map[uint32]uint64{}
-	for i := range d.model.servers {
-		if n := recounts[i].Udp; n > 0 {
-			d.sweeps.udp[i] = n
-		}
-	}
-}
-
-// freeServers frees the indices of removed servers, and then services, that no
-// connection or template refers to any more; keeps says which ones something else
-// does.
-func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount, keeps func(*server) bool) error {
-	freed := false
-	for i, s := range d.model.servers {
-		if !s.removed || s.removedBefore > number || recounts[i].Keys > 0 || keeps(s) {
-			continue
-		}
-		if err := d.retireTraffic(s); err != nil {
-			return err
-		}
-		if err := d.plane.Servers.Put(i, &bpf.KernelServer{}); err != nil {
-			return fmt.Errorf("free server %d: %w", i, err)
-		}
-		d.hops.release(s.hop)
-		d.model.dropServer(s)
-		freed = true
-	}
-	for i, svc := range d.model.services {
-		if !svc.removed || len(svc.members) > 0 {
-			continue
-		}
-		if err := d.plane.Services.Put(i, &bpf.KernelService{}); err != nil {
-			return fmt.Errorf("free service %d: %w", i, err)
-		}
-		d.words.release(svc.words)
-		d.model.dropService(svc)
-		freed = true
-	}
-	if freed {
-		return d.writeFilter()
-	}
-	return nil
-}
-
-// retireTraffic adds a removed server's counters to its service's.
-func (d *Dataplane) retireTraffic(s *server) error {
-	traffic, err := d.plane.Traffic(s.index)
-	if err != nil {
-		return err
-	}
-	var sum, zeroed bpf.KernelTraffic
-	if err := d.plane.ZeroedTraffic.Lookup(s.index, &zeroed); err != nil {
-		return fmt.Errorf("read counters of server %d: %w", s.index, err)
-	}
-	traffic = since(zeroed, traffic)
-	if err := d.plane.RetiredTraffic.Lookup(s.service.index, &sum); err != nil {
-		return fmt.Errorf("read counters of %s: %w", s.service.key, err)
-	}
-	sum.Connections += traffic.Connections
-	sum.InPackets += traffic.InPackets
-	sum.InBytes += traffic.InBytes
-	sum.OutPackets += traffic.OutPackets
-	sum.OutBytes += traffic.OutBytes
-	if err := d.plane.RetiredTraffic.Put(s.service.index, &sum); err != nil {
-		return fmt.Errorf("write counters of %s: %w", s.service.key, err)
-	}
-	return d.clearCounters(s.index)
-}
-
-// reviewHops frees the learned next hops that two sweeps in a row found unused,
-// and marks those that have failed, so that replies go by the route.
-func (d *Dataplane) reviewHops() error {
-	uses, err := bpf.ReadArray[uint32](d.plane.HopUses)
-	if err != nil {
-		return err
-	}
-	hops, err := bpf.ReadArray[bpf.KernelHop](d.plane.Hops)
-	if err != nil {
-		return err
-	}
-	unused := map[uint32]bool{}
-	for i := uint32(bpf.KernelHopLayoutLEARNED_HOPS); i < uint32(len(hops)); i++ {
-		h := &hops[i]
-		if h.Ifindex == 0 {
-			continue
-		}
-		switch failed := d.resolver.Failed(int(h.Ifindex), h.DestinationMac); {
-		case uses[i] == 0 && d.sweeps.unused[i]:
-			*h = bpf.KernelHop{Generation: h.Generation + 1}
-		case failed == (h.Failed != 0):
-			unused[i] = uses[i] == 0
-			continue
-		case failed:
-			d.opts.Log.Warn("next hop of clients failed: replies go by the route", "ifindex", h.Ifindex, "mac", fmt.Sprintf("%x", h.DestinationMac))
-			h.Failed = 1
-		default:
-			h.Failed = 0
-		}
-		if err := d.plane.Hops.Update(i, h, ebpf.UpdateExist); err != nil {
-			return fmt.Errorf("write next hop %d: %w", i, err)
-		}
-	}
-	d.sweeps.unused = unused
-	return nil
 }
 
 // tables describes the connection tables.
@@ -315,10 +175,12 @@ func (s *sweepState) tables(plane *bpf.Plane) []director.TableStats {
 		{
 			Family: families[0].name, Limit: plane.Limits.Connections4, Keys: s.keys[0], Slots: groups4 * slots,
 			Bytes: groups4 * uint64(unsafe.Sizeof(bpf.KernelGroup4{})), Expired: s.expired[0], Corrected: s.corrected[0],
+			SweepPeriod: s.period, SweepShare: s.share,
 		},
 		{
 			Family: families[1].name, Limit: plane.Limits.Connections6, Keys: s.keys[1], Slots: groups6 * slots,
 			Bytes: groups6 * uint64(unsafe.Sizeof(bpf.KernelGroup6{})), Expired: s.expired[1], Corrected: s.corrected[1],
+			SweepPeriod: s.period, SweepShare: s.share,
 		},
 	}
 }
