@@ -3,6 +3,7 @@ package bpftest
 import (
 	"encoding/binary"
 	"net/netip"
+	"strings"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -64,4 +65,24 @@ func Reset(p Packet, flags string, seq, ack uint32) []byte {
 	tcp := back.transport(network).(*layers.TCP)
 	tcp.Window = 0
 	return back.framed(eth, network.(gopacket.SerializableLayer), tcp)
+}
+
+// AsReset returns the frame of the segment p made a reset: its own numbers, no
+// payload, no TCP options, no window.
+func AsReset(p Packet) []byte {
+	network, eth := p.network()
+	flags := "R"
+	if strings.Contains(p.Flags, "A") {
+		flags = "RA"
+	} else {
+		p.Ack = 0
+	}
+	p.Flags, p.Payload, p.TCPOptions = flags, nil, 0
+	tcp := p.transport(network).(*layers.TCP)
+	tcp.Window = 0
+	body := serialized(tcp)
+	if ip6, ok := network.(*layers.IPv6); ok {
+		body = p.extend(ip6, body)
+	}
+	return p.framed(eth, network.(gopacket.SerializableLayer), gopacket.Payload(body))
 }

@@ -17,6 +17,10 @@ type Options struct {
 	AnswersPerTick uint32
 	// Midstream is what happens to TCP without a connection; 0: it is dropped.
 	Midstream bpf.KernelMidstream
+	// Sources is how many source networks and validated clients there is room for; 0: 1024.
+	Sources uint32
+	// CountConnections counts each connection's packets.
+	CountConnections bool
 }
 
 func (o Options) withDefaults() Options {
@@ -25,6 +29,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.AnswersPerTick == 0 {
 		o.AnswersPerTick = 1 << 30
+	}
+	if o.Sources == 0 {
+		o.Sources = 1024
 	}
 	return o
 }
@@ -106,6 +113,7 @@ func (f *Fixture) open(o Options) {
 		f.Plane, err = bpf.Open(f.pinDir, bpf.Limits{
 			Connections4: o.Connections, Connections6: o.Connections,
 			Services: 1024, Servers: 4096, Words: 1 << 20,
+			CountConnections: o.CountConnections, Sources: o.Sources,
 		})
 	})
 	f.must(err)
