@@ -3,7 +3,6 @@ package director
 import (
 	"context"
 	"fmt"
-	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -189,8 +188,3 @@ func (d *Director) History(before uint64, limit int) ([]RevisionInfo, error) {
 
 // Stats reads the data plane's counters.
 func (d *Director) Stats(ctx context.Context) (Stats, error) { return d.dp.Stats(ctx) }
-
-// Connections iterates over the data plane's connections that match.
-func (d *Director) Connections(ctx context.Context, filter ConnectionFilter) iter.Seq2[conntrack.Connection, error] {
-	return d.dp.Connections(ctx, filter)
-}

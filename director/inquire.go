@@ -2,12 +2,6 @@ package director
 
 import "context"
 
-// Kill removes the data plane's connections and templates that match, and
-// returns how many there were. What is desired stays as it is.
-func (d *Director) Kill(ctx context.Context, filter ConnectionFilter) (uint64, error) {
-	return d.dp.Kill(ctx, filter)
-}
-
 // Zero sets the counters of the service and its servers to zero, of all services
 // if the key is zero. What is desired stays as it is.
 func (d *Director) Zero(ctx context.Context, key ServiceKey) error {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,108 +12,101 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-// flushEvery is after how many connections the answer is pushed to the client.
-const flushEvery = 1024
+// The media types of the list of connections.
+const (
+	linesType   = "application/x-ndjson"
+	recordsType = "application/vnd.shunt.connections"
+)
 
-// ListConnections answers listConnections: one JSON object a line (NDJSON), so
-// that neither side holds the table in memory. The status has gone out before
-// the walk ends: an error in the middle is the last line, {"problem": …}.
+// pushAfter is after how many bytes a part of the list is pushed to the client.
+const pushAfter = 128 << 10
+
+// ListConnections answers listConnections: records, or one JSON object a line
+// (NDJSON), so that neither side holds the table in memory. The status has gone out
+// before the walk ends: an error in the middle is the last line, {"problem": …}.
 func (e endpoints) ListConnections(w http.ResponseWriter, r *http.Request, p ListConnectionsParams) {
-	filter, err := e.connectionFilter(filterParams{p.Service, p.Server, p.Client, p.Kind, p.State})
+	filter, err := e.connectionFilter(filterParams{p.Service, p.Server, p.Client, p.Kind, p.State, p.MinAge, p.MaxAge, p.MinIdle, p.MaxIdle})
 	if err != nil {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	lines := json.NewEncoder(w)
+	limit := uint64(0)
+	if p.Limit != nil {
+		limit = *p.Limit
+	}
+	if limit == 0 && e.director.HasTable() && wants(r, recordsType, linesType) {
+		e.sendRecords(w, r, filter)
+		return
+	}
+	e.sendLines(w, r, filter, limit)
+}
+
+// sendLines sends the connections as lines; limit 0: all.
+func (e endpoints) sendLines(w http.ResponseWriter, r *http.Request, filter director.ConnectionFilter, limit uint64) {
+	w.Header().Set("Content-Type", linesType)
+	form := e.form()
+	lines := make([]byte, 0, pushAfter+4096) // the longest line has an engine's data
 	sent := uint64(0)
-	for connection, err := range e.director.Connections(r.Context(), filter) {
-		if err != nil {
-			if sent == 0 {
-				writeProblem(w, problemOf(err))
-				return
-			}
-			_ = lines.Encode(connectionLine{Problem: problemOf(err)})
+	for c, err := range e.director.Connections(r.Context(), filter) {
+		if err != nil && sent == 0 {
+			writeProblem(w, problemOf(err))
 			return
 		}
-		if err := lines.Encode(connectionLine{Connection: connectionModel(connection)}); err != nil {
+		if err != nil {
+			lines = appendProblem(lines, problemOf(err))
+			break
+		}
+		lines = append(form.appendConnection(lines, &c), '\n')
+		if sent++; sent == limit {
+			break
+		}
+		if len(lines) < pushAfter {
+			continue
+		}
+		if _, err := w.Write(lines); err != nil {
 			return // the client has gone, or takes too long: nobody to tell
 		}
-		sent++
-		if p.Limit != nil && sent == *p.Limit {
-			return
-		}
-		if sent%flushEvery == 0 {
-			e.extend(w)
-		}
+		e.extend(w)
+		lines = lines[:0]
 	}
-}
-
-// CountConnections answers countConnections.
-func (e endpoints) CountConnections(w http.ResponseWriter, r *http.Request, p CountConnectionsParams) {
-	e.read(w, func() (any, error) {
-		filter, err := e.connectionFilter(filterParams{p.Service, p.Server, p.Client, p.Kind, p.State})
-		if err != nil {
-			return nil, err
-		}
-		if p.By != nil && *p.By != byState {
-			return nil, invalid(fmt.Sprintf("by %.80q: want state", *p.By), "leave it out for one number")
-		}
-		var count ConnectionCount
-		states := make(map[string]uint64)
-		for c, err := range e.director.Connections(r.Context(), filter) {
-			if err != nil {
-				return nil, err
-			}
-			count.Count++
-			if p.By != nil {
-				states[c.State.String()]++
-			}
-		}
-		if p.By != nil {
-			count.Groups = stateGroups(states)
-		}
-		return count, nil
-	})
-}
-
-// byState is what connections can be counted by.
-const byState = "state"
-
-// stateGroups are the states that there are, in the order of their numbers; those
-// of protocols that have the same name are one.
-func stateGroups(counts map[string]uint64) []ConnectionGroup {
-	groups := []ConnectionGroup{}
-	for _, state := range conntrack.AllStates() {
-		name := state.String()
-		if n := counts[name]; n > 0 {
-			groups = append(groups, ConnectionGroup{Name: name, Count: n})
-			delete(counts, name)
-		}
-	}
-	return groups
+	_, _ = w.Write(lines)
 }
 
 // KillConnections answers killConnections. A filter that is left empty by mistake
 // must not end everything: one is wanted, and none may be empty.
 func (e endpoints) KillConnections(w http.ResponseWriter, r *http.Request, p KillConnectionsParams) {
 	e.read(w, func() (any, error) {
+		given := filterParams{p.Service, p.Server, p.Client, p.Kind, p.State, p.MinAge, p.MaxAge, p.MinIdle, p.MaxIdle}
 		for _, f := range []struct {
 			name  string
 			value *string
-		}{{"service", p.Service}, {"server", p.Server}, {"client", p.Client}, {"kind", p.Kind}, {"state", p.State}} {
+		}{
+			{"service", p.Service},
+			{"server", p.Server},
+			{"client", p.Client},
+			{"kind", p.Kind},
+			{"state", p.State},
+			{"min-age", p.MinAge},
+			{"max-age", p.MaxAge},
+			{"min-idle", p.MinIdle},
+			{"max-idle", p.MaxIdle},
+		} {
 			if f.value != nil && *f.value == "" {
 				return nil, invalid(fmt.Sprintf("remove connections: %s is empty", f.name), "leave it out, if all are meant")
 			}
 		}
-		filter, err := e.connectionFilter(filterParams{p.Service, p.Server, p.Client, p.Kind, p.State})
+		filter, err := e.connectionFilter(given)
 		if err != nil {
 			return nil, err
 		}
 		if filter == (director.ConnectionFilter{}) {
-			return nil, invalid("remove connections: which is not said", "give service, server, client, kind or state")
+			return nil, invalid("remove connections: which is not said", "give service, server, client, kind, state, age or idle time")
 		}
-		killed, err := e.director.Kill(r.Context(), filter)
+		kill := e.director.Kill
+		if p.Reset != nil && *p.Reset {
+			kill = e.director.Reset
+		}
+		killed, err := kill(r.Context(), filter)
 		switch {
 		case errors.Is(err, director.ErrUnsupported): // it says all
 			return nil, err
@@ -127,7 +119,10 @@ func (e endpoints) KillConnections(w http.ResponseWriter, r *http.Request, p Kil
 
 // filterParams are the parameters that say which connections are meant; nil and
 // empty match everything.
-type filterParams struct{ service, server, client, kind, state *string }
+type filterParams struct {
+	service, server, client, kind, state *string
+	minAge, maxAge, minIdle, maxIdle     *string
+}
 
 func (h *Handler) connectionFilter(p filterParams) (director.ConnectionFilter, error) {
 	var filter director.ConnectionFilter
@@ -161,7 +156,37 @@ func (h *Handler) connectionFilter(p filterParams) (director.ConnectionFilter, e
 		}
 		filter.State = state.String()
 	}
-	return filter, nil
+	if filter.Age, err = parseSpan("age", p.minAge, p.maxAge); err != nil {
+		return filter, err
+	}
+	filter.Idle, err = parseSpan("idle", p.minIdle, p.maxIdle)
+	return filter, err
+}
+
+// parseSpan reads the parameters min-what and max-what.
+func parseSpan(what string, least, below *string) (director.Span, error) {
+	var span director.Span
+	for _, bound := range []struct {
+		name string
+		text *string
+		d    *time.Duration
+	}{{"min-" + what, least, &span.AtLeast}, {"max-" + what, below, &span.Below}} {
+		if bound.text == nil || *bound.text == "" {
+			continue
+		}
+		d, err := time.ParseDuration(*bound.text)
+		if err != nil {
+			return span, invalid(fmt.Sprintf("%s %.40q is not a duration", bound.name, *bound.text), "write it as 10m")
+		}
+		if d <= 0 {
+			return span, invalid(fmt.Sprintf("%s %s: want more than 0s", bound.name, d), "leave it out, if all are meant")
+		}
+		*bound.d = d
+	}
+	if span.Below != 0 && span.Below <= span.AtLeast {
+		return span, invalid(fmt.Sprintf("min-%s %s and max-%s %s: nothing is between them", what, span.AtLeast, what, span.Below), "")
+	}
+	return span, nil
 }
 
 // filterKey reads a service's name or URL. A URL need not be a service any more:
@@ -171,17 +196,4 @@ func (h *Handler) filterKey(text string) (director.ServiceKey, error) {
 		return director.ParseFoundKey(text)
 	}
 	return h.resolve(text)
-}
-
-func connectionModel(c conntrack.Connection) *Connection {
-	model := &Connection{
-		Protocol: c.Protocol.String(), Client: c.Client.String(), Virtual: c.Virtual.String(),
-		Server: c.Server.String(), Method: c.Method, State: c.State.String(), Proven: c.Proven,
-		Template: c.Template, UnderTemplate: c.UnderTemplate, Mark: c.Mark, Engine: c.Engine, EngineData: c.EngineData,
-		Expires: Duration(c.Expires.Truncate(time.Millisecond)),
-	}
-	if c.Template {
-		model.Prefix, model.Controlled = new(c.Prefix), new(c.Controlled)
-	}
-	return model
 }

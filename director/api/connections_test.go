@@ -35,7 +35,7 @@ func (b breaking) Connections(context.Context, director.ConnectionFilter) iter.S
 
 func TestConnections(t *testing.T) {
 	const many = 5000
-	client := serve(t, newHandler(t, breaking{directortest.NewFake(director.State{}), many}))
+	client := serve(t, newHandler(t, directortest.NoTable(breaking{directortest.NewFake(director.State{}), many})))
 	t.Run("a_walk_that_breaks_off_ends_with_its_error", func(t *testing.T) {
 		seen := 0
 		var last error
@@ -78,7 +78,7 @@ func TestConnections(t *testing.T) {
 		}
 	})
 	t.Run("an_error_at_once_is_the_answer", func(t *testing.T) {
-		w := ask(newHandler(t, breaking{directortest.NewFake(director.State{}), 0}), "GET", "/v1/connections", "")
+		w := ask(newHandler(t, directortest.NoTable(breaking{directortest.NewFake(director.State{}), 0})), "GET", "/v1/connections", "")
 		if w.Code != 500 || w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 		}
@@ -96,8 +96,8 @@ func (w *walks) Connections(ctx context.Context, filter director.ConnectionFilte
 	return w.Fake.Connections(ctx, filter)
 }
 
-// Connections are counted by state in one walk: in the kernel's order, whatever
-// their protocols; a filter goes for the parts as for the sum.
+// A data plane that is no Table is counted in one walk: the largest part first,
+// whatever the protocols; a filter goes for the parts as for the sum.
 func TestCountByState(t *testing.T) {
 	dp := &walks{Fake: directortest.NewFake(director.State{})}
 	var all []conntrack.Connection
@@ -112,22 +112,22 @@ func TestCountByState(t *testing.T) {
 	}
 	all = append(all, conntrack.Connection{Template: true}, conntrack.Connection{Template: true, State: conntrack.Assured})
 	dp.SetConnections(all...)
-	client := serve(t, newHandler(t, dp))
+	client := serve(t, newHandler(t, directortest.NoTable(dp)))
 	for name, test := range map[string]struct {
 		query api.ConnectionQuery
 		want  api.ConnectionCount
 	}{
 		"all": {api.ConnectionQuery{}, api.ConnectionCount{Count: 10, Groups: []api.ConnectionGroup{
-			{Name: "NONE", Count: 2},
 			{Name: "ESTABLISHED", Count: 3},
-			{Name: "FIN_WAIT", Count: 1},
-			{Name: "UDP", Count: 1},
+			{Name: "NONE", Count: 2},
+			{Name: "ASSURED", Count: 1},
 			{Name: "C-WAIT", Count: 1},
 			{Name: "CLOSED", Count: 1},
-			{Name: "ASSURED", Count: 1},
+			{Name: "FIN_WAIT", Count: 1},
+			{Name: "UDP", Count: 1},
 		}}},
 		"templates": {api.ConnectionQuery{Kind: "template"}, api.ConnectionCount{Count: 2, Groups: []api.ConnectionGroup{
-			{Name: "NONE", Count: 1}, {Name: "ASSURED", Count: 1},
+			{Name: "ASSURED", Count: 1}, {Name: "NONE", Count: 1},
 		}}},
 		"a_state": {api.ConnectionQuery{State: "Established"}, api.ConnectionCount{Count: 3, Groups: []api.ConnectionGroup{{Name: "ESTABLISHED", Count: 3}}}},
 		"none":    {api.ConnectionQuery{State: "LISTEN"}, api.ConnectionCount{Groups: []api.ConnectionGroup{}}},

@@ -116,7 +116,7 @@ func TestDocumentIsComplete(t *testing.T) {
 		}
 		switch {
 		case method == "GET", id == "makePlan", id == "detach":
-		case id == "killConnections", id == "zeroCounters", id == "migrate": // makes no revision, or one a service
+		case slices.Contains([]string{"killConnections", "loadConnections", "resizeTables", "zeroCounters", "migrate"}, id): // makes no revision, or one a service
 			want = append(want, "422", "503")
 		default:
 			want = append(want, "412", "422", "503")
@@ -227,7 +227,7 @@ func TestRoutes(t *testing.T) {
 	eachOperation(t, doc, func(method, path string, op object) {
 		documented[method+" "+path] = op["x-role"].(string)
 		target := strings.NewReplacer("{ref}", "web", "{address}", "10.0.0.11:8080", "{number}", "1").Replace(path)
-		if strings.HasSuffix(target, "/stream") {
+		if strings.HasSuffix(target, "/stream") || strings.HasSuffix(target, "/watch") {
 			target += "?unknown=1" // a stream does not end by itself
 		}
 		var p api.Problem
@@ -290,6 +290,10 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		{"GET", "/v1/events", "", "EventList"},
 		{"GET", "/v1/connections/count", "", "ConnectionCount"},
 		{"GET", "/v1/connections/count?by=state", "", "ConnectionCount"},
+		{"GET", "/v1/connections/count?by=client&limit=1", "", "ConnectionCount"},
+		{"GET", "/v1/connections/count?by=age&min-idle=1s", "", "ConnectionCount"},
+		{"GET", "/v1/connections/check", "", "TableCheck"},
+		{"POST", "/v1/connections/resize", `{"ipv4":4096}`, "TablesResized"},
 		{"GET", "/v1/connections/explain?protocol=tcp&client=198.51.100.7&virtual=192.0.2.10:80", "", "Decision"},
 		{"DELETE", "/v1/connections?kind=template", "", "ConnectionsKilled"},
 		{"PATCH", "/v1/services/web", `{"persistence":{"timeout":"5m"},"timeouts":{"tcp":"1h"},"conn-reuse-mode":3}`, "Outcome"},

@@ -68,7 +68,8 @@ func (e endpoints) decisionModel(ctx context.Context, d director.Decision) (Deci
 		model.Server, model.Method = d.Server.String(), d.Method.String()
 	}
 	if d.Connection != nil {
-		model.Connection = connectionModel(*d.Connection)
+		form := connectionForm{timed: d.Connection.Age != 0 || d.Connection.Idle != 0}
+		model.Connection = form.model(d.Connection)
 	}
 	o, err := e.observe(ctx)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/shunt-lb/shunt/conntrack"
 )
 
 // fixed is an authenticator that lets everybody in as one caller.
@@ -76,4 +78,10 @@ func (h *Handler) AwaitNoStreams(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ConnectionForms returns a connection as a line of the list and as the model.
+func ConnectionForms(timed bool, c conntrack.Connection) ([]byte, *Connection) {
+	form := connectionForm{timed: timed}
+	return form.appendConnection(nil, &c), form.model(&c)
 }

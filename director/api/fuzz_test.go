@@ -28,6 +28,7 @@ var bodied = []struct{ method, path string }{
 	{"POST", "/v1/plan"},
 	{"POST", "/v1/sync"},
 	{"POST", "/v1/zero"},
+	{"POST", "/v1/connections/resize"},
 }
 
 // judge fails unless the answer is a success, or a problem that is the
@@ -84,7 +85,7 @@ func FuzzRequests(f *testing.F) {
 		if err != nil {
 			t.Skip("http would not pass it on")
 		}
-		endless := strings.Contains(u.Path, "/stream") || strings.Contains(strings.ToLower(media), "event-stream")
+		endless := strings.Contains(u.Path, "/stream") || strings.Contains(u.Path, "/watch") || strings.Contains(strings.ToLower(media), "event-stream")
 		u.RawQuery = query
 		r, err := http.NewRequest("GET", "http://shunt/", strings.NewReader("{}"))
 		if err != nil {

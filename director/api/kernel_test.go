@@ -285,7 +285,7 @@ func TestKernelConnections(t *testing.T) {
 		},
 	)
 	var got []api.Connection
-	for c, err := range serve(t, newHandler(t, fake)).Connections(t.Context(), api.ConnectionQuery{}) {
+	for c, err := range serve(t, newHandler(t, directortest.NoTable(fake))).Connections(t.Context(), api.ConnectionQuery{}) {
 		if err != nil {
 			t.Fatal(err)
 		}

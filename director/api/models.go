@@ -33,6 +33,12 @@ func (d *Duration) UnmarshalJSON(text []byte) error {
 // Error returns the detail: the client returns a Problem as it came.
 func (p *Problem) Error() string { return p.Detail }
 
+// text returns the problem as JSON, on one line.
+func (p *Problem) text() []byte {
+	text, _ := json.Marshal(p) // a struct of texts and a number has no error
+	return text
+}
+
 // connectionLine is a line of the list of connections as it is sent: a
 // connection, or, last, the problem that ended the walk.
 type connectionLine struct {

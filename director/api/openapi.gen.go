@@ -290,6 +290,30 @@ type Connection struct {
 	//
 	// Examples: 15m0s
 	Expires Duration `json:"expires"`
+
+	// Age How long ago it began, exact to two seconds up to a day and a half; left out where the data plane does not know it, as is idle.
+	Age *Duration `json:"age,omitempty"`
+
+	// Idle How long ago its last packet came.
+	Idle *Duration `json:"idle,omitempty"`
+
+	// Traffic What connections have carried; left out where connections are not counted one by one.
+	Traffic *ConnectionTraffic `json:"traffic,omitempty"`
+}
+
+// ConnectionChange One step of a connection's life.
+type ConnectionChange struct {
+	// What What happened.
+	What string `json:"what"`
+
+	// Service The service's URL.
+	Service string `json:"service"`
+
+	// Lost How many changes before this one the client was not told of.
+	Lost uint64 `json:"lost,omitempty"`
+
+	// Connection A connection, or a template of persistence.
+	Connection Connection `json:"connection"`
 }
 
 // ConnectionCount How many connections match.
@@ -297,8 +321,11 @@ type ConnectionCount struct {
 	// Count The number.
 	Count uint64 `json:"count"`
 
-	// Groups Its parts, where by asks for them: those of the states in the kernel's order, none that is 0.
+	// Groups Its parts, where by asks for them, none that is 0 but of ages and idle times.
 	Groups []ConnectionGroup `json:"groups,omitzero"`
+
+	// More How many groups limit leaves out.
+	More uint64 `json:"more,omitempty"`
 }
 
 // ConnectionCounts How many connections there are, as the services' servers count them.
@@ -315,13 +342,25 @@ type ConnectionCounts struct {
 
 // ConnectionGroup How many of the connections have something in common.
 type ConnectionGroup struct {
-	// Name What they have in common; the name of a state.
+	// Name What they have in common: the client's or the server's address, the state, or the bound of the age, such as <10s.
 	//
 	// Examples: ESTABLISHED
 	Name string `json:"name"`
 
 	// Count The number.
 	Count uint64 `json:"count"`
+
+	// Traffic What connections have carried; left out where connections are not counted one by one.
+	Traffic *ConnectionTraffic `json:"traffic,omitempty"`
+}
+
+// ConnectionTraffic What connections have carried; left out where connections are not counted one by one.
+type ConnectionTraffic struct {
+	// In One direction's traffic, client to server (in) or server to client (out, nat only).
+	In Traffic `json:"in"`
+
+	// Out One direction's traffic, client to server (in) or server to client (out, nat only).
+	Out Traffic `json:"out"`
 }
 
 // ConnectionsKilled How many connections and templates were removed.
@@ -636,6 +675,12 @@ type Features struct {
 	// Decide It can say which server a client would get.
 	Decide bool `json:"decide"`
 
+	// Limits Limits by service and by source network.
+	Limits bool `json:"limits"`
+
+	// Guard Guards of services.
+	Guard bool `json:"guard"`
+
 	// MaxWeight The largest weight of a server.
 	MaxWeight uint32 `json:"max-weight"`
 }
@@ -731,6 +776,18 @@ type Guard struct {
 	Text string `json:"text"`
 }
 
+// GuardStats What the guard of a service does.
+type GuardStats struct {
+	// On It is on at this moment.
+	On bool `json:"on"`
+
+	// Challenged First segments that it answered, ever.
+	Challenged uint64 `json:"challenged"`
+
+	// Validated Clients that showed themselves to be real, ever.
+	Validated uint64 `json:"validated"`
+}
+
 // Interface An interface the data plane is attached to.
 type Interface struct {
 	// Name Its name.
@@ -738,6 +795,34 @@ type Interface struct {
 
 	// Mode native, generic, or gone: it has vanished since.
 	Mode string `json:"mode"`
+}
+
+// Limits What a service lets begin. 0 is no limit, and so is what is left out; of an edit, that stays as it is. Clients beyond a
+// limit are dropped without an answer and counted by its name.
+type Limits struct {
+	// Rate New connections a second, and as many at once.
+	Rate *uint32 `json:"rate,omitempty"`
+
+	// Connections Connections at one time, those of removed servers included.
+	Connections *uint32 `json:"connections,omitempty"`
+
+	// Source Limits of each source network by itself.
+	Source *SourceLimits `json:"source,omitempty"`
+}
+
+// LoadReport What became of loaded connections.
+type LoadReport struct {
+	// Loaded The data plane's own now.
+	Loaded uint64 `json:"loaded"`
+
+	// Known Were there already, or had ended and another has their place.
+	Known uint64 `json:"known"`
+
+	// Skipped Not loaded, by the reason.
+	Skipped map[string]uint64 `json:"skipped"`
+
+	// Failure Why it broke off; the numbers are those up to there.
+	Failure string `json:"failure,omitempty"`
 }
 
 // MigratedService What became of one service.
@@ -957,6 +1042,10 @@ type Rates struct {
 	Out Traffic `json:"out"`
 }
 
+// Refused New connections that a service was asked for and refused, ever, by the limit's name: service-rate, service-connections,
+// source-rate, source-connections; and table-full, those refused, or served without state, for want of room.
+type Refused map[string]uint64
+
 // Revision A revision with its configuration.
 type Revision struct {
 	// Number Its number, from 1, without gaps.
@@ -1158,6 +1247,22 @@ type Service struct {
 	// ExpireQuiescentTemplate Weight 0 ends persistence too.
 	ExpireQuiescentTemplate bool `json:"expire-quiescent-template,omitempty"`
 
+	// Limits What a service lets begin. 0 is no limit, and so is what is left out; of an edit, that stays as it is. Clients beyond a
+	// limit are dropped without an answer and counted by its name.
+	Limits *Limits `json:"limits,omitempty"`
+
+	// Guard Whether TCP clients without a connection have to show that their address is theirs before anything of them is
+	// remembered. auto is on from so many connections a second that do not prove themselves, and off when there were fewer
+	// than off for ten seconds. An edit replaces the whole.
+	Guard *SourceGuard `json:"guard,omitempty"`
+
+	// Refused New connections that a service was asked for and refused, ever, by the limit's name: service-rate, service-connections,
+	// source-rate, source-connections; and table-full, those refused, or served without state, for want of room.
+	Refused *Refused `json:"refused,omitempty"`
+
+	// GuardStats What the guard of a service does.
+	GuardStats *GuardStats `json:"guard-stats,omitempty"`
+
 	// Foreign It is in the kernel but not Shunt's.
 	Foreign bool `json:"foreign,omitempty"`
 
@@ -1206,6 +1311,15 @@ type ServiceConfig struct {
 
 	// ExpireQuiescentTemplate Let weight 0 end persistence too.
 	ExpireQuiescentTemplate bool `json:"expire-quiescent-template,omitempty"`
+
+	// Limits What a service lets begin. 0 is no limit, and so is what is left out; of an edit, that stays as it is. Clients beyond a
+	// limit are dropped without an answer and counted by its name.
+	Limits *Limits `json:"limits,omitempty"`
+
+	// Guard Whether TCP clients without a connection have to show that their address is theirs before anything of them is
+	// remembered. auto is on from so many connections a second that do not prove themselves, and off when there were fewer
+	// than off for ten seconds. An edit replaces the whole.
+	Guard *SourceGuard `json:"guard,omitempty"`
 
 	// Servers Its servers.
 	Servers []ServerConfig `json:"servers,omitempty"`
@@ -1263,6 +1377,15 @@ type ServiceEdit struct {
 
 	// ExpireQuiescentTemplate Let weight 0 end persistence too.
 	ExpireQuiescentTemplate *bool `json:"expire-quiescent-template,omitempty"`
+
+	// Limits What a service lets begin. 0 is no limit, and so is what is left out; of an edit, that stays as it is. Clients beyond a
+	// limit are dropped without an answer and counted by its name.
+	Limits *Limits `json:"limits,omitempty"`
+
+	// Guard Whether TCP clients without a connection have to show that their address is theirs before anything of them is
+	// remembered. auto is on from so many connections a second that do not prove themselves, and off when there were fewer
+	// than off for ten seconds. An edit replaces the whole.
+	Guard *SourceGuard `json:"guard,omitempty"`
 }
 
 // ServiceList A page of services.
@@ -1294,6 +1417,13 @@ type ServiceStats struct {
 	// Rates What comes in a second: the moving averages of IPVS, brought up to date every two seconds.
 	Rates Rates `json:"rates"`
 
+	// Refused New connections that a service was asked for and refused, ever, by the limit's name: service-rate, service-connections,
+	// source-rate, source-connections; and table-full, those refused, or served without state, for want of room.
+	Refused *Refused `json:"refused,omitempty"`
+
+	// GuardStats What the guard of a service does.
+	GuardStats *GuardStats `json:"guard-stats,omitempty"`
+
 	// Servers Its servers' counters.
 	Servers []ServerStats `json:"servers"`
 }
@@ -1314,6 +1444,32 @@ type ServiceTimeouts struct {
 	//
 	// Examples: 15m0s
 	UDP *Duration `json:"udp,omitempty"`
+}
+
+// SourceGuard Whether TCP clients without a connection have to show that their address is theirs before anything of them is
+// remembered. auto is on from so many connections a second that do not prove themselves, and off when there were fewer
+// than off for ten seconds. An edit replaces the whole.
+type SourceGuard struct {
+	// Mode When it is on.
+	Mode string `json:"mode"`
+
+	// On Of auto.
+	On uint32 `json:"on,omitempty"`
+
+	// Off Of auto: on at most; left out, a fifth of it.
+	Off uint32 `json:"off,omitempty"`
+}
+
+// SourceLimits Limits of each source network by itself.
+type SourceLimits struct {
+	// Prefix Length of a source network, 1 to 32, or to 128 for IPv6; 0, every client by itself.
+	Prefix *uint8 `json:"prefix,omitempty"`
+
+	// Rate New connections a second, and as many at once.
+	Rate *uint32 `json:"rate,omitempty"`
+
+	// Connections Connections at one time.
+	Connections *uint32 `json:"connections,omitempty"`
 }
 
 // Stats All counters.
@@ -1387,6 +1543,9 @@ type Status struct {
 	// Foreign Services in the kernel that Shunt does not manage.
 	Foreign int `json:"foreign"`
 
+	// Guarding The services whose guard is on at this moment.
+	Guarding []string `json:"guarding"`
+
 	// Drift What comparing the kernel with what is desired has seen. Numbers are totals since the daemon started.
 	Drift DriftSummary `json:"drift"`
 }
@@ -1433,7 +1592,9 @@ type SyncDaemon struct {
 	MaxLength uint16 `json:"max-length,omitempty"`
 }
 
-// Table A connection table.
+// Table A connection table. full-in is when its pressure comes to 1 at the present rate, left out where it does not; last-full
+// how long ago a new connection last found no room, left out if none did; sweep-period the time from the begin of the
+// last sweep to that of the one before.
 type Table struct {
 	// Family ipv4 or ipv6.
 	Family string `json:"family"`
@@ -1455,6 +1616,77 @@ type Table struct {
 
 	// Corrected Active and inactive counts healed.
 	Corrected uint64 `json:"corrected"`
+
+	// Pressure The part of limit in use at the last sweep, at two keys a connection: beyond 1 it works on until groups are full.
+	Pressure float64 `json:"pressure"`
+
+	// FullIn A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	FullIn *Duration `json:"full-in,omitempty"`
+
+	// Refused New connections that found no room: refused, or served without state.
+	Refused uint64 `json:"refused"`
+
+	// LastFull A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	LastFull *Duration `json:"last-full,omitempty"`
+
+	// SweepPeriod A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	SweepPeriod *Duration `json:"sweep-period,omitempty"`
+
+	// SweepShare The part of one CPU that the last sweep of all tables used.
+	SweepShare float64 `json:"sweep-share"`
+}
+
+// TableCheck What a check of the connection tables found.
+type TableCheck struct {
+	// Faults What cannot be.
+	Faults []TableFault `json:"faults"`
+
+	// Keys Keys in use at the last complete sweep.
+	Keys uint64 `json:"keys"`
+
+	// Connections Connections, and templates.
+	Connections uint64 `json:"connections"`
+}
+
+// TableFault Something that cannot be.
+type TableFault struct {
+	// Kind Its kind
+	Kind string `json:"kind"`
+
+	// What The connection, or the server.
+	What string `json:"what"`
+
+	// Found What was found, in words.
+	Found string `json:"found"`
+}
+
+// TableSizes For how many connections tables are sized; 0, or left out: as it is.
+type TableSizes struct {
+	// IPv4 Connections of IPv4.
+	IPv4 uint64 `json:"ipv4,omitempty"`
+
+	// IPv6 Connections of IPv6.
+	IPv6 uint64 `json:"ipv6,omitempty"`
+}
+
+// TablesResized What the tables were sized for, and are now.
+type TablesResized struct {
+	// Before For how many connections tables are sized; 0, or left out: as it is.
+	Before TableSizes `json:"before"`
+
+	// After For how many connections tables are sized; 0, or left out: as it is.
+	After TableSizes `json:"after"`
+
+	// Took A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	Took Duration `json:"took"`
 }
 
 // Timeouts The connection timeouts.
@@ -1528,6 +1760,18 @@ type FilterClient = string
 
 // FilterKind defines model for FilterKind.
 type FilterKind = string
+
+// FilterMaxAge defines model for FilterMaxAge.
+type FilterMaxAge = string
+
+// FilterMaxIdle defines model for FilterMaxIdle.
+type FilterMaxIdle = string
+
+// FilterMinAge defines model for FilterMinAge.
+type FilterMinAge = string
+
+// FilterMinIdle defines model for FilterMinIdle.
+type FilterMinIdle = string
 
 // FilterServer defines model for FilterServer.
 type FilterServer = string
@@ -1635,6 +1879,21 @@ type KillConnectionsParams struct {
 
 	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
 	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
+
+	// MinAge Only connections that began so long ago or longer, a duration; xdp.
+	MinAge *FilterMinAge `form:"min-age,omitempty" json:"min-age,omitempty"`
+
+	// MaxAge Only connections that began less long ago, a duration; xdp.
+	MaxAge *FilterMaxAge `form:"max-age,omitempty" json:"max-age,omitempty"`
+
+	// MinIdle Only those whose last packet came so long ago or longer, a duration; xdp.
+	MinIdle *FilterMinIdle `form:"min-idle,omitempty" json:"min-idle,omitempty"`
+
+	// MaxIdle Only those whose last packet came less long ago, a duration; xdp.
+	MaxIdle *FilterMaxIdle `form:"max-idle,omitempty" json:"max-idle,omitempty"`
+
+	// Reset Reset both ends of TCP connections, by the next packets that come from them.
+	Reset *bool `form:"reset,omitempty" json:"reset,omitempty"`
 }
 
 // ListConnectionsParams defines parameters for ListConnections.
@@ -1653,6 +1912,18 @@ type ListConnectionsParams struct {
 
 	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
 	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
+
+	// MinAge Only connections that began so long ago or longer, a duration; xdp.
+	MinAge *FilterMinAge `form:"min-age,omitempty" json:"min-age,omitempty"`
+
+	// MaxAge Only connections that began less long ago, a duration; xdp.
+	MaxAge *FilterMaxAge `form:"max-age,omitempty" json:"max-age,omitempty"`
+
+	// MinIdle Only those whose last packet came so long ago or longer, a duration; xdp.
+	MinIdle *FilterMinIdle `form:"min-idle,omitempty" json:"min-idle,omitempty"`
+
+	// MaxIdle Only those whose last packet came less long ago, a duration; xdp.
+	MaxIdle *FilterMaxIdle `form:"max-idle,omitempty" json:"max-idle,omitempty"`
 
 	// Limit The most connections to list; 0 lists all.
 	Limit *uint64 `form:"limit,omitempty" json:"limit,omitempty"`
@@ -1675,8 +1946,23 @@ type CountConnectionsParams struct {
 	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
 	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
 
+	// MinAge Only connections that began so long ago or longer, a duration; xdp.
+	MinAge *FilterMinAge `form:"min-age,omitempty" json:"min-age,omitempty"`
+
+	// MaxAge Only connections that began less long ago, a duration; xdp.
+	MaxAge *FilterMaxAge `form:"max-age,omitempty" json:"max-age,omitempty"`
+
+	// MinIdle Only those whose last packet came so long ago or longer, a duration; xdp.
+	MinIdle *FilterMinIdle `form:"min-idle,omitempty" json:"min-idle,omitempty"`
+
+	// MaxIdle Only those whose last packet came less long ago, a duration; xdp.
+	MaxIdle *FilterMaxIdle `form:"max-idle,omitempty" json:"max-idle,omitempty"`
+
 	// By Count the parts of it as well, by what they have in common.
 	By *string `form:"by,omitempty" json:"by,omitempty"`
+
+	// Limit The most groups to list; 0 lists all.
+	Limit *uint64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // StreamConnectionCountsParams defines parameters for StreamConnectionCounts.
@@ -1686,6 +1972,36 @@ type StreamConnectionCountsParams struct {
 
 	// LastEventID The id of the last event the client has seen.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
+// DumpConnectionsParams defines parameters for DumpConnections.
+type DumpConnectionsParams struct {
+	// Service Only those of the service, by URL or name.
+	Service *FilterService `form:"service,omitempty" json:"service,omitempty"`
+
+	// Server Only those of the server, by address and port.
+	Server *FilterServer `form:"server,omitempty" json:"server,omitempty"`
+
+	// Client Only connections of clients in the prefix, and templates of client networks that have clients in it.
+	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
+
+	// Kind Only connections, or only templates of persistence; left out, both.
+	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
+	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
+
+	// MinAge Only connections that began so long ago or longer, a duration; xdp.
+	MinAge *FilterMinAge `form:"min-age,omitempty" json:"min-age,omitempty"`
+
+	// MaxAge Only connections that began less long ago, a duration; xdp.
+	MaxAge *FilterMaxAge `form:"max-age,omitempty" json:"max-age,omitempty"`
+
+	// MinIdle Only those whose last packet came so long ago or longer, a duration; xdp.
+	MinIdle *FilterMinIdle `form:"min-idle,omitempty" json:"min-idle,omitempty"`
+
+	// MaxIdle Only those whose last packet came less long ago, a duration; xdp.
+	MaxIdle *FilterMaxIdle `form:"max-idle,omitempty" json:"max-idle,omitempty"`
 }
 
 // ExplainConnectionParams defines parameters for ExplainConnection.
@@ -1698,6 +2014,36 @@ type ExplainConnectionParams struct {
 
 	// Virtual The address and port that the client sends to.
 	Virtual string `form:"virtual" json:"virtual"`
+}
+
+// WatchConnectionsParams defines parameters for WatchConnections.
+type WatchConnectionsParams struct {
+	// Service Only those of the service, by URL or name.
+	Service *FilterService `form:"service,omitempty" json:"service,omitempty"`
+
+	// Server Only those of the server, by address and port.
+	Server *FilterServer `form:"server,omitempty" json:"server,omitempty"`
+
+	// Client Only connections of clients in the prefix, and templates of client networks that have clients in it.
+	Client *FilterClient `form:"client,omitempty" json:"client,omitempty"`
+
+	// Kind Only connections, or only templates of persistence; left out, both.
+	Kind *FilterKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// State Only those in the state, by the kernel's name in any case; ESTABLISHED is TCP's and SCTP's.
+	State *FilterState `form:"state,omitempty" json:"state,omitempty"`
+
+	// MinAge Only connections that began so long ago or longer, a duration; xdp.
+	MinAge *FilterMinAge `form:"min-age,omitempty" json:"min-age,omitempty"`
+
+	// MaxAge Only connections that began less long ago, a duration; xdp.
+	MaxAge *FilterMaxAge `form:"max-age,omitempty" json:"max-age,omitempty"`
+
+	// MinIdle Only those whose last packet came so long ago or longer, a duration; xdp.
+	MinIdle *FilterMinIdle `form:"min-idle,omitempty" json:"min-idle,omitempty"`
+
+	// MaxIdle Only those whose last packet came less long ago, a duration; xdp.
+	MaxIdle *FilterMaxIdle `form:"max-idle,omitempty" json:"max-idle,omitempty"`
 }
 
 // ListEventsParams defines parameters for ListEvents.
@@ -1895,6 +2241,9 @@ type AdoptServicesJSONRequestBody = AdoptionOrder
 // ApplyConfigurationJSONRequestBody defines body for ApplyConfiguration for application/json ContentType.
 type ApplyConfigurationJSONRequestBody = Configuration
 
+// ResizeTablesJSONRequestBody defines body for ResizeTables for application/json ContentType.
+type ResizeTablesJSONRequestBody = TableSizes
+
 // MigrateJSONRequestBody defines body for Migrate for application/json ContentType.
 type MigrateJSONRequestBody = MigrationOrder
 
@@ -2079,23 +2428,34 @@ type ClientInterface interface {
 	// Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
 	// parameter is wanted; one of client removes templates that other clients of their network have as well; one of state
 	// goes by what a connection was in when it was looked at, a moment before. It makes no revision; if it breaks off, what
-	// was removed before stays removed.
+	// was removed before stays removed. With reset the next packet of each end of a TCP connection is answered by a reset.
 	//
 	// Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 	KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListConnections The connections and templates that match.
 	//
-	// One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk ends: if it breaks off, the last line
-	// is {"problem": …}.
+	// One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk
+	// ends: if it breaks off, the last line is {"problem": …}.
+	//
+	// A client that prefers application/vnd.shunt.connections gets the records of /v1/connections/dump instead, which cost
+	// less to read, if the data plane has them and there is no limit: the answer's type says which came.
 	//
 	// Corresponds with GET /v1/connections (the `ListConnections` operationId).
 	ListConnections(ctx context.Context, params *ListConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CheckConnections Compare the connection tables with themselves and with the services.
+	//
+	// While traffic flows: what a second look does not find again is no fault. Faults are bugs of Shunt's.
+	//
+	// Corresponds with GET /v1/connections/check (the `CheckConnections` operationId).
+	CheckConnections(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CountConnections How many connections match.
 	//
-	// Counts by walking over the table once. By state, the numbers are those of the parameter state: of templates there are
-	// some in NONE, and on ipvs in ASSURED; kind leaves them out.
+	// Counts in the data plane, or by walking over the table once. By state, the numbers are those of the parameter state:
+	// of templates there are some in NONE, and on ipvs in ASSURED; kind leaves them out. The largest groups come first; of
+	// ages and idle times, the shortest.
 	//
 	// Corresponds with GET /v1/connections/count (the `CountConnections` operationId).
 	CountConnections(ctx context.Context, params *CountConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2108,6 +2468,15 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/connections/count/stream (the `StreamConnectionCounts` operationId).
 	StreamConnectionCounts(ctx context.Context, params *StreamConnectionCountsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DumpConnections The connections that match, as records for another director.
+	//
+	// A stream of records with a version of its own and checksums (package conntrack/record describes it), which
+	// /v1/connections/load of another director reads. One that breaks off has no end, which a reader tells; the trailer
+	// Shunt-Problem says why.
+	//
+	// Corresponds with GET /v1/connections/dump (the `DumpConnections` operationId).
+	DumpConnections(ctx context.Context, params *DumpConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ExplainConnection Which server a client would get, and why.
 	//
 	// What would become of a client's first packet to the address at this moment, by the data plane's own way of
@@ -2115,6 +2484,45 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/connections/explain (the `ExplainConnection` operationId).
 	ExplainConnection(ctx context.Context, params *ExplainConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LoadConnectionsWithBody Make the connections of a dump the data plane's own.
+	//
+	// Of services and servers that are here under the same addresses; the report says what else was skipped. Connections that
+	// are here already stay as they are. It makes no revision; records before damaged ones are loaded.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/connections/load (the `LoadConnections` operationId).
+	LoadConnectionsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResizeTablesWithBody Make room for more connections, or for fewer.
+	//
+	// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
+	// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/connections/resize (the `ResizeTables` operationId).
+	ResizeTablesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResizeTables Make room for more connections, or for fewer.
+	//
+	// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
+	// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/connections/resize (the `ResizeTables` operationId).
+	ResizeTables(ctx context.Context, body ResizeTablesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WatchConnections Connections as they open and close.
+	//
+	// Server-Sent Events named opened, established and closed, from now on until the client or the daemon ends; problem is
+	// the last one where the data plane can tell no more. A client that is too slow is not told of all: the next event says
+	// how many are missing. There is no resuming: what nobody watched is not kept.
+	//
+	// Corresponds with GET /v1/connections/watch (the `WatchConnections` operationId).
+	WatchConnections(ctx context.Context, params *WatchConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Detach Stop load balancing.
 	//
@@ -2288,6 +2696,7 @@ type ClientInterface interface {
 	//
 	// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
 	// and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
+	// A limit of 0 takes that limit away; the prefix of source networks goes with the last limit of them.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2298,6 +2707,7 @@ type ClientInterface interface {
 	//
 	// Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
 	// and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
+	// A limit of 0 takes that limit away; the prefix of source networks goes with the last limit of them.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2651,7 +3061,7 @@ func (c *RawClient) ApplyConfiguration(ctx context.Context, params *ApplyConfigu
 // Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
 // parameter is wanted; one of client removes templates that other clients of their network have as well; one of state
 // goes by what a connection was in when it was looked at, a moment before. It makes no revision; if it breaks off, what
-// was removed before stays removed.
+// was removed before stays removed. With reset the next packet of each end of a TCP connection is answered by a reset.
 //
 // Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 func (c *RawClient) KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2668,8 +3078,11 @@ func (c *RawClient) KillConnections(ctx context.Context, params *KillConnections
 
 // ListConnections The connections and templates that match.
 //
-// One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk ends: if it breaks off, the last line
-// is {"problem": …}.
+// One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk
+// ends: if it breaks off, the last line is {"problem": …}.
+//
+// A client that prefers application/vnd.shunt.connections gets the records of /v1/connections/dump instead, which cost
+// less to read, if the data plane has them and there is no limit: the answer's type says which came.
 //
 // Corresponds with GET /v1/connections (the `ListConnections` operationId).
 func (c *RawClient) ListConnections(ctx context.Context, params *ListConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2684,10 +3097,28 @@ func (c *RawClient) ListConnections(ctx context.Context, params *ListConnections
 	return c.Client.Do(req)
 }
 
+// CheckConnections Compare the connection tables with themselves and with the services.
+//
+// While traffic flows: what a second look does not find again is no fault. Faults are bugs of Shunt's.
+//
+// Corresponds with GET /v1/connections/check (the `CheckConnections` operationId).
+func (c *RawClient) CheckConnections(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckConnectionsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CountConnections How many connections match.
 //
-// Counts by walking over the table once. By state, the numbers are those of the parameter state: of templates there are
-// some in NONE, and on ipvs in ASSURED; kind leaves them out.
+// Counts in the data plane, or by walking over the table once. By state, the numbers are those of the parameter state:
+// of templates there are some in NONE, and on ipvs in ASSURED; kind leaves them out. The largest groups come first; of
+// ages and idle times, the shortest.
 //
 // Corresponds with GET /v1/connections/count (the `CountConnections` operationId).
 func (c *RawClient) CountConnections(ctx context.Context, params *CountConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2720,6 +3151,25 @@ func (c *RawClient) StreamConnectionCounts(ctx context.Context, params *StreamCo
 	return c.Client.Do(req)
 }
 
+// DumpConnections The connections that match, as records for another director.
+//
+// A stream of records with a version of its own and checksums (package conntrack/record describes it), which
+// /v1/connections/load of another director reads. One that breaks off has no end, which a reader tells; the trailer
+// Shunt-Problem says why.
+//
+// Corresponds with GET /v1/connections/dump (the `DumpConnections` operationId).
+func (c *RawClient) DumpConnections(ctx context.Context, params *DumpConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDumpConnectionsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ExplainConnection Which server a client would get, and why.
 //
 // What would become of a client's first packet to the address at this moment, by the data plane's own way of
@@ -2728,6 +3178,85 @@ func (c *RawClient) StreamConnectionCounts(ctx context.Context, params *StreamCo
 // Corresponds with GET /v1/connections/explain (the `ExplainConnection` operationId).
 func (c *RawClient) ExplainConnection(ctx context.Context, params *ExplainConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewExplainConnectionRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LoadConnectionsWithBody Make the connections of a dump the data plane's own.
+//
+// Of services and servers that are here under the same addresses; the report says what else was skipped. Connections that
+// are here already stay as they are. It makes no revision; records before damaged ones are loaded.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/connections/load (the `LoadConnections` operationId).
+func (c *RawClient) LoadConnectionsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLoadConnectionsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResizeTablesWithBody Make room for more connections, or for fewer.
+//
+// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
+// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/connections/resize (the `ResizeTables` operationId).
+func (c *RawClient) ResizeTablesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResizeTablesRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResizeTables Make room for more connections, or for fewer.
+//
+// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
+// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/connections/resize (the `ResizeTables` operationId).
+func (c *RawClient) ResizeTables(ctx context.Context, body ResizeTablesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResizeTablesRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WatchConnections Connections as they open and close.
+//
+// Server-Sent Events named opened, established and closed, from now on until the client or the daemon ends; problem is
+// the last one where the data plane can tell no more. A client that is too slow is not told of all: the next event says
+// how many are missing. There is no resuming: what nobody watched is not kept.
+//
+// Corresponds with GET /v1/connections/watch (the `WatchConnections` operationId).
+func (c *RawClient) WatchConnections(ctx context.Context, params *WatchConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWatchConnectionsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3120,6 +3649,7 @@ func (c *RawClient) GetService(ctx context.Context, ref Ref, reqEditors ...Reque
 //
 // Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
 // and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
+// A limit of 0 takes that limit away; the prefix of source networks goes with the last limit of them.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3140,6 +3670,7 @@ func (c *RawClient) EditServiceWithBody(ctx context.Context, ref Ref, params *Ed
 //
 // Its key cannot be changed. Flags are read in the words of the scheduler that it has afterwards; the lists of access
 // and the timeouts are replaced one by one. A timeout of 0s takes persistence away, or a timeout of the service's own.
+// A limit of 0 takes that limit away; the prefix of source networks goes with the last limit of them.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3910,6 +4441,66 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 
 		}
 
+		if params.MinAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MinIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Reset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reset", *params.Reset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -4012,6 +4603,54 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 
 		}
 
+		if params.MinAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MinIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
@@ -4028,6 +4667,33 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCheckConnectionsRequest constructs an http.Request for the CheckConnections method
+func NewCheckConnectionsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/connections/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -4126,9 +4792,69 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 
 		}
 
+		if params.MinAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MinIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.By != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", *params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -4221,6 +4947,156 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 	return req, nil
 }
 
+// NewDumpConnectionsRequest constructs an http.Request for the DumpConnections method
+func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/connections/dump")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Service != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Server != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Client != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MinAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MinIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewExplainConnectionRequest constructs an http.Request for the ExplainConnection method
 func NewExplainConnectionRequest(server string, params *ExplainConnectionParams) (*http.Request, error) {
 	var err error
@@ -4271,6 +5147,225 @@ func NewExplainConnectionRequest(server string, params *ExplainConnectionParams)
 			for _, qp := range strings.Split(queryFrag, "&") {
 				rawQueryFragments = append(rawQueryFragments, qp)
 			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewLoadConnectionsRequestWithBody constructs an http.Request for the LoadConnections method, with any body, and a specified content type
+func NewLoadConnectionsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/connections/load")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResizeTablesRequest calls the generic ResizeTables builder with application/json body
+func NewResizeTablesRequest(server string, body ResizeTablesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResizeTablesRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewResizeTablesRequestWithBody constructs an http.Request for the ResizeTables method, with any body, and a specified content type
+func NewResizeTablesRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/connections/resize")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewWatchConnectionsRequest constructs an http.Request for the WatchConnections method
+func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/connections/watch")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Service != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Server != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Client != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MinAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxAge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MinIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.MaxIdle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6116,15 +7211,30 @@ type ServerInterface interface {
 	// ListConnections The connections and templates that match.
 	// (GET /v1/connections)
 	ListConnections(w http.ResponseWriter, r *http.Request, params ListConnectionsParams)
+	// CheckConnections Compare the connection tables with themselves and with the services.
+	// (GET /v1/connections/check)
+	CheckConnections(w http.ResponseWriter, r *http.Request)
 	// CountConnections How many connections match.
 	// (GET /v1/connections/count)
 	CountConnections(w http.ResponseWriter, r *http.Request, params CountConnectionsParams)
 	// StreamConnectionCounts The numbers of connections as they change.
 	// (GET /v1/connections/count/stream)
 	StreamConnectionCounts(w http.ResponseWriter, r *http.Request, params StreamConnectionCountsParams)
+	// DumpConnections The connections that match, as records for another director.
+	// (GET /v1/connections/dump)
+	DumpConnections(w http.ResponseWriter, r *http.Request, params DumpConnectionsParams)
 	// ExplainConnection Which server a client would get, and why.
 	// (GET /v1/connections/explain)
 	ExplainConnection(w http.ResponseWriter, r *http.Request, params ExplainConnectionParams)
+	// LoadConnections Make the connections of a dump the data plane's own.
+	// (POST /v1/connections/load)
+	LoadConnections(w http.ResponseWriter, r *http.Request)
+	// ResizeTables Make room for more connections, or for fewer.
+	// (POST /v1/connections/resize)
+	ResizeTables(w http.ResponseWriter, r *http.Request)
+	// WatchConnections Connections as they open and close.
+	// (GET /v1/connections/watch)
+	WatchConnections(w http.ResponseWriter, r *http.Request, params WatchConnectionsParams)
 	// Detach Stop load balancing.
 	// (POST /v1/detach)
 	Detach(w http.ResponseWriter, r *http.Request)
@@ -6498,6 +7608,71 @@ func (siw *ServerInterfaceWrapper) KillConnections(w http.ResponseWriter, r *htt
 		return
 	}
 
+	// ------------- Optional query parameter "min-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-age", r.URL.Query(), &params.MinAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-age", r.URL.Query(), &params.MaxAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "min-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-idle", r.URL.Query(), &params.MinIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-idle", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-idle", r.URL.Query(), &params.MaxIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-idle", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "reset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "reset", r.URL.Query(), &params.Reset, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "reset"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "reset", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.KillConnections(w, r, params)
 	}))
@@ -6583,6 +7758,58 @@ func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *htt
 		return
 	}
 
+	// ------------- Optional query parameter "min-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-age", r.URL.Query(), &params.MinAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-age", r.URL.Query(), &params.MaxAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "min-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-idle", r.URL.Query(), &params.MinIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-idle", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-idle", r.URL.Query(), &params.MaxIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-idle", Err: err})
+		}
+		return
+	}
+
 	// ------------- Optional query parameter "limit" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "uint64"})
@@ -6598,6 +7825,20 @@ func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListConnections(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckConnections operation middleware
+func (siw *ServerInterfaceWrapper) CheckConnections(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckConnections(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6681,6 +7922,58 @@ func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *ht
 		return
 	}
 
+	// ------------- Optional query parameter "min-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-age", r.URL.Query(), &params.MinAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-age", r.URL.Query(), &params.MaxAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "min-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-idle", r.URL.Query(), &params.MinIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-idle", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-idle", r.URL.Query(), &params.MaxIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-idle", Err: err})
+		}
+		return
+	}
+
 	// ------------- Optional query parameter "by" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -6690,6 +7983,19 @@ func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *ht
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "uint64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
 		}
 		return
 	}
@@ -6759,6 +8065,143 @@ func (siw *ServerInterfaceWrapper) StreamConnectionCounts(w http.ResponseWriter,
 	handler.ServeHTTP(w, r)
 }
 
+// DumpConnections operation middleware
+func (siw *ServerInterfaceWrapper) DumpConnections(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DumpConnectionsParams
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", r.URL.Query(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "service"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "service", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "server" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "server", r.URL.Query(), &params.Server, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "server"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "server", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "client" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "client", r.URL.Query(), &params.Client, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "client"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "client", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", r.URL.Query(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "min-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-age", r.URL.Query(), &params.MinAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-age", r.URL.Query(), &params.MaxAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "min-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-idle", r.URL.Query(), &params.MinIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-idle", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-idle", r.URL.Query(), &params.MaxIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-idle", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DumpConnections(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ExplainConnection operation middleware
 func (siw *ServerInterfaceWrapper) ExplainConnection(w http.ResponseWriter, r *http.Request) {
 
@@ -6809,6 +8252,171 @@ func (siw *ServerInterfaceWrapper) ExplainConnection(w http.ResponseWriter, r *h
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ExplainConnection(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// LoadConnections operation middleware
+func (siw *ServerInterfaceWrapper) LoadConnections(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.LoadConnections(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResizeTables operation middleware
+func (siw *ServerInterfaceWrapper) ResizeTables(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResizeTables(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// WatchConnections operation middleware
+func (siw *ServerInterfaceWrapper) WatchConnections(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params WatchConnectionsParams
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", r.URL.Query(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "service"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "service", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "server" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "server", r.URL.Query(), &params.Server, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "server"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "server", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "client" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "client", r.URL.Query(), &params.Client, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "client"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "client", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", r.URL.Query(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "min-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-age", r.URL.Query(), &params.MinAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-age", r.URL.Query(), &params.MaxAge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-age", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "min-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "min-idle", r.URL.Query(), &params.MinIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "min-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "min-idle", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "max-idle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max-idle", r.URL.Query(), &params.MaxIdle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max-idle"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max-idle", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.WatchConnections(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -8422,6 +10030,11 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/connections", wrapper.KillConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections", wrapper.ListConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/count", wrapper.CountConnections)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/watch", wrapper.WatchConnections)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/dump", wrapper.DumpConnections)
+	mux.HandleFunc(http.MethodPost+" "+"/v1/connections/load", wrapper.LoadConnections)
+	mux.HandleFunc(http.MethodPost+" "+"/v1/connections/resize", wrapper.ResizeTables)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/check", wrapper.CheckConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/explain", wrapper.ExplainConnection)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/count/stream", wrapper.StreamConnectionCounts)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/timeouts", wrapper.GetTimeouts)

@@ -104,14 +104,17 @@ func lastEventID(text *string) (id uint64, ok bool, err error) {
 }
 
 // wantsStream reports whether the client prefers events to a page.
-func wantsStream(r *http.Request) bool {
+func wantsStream(r *http.Request) bool { return wants(r, eventStream, "application/json") }
+
+// wants reports whether the client names the media type, and before the other one.
+func wants(r *http.Request, media, other string) bool {
 	for _, accept := range r.Header.Values("Accept") {
-		for _, media := range strings.Split(accept, ",") {
-			name, _, _ := strings.Cut(media, ";")
+		for _, one := range strings.Split(accept, ",") {
+			name, _, _ := strings.Cut(one, ";")
 			switch strings.ToLower(strings.TrimSpace(name)) {
-			case eventStream:
+			case media:
 				return true
-			case "application/json":
+			case other:
 				return false
 			}
 		}

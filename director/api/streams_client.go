@@ -13,69 +13,6 @@ import (
 	"strings"
 )
 
-// ConnectionQuery selects connections; empty fields match everything.
-type ConnectionQuery struct {
-	Service string // URL or name
-	Server  string // address and port
-	Client  string // address or prefix
-	Kind    string // connection or template; empty: both
-	State   string // the kernel's name of one, in any case
-	Limit   uint64 // 0: all
-}
-
-// Connections streams the connections that match. A walk that breaks off ends
-// with an error.
-func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[Connection, error] {
-	return func(yield func(Connection, error) bool) {
-		answer, err := c.raw.ListConnections(ctx, &ListConnectionsParams{
-			Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind),
-			State: given(q.State), Limit: given(q.Limit),
-		})
-		if err := c.check(answer, err); err != nil {
-			yield(Connection{}, err)
-			return
-		}
-		defer func() { _ = answer.Body.Close() }()
-		for lines := json.NewDecoder(answer.Body); ; {
-			var line connectionLine
-			switch err := lines.Decode(&line); {
-			case errors.Is(err, io.EOF):
-				return
-			case err != nil:
-				yield(Connection{}, fmt.Errorf("read the list of connections: %w", err))
-				return
-			case line.Problem != nil:
-				yield(Connection{}, line.Problem)
-				return
-			case line.Connection != nil && !yield(*line.Connection, nil):
-				return
-			}
-		}
-	}
-}
-
-// CountConnections counts the connections that match; Limit is not looked at.
-func (c *Client) CountConnections(ctx context.Context, q ConnectionQuery) (uint64, error) {
-	count, err := c.CountConnectionsBy(ctx, q, "")
-	return count.Count, err
-}
-
-// CountConnectionsBy counts them in groups as well: by state. Empty is by nothing.
-func (c *Client) CountConnectionsBy(ctx context.Context, q ConnectionQuery, by string) (ConnectionCount, error) {
-	return as[ConnectionCount](c)(c.raw.CountConnections(ctx, &CountConnectionsParams{
-		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind), State: given(q.State), By: given(by),
-	}))
-}
-
-// KillConnections removes the connections and templates that match, and returns
-// how many there were. Limit is not looked at; another field must be set.
-func (c *Client) KillConnections(ctx context.Context, q ConnectionQuery) (uint64, error) {
-	killed, err := as[ConnectionsKilled](c)(c.raw.KillConnections(ctx, &KillConnectionsParams{
-		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind), State: given(q.State),
-	}))
-	return killed.Killed, err
-}
-
 // Explain says which server a client's first packet would get, and why. The
 // protocol is tcp or udp, client an address with or without a port, virtual an
 // address and port.

@@ -37,6 +37,7 @@ type Fake struct {
 	founds   int
 	features director.Features
 	zeroed   []director.ServiceKey
+	table    fakeTable
 }
 
 var _ director.Dataplane = (*Fake)(nil)
