@@ -2,13 +2,9 @@ package bpf
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"iter"
 	"net/netip"
 	"unsafe"
-
-	"github.com/cilium/ebpf"
 )
 
 // Entry is one key of the connection table, decoded: an observation.
@@ -20,11 +16,13 @@ type Entry struct {
 	State       uint8
 	Method      uint8
 	Reply       bool   // the key is server to client
-	Proven      bool   // never evicted
+	Proven      bool   // in full: never evicted
 	Busy        bool   // being made or removed at this moment
 	Seen        uint32 // tick of the last packet, two seconds behind at most; of a template: of its last new connection
+	Born        uint16 // when it began: Clock.Age knows how long ago that is
 	Hop         uint32 // reference to the client's next hop; 0 in the reply of a wide connection
 	Wide        bool   // nat by a service of several addresses or ports
+	Sequence    bool   // the hop is not known: the entry has what its client must acknowledge in its place
 	// UnderTemplate: a template has the connection.
 	UnderTemplate bool
 	// Template: the entry is a persistence template (abi.h, enum template_layout) of
@@ -38,75 +36,40 @@ type Entry struct {
 	Prolonged bool
 }
 
-// groupBatch is how many groups one system call reads: 1 MiB at most.
-const groupBatch = 128
-
 // Entries iterates over the live keys of the IPv4 or the IPv6 table. Keys that
 // come or go meanwhile may be seen or not; no other is missed or seen twice.
 func (p *Plane) Entries(v6 bool) iter.Seq2[Entry, error] {
-	if v6 {
-		return entries(p.Connections6, func(g *KernelGroup6) []KernelEntry6 { return g.Slots[:] }, (*KernelEntry6).decode)
-	}
-	return entries(p.Connections4, func(g *KernelGroup4) []KernelEntry4 { return g.Slots[:] }, (*KernelEntry4).decode)
-}
-
-func entries[G, E any](m *ebpf.Map, slots func(*G) []E, decode func(*E) (Entry, bool)) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		var cursor ebpf.MapBatchCursor
-		keys := make([]uint32, groupBatch)
-		groups := make([]G, groupBatch)
+		walk := p.Walk(v6)
 		for {
-			n, err := m.BatchLookup(&cursor, keys, groups, nil)
-			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				yield(Entry{}, fmt.Errorf("read connection table: %w", err))
+			more, err := walk.Next()
+			if err != nil {
+				yield(Entry{}, err)
 				return
 			}
-			for i := range groups[:n] {
-				s := slots(&groups[i])
-				for j := range s {
-					if e, ok := decode(&s[j]); ok && !yield(e, nil) {
-						return
-					}
-				}
-			}
-			if err != nil {
-				return // the end
+			if !more || !walk.Slots(0, func(s *Slot) bool { return yield(s.Entry(), nil) }) {
+				return
 			}
 		}
 	}
 }
 
-func (e *KernelEntry4) decode() (Entry, bool) {
-	d, ok := decodeWords(e.Id, e.Recipe)
-	if !ok {
-		return d, false
-	}
-	source, destination := ports(e.Id)
-	d.Source = netip.AddrPortFrom(netip.AddrFrom4(addressBytes4(e.Source)), source)
-	d.Destination = netip.AddrPortFrom(netip.AddrFrom4(addressBytes4(e.Destination)), destination)
-	d.Seen, d.Hop = e.Seen, e.Hop
-	d.dropPlace()
-	d.decodeTemplate(e.Destination)
-	return d, true
+// Entry decodes the slot.
+func (s *Slot) Entry() Entry {
+	e := decodeWords(s.ID, s.Recipe)
+	source, destination := ports(s.ID)
+	e.Source = netip.AddrPortFrom(ParseAddress(s.Source, s.V6), source)
+	e.Destination = netip.AddrPortFrom(ParseAddress(s.Destination, s.V6), destination)
+	e.Seen, e.Hop, e.Born = s.Seen, s.Hop, s.Born()
+	e.dropPlace()
+	e.decodeTemplate(s.Destination[0])
+	return e
 }
 
-func (e *KernelEntry6) decode() (Entry, bool) {
-	d, ok := decodeWords(e.Id, e.Recipe)
-	if !ok {
-		return d, false
-	}
-	source, destination := ports(e.Id)
-	d.Source = netip.AddrPortFrom(netip.AddrFrom16(addressBytes6(e.Source)), source)
-	d.Destination = netip.AddrPortFrom(netip.AddrFrom16(addressBytes6(e.Destination)), destination)
-	d.Seen, d.Hop = e.Seen, e.Hop
-	d.dropPlace()
-	d.decodeTemplate(e.Destination[0])
-	return d, true
-}
-
-// dropPlace makes a place (abi.h, enum place_layout) no hop.
+// dropPlace makes no hop of what stands in its place: another entry's place (abi.h,
+// enum place_layout), or what the client must acknowledge.
 func (e *Entry) dropPlace() {
-	if e.Wide && e.Reply {
+	if e.Wide && e.Reply || e.Sequence {
 		e.Hop = 0
 	}
 }
@@ -140,13 +103,8 @@ func (e *Entry) RemoveArgs() (v6 bool, args KernelRemoveArgs) {
 	return e.Source.Addr().Is6(), args
 }
 
-// decodeWords decodes what both families share; false if the slot is free or
-// was being changed while it was read.
-func decodeWords(id, recipe uint64) (Entry, bool) {
-	generation := uint64(KernelMasksGENERATION_MASK)
-	if recipe == 0 || (id>>KernelIdLayoutID_GENERATION^recipe)&generation != 0 {
-		return Entry{}, false
-	}
+// decodeWords decodes what both families share.
+func decodeWords(id, recipe uint64) Entry {
 	bit := func(n KernelRecipeLayout) bool { return recipe>>n&1 != 0 }
 	return Entry{
 		Protocol: uint8(id >> KernelIdLayoutID_PROTOCOL),
@@ -154,20 +112,20 @@ func decodeWords(id, recipe uint64) (Entry, bool) {
 		State:    uint8(recipe >> KernelRecipeLayoutRECIPE_STATE & uint64(KernelMasksSTATE_MASK)),
 		Method:   uint8(recipe >> KernelRecipeLayoutRECIPE_METHOD & uint64(KernelMasksMETHOD_MASK)),
 		Reply:    bit(KernelRecipeLayoutRECIPE_REPLY),
-		Proven:   bit(KernelRecipeLayoutRECIPE_PROVEN),
+		Proven:   bit(KernelRecipeLayoutRECIPE_PROVEN) && recipe>>KernelRecipeLayoutRECIPE_SPACED&uint64(KernelMasksSPACED_MASK) == 0,
 		Busy:     bit(KernelRecipeLayoutRECIPE_BUSY),
 		Wide:     bit(KernelRecipeLayoutRECIPE_WIDE),
+		Sequence: bit(KernelRecipeLayoutRECIPE_SEQUENCE),
 
 		UnderTemplate: bit(KernelRecipeLayoutRECIPE_CONTROLLED),
 		Prolonged:     bit(KernelRecipeLayoutRECIPE_PROLONGED),
-	}, true
+	}
 }
 
 // Follows decodes the recipe that a packet would follow, or that the connection or
 // template has that decides on it: an entry without its key.
 func Follows(recipe uint64) Entry {
-	e, _ := decodeWords(recipe<<KernelIdLayoutID_GENERATION, recipe)
-	return e
+	return decodeWords(0, recipe)
 }
 
 // ports decodes an id's ports, which are as on the wire.

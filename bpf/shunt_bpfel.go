@@ -349,6 +349,7 @@ type KernelLoadEntry struct {
 	VirtualPort    uint16
 	Server         uint32
 	Left           uint32
+	Age            uint32
 	Protocol       uint8
 	State          uint8
 	Method         uint8
@@ -840,18 +841,21 @@ type KernelSlow struct {
 		Seen   uint32
 		Hop    uint32
 	}
-	Chosen    uint32
-	Method    uint32
-	DecidedBy uint32
-	Sequence  uint32
-	Old       uint64
-	OldGroup  uint32
-	OldSlot   uint32
-	Dead      uint64
-	Own       KernelServer
-	Loading   KernelLoadEntry
-	Pad2      uint32
-	Link      struct {
+	Chosen       uint32
+	Method       uint32
+	DecidedBy    uint32
+	Sequence     uint32
+	Acknowledged uint32
+	IsStateless  uint32
+	Old          uint64
+	OldGroup     uint32
+	OldSlot      uint32
+	Dead         uint64
+	Own          KernelServer
+	Loading      KernelLoadEntry
+	Pad2         uint32
+	_            [4]byte
+	Link         struct {
 		_           structs.HostLayout
 		Destination uint64
 		Source      uint64

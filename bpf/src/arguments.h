@@ -156,6 +156,7 @@ struct load_entry {
 	__be16 virtual_port; /* of a template: 0 */
 	__u32 server; /* index */
 	__u32 left; /* ticks until it dies; its timeout here if that is shorter */
+	__u32 age; /* ticks since it began, BORN_OLDEST at most */
 	__u8 protocol; /* PROTOCOL_TEMPLATE */
 	__u8 state;
 	__u8 method;

@@ -36,7 +36,8 @@ static __always_inline enum insertion insert_loaded(struct slow *s, __u64 recipe
 
 	r->key = s->key;
 	r->hash = s->hash;
-	r->tick = r->born = s->tick;
+	r->tick = s->tick;
+	r->born = s->tick - s->loading.age;
 	r->hop = is_template(recipe) ? make_counts(0, COUNT_UNKNOWN) : 0;
 	r->is_trial = 0;
 	r->recipe = recipe | BIT(RECIPE_BUSY);

@@ -55,6 +55,7 @@
 //	        with traffic: packets and bytes in, packets and bytes out, 8 bytes each
 //	        with an engine: 1 byte length and its name, 1 byte length and its data
 //
-// Times are as of the moment the record was made; they are not counted on by the
-// header's time, since two directors' clocks may differ by more than a connection lives.
+// A template comes before the connections under it. Times are as of the moment the
+// record was made; they are not counted on by the header's time, since two directors'
+// clocks may differ by more than a connection lives.
 package record

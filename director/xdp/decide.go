@@ -111,8 +111,10 @@ func (v *view) met(args *bpf.KernelExplainArgs, q director.Question, svc *servic
 		e.Source, e.Template, e.Service = netip.AddrPortFrom(network, 0), true, svc.index
 		e.Controlled = bpf.Controlled(args.MetHop)
 	}
-	if _, c, ok := v.connection(&e); ok {
-		return &c
+	_, c, ok := v.connection(&e)
+	if !ok {
+		return nil
 	}
-	return nil
+	c.Age = 0 // not told
+	return &c
 }

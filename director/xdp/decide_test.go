@@ -152,7 +152,7 @@ func TestDecideShows(t *testing.T) {
 		t.Fatalf("under a template: %+v", got)
 	}
 	c := *got.Connection
-	c.Expires = 0
+	c.Expires, c.Age, c.Idle = 0, 0, 0
 	want := conntrack.Connection{
 		Protocol: conntrack.TCP, Client: netip.MustParseAddrPort("198.51.100.0:0"), Virtual: service.Key.Address, Server: held,
 		Method: "local", Template: true, Prefix: 24, Controlled: 1,

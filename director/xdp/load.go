@@ -38,7 +38,7 @@ const (
 // a template follow when all others are there. An error leaves those before it, and
 // the report is of these.
 func (d *Dataplane) Load(ctx context.Context, key director.ServiceKey, connections iter.Seq[conntrack.Connection]) (director.LoadReport, error) {
-	l := loader{Dataplane: d, key: key, report: director.LoadReport{Skipped: map[string]uint64{}}}
+	l := loader{Dataplane: d, key: key, isProven: isProven, report: director.LoadReport{Skipped: map[string]uint64{}}}
 	var under []conntrack.Connection
 	err := l.load(ctx, func(yield func(conntrack.Connection) bool) {
 		for c := range connections {
@@ -67,8 +67,10 @@ func (d *Dataplane) Load(ctx context.Context, key director.ServiceKey, connectio
 // loader is one run of Load.
 type loader struct {
 	*Dataplane
-	key    director.ServiceKey
-	report director.LoadReport
+	key director.ServiceKey
+	// isProven says whether the connection's client has shown to be real.
+	isProven func(*conntrack.Connection) bool
+	report   director.LoadReport
 }
 
 // load loads the connections in batches. An empty one is loaded too: is there such
@@ -105,6 +107,9 @@ func (l *loader) flush(ctx context.Context, batch []conntrack.Connection) error 
 		if reason != "" {
 			l.report.Skipped[reason]++
 			continue
+		}
+		if l.isProven(&batch[i]) {
+			entry.Flags |= uint8(bpf.KernelLoadFlagsLOAD_PROVEN)
 		}
 		entries = append(entries, entry)
 	}
@@ -151,10 +156,7 @@ func loadEntry(svc *service, c *conntrack.Connection, clock bpf.Clock) (bpf.Kern
 		// a template that has connections lives on after it (ip_vs_conn_expire).
 		left = time.Second
 	}
-	entry := bpf.KernelLoadEntry{Left: clock.Ticks(left), Method: uint8(method)}
-	if isProven(c) {
-		entry.Flags |= uint8(bpf.KernelLoadFlagsLOAD_PROVEN)
-	}
+	entry := bpf.KernelLoadEntry{Left: clock.Ticks(left), Age: clock.BornTicks(c.Age), Method: uint8(method)}
 	reason := ""
 	if c.Template {
 		reason = addTemplate(&entry, svc, c)
@@ -222,8 +224,8 @@ func memberOf(svc *service, c *conntrack.Connection) *server {
 	return svc.members[netip.AddrPortFrom(c.Server.Addr(), 0)]
 }
 
-// isProven says whether the client has shown to be real: TCP's handshake alone leads
-// to these states (kernel: ip_vs_proto_tcp.c, tcp_states).
+// isProven says whether the client of the kernel's connection has shown to be real:
+// TCP's handshake alone leads to these states (kernel: ip_vs_proto_tcp.c, tcp_states).
 func isProven(c *conntrack.Connection) bool {
 	if c.Proven || c.Template {
 		return c.Proven || c.State == conntrack.Assured

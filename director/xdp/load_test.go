@@ -116,7 +116,11 @@ func TestLoadTakesOverWhatConnectionsShows(t *testing.T) {
 				if lost := c.Expires - got.Expires; lost < -r.plane.Clock.Tick() || lost > 30*time.Second {
 					t.Errorf("%s: %s is left, it was loaded with %s", c.Client, got.Expires, c.Expires)
 				}
-				got.Expires = c.Expires
+				// A birth is known to eight ticks.
+				if got.Age < c.Age-8*r.plane.Clock.Tick() || got.Age > c.Age+30*time.Second || got.Idle < c.Idle {
+					t.Errorf("%s: %s old and %s idle, it was %s and %s", c.Client, got.Age, got.Idle, c.Age, c.Idle)
+				}
+				got.Expires, got.Age, got.Idle = c.Expires, c.Age, c.Idle
 				c.Proven = c.Proven || isProven(&c)
 				connections[i] = c
 			}

@@ -26,6 +26,8 @@ type Options struct {
 	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
 	ICMPRate       uint32 // ICMP errors and resets sent a second; 0: none
 
+	Version string // of the software, for records of connections
+
 	Log *slog.Logger // default: nothing is logged
 }
 

@@ -77,7 +77,7 @@ func TestPersistence(t *testing.T) {
 		if e := templates[i].Expires; e <= 0 || e > service.Persistence.Timeout+time.Second {
 			t.Errorf("template %d expires in %v", i, e)
 		}
-		templates[i].Expires = 0
+		templates[i].Expires, templates[i].Age, templates[i].Idle = 0, 0, 0
 	}
 	want := []conntrack.Connection{
 		{

@@ -1,0 +1,214 @@
+package xdp
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director"
+)
+
+// Count counts the entries that the filter selects in one walk over the tables,
+// without decoding them.
+func (d *Dataplane) Count(ctx context.Context, filter director.ConnectionFilter, by director.CountBy) (director.ConnectionCount, error) {
+	view, err := d.lockedView(ctx)
+	if err != nil {
+		return director.ConnectionCount{}, err
+	}
+	groups, err := newGrouping(view, by)
+	if err != nil {
+		return director.ConnectionCount{}, err
+	}
+	var total uint64
+	err = d.walk(ctx, view.matcher(filter), func(s *bpf.Slot, traffic *conntrack.Traffic) bool {
+		total++
+		if groups != nil {
+			groups.add(s, traffic)
+		}
+		return true
+	})
+	if err != nil {
+		return director.ConnectionCount{}, fmt.Errorf("count connections: %w", err)
+	}
+	count := director.ConnectionCount{Count: total}
+	if groups != nil {
+		count.Groups = groups.sorted()
+	}
+	return count, nil
+}
+
+// clientKey is a client's address in the ABI's form.
+type clientKey struct {
+	address [4]uint32
+	v6      bool
+}
+
+// grouping counts in groups. Where what they have in common is a small number, it is
+// the group's in numbered; clients have theirs by address.
+type grouping struct {
+	view     *view
+	by       director.CountBy
+	bounds   []time.Duration
+	numbered []tally
+	clients4 map[uint32]int // index in numbered
+	clients6 map[[4]uint32]int
+	keys     []clientKey // of clients, as numbered
+}
+
+// tally is what a group has.
+type tally struct {
+	count   uint64
+	traffic *director.Counters
+}
+
+// newGrouping begins to count; nil for no groups.
+func newGrouping(v *view, by director.CountBy) (*grouping, error) {
+	g := &grouping{view: v, by: by}
+	switch by {
+	case director.CountAll:
+		return nil, nil
+	case director.CountByClient:
+		g.clients4, g.clients6 = map[uint32]int{}, map[[4]uint32]int{}
+	case director.CountByServer:
+		g.numbered = make([]tally, len(v.servers))
+	case director.CountByState:
+		g.numbered = make([]tally, bpf.KernelConnStateSTATES)
+	case director.CountByAge, director.CountByIdle:
+		g.bounds = director.AgeBounds()
+		g.numbered = make([]tally, len(g.bounds)+1)
+	default:
+		return nil, fmt.Errorf("count connections by %q: %w: want client, server, state, age or idle", by, director.ErrInvalid)
+	}
+	return g, nil
+}
+
+func (g *grouping) add(s *bpf.Slot, traffic *conntrack.Traffic) {
+	t := &g.numbered[g.index(s)]
+	t.count++
+	if traffic == nil {
+		return
+	}
+	if t.traffic == nil {
+		t.traffic = new(director.Counters)
+	}
+	t.traffic.InPackets += traffic.InPackets
+	t.traffic.InBytes += traffic.InBytes
+	t.traffic.OutPackets += traffic.OutPackets
+	t.traffic.OutBytes += traffic.OutBytes
+}
+
+// index returns which group the entry is of.
+func (g *grouping) index(s *bpf.Slot) int {
+	switch g.by {
+	case director.CountByClient:
+		return g.client(s)
+	case director.CountByServer:
+		return int(s.Server())
+	case director.CountByState:
+		return int(stateOf(s.State()))
+	}
+	age, idle := g.view.times(s.Born(), s.Seen)
+	if g.by == director.CountByIdle {
+		age = idle
+	}
+	for i, bound := range g.bounds {
+		if age < bound {
+			return i
+		}
+	}
+	return len(g.bounds)
+}
+
+// client returns the index of the entry's client, a new one if it has none.
+func (g *grouping) client(s *bpf.Slot) int {
+	next := len(g.numbered)
+	if s.V6 {
+		if i, ok := g.clients6[s.Source]; ok {
+			return i
+		}
+		g.clients6[s.Source] = next
+	} else {
+		if i, ok := g.clients4[s.Source[0]]; ok {
+			return i
+		}
+		g.clients4[s.Source[0]] = next
+	}
+	g.numbered = append(g.numbered, tally{})
+	g.keys = append(g.keys, clientKey{s.Source, s.V6})
+	return next
+}
+
+// sorted returns the groups as director.ConnectionCount has them. Ages are all there;
+// of others there is no empty group.
+func (g *grouping) sorted() []director.ConnectionGroup {
+	if g.bounds != nil {
+		groups := make([]director.ConnectionGroup, len(g.numbered))
+		for i, t := range g.numbered {
+			groups[i] = director.ConnectionGroup{Name: g.ageName(i), Count: t.count, Traffic: t.traffic}
+		}
+		return groups
+	}
+	byName := map[string]int{} // servers of two services, and templates' state
+	groups := make([]director.ConnectionGroup, 0, len(g.numbered))
+	for i, t := range g.numbered {
+		if t.count == 0 {
+			continue
+		}
+		group := director.ConnectionGroup{Name: g.name(i), Count: t.count, Traffic: t.traffic}
+		if g.by != director.CountByClient {
+			if at, known := byName[group.Name]; known {
+				groups[at].Count += t.count
+				addTraffic(&groups[at], t.traffic)
+				continue
+			}
+			byName[group.Name] = len(groups)
+		}
+		groups = append(groups, group)
+	}
+	director.SortGroups(groups)
+	return groups
+}
+
+func addTraffic(g *director.ConnectionGroup, more *director.Counters) {
+	switch {
+	case more == nil:
+	case g.Traffic == nil:
+		g.Traffic = more
+	default:
+		g.Traffic.Add(*more)
+	}
+}
+
+func (g *grouping) name(i int) string {
+	switch g.by {
+	case director.CountByClient:
+		return bpf.ParseAddress(g.keys[i].address, g.keys[i].v6).String()
+	case director.CountByServer:
+		return g.view.servers[i].address.String()
+	default:
+		return conntrack.State(i).String()
+	}
+}
+
+func (g *grouping) ageName(i int) string {
+	if i == len(g.bounds) {
+		return ">=" + shortDuration(g.bounds[i-1])
+	}
+	return "<" + shortDuration(g.bounds[i])
+}
+
+// shortDuration is of a whole number of one unit.
+func shortDuration(d time.Duration) string {
+	for _, unit := range []struct {
+		of   time.Duration
+		name string
+	}{{time.Hour, "h"}, {time.Minute, "m"}} {
+		if d%unit.of == 0 {
+			return strconv.Itoa(int(d/unit.of)) + unit.name
+		}
+	}
+	return strconv.Itoa(int(d/time.Second)) + "s"
+}
