@@ -24,6 +24,8 @@ func TestConfigured(t *testing.T) {
 		Persistence: director.Persistence{Timeout: 5 * time.Minute, Prefix: 24, Engine: director.EngineSIP}, OnePacket: true,
 		Timeouts: conntrack.Timeouts{TCP: time.Hour, TCPFin: time.Minute, UDP: time.Second},
 		Rules:    director.Rules{SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseFinWait},
+		Limits:   director.Limits{Rate: 5, Connections: 6, Source: director.SourceLimits{Prefix: 24, Rate: 7, Connections: 8}},
+		Guard:    director.SourceGuard{Mode: director.GuardAuto, On: 100, Off: 50},
 		Servers: []realserver.Server{
 			{Address: addr("10.0.0.11:0"), Method: realserver.DR, Weight: 0, Upper: 1000, Lower: 700, Draining: true},
 			{Address: addr("10.0.0.12:80"), Method: realserver.NAT, Weight: 3},
@@ -73,9 +75,9 @@ func TestConfiguredForeign(t *testing.T) {
 				{Address: addr("10.0.0.3:81"), Method: realserver.Tunnel, Tunnel: realserver.TunnelOptions{Type: 9, Port: 7, Checksum: 3}},
 			},
 		}
-		o := observation{stats: map[director.ServiceKey][]director.ServerStats{want.Key: {
+		o := observation{stats: map[director.ServiceKey]director.ServiceStats{want.Key: {Servers: []director.ServerStats{
 			{Server: want.Servers[0], Active: 3, Reachable: true}, {Server: want.Servers[1], Active: 4, Reachable: true},
-		}}}
+		}}}}
 		o.foreign = []director.Service{want}
 		listed := o.model(o.all(true)[0])
 		found := o.found(director.State{Services: o.foreign}, director.State{}).Services[0]

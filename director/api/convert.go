@@ -237,6 +237,7 @@ func serviceConfig(s director.Service) ServiceConfig {
 		Persistence: persistenceModel(s.Persistence), OnePacket: s.OnePacket, Timeouts: serviceTimeouts(s.Timeouts),
 		ConnReuseMode: reuseModel(s.Rules.ConnReuse), SloppyTCP: s.Rules.SloppyTCP,
 		ExpireNodestConn: s.Rules.ExpireNoDestConn, ExpireQuiescentTemplate: s.Rules.ExpireQuiescentTemplate,
+		Limits: limitsModel(s.Limits), Guard: guardModel(s.Guard),
 	}
 	if !s.Access.IsZero() {
 		c.Access = &Access{Allow: prefixTexts(s.Access.Allow), Deny: prefixTexts(s.Access.Deny)}
@@ -262,6 +263,7 @@ func (s Service) Configured() (director.Service, error) {
 		Name: s.Name, Scheduler: s.Scheduler, Flags: s.Flags, VIP: s.VIP, Access: s.Access,
 		OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
 		SloppyTCP: s.SloppyTCP, ExpireNodestConn: s.ExpireNodestConn, ExpireQuiescentTemplate: s.ExpireQuiescentTemplate,
+		Limits: s.Limits, Guard: s.Guard,
 	}.serviceOf(key)
 	if err != nil {
 		return director.Service{}, err

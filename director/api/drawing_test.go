@@ -85,6 +85,21 @@ func (d drawing) service(i int) director.Service {
 	if d.features.Rules {
 		s.Rules = director.Rules{ExpireNoDestConn: d.maybe(), ExpireQuiescentTemplate: d.maybe(), SloppyTCP: s.Key.Protocol == conntrack.TCP && d.maybe()}
 	}
+	if d.features.Limits && d.maybe() {
+		s.Limits = director.Limits{Rate: uint32(d.IntN(director.MaxRate)), Source: director.SourceLimits{Rate: uint32(d.IntN(2) * 50)}}
+		if !s.OnePacket {
+			s.Limits.Connections, s.Limits.Source.Connections = uint32(d.IntN(9)), uint32(d.IntN(2)*50)
+		}
+		if !s.Limits.Source.IsZero() {
+			s.Limits.Source.Prefix = uint8(1 + d.IntN(int(s.Key.FullPrefix())))
+		}
+	}
+	if d.features.Guard && s.Key.Protocol == conntrack.TCP {
+		on := 1 + d.IntN(director.MaxRate)
+		s.Guard = [...]director.SourceGuard{
+			{}, {Mode: director.GuardOn}, {Mode: director.GuardAuto, On: uint32(on), Off: uint32(1 + d.IntN(on))},
+		}[d.IntN(3)]
+	}
 	if d.features.Access && d.maybe() && s.Key.Address.Addr().Is4() {
 		s.Access.Allow = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	}

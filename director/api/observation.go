@@ -14,7 +14,7 @@ type observation struct {
 	revision uint64
 	state    director.State // desired
 	foreign  []director.Service
-	stats    map[director.ServiceKey][]director.ServerStats
+	stats    map[director.ServiceKey]director.ServiceStats
 }
 
 // seen is one service of an observation.
@@ -31,10 +31,10 @@ func (h *Handler) observe(ctx context.Context) (observation, error) {
 	head := h.director.Head()
 	o := observation{
 		revision: head.Number, state: head.State, foreign: h.director.Drift().Foreign,
-		stats: make(map[director.ServiceKey][]director.ServerStats, len(stats.Services)),
+		stats: make(map[director.ServiceKey]director.ServiceStats, len(stats.Services)),
 	}
 	for _, service := range stats.Services {
-		o.stats[service.Key] = service.Servers
+		o.stats[service.Key] = service
 	}
 	return o, nil
 }
@@ -63,16 +63,17 @@ func (o observation) all(foreign bool) []seen {
 // model joins a service with what the data plane sees of it. A server the data
 // plane says nothing about is unreachable, and says so.
 func (o observation) model(s seen) Service {
-	config := serviceConfig(s.service)
+	config, observed := serviceConfig(s.service), o.stats[s.service.Key]
 	model := Service{
 		Listen: config.Listen, Name: config.Name, Scheduler: config.Scheduler, Flags: flagWords(s.service),
 		VIP: config.VIP, Access: config.Access, Foreign: s.foreign, Servers: []Server{},
 		Persistence: config.Persistence, OnePacket: config.OnePacket, Timeouts: config.Timeouts,
 		ConnReuseMode: config.ConnReuseMode, SloppyTCP: config.SloppyTCP,
 		ExpireNodestConn: config.ExpireNodestConn, ExpireQuiescentTemplate: config.ExpireQuiescentTemplate,
+		Limits: config.Limits, Guard: config.Guard, Refused: refusedModel(observed.Refused), GuardStats: guardStatsModel(observed.Guard),
 	}
 	stats := make(map[netip.AddrPort]director.ServerStats)
-	for _, server := range o.stats[s.service.Key] {
+	for _, server := range observed.Servers {
 		stats[server.Server.Address] = server
 	}
 	for _, server := range s.service.Servers {
@@ -97,7 +98,7 @@ func (o observation) notOffered(key director.ServiceKey) (draining, unreachable 
 			draining[server.Address] = server.Draining
 		}
 	}
-	for _, server := range o.stats[key] {
+	for _, server := range o.stats[key].Servers {
 		unreachable[server.Server.Address] = !server.Reachable
 	}
 	return draining, unreachable

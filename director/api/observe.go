@@ -29,7 +29,7 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 		Info: infoModel(stats.Info), Features: featuresModel(e.director.Features()),
 		Revision: head.Number, Interfaces: interfaceModels(stats.Interfaces), Tables: tableModels(stats.Table),
 		Timeouts: timeoutsModel(head.State.Timeouts), Services: len(head.State.Services),
-		Foreign: len(drift.Foreign), Drift: driftSummary(drift),
+		Foreign: len(drift.Foreign), Guarding: guarding(stats.Services), Drift: driftSummary(drift),
 	}
 	if err := e.ready(); err != nil {
 		status.NotReady = err.Error()
@@ -122,6 +122,7 @@ func (e endpoints) stats(ctx context.Context) (Stats, error) {
 		m := ServiceStats{
 			Listen: service.Key.String(), Name: name, Foreign: !ours,
 			Counters: countersModel(service.Counters), Rates: ratesModel(service.Rates), Servers: []ServerStats{},
+			Refused: refusedModel(service.Refused), GuardStats: guardStatsModel(service.Guard),
 		}
 		for _, server := range service.Servers {
 			m.Servers = append(m.Servers, ServerStats{
@@ -165,7 +166,8 @@ func infoModel(i director.DataplaneInfo) DataplaneInfo {
 func featuresModel(f director.Features) Features {
 	return Features{
 		Marks: f.Marks, SCTP: f.SCTP, Tunnels: f.Tunnels, Engines: f.Engines, Sync: f.Sync, OwnAddresses: f.OwnAddresses,
-		Ranges: f.Ranges, Access: f.Access, Timeouts: f.Timeouts, Rules: f.Rules, Kill: f.Kill, Decide: f.Decide, MaxWeight: f.MaxWeight,
+		Ranges: f.Ranges, Access: f.Access, Timeouts: f.Timeouts, Rules: f.Rules, Kill: f.Kill, Decide: f.Decide,
+		Limits: f.Limits, Guard: f.Guard, MaxWeight: f.MaxWeight,
 	}
 }
 
@@ -173,17 +175,6 @@ func interfaceModels(interfaces []director.InterfaceStats) []Interface {
 	models := []Interface{}
 	for _, i := range interfaces {
 		models = append(models, Interface{Name: i.Name, Mode: string(i.Mode)})
-	}
-	return models
-}
-
-func tableModels(tables []director.TableStats) []Table {
-	models := []Table{}
-	for _, t := range tables {
-		models = append(models, Table{
-			Family: t.Family, Limit: t.Limit, Keys: t.Keys, Slots: t.Slots,
-			Bytes: t.Bytes, Expired: t.Expired, Corrected: t.Corrected,
-		})
 	}
 	return models
 }

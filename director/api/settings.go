@@ -12,7 +12,8 @@ import (
 )
 
 // The settings of a service beside its scheduler and its servers: persistence,
-// one-packet, timeouts of its own, and what the kernel has as sysctls.
+// one-packet, timeouts of its own, limits and the guard, and what the kernel has as
+// sysctls.
 
 // setSettings takes the model's settings over.
 func (c ServiceConfig) setSettings(s *director.Service) error {
@@ -31,6 +32,12 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 	}
 	s.Rules = director.Rules{
 		SloppyTCP: c.SloppyTCP, ExpireNoDestConn: c.ExpireNodestConn, ExpireQuiescentTemplate: c.ExpireQuiescentTemplate,
+	}
+	if c.Limits != nil {
+		c.Limits.apply(&s.Limits)
+	}
+	if err := setGuard(&s.Guard, c.Guard); err != nil {
+		return err
 	}
 	return setReuse(&s.Rules, c.ConnReuseMode)
 }
@@ -55,6 +62,12 @@ func (e ServiceEdit) applySettings(s *director.Service) error {
 		}
 	}
 	set(&s.OnePacket, e.OnePacket)
+	if e.Limits != nil {
+		e.Limits.apply(&s.Limits)
+	}
+	if err := setGuard(&s.Guard, e.Guard); err != nil {
+		return err
+	}
 	if e.Timeouts != nil {
 		e.Timeouts.apply(&s.Timeouts)
 	}
