@@ -286,7 +286,7 @@ func killBesidePackets(t *testing.T, f *bpftest.Fixture) {
 		go func() {
 			var err error
 			for i := 0; i < 60 && err == nil; i++ {
-				_, err = bpftest.Run(f.Plane.ShuntRoot, f.Outside, frames[i%len(frames)])
+				_, err = bpftest.Run(f.Plane.ShuntRoot, loopback, frames[i%len(frames)])
 			}
 			done <- err
 		}()

@@ -16,6 +16,7 @@ func (d *Dataplane) Apply(ctx context.Context, ops []director.Operation) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.vips.Forget()
+	d.watching.isStale = true
 	a := application{Dataplane: d}
 	for _, op := range ops {
 		if err := a.run(ctx, op); err != nil {
@@ -29,10 +30,12 @@ func (d *Dataplane) Apply(ctx context.Context, ops []director.Operation) error {
 	return nil
 }
 
+var errClosed = errors.New("the data plane is closed")
+
 // check says why no operation can run: the caller gave up, or we are closed.
 func (d *Dataplane) check(ctx context.Context) error {
 	if d.closed {
-		return errors.New("the data plane is closed")
+		return errClosed
 	}
 	return ctx.Err()
 }

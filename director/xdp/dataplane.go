@@ -41,6 +41,8 @@ type Dataplane struct {
 	// matches is how packets find services of several addresses or ports.
 	matches *matchTable
 	sweeps  sweepState
+	// watching is who is told what becomes of connections.
+	watching watching
 	// destinations is what the sweep knows of lblc's and lblcr's memory.
 	destinations destinationsState
 	// migrations are services that are to migrate when they are added.
@@ -157,6 +159,10 @@ func (d *Dataplane) setOptions(s *bpf.KernelSettings) {
 	if d.opts.MidstreamReset {
 		s.Midstream = uint32(bpf.KernelMidstreamMIDSTREAM_RESET)
 	}
+	s.Watching = 0 // also if an earlier process was
+	if len(d.watching.watchers) > 0 {
+		s.Watching = 1
+	}
 	s.IcmpPerTick = 0
 	if d.opts.ICMPRate > 0 {
 		s.IcmpPerTick = max(1, uint32(float64(d.opts.ICMPRate)*d.plane.Clock.Tick().Seconds()))
@@ -246,9 +252,11 @@ func (d *Dataplane) Close() error {
 	return errors.Join(d.closeHelpers(), d.plane.Close())
 }
 
-// closeHelpers ends the resolver, which must not be waited for with mu held.
+// closeHelpers ends the watchers and the resolver, which must not be waited for with
+// mu held.
 func (d *Dataplane) closeHelpers() error {
 	var errs []error
+	d.endWatching(errClosed)
 	if d.stop != nil {
 		d.stop()
 		errs = append(errs, d.background.Wait(), d.resolver.Close())

@@ -14,22 +14,43 @@ import (
 // killTries is how often one connection is tried that packets change meanwhile.
 const killTries = 8
 
+// ending is how connections are ended.
+type ending uint8
+
+const (
+	silently   ending = iota
+	withResets        // TCP's: both ends are told by their next packets
+)
+
 // Kill removes the connections and templates that match, in one pass over the
 // tables; those that come after it began may be left. One that packets change at
 // every try is an error at its end.
 func (d *Dataplane) Kill(ctx context.Context, filter director.ConnectionFilter) (uint64, error) {
+	return d.end(ctx, filter, silently)
+}
+
+// Reset is Kill, but TCP connections stay until their state, CLOSE, ends, so that
+// both ends are reset: a packet that its sender sends again goes on to the other end
+// as a reset, all others are answered by one. An end that sends nothing for that
+// long is not told. With method dr and tunnel the server's packets are not seen: it
+// is told by a packet of its client's, or by the client's answer to its own.
+func (d *Dataplane) Reset(ctx context.Context, filter director.ConnectionFilter) (uint64, error) {
+	return d.end(ctx, filter, withResets)
+}
+
+func (d *Dataplane) end(ctx context.Context, filter director.ConnectionFilter, how ending) (uint64, error) {
 	var killed uint64
 	var left int
 	for found, err := range d.connections(ctx, filter) {
 		if err == nil {
-			err = d.kill(&found.entry)
+			err = d.kill(&found.entry, how)
 		}
 		switch {
 		case err == nil:
 			killed++
 		case errors.Is(err, unix.EAGAIN):
 			left++
-		case !errors.Is(err, bpf.ErrNotFound): // else it ended by itself
+		case !errors.Is(err, bpf.ErrNotFound): // else it ended by itself, or was killed before
 			return killed, fmt.Errorf("remove connections: %w", err)
 		}
 	}
@@ -39,10 +60,11 @@ func (d *Dataplane) Kill(ctx context.Context, filter director.ConnectionFilter) 
 	return killed, nil
 }
 
-// kill removes the connection whose entry it is.
-func (d *Dataplane) kill(e *bpf.Entry) (err error) {
+// kill ends the connection whose entry it is.
+func (d *Dataplane) kill(e *bpf.Entry, how ending) (err error) {
 	for range killTries {
 		v6, args := e.RemoveArgs()
+		args.WithResets = uint8(how)
 		if err = d.plane.RemoveConnection(v6, &args); !errors.Is(err, unix.EAGAIN) {
 			break
 		}

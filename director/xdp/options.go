@@ -23,6 +23,10 @@ type Options struct {
 	// how many clients that have answered a guard; default 65536.
 	MaxSources uint32
 
+	// CountConnections counts packets and bytes of each connection, at 16 bytes more for
+	// each key that the tables have room for; default: only those of servers.
+	CountConnections bool
+
 	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
 	ICMPRate       uint32 // ICMP errors and resets sent a second; 0: none
 
@@ -47,6 +51,8 @@ func (o Options) limits() bpf.Limits {
 		Words:        o.SchedulerWords,
 		Prefixes:     o.MaxAccessPrefixes,
 		Sources:      o.MaxSources,
+
+		CountConnections: o.CountConnections,
 	}
 }
 

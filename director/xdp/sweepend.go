@@ -111,6 +111,7 @@ func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount, kee
 		freed = true
 	}
 	if freed {
+		d.watching.isStale = true
 		return d.writeFilter()
 	}
 	return nil
