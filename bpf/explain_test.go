@@ -134,9 +134,7 @@ func TestExplainRefusals(t *testing.T) {
 		if got := explain(t, f, late); got.Event != 0 {
 			t.Errorf("%s, want room: there are unproven ones", bpf.Events[got.Event].Name)
 		}
-		for _, p := range crowd[:places] {
-			s.prove(t, p)
-		}
+		s.prove(t, crowd[:places]...)
 		if got := explain(t, f, late); got.Event != uint32(bpf.KernelEventEVENT_DROP_TABLE_FULL) || got.Server != 0 {
 			t.Errorf("%q, server %d", bpf.Events[got.Event].Name, got.Server)
 		}

@@ -122,6 +122,7 @@ func TestLifeOfConnection(t *testing.T) {
 		from, flags, state string
 		active             int64
 		proven             bool
+		ahead              bool // the forward entry alone is as far as that
 	}
 	for _, tt := range []struct {
 		name   string
@@ -129,35 +130,40 @@ func TestLifeOfConnection(t *testing.T) {
 		steps  []step
 	}{
 		{"nat", nat, []step{
-			{"client", "S", "SR", 1, false},
-			{"server", "SA", "SR", 1, false},
-			{"client", "A", "ES", 1, true},
-			{"server", "PA", "ES", 1, true},
-			{"client", "FA", "CW", 0, true},
-			{"server", "A", "CW", 0, true},
-			{"server", "FA", "TW", 0, true},
-			{"client", "A", "TW", 0, true},
+			{"client", "S", "SR", 1, false, false},
+			{"server", "SA", "SR", 1, false, false},
+			{"client", "A", "ES", 1, true, true},
+			{"server", "PA", "ES", 1, true, false},
+			{"client", "FA", "CW", 0, true, false},
+			{"server", "A", "CW", 0, true, false},
+			{"server", "FA", "TW", 0, true, false},
+			{"client", "A", "TW", 0, true, false},
 			// The connection is over: the next one is new.
-			{"client", "S", "SR", 1, false},
+			{"client", "S", "SR", 1, false, false},
 		}},
 		{"nat, closed by the server", nat, []step{
-			{"client", "S", "SR", 1, false},
-			{"server", "SA", "SR", 1, false},
-			{"client", "A", "ES", 1, true},
-			{"server", "FA", "FW", 0, true},
-			{"client", "FA", "TW", 0, true},
+			{"client", "S", "SR", 1, false, false},
+			{"server", "SA", "SR", 1, false, false},
+			{"client", "A", "ES", 1, true, true},
+			{"server", "FA", "FW", 0, true, false},
+			{"client", "FA", "TW", 0, true, false},
+		}},
+		{"nat, ended with the handshake's last segment", nat, []step{
+			{"client", "S", "SR", 1, false, false},
+			{"server", "SA", "SR", 1, false, false},
+			{"client", "FA", "TW", 0, true, false},
 		}},
 		{"nat, refused", nat, []step{
-			{"client", "S", "SR", 1, false},
-			{"server", "RA", "CL", 0, false},
+			{"client", "S", "SR", 1, false, false},
+			{"server", "RA", "CL", 0, false, false},
 		}},
 		{"dr", dr, []step{
-			{"client", "S", "SR", 1, false},
-			{"client", "A", "ES", 1, true},
-			{"client", "PA", "ES", 1, true},
-			{"client", "FA", "FW", 0, true},
-			{"client", "A", "FW", 0, true},
-			{"client", "R", "CL", 0, true},
+			{"client", "S", "SR", 1, false, false},
+			{"client", "A", "ES", 1, false, false},
+			{"client", "PA", "ES", 1, false, false},
+			{"client", "FA", "FW", 0, false, false},
+			{"client", "A", "FW", 0, false, false},
+			{"client", "R", "CL", 0, false, false},
 		}},
 	} {
 		for _, a := range families {
@@ -167,20 +173,25 @@ func TestLifeOfConnection(t *testing.T) {
 					p := s.request()
 					if step.from == "server" {
 						p = s.reply()
+					} else if strings.Contains(step.flags, "A") {
+						p.Ack = s.reply().Seq + 1
 					}
 					p.Flags = step.flags
 					if got := f.Run(p.Bytes()); got.Action != bpftest.TX {
 						t.Fatalf("step %d: %v %v", i, got.Action, f.Events())
 					}
 					state := uint8(slices.Index(stateNames, step.state))
-					if tt.method == nat {
-						diffEntries(t, f, s.both(state, step.proven)...)
-					} else {
-						diffEntries(t, f, s.entry(state, step.proven))
+					want := s.both(state, step.proven)
+					if step.ahead {
+						want[1] = s.both(synReceived, false)[1]
 					}
-					want := bpf.KernelServerLoad{Active: step.active, Inactive: 1 - step.active}
-					if got := f.Load(s.service.Servers[0]); got != want {
-						t.Fatalf("step %d: %+v, want %+v", i, got, want)
+					if tt.method != nat {
+						want = want[:1]
+					}
+					diffEntries(t, f, want...)
+					load := bpf.KernelServerLoad{Active: step.active, Inactive: 1 - step.active}
+					if got := f.Load(s.service.Servers[0]); got != load {
+						t.Fatalf("step %d: %+v, want %+v", i, got, load)
 					}
 				}
 			})
@@ -188,8 +199,8 @@ func TestLifeOfConnection(t *testing.T) {
 	}
 }
 
-// UDP is proven by a reply; where replies are not seen, by a packet a second or
-// more after the one before.
+// UDP is proven by a reply, or by three packets each a second or more after the one
+// before.
 func TestUDPProof(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	second := f.Plane.Clock.Ticks(1e9)
@@ -198,7 +209,6 @@ func TestUDPProof(t *testing.T) {
 			s := newScene(t, f, a, bpftest.UDP, nat)
 			for range 3 {
 				f.Run(s.request().Bytes())
-				f.Age(second)
 			}
 			diffEntries(t, f, s.both(stateUDP, false)...)
 			f.Run(s.reply().Bytes())
@@ -207,17 +217,27 @@ func TestUDPProof(t *testing.T) {
 				t.Errorf("UDP counts as %+v", got)
 			}
 		})
-		for _, method := range []bpf.KernelMethod{dr, local} {
-			t.Run(fmt.Sprint(a.name, "/", method), func(t *testing.T) {
+		for _, method := range []bpf.KernelMethod{nat, dr, local} {
+			t.Run(fmt.Sprint(a.name, "/spaced/", method), func(t *testing.T) {
 				s := newScene(t, f, a, bpftest.UDP, method)
-				// Within what a second is in ticks it is no proof. A tick may pass
-				// between packets, so only one is asked for.
 				f.Run(s.request().Bytes())
-				f.Run(s.request().Bytes())
-				diffEntries(t, f, s.entry(stateUDP, false))
-				f.Age(second)
-				f.Run(s.request().Bytes())
-				diffEntries(t, f, s.entry(stateUDP, true))
+				for i := range 3 {
+					// Within what a second is in ticks it is no proof. A tick may pass
+					// between packets, so only one is asked for.
+					f.Run(s.request().Bytes())
+					want := s.both(stateUDP, false)
+					if method != nat {
+						want = want[:1]
+					}
+					diffEntries(t, f, want...)
+					f.Age(second)
+					f.Run(s.request().Bytes())
+					want[0].Proven = i == 2
+					if method == nat {
+						want[1].Proven = i == 2
+					}
+					diffEntries(t, f, want...)
+				}
 			})
 		}
 	}

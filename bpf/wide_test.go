@@ -63,7 +63,7 @@ func TestWideNAT(t *testing.T) {
 		diffEntries(t, f, s.wideBoth(firstState(s.protocol), false)...)
 		run(t, f, reply.Bytes(), sent(returned(reply, s.virtual)), nil)
 		if s.protocol == bpftest.TCP {
-			request.Flags, reply.Flags = "A", "A"
+			request.Flags, request.Ack, reply.Flags = "A", reply.Seq+1, "A"
 		}
 		for i := range 6 {
 			request.Payload, reply.Payload = pattern(i), pattern(2*i+1)
@@ -109,6 +109,10 @@ func TestWideNATKeepsConnectionsApart(t *testing.T) {
 			random.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
 			for _, p := range pairs {
 				run(t, f, p.reply.Bytes(), sent(returned(p.reply, p.request.To)), nil)
+				if s.protocol == bpftest.TCP {
+					ack := bpftest.Handshake(p.request, p.reply)[2]
+					run(t, f, ack.Bytes(), sent(forwarded(ack, p.reply.From)), nil)
+				}
 			}
 		}
 	})

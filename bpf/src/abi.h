@@ -104,7 +104,7 @@ enum born_layout {
  * this was half a proof, as anybody can send both segments.
  */
 enum proof_layout {
-	SPACED_NONE = 0, /* with RECIPE_PROVEN: proven; of UDP without: no packet came a second or more after the last */
+	SPACED_NONE = 0, /* with RECIPE_PROVEN: proven; UDP without: no packet came a second or more after the last */
 	SPACED_FIRST = 1, /* TCP, with RECIPE_PROVEN: half proven; without: service_state.begun has it */
 	SPACED_LAST = 3, /* two such packets came; one more is the proof: SPACED_NONE, and RECIPE_PROVEN */
 	ACK_REACH = 65536, /* how far a client's acknowledgement may be past the number that proves it */

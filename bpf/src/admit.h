@@ -3,9 +3,11 @@
 #ifndef SHUNT_ADMIT_H
 #define SHUNT_ADMIT_H
 
+#include "guard.h"
+#include "limits.h"
+#include "full.h"
 #include "service.h"
 #include "template.h"
-#include "track.h"
 
 #define FTP_DATA_PORT 20 /* kernel: ip_vs_core.c, ip_vs_schedule, "Not scheduling FTPDATA" */
 
@@ -49,11 +51,26 @@ static __always_inline enum event judge(struct slow *c, const struct service *se
 		return EVENT_DROP_ACCESS_DENIED;
 	/* Kernel: ip_vs_proto_tcp.c, tcp_conn_schedule. */
 	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP &&
-	    (flags & TCP_RST || !(flags & TCP_SYN || c->pick.flags & SERVICE_SLOPPY_TCP)))
-		return EVENT_DROP_MIDSTREAM;
+	    (flags & TCP_RST || !(flags & TCP_SYN || c->pick.flags & SERVICE_SLOPPY_TCP))) {
+		c->is_stateless = last_full(v6) && is_hashed(in_force(service)->scheduler, c->pick.flags);
+		if (!c->is_stateless)
+			return EVENT_DROP_MIDSTREAM;
+	}
 	if ((__u16)c->key.id == bpf_htons(FTP_DATA_PORT))
 		return EVENT_DROP_FTP_DATA;
 	return EVENT_NONE;
+}
+
+/* The service's guard, then its limits, of which what the guard answers has used up nothing. */
+static __always_inline enum event restrain(struct slow *c)
+{
+	enum event event = EVENT_NONE;
+
+	if (c->pick.flags & SERVICE_GUARDED)
+		event = ask_guard(c);
+	if (event == EVENT_NONE && c->pick.flags & SERVICE_LIMITED)
+		event = limit(c);
+	return event;
 }
 
 /* EVENT_NONE if the packet may begin a connection of the service that is in c then, or what becomes of it. */
@@ -65,7 +82,16 @@ static __always_inline enum event admit(struct slow *c, const int v6)
 	if (!service)
 		return EVENT_PASS_NO_SERVICE;
 	c->pick.flags = in_force(service)->flags;
+	c->is_stateless = 0;
+	c->is_validated = 0;
+	c->is_counted = 0;
+	/* Before anything else is made of a reset: a service that migrates would leave it to the stack. */
+	if (c->pick.flags & SERVICE_GUARDED && (v6 ? answers_guard6(c) : answers_guard4(c)))
+		return EVENT_DROP_GUARD_ANSWERED;
 	event = judge(c, service, v6);
+	/* What begins no connection is nobody's to limit. */
+	if (event == EVENT_NONE && !c->is_stateless)
+		event = restrain(c);
 	/* The packet ends a connection that is over, also where it begins no other. */
 	if (event != EVENT_NONE && c->old && !c->is_trial)
 		remove_entry(c->old_group, c->old_slot, c->old, v6);

@@ -151,6 +151,14 @@ __noinline int look_at6(struct lookup *l)
 	return 0;
 }
 
+/* Whether it has proven all that it has to, see proof_layout. */
+static __always_inline int is_proven(__u64 recipe)
+{
+	const __u64 asked = BIT(RECIPE_PROVEN) | (__u64)SPACED_MASK << RECIPE_SPACED;
+
+	return (recipe & asked) == BIT(RECIPE_PROVEN);
+}
+
 static __always_inline int is_wide(__u64 recipe)
 {
 	return !!(recipe & BIT(RECIPE_WIDE));

@@ -115,7 +115,8 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 	for (int i = 0; i < SERVER_TRIES; i++) {
 		if (recipe_method(*recipe) != METHOD_NAT)
 			return EVENT_NONE;
-		reply = *recipe & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | BIT(RECIPE_COUNTED) | FILLED_MASK);
+		reply = with_spaced(*recipe, SPACED_NONE) & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | FILLED_MASK |
+							      BIT(RECIPE_COUNTED) | BIT(RECIPE_VALIDATED));
 		event = v6 ? make_reply6(c, recipe_server(reply), reply) : make_reply4(c, recipe_server(reply), reply);
 		if (event != EVENT_DROP_REPLY_COLLISION)
 			return event;
@@ -193,6 +194,18 @@ static __always_inline enum event serve_once(struct slow *c, __u64 recipe, const
 	return EVENT_NONE;
 }
 
+/* Counts that a TCP connection has begun, where the guard has to know (count_proof). */
+static __always_inline void count_beginning(__u32 service, __u64 recipe)
+{
+	struct service_state *state;
+
+	if (!spaced_of(recipe))
+		return;
+	state = state_of_service(service);
+	if (state)
+		__sync_fetch_and_add(&state->begun, 1);
+}
+
 /* Inserts the connection with the recipe, both keys; EVENT_NONE or why it could not be. */
 static __always_inline enum event insert_connection(struct slow *c, __u64 recipe, const int v6)
 {
@@ -219,10 +232,20 @@ static __always_inline enum event insert_connection(struct slow *c, __u64 recipe
 	if (event != EVENT_NONE || c->is_trial)
 		return event;
 	bind_connection(recipe_server(c->recipe), recipe_state(recipe));
+	count_beginning(c->pick.service, recipe);
 	announce(r->group, r->slot, c->recipe, NEWS_OPENED, v6);
 	if (r->recipe & BIT(RECIPE_BUSY))
 		end_claim(r, c->recipe, v6);
 	c->is_new = 1;
+	return EVENT_NONE;
+}
+
+/* Has the packet go to the server chosen, without an entry and in nobody's count of connections. */
+static __always_inline enum event serve_by_hash(struct slow *c, __u64 recipe)
+{
+	c->recipe = recipe;
+	if (!c->is_trial)
+		count(EVENT_NOTE_STATELESS);
 	return EVENT_NONE;
 }
 
@@ -240,16 +263,30 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 	recipe = with_server((__u64)state << RECIPE_STATE, c->chosen, c->method);
 	if (c->method == METHOD_NAT && c->pick.flags & SERVICE_WIDE)
 		recipe |= BIT(RECIPE_WIDE);
+	if (c->is_stateless)
+		return serve_by_hash(c, recipe);
 	if (c->pick.flags & SERVICE_ONE_PACKET && state == STATE_UDP)
 		return serve_once(c, recipe, v6);
+	if (c->pick.flags & SERVICE_GUARDED && state != STATE_UDP)
+		recipe = with_spaced(recipe, SPACED_FIRST);
+	if (c->is_validated)
+		recipe |= BIT(RECIPE_VALIDATED);
 	if (c->template.recipe)
 		recipe |= BIT(RECIPE_CONTROLLED);
+	if (c->is_counted)
+		recipe |= BIT(RECIPE_COUNTED);
 	if (c->method == METHOD_NAT) {
 		recipe |= BIT(RECIPE_BUSY);
 		if (!c->is_trial)
 			c->hop = learn_hop(&c->link);
 	}
 	event = insert_connection(c, recipe, v6);
+	if (event == EVENT_DROP_TABLE_FULL) {
+		note_full(c, v6);
+		/* Replies that have to be rewritten need an entry. */
+		if (c->method != METHOD_NAT && is_hashed(c->pick.schedule.scheduler, c->pick.flags))
+			return serve_by_hash(c, recipe);
+	}
 	/* Dropped, adopted, or with another server: the template has not got this connection. */
 	if (c->template.recipe && (event != EVENT_NONE || !c->is_new || !(c->recipe & BIT(RECIPE_CONTROLLED))))
 		let_template_go(c, v6);
@@ -264,6 +301,19 @@ static __always_inline int clear_way(struct slow *c, const int v6)
 	return v6 ? take_out6(c->old_group, c->old_slot, c->old) : take_out4(c->old_group, c->old_slot, c->old);
 }
 
+/*
+ * Whether the server chosen by hash may have the packet's connection although it has
+ * no entry: there was no room for one, not longer ago than it would have lived.
+ */
+static __always_inline int may_go_on(const struct slow *c, const int v6)
+{
+	__u64 recipe = (__u64)STATE_ESTABLISHED << RECIPE_STATE;
+	__u32 full_tick = last_full(v6);
+
+	return c->method != METHOD_NAT && full_tick &&
+	       !is_longer(timeout_of(with_server(recipe, c->chosen, c->method)), full_tick, c->tick);
+}
+
 /* Of a packet that was admitted: EVENT_NONE or what became of it. */
 static __always_inline enum event create(struct slow *c, const int v6)
 {
@@ -276,13 +326,20 @@ static __always_inline enum event create(struct slow *c, const int v6)
 		return EVENT_FAULT_MAP;
 	event = choose(c, service, in_force(service), v6);
 
-	if (event == EVENT_NONE && c->pick.flags & SERVICE_PERSISTENT)
+	if (c->is_stateless && (event != EVENT_NONE || !may_go_on(c, v6)))
+		event = EVENT_DROP_MIDSTREAM;
+	if (event == EVENT_NONE && c->pick.flags & SERVICE_PERSISTENT) {
 		event = v6 ? choose_persistent6(c) : choose_persistent4(c);
+		if (event == EVENT_DROP_TABLE_FULL)
+			note_full(c, v6);
+	}
 	is_replaced = clear_way(c, v6);
 	if (event == EVENT_NONE)
 		event = connect(c, v6);
 	if (is_replaced)
 		unbind_connection(recipe_server(c->old), recipe_state(c->old));
+	if (event != EVENT_NONE || !c->is_new || !(c->recipe & BIT(RECIPE_COUNTED)))
+		give_back_source(c);
 	return event;
 }
 

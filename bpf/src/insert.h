@@ -95,23 +95,25 @@ unlock:
 
 /*
  * How willingly the entry's connection, or template, is given up: 0 never, highest
- * first. An expired one above all, else an unproven one by its age. Last a proven
- * template that has no connections, by its age too: a connection is worth more.
+ * first. An expired one above all; else an unproven one that is not established, the
+ * one without a packet for longest; then one that is, so; last a proven template that
+ * has no connections, by its age too: a connection is worth more.
  * What was loaded is not given up for what is being loaded, of which it is a part.
+ * A reply key has its connection's state, and mostly its time: see resolve_victim.
  */
 __noinline __u32 dispensability(__u64 recipe, __u64 tail, __u32 tick, __u32 for_loaded)
 {
 	__u32 seen = tail, age = (__s32)(tick - seen) < 0 ? 0 : tick - seen;
 
-	if (!recipe || recipe & (BIT(RECIPE_BUSY) | BIT(RECIPE_REPLY)))
+	if (!recipe || recipe & BIT(RECIPE_BUSY))
 		return 0;
 	if (has_expired(recipe, seen, tick) && !(is_template(recipe) && is_in_use(tail >> 32)))
 		return 1U << 31 | age;
 	if (for_loaded && recipe & BIT(RECIPE_LOADED))
 		return 0;
-	if (!(recipe & BIT(RECIPE_PROVEN)))
-		return 1U << 30 | age;
-	/* No timeout has a bit as high as that. */
+	/* No timeout has a bit as high as these. */
+	if (!is_proven(recipe))
+		return (recipe_state(recipe) == STATE_ESTABLISHED ? 1U << 29 : 1U << 30) | age;
 	return is_template(recipe) && !is_in_use(tail >> 32) ? age + 1 : 0;
 }
 
@@ -122,7 +124,12 @@ struct eviction {
 	__u32 tick;
 	__u32 best; /* dispensability */
 	__u32 slot; /* of the entry that has it */
-	__u32 for_loaded; /* what was loaded stays */
+	__u32 rules; /* enum eviction_rules */
+};
+
+enum eviction_rules {
+	FOR_LOADED = 1, /* what was loaded stays */
+	NOT_BY_REPLY = 2, /* reply keys stay */
 };
 
 /* The i-th slot a key can be in whose set begins with slot first. */
@@ -135,14 +142,17 @@ static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
 {
 	void *group = group_at(e->group, v6);
 	__u32 slot = candidate_slot(e->set_slot, i), score;
-	__u64 *entry;
+	__u64 *entry, recipe;
 
 	if (!group)
 		return 1;
 	entry = entry_at(group, slot, v6);
 	if (!entry)
 		return 1;
-	score = dispensability(LOAD(entry + WORDS(v6) + 1), LOAD(entry + WORDS(v6) + 2), e->tick, e->for_loaded);
+	recipe = LOAD(entry + WORDS(v6) + 1);
+	if (recipe & BIT(RECIPE_REPLY) && e->rules & NOT_BY_REPLY)
+		return 0;
+	score = dispensability(recipe, LOAD(entry + WORDS(v6) + 2), e->tick, e->rules & FOR_LOADED);
 	if (score > e->best) {
 		e->best = score;
 		e->slot = slot;
@@ -161,9 +171,9 @@ static long weigh6(__u32 i, struct eviction *e)
 }
 
 /* The entry to be given up where a key's set begins with set_slot: dispensability above, slot below. */
-static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 tick, __u32 for_loaded, const int v6)
+static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 tick, __u32 rules, const int v6)
 {
-	struct eviction e = { .group = group, .set_slot = set_slot, .tick = tick, .for_loaded = for_loaded };
+	struct eviction e = { .group = group, .set_slot = set_slot, .tick = tick, .rules = rules };
 
 	if (v6)
 		bpf_loop(WAYS + OVERFLOW, weigh6, &e, 0);
@@ -172,17 +182,17 @@ static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 ti
 	return (__u64)e.best << 32 | e.slot;
 }
 
-__noinline __u64 choose_victim4(__u32 group, __u32 set_slot, __u32 tick, __u32 for_loaded)
+__noinline __u64 choose_victim4(__u32 group, __u32 set_slot, __u32 tick, __u32 rules)
 {
-	return choose_victim(group, set_slot, tick, for_loaded, 0);
+	return choose_victim(group, set_slot, tick, rules, 0);
 }
 
-__noinline __u64 choose_victim6(__u32 group, __u32 set_slot, __u32 tick, __u32 for_loaded)
+__noinline __u64 choose_victim6(__u32 group, __u32 set_slot, __u32 tick, __u32 rules)
 {
-	return choose_victim(group, set_slot, tick, for_loaded, 1);
+	return choose_victim(group, set_slot, tick, rules, 1);
 }
 
-#define INSERT_TRIES 3
+#define INSERT_TRIES 4
 
 struct insert_request {
 	struct key key;
@@ -192,7 +202,7 @@ struct insert_request {
 	__u32 tick;
 	__u32 born; /* tick at which it began */
 	__u32 hop;
-	__u32 pad1;
+	__u32 not_by_reply; /* nobody is given up by its reply key */
 	__u32 group; /* out: where the entry is, or the victim */
 	__u32 slot; /* out */
 	__u64 victim; /* out: the recipe of the entry to be given up first */
@@ -201,16 +211,15 @@ struct insert_request {
 };
 
 /*
- * Chooses whom to give up where the place's key can go: an expired connection, or
- * the oldest unproven one, or the oldest template without connections; never a live
+ * Chooses whom to give up where the place's key can go, see dispensability: never a live
  * proven connection, and nothing loaded that lives for another loaded one. False if there is none.
  */
 static __always_inline int find_victim(struct insert_request *r, const struct place *place, const int v6)
 {
 	__u32 set_slot = place->near_slot < place->far_slot ? place->near_slot : place->far_slot;
-	__u32 for_loaded = !!(r->recipe & BIT(RECIPE_LOADED));
-	__u64 victim = v6 ? choose_victim6(place->index, set_slot, r->tick, for_loaded) :
-			    choose_victim4(place->index, set_slot, r->tick, for_loaded);
+	__u32 rules = (r->recipe & BIT(RECIPE_LOADED) ? FOR_LOADED : 0) | (r->not_by_reply ? NOT_BY_REPLY : 0);
+	__u64 victim = v6 ? choose_victim6(place->index, set_slot, r->tick, rules) :
+			    choose_victim4(place->index, set_slot, r->tick, rules);
 	__u64 *entry;
 
 	r->slot = victim;
@@ -222,7 +231,7 @@ static __always_inline int find_victim(struct insert_request *r, const struct pl
 		return 0;
 	r->victim = LOAD(entry + WORDS(v6) + 1);
 	/* If it has changed since it was weighed, it is not given up: the caller tries once more. */
-	if (!dispensability(r->victim, LOAD(entry + WORDS(v6) + 2), r->tick, for_loaded))
+	if (!dispensability(r->victim, LOAD(entry + WORDS(v6) + 2), r->tick, rules & FOR_LOADED))
 		r->victim = 0;
 	return 1;
 }
@@ -259,6 +268,50 @@ __noinline int insert_once6(struct insert_request *r)
 	return r ? insert_once(r, 1) : NO_ROOM;
 }
 
+/*
+ * Where r's victim is a reply key, makes it the connection that has it, by which it is
+ * given up. One whose client alone has sent packets lives on: then no reply key is
+ * chosen any more. Without this, sets filled with reply keys alone would have no room
+ * while no sweep runs, or in a flood.
+ */
+static __always_inline void resolve_victim(struct insert_request *r, const int v6)
+{
+	void *group = group_at(r->group, v6);
+	struct lookup forward = {};
+	__u32 score = 0;
+	struct key key;
+	__u64 *entry;
+
+	if (!group)
+		return;
+	entry = entry_at(group, r->slot, v6);
+	if (!entry)
+		return;
+	entry_key(&key, entry, v6);
+	look_up_forward(&forward, &key, r->victim, LOAD(entry + WORDS(v6) + 2) >> 32, v6);
+	if (forward.recipe)
+		score = dispensability(forward.recipe, forward.seen, r->tick, !!(r->recipe & BIT(RECIPE_LOADED)));
+	r->victim = score ? forward.recipe : 0;
+	r->group = forward.group;
+	r->slot = forward.slot;
+	r->is_live = !(score >> 31);
+	r->not_by_reply = !score;
+}
+
+__noinline int resolve_victim4(struct insert_request *r)
+{
+	if (r)
+		resolve_victim(r, 0);
+	return 0;
+}
+
+__noinline int resolve_victim6(struct insert_request *r)
+{
+	if (r)
+		resolve_victim(r, 1);
+	return 0;
+}
+
 /* Inserts r's key, making room where needed. */
 static __always_inline enum insertion insert_key(struct insert_request *r, const int v6)
 {
@@ -266,6 +319,12 @@ static __always_inline enum insertion insert_key(struct insert_request *r, const
 
 	for (int i = 0; i < INSERT_TRIES && result == AGAIN; i++) {
 		result = v6 ? insert_once6(r) : insert_once4(r);
+		if (result == AGAIN && r->victim & BIT(RECIPE_REPLY)) {
+			if (v6)
+				resolve_victim6(r);
+			else
+				resolve_victim4(r);
+		}
 		if (result == AGAIN && r->victim && remove_entry(r->group, r->slot, r->victim, v6) && r->is_live)
 			count(EVENT_NOTE_EVICTED);
 	}

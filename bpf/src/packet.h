@@ -25,6 +25,13 @@
 #define EXTENSION_HEADERS 4
 #define EVENT_GO_ODD EVENTS /* not counted: the packet is shunt_odd's */
 
+enum tcp_flags {
+	TCP_FIN = 0x01,
+	TCP_SYN = 0x02,
+	TCP_RST = 0x04,
+	TCP_ACK = 0x10,
+};
+
 struct vlan_tag {
 	__be16 tci;
 	__be16 eth_proto; /* of what follows */

@@ -13,18 +13,55 @@
 #include "load.h"
 #include "explain.h"
 
+static __always_inline int is_only_ack(__u8 tcp_flags)
+{
+	return (tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK;
+}
+
 /* Whether following the recipe is all that the packet asks for. */
 static __always_inline int is_settled(const struct packet *p, const struct found *found)
 {
-	__u64 state = found->recipe & ((__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY) | BIT(RECIPE_WIDE));
+	const __u64 asked = (__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY) | BIT(RECIPE_WIDE);
 
 	if (p->tick - found->seen >= refresh_ticks)
 		return 0;
 	if (p->protocol == IPPROTO_TCP)
-		return state == (__u64)STATE_ESTABLISHED << RECIPE_STATE &&
-		       (p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK;
-	return state == (__u64)STATE_UDP << RECIPE_STATE &&
+		return (found->recipe & (asked | BIT(RECIPE_PROVEN))) ==
+			       ((__u64)STATE_ESTABLISHED << RECIPE_STATE | BIT(RECIPE_PROVEN)) &&
+		       is_only_ack(p->tcp_flags);
+	return (found->recipe & asked) == (__u64)STATE_UDP << RECIPE_STATE &&
 	       (found->recipe & (BIT(RECIPE_REPLY) | BIT(RECIPE_PROVEN))) != BIT(RECIPE_REPLY);
+}
+
+/*
+ * The handshake's last segment, soon after the one before: the connection is
+ * established, and proven, by one change of its recipe, if nobody else has to know.
+ * Its other key follows when settle has a packet of it. False: settle's.
+ */
+static __always_inline int is_proof(const struct packet *p, struct found *found, const int v6)
+{
+	const __u64 asked = (__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY) | BIT(RECIPE_WIDE) |
+			    BIT(RECIPE_REPLY) | BIT(RECIPE_CONTROLLED) | BIT(RECIPE_LOADED) | BIT(RECIPE_PROVEN);
+	__u64 old = found->recipe, new = with_state(old, STATE_ESTABLISHED);
+	__u32 index = recipe_server(old);
+	const struct tcphdr *tcp = p->l4;
+	struct server *server;
+
+	if ((old & asked) != (__u64)STATE_SYN_RECV << RECIPE_STATE || !is_only_ack(p->tcp_flags) ||
+	    p->tick - found->seen >= refresh_ticks || current.watching)
+		return 0;
+	if (recipe_method(old) != METHOD_NAT)
+		new = prove_half(new);
+	else if (acknowledges(found->entry, old, p->tcp_flags, bpf_ntohl(tcp->ack_seq), v6))
+		new = prove(new);
+	else
+		return 0;
+	server = bpf_map_lookup_elem(&servers, &index);
+	if (!server || server->life != LIFE_LIVE || !change(found->entry, old, new, v6))
+		return 0;
+	count_proof(server, old);
+	found->recipe = new;
+	return 1;
 }
 
 /* Hands the packet to shunt_odd; comes back only if that is not there. */
@@ -88,7 +125,7 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	find(&found, &place, &p->key, v6);
 	if (!found.entry)
 		return is_virtual ? go_slow(ctx, p, place.hash, 1, 0, v6) : finish(EVENT_PASS_NO_SERVICE);
-	if (!is_settled(p, &found))
+	if (!is_settled(p, &found) && !is_proof(p, &found, v6))
 		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
 	index = recipe_server(found.recipe);
 	server = bpf_map_lookup_elem(&servers, &index);
@@ -249,6 +286,20 @@ static __always_inline int view_link(struct xdp_md *ctx, struct slow *s)
 	return 1;
 }
 
+/* Notes the numbers of a TCP segment, for the guard and for proof. */
+static __always_inline int view_segment(struct xdp_md *ctx, struct slow *s)
+{
+	struct tcphdr *tcp = (void *)(long)ctx->data + (s->l4 & 0x3fff);
+
+	if (s->protocol != IPPROTO_TCP)
+		return 1;
+	if ((void *)(tcp + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	s->sequence = bpf_ntohl(tcp->seq);
+	s->acknowledged = bpf_ntohl(tcp->ack_seq);
+	return 1;
+}
+
 static __always_inline int follow_made(struct xdp_md *ctx, struct slow *s)
 {
 	return s->is_v6 ? follow_slow6(ctx, s) : follow_slow4(ctx, s);
@@ -262,7 +313,7 @@ int shunt_settle(struct xdp_md *ctx)
 	enum settled settled;
 	int action;
 
-	if (!s || !view_link(ctx, s))
+	if (!s || !view_link(ctx, s) || !view_segment(ctx, s))
 		return finish(EVENT_FAULT_MAP);
 	settled = s->is_v6 ? settle6(s) : settle4(s);
 	if (settled == SETTLED_BUSY)
@@ -287,9 +338,11 @@ int shunt_admit(struct xdp_md *ctx)
 	struct slow *s = slow_scratch();
 	enum event event;
 
-	if (!s)
+	if (!s || !view_segment(ctx, s))
 		return finish(EVENT_FAULT_MAP);
 	event = s->is_v6 ? admit6(s) : admit4(s);
+	if (event == EVENT_ANSWER_GUARD)
+		return s->is_v6 ? challenge6(ctx, s) : challenge4(ctx, s);
 	if (event != EVENT_NONE)
 		return refuse(ctx, s, event);
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);

@@ -46,7 +46,9 @@ struct slow {
 	__u32 chosen; /* the server's index */
 	__u32 method;
 	__u32 decided_by; /* enum decider: who chose it */
-	__u32 sequence; /* admit's: of a TCP segment, host order; a trial has none */
+	__u32 sequence; /* admit's and settle's: of a TCP segment, host order; a trial has none */
+	__u32 acknowledged; /* likewise */
+	__u32 is_stateless; /* no entry is made for it: it goes where the hash says */
 	/* settle's, for create: connections that were there; recipe 0: none */
 	__u64 old; /* one that ends as soon as there is another */
 	__u32 old_group;

@@ -64,7 +64,7 @@ static __always_inline void note_hop(__u64 recipe, __u32 reference)
 	__u32 index = reference & (HOPS - 1);
 	__u32 *uses = bpf_map_lookup_elem(&hop_uses, &index);
 
-	if (uses && reference && !has_place(recipe))
+	if (uses && reference && !has_place(recipe) && !(recipe & BIT(RECIPE_SEQUENCE)))
 		*uses += 1;
 }
 

@@ -7,7 +7,7 @@
 #ifndef SHUNT_TRACK_H
 #define SHUNT_TRACK_H
 
-#include "slow.h"
+#include "proof.h"
 
 enum direction {
 	DIRECTION_INPUT, /* from the client, replies are seen too (NAT) */
@@ -22,13 +22,6 @@ enum tcp_event {
 	TCP_EVENT_ACK,
 	TCP_EVENT_RST,
 	TCP_EVENTS,
-};
-
-enum tcp_flags {
-	TCP_FIN = 0x01,
-	TCP_SYN = 0x02,
-	TCP_RST = 0x04,
-	TCP_ACK = 0x10,
 };
 
 #define NO STATE_NONE
@@ -100,23 +93,31 @@ static __always_inline __u32 next_tcp_state(enum direction direction, __u8 flags
 }
 
 /*
- * The recipe of a forward entry after a packet. TCP is proven by the handshake;
- * UDP by a reply where replies are seen, else by a packet a second or more
- * after the one before it.
+ * The recipe of a forward entry after a packet. acked: it is a client's, and
+ * acknowledges what its server has sent.
  */
-static __always_inline __u64 advance(__u64 recipe, enum direction direction, __u8 flags, int spaced)
+static __always_inline __u64 advance(__u64 recipe, enum direction direction, __u8 flags, int spaced, int acked)
 {
 	__u32 state = recipe_state(recipe);
 
 	if (state == STATE_UDP) {
-		if (direction == DIRECTION_OUTPUT || (direction == DIRECTION_INPUT_ONLY && spaced))
-			recipe |= BIT(RECIPE_PROVEN);
-		return recipe;
+		if (is_proven(recipe))
+			return recipe;
+		if (direction == DIRECTION_OUTPUT)
+			return prove(recipe);
+		return spaced ? prove_by_time(recipe) : recipe;
 	}
 	state = next_tcp_state(direction, flags, state);
-	if (state == STATE_ESTABLISHED)
-		recipe |= BIT(RECIPE_PROVEN);
-	return with_state(recipe, state);
+	recipe = with_state(recipe, state);
+	if (is_proven(recipe))
+		return recipe;
+	if (acked)
+		return prove(recipe);
+	if (direction != DIRECTION_INPUT_ONLY || state != STATE_ESTABLISHED)
+		return recipe;
+	if (!(recipe & BIT(RECIPE_PROVEN)))
+		return prove_half(recipe);
+	return spaced ? prove_by_time(recipe) : recipe;
 }
 
 /* Moves the server's count of one connection from one state to another. */
@@ -140,31 +141,12 @@ enum settled {
 	SETTLED_KILLED, /* it was killed: kill.h's; SETTLED, but for the state */
 };
 
-#define CHANGE_TRIES 4
-
 /* The entry a lookup found, or 0. */
 static __always_inline __u64 *entry_of(const struct lookup *l, const int v6)
 {
 	void *group = group_at(l->group, v6);
 
 	return group ? entry_at(group, l->slot, v6) : 0;
-}
-
-/* Sets an entry's next hop unless its slot has been reused. */
-static __always_inline void set_hop(const struct lookup *l, __u32 hop, const int v6)
-{
-	struct group_head *head = group_at(l->group, v6);
-	__u64 *entry;
-
-	if (!head)
-		return;
-	entry = entry_at(head, l->slot, v6);
-	if (!entry)
-		return;
-	bpf_spin_lock(&head->lock);
-	if (!((LOAD(entry + WORDS(v6) + 1) ^ l->recipe) & GENERATION_MASK))
-		STORE((__u32 *)(entry + WORDS(v6) + 2) + 1, hop);
-	bpf_spin_unlock(&head->lock);
 }
 
 /* Gives a reply entry the forward entry's state and proof. */
@@ -199,28 +181,31 @@ static __always_inline __u32 seen_after(const struct lookup *forward, const stru
 }
 
 /* Runs a packet through the forward entry's state; false if somebody removes the connection. */
-static __always_inline int transit(struct lookup *forward, const struct server *server, enum direction direction,
-				   __u8 tcp_flags, int spaced, __u32 tick, const int v6)
+static __always_inline int transit(const struct slow *r, struct lookup *forward, const struct server *server,
+				   enum direction direction, int spaced, const int v6)
 {
 	__u64 *entry = entry_of(forward, v6);
 
 	if (!entry)
 		return 0;
 	for (int i = 0; i < CHANGE_TRIES; i++) {
-		__u64 old = forward->recipe;
-		__u64 new = advance(old, direction, tcp_flags, spaced);
+		__u64 old = forward->recipe, new;
+		int acked = direction == DIRECTION_INPUT && acknowledges(entry, old, r->tcp_flags, r->acknowledged, v6);
 
+		new = advance(old, direction, r->tcp_flags, spaced, acked);
 		if (new == old)
 			break;
 		new &= ~BIT(RECIPE_LOADED);
 		if (change(entry, old, new, v6)) {
 			forward->recipe = new;
 			move_count(old, new);
-			/* Kernel: ip_vs_conn.c, ip_vs_control_assure_ct. */
 			if (new & ~old & BIT(RECIPE_PROVEN)) {
-				tell(forward->group, forward->slot, new, NEWS_PROVEN, v6);
+				count_proof(server, old);
 				announce(forward->group, forward->slot, new, NEWS_ESTABLISHED, v6);
 			}
+			/* Kernel: ip_vs_conn.c, ip_vs_control_assure_ct. */
+			if (is_proven(new) && !is_proven(old))
+				tell(forward->group, forward->slot, new, NEWS_PROVEN, v6);
 			break;
 		}
 		forward->recipe = LOAD(entry + WORDS(v6) + 1);
@@ -228,7 +213,7 @@ static __always_inline int transit(struct lookup *forward, const struct server *
 			return 0;
 		/* Contended past all tries: the other packets' states stand. */
 	}
-	STORE((__u32 *)(entry + WORDS(v6) + 2), seen_after(forward, server, direction, tick));
+	STORE((__u32 *)(entry + WORDS(v6) + 2), seen_after(forward, server, direction, r->tick));
 	return 1;
 }
 
@@ -285,6 +270,47 @@ static __always_inline enum settled replace(struct slow *r, const struct lookup 
 }
 
 /*
+ * After a client's packet by NAT, which has changed the recipe from before: its reply
+ * entry follows, and both have the hop that leads to where it came from. While the
+ * forward entry has a sequence the reply entry alone has the hop, or nobody if the
+ * connection is wide: there a first segment, which the server answers with the
+ * sequence once more, puts it back.
+ */
+static __always_inline void keep_up(struct slow *r, struct lookup *forward, __u64 before, const int v6)
+{
+	__u64 recipe = forward->recipe, is_kept = recipe & BIT(RECIPE_SEQUENCE);
+	__u32 hop = learn_hop(&r->link), known = forward->hop;
+	struct lookup *reply = &r->other;
+	int has_hop, has_changed;
+
+	if (recipe == before && !is_kept && (!hop || hop == known))
+		return;
+	look_up_reply(reply, &r->key, recipe_server(recipe), v6);
+	if (reply->recipe)
+		mirror(reply, recipe, 0, v6);
+	has_hop = reply->recipe && !has_place(reply->recipe);
+	if (is_kept)
+		known = has_hop ? reply->hop : hop;
+	has_changed = hop && hop != known;
+	if (!hop)
+		hop = known;
+	if (has_changed && has_hop)
+		set_hop(reply, hop, v6);
+	if (is_kept ? recipe & BIT(RECIPE_PROVEN) || (is_wide(recipe) && r->tcp_flags & TCP_SYN) : has_changed)
+		set_hop(forward, hop, v6);
+	if (has_changed)
+		count(EVENT_NOTE_HOP_CHANGED);
+}
+
+/* The hop of the replies to the client, as the entries that were found have it. */
+static __always_inline __u32 hop_of_reply(const struct lookup *reply, const struct lookup *forward)
+{
+	if (!has_place(reply->recipe))
+		return reply->hop;
+	return forward->recipe & BIT(RECIPE_SEQUENCE) ? 0 : forward->hop;
+}
+
+/*
  * All that a hit may need beyond following the recipe: expiry, the state, proof,
  * the time of the last packet, the client's next hop. The forward entry has the
  * last word; the reply entry is given what the fast path needs of it.
@@ -295,8 +321,8 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	enum direction direction = DIRECTION_INPUT_ONLY;
 	struct server *server;
 	int is_reply, spaced;
-	__u32 hop, index;
 	__u64 recipe;
+	__u32 index;
 
 	hit->key = r->key;
 	if (v6)
@@ -328,7 +354,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		return replace(r, forward, v6);
 	if (forward->recipe & BIT(RECIPE_KILLED) && !r->is_trial) {
 		r->recipe = hit->recipe;
-		r->hop = has_place(hit->recipe) ? forward->hop : hit->hop;
+		r->hop = hop_of_reply(hit, forward);
 		return SETTLED_KILLED;
 	}
 	if (!is_reply && server && (is_reuse(forward->recipe, server, r->tcp_flags) || is_forsaken(server)))
@@ -340,29 +366,18 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		return SETTLED;
 	}
 	recipe = forward->recipe;
-	if (!transit(forward, server, direction, r->tcp_flags, spaced, r->tick, v6))
+	r->hop = hop_of_reply(hit, forward);
+	if (!transit(r, forward, server, direction, spaced, v6))
 		return SETTLED_BUSY;
 	if (is_reply) {
 		mirror(hit, forward->recipe, r->tick, v6);
+		note_sequence(r, forward, v6);
 		r->recipe = hit->recipe;
-		r->hop = has_place(hit->recipe) ? forward->hop : hit->hop;
 		return SETTLED;
 	}
 	r->recipe = forward->recipe;
-	if (direction != DIRECTION_INPUT)
-		return SETTLED;
-	hop = learn_hop(&r->link);
-	if (forward->recipe != recipe || (hop && hop != forward->hop)) {
-		look_up_reply(other, &r->key, recipe_server(forward->recipe), v6);
-		if (other->recipe)
-			mirror(other, forward->recipe, 0, v6);
-		if (hop && hop != forward->hop) {
-			set_hop(forward, hop, v6);
-			if (other->recipe && !has_place(other->recipe))
-				set_hop(other, hop, v6);
-			count(EVENT_NOTE_HOP_CHANGED);
-		}
-	}
+	if (direction == DIRECTION_INPUT)
+		keep_up(r, forward, recipe, v6);
 	return SETTLED;
 }
 

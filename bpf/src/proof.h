@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Proof that a connection's client is real and has not lent its address to a flood
+ * (abi.h, proof_layout). Of TCP by NAT it is the client's acknowledgement of the
+ * server's own sequence number: until then, the forward entry has that number in
+ * place of the hop. Of UDP it is a reply, or several packets spaced in time. Where
+ * replies are not seen the handshake's last segment is half of it, and all of it if
+ * the guard had answered the client. conntrack/proof.go says the same.
+ */
+#ifndef SHUNT_PROOF_H
+#define SHUNT_PROOF_H
+
+#include "slow.h"
+
+static __always_inline __u32 spaced_of(__u64 recipe)
+{
+	return recipe >> RECIPE_SPACED & SPACED_MASK;
+}
+
+static __always_inline __u64 with_spaced(__u64 recipe, __u32 n)
+{
+	return (recipe & ~((__u64)SPACED_MASK << RECIPE_SPACED)) | (__u64)n << RECIPE_SPACED;
+}
+
+static __always_inline __u64 prove(__u64 recipe)
+{
+	return with_spaced(recipe, SPACED_NONE) | BIT(RECIPE_PROVEN);
+}
+
+/* Of a connection whose replies are not seen, at the end of its handshake. */
+static __always_inline __u64 prove_half(__u64 recipe)
+{
+	return with_spaced(recipe, recipe & BIT(RECIPE_VALIDATED) ? SPACED_NONE : SPACED_FIRST) | BIT(RECIPE_PROVEN);
+}
+
+/* After a packet that came a second or more after the last. */
+static __always_inline __u64 prove_by_time(__u64 recipe)
+{
+	__u32 n = spaced_of(recipe);
+
+	if (n == SPACED_LAST)
+		return prove(recipe);
+	return with_spaced(recipe, (n ? n : SPACED_FIRST) + 1);
+}
+
+/*
+ * Whether a client's segment acknowledges what its forward entry, which has this
+ * recipe, has in its hop word: read after the recipe was, see write_hop.
+ */
+static __always_inline int acknowledges(const __u64 *entry, __u64 recipe, __u8 tcp_flags, __u32 ack, const int v6)
+{
+	__u32 sequence;
+
+	if (!(recipe & BIT(RECIPE_SEQUENCE)) || (tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
+		return 0;
+	order();
+	sequence = LOAD(entry + WORDS(v6) + 2) >> 32;
+	return ack - sequence < ACK_REACH;
+}
+
+/* A service's counts change with its connections': atomically. */
+static __always_inline struct service_state *state_of_service(__u32 service)
+{
+	return bpf_map_lookup_elem(&service_states, &service);
+}
+
+/* Counts the proof of a TCP connection, the half one too, that had the recipe old, if its beginning was counted. */
+static __always_inline void count_proof(const struct server *server, __u64 old)
+{
+	struct service_state *state;
+
+	if (!spaced_of(old) || recipe_state(old) == STATE_UDP)
+		return;
+	state = state_of_service(server->service);
+	if (state)
+		__sync_fetch_and_add(&state->proven, 1);
+}
+
+#define CHANGE_TRIES 4
+
+/*
+ * Writes the hop word of the entry that l has found, unless its slot has been reused
+ * or is claimed: a hop, or what the client must acknowledge. A reader that finds
+ * RECIPE_SEQUENCE and reads the word after it has a number: the word is written
+ * before the bit is set and after it is cleared.
+ */
+static __always_inline void write_hop(const struct lookup *l, __u32 word, const int is_sequence, const int v6)
+{
+	struct group_head *head = group_at(l->group, v6);
+	__u32 *hop, before;
+	__u64 *entry;
+
+	if (!head)
+		return;
+	entry = entry_at(head, l->slot, v6);
+	if (!entry)
+		return;
+	hop = (__u32 *)(entry + WORDS(v6) + 2) + 1;
+	bpf_spin_lock(&head->lock);
+	before = LOAD(hop);
+	for (int i = 0; i < CHANGE_TRIES; i++) {
+		__u64 old = LOAD(entry + WORDS(v6) + 1);
+
+		if ((old ^ l->recipe) & GENERATION_MASK || old & BIT(RECIPE_BUSY))
+			break;
+		if (!is_sequence) {
+			if (old & BIT(RECIPE_SEQUENCE) && !change(entry, old, old & ~BIT(RECIPE_SEQUENCE), v6))
+				continue;
+			order();
+			STORE(hop, word);
+			break;
+		}
+		if (old & BIT(RECIPE_PROVEN))
+			break;
+		STORE(hop, word);
+		order();
+		if (old & BIT(RECIPE_SEQUENCE) || change(entry, old, old | BIT(RECIPE_SEQUENCE), v6))
+			break;
+		STORE(hop, before);
+	}
+	bpf_spin_unlock(&head->lock);
+}
+
+__noinline int set_hop4(struct lookup *l, __u32 hop)
+{
+	if (l)
+		write_hop(l, hop, 0, 0);
+	return 0;
+}
+
+__noinline int set_hop6(struct lookup *l, __u32 hop)
+{
+	if (l)
+		write_hop(l, hop, 0, 1);
+	return 0;
+}
+
+__noinline int set_sequence4(struct lookup *l, __u32 sequence)
+{
+	if (l)
+		write_hop(l, sequence, 1, 0);
+	return 0;
+}
+
+__noinline int set_sequence6(struct lookup *l, __u32 sequence)
+{
+	if (l)
+		write_hop(l, sequence, 1, 1);
+	return 0;
+}
+
+static __always_inline void set_hop(struct lookup *l, __u32 hop, const int v6)
+{
+	if (v6)
+		set_hop6(l, hop);
+	else
+		set_hop4(l, hop);
+}
+
+/*
+ * Notes what the client of an unproven connection must acknowledge, by a segment from
+ * its server: the beginning of a handshake, or the first of a connection that began
+ * before the table had it. The latest handshake counts; a reset acknowledges nothing.
+ */
+static __always_inline void note_sequence(struct slow *r, struct lookup *forward, const int v6)
+{
+	__u32 sequence = r->sequence;
+
+	if (forward->recipe & BIT(RECIPE_PROVEN) || r->protocol != IPPROTO_TCP ||
+	    (r->tcp_flags & (TCP_RST | TCP_ACK)) != TCP_ACK)
+		return;
+	if (r->tcp_flags & TCP_SYN)
+		sequence++;
+	else if (forward->recipe & BIT(RECIPE_SEQUENCE))
+		return;
+	if (v6)
+		set_sequence6(forward, sequence);
+	else
+		set_sequence4(forward, sequence);
+}
+
+#endif
