@@ -11,7 +11,7 @@ import (
 
 // sliceTime is how long one run of the sweep's program may last, which packets wait
 // for on its CPU: it ends some microseconds later.
-const sliceTime = 30 * time.Microsecond
+const sliceTime = 20 * time.Microsecond
 
 // sliceGroups is how many groups one run goes through at most: more than it can.
 const sliceGroups = 1 << 12

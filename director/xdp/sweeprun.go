@@ -113,9 +113,9 @@ func (d *Dataplane) goOn(ctx context.Context, p *pace, now time.Time) (time.Dura
 	if !done {
 		return stepInterval, nil
 	}
-	d.noteShare(p.walk)
+	d.noteShare(p.walk, now)
 	p.walk = nil
-	return max(0, time.Until(p.next)), nil
+	return max(0, p.next.Sub(now)), nil
 }
 
 // step goes on with the sweep, or begins one, until the thread has used what there is
@@ -140,10 +140,10 @@ func (d *Dataplane) step(ctx context.Context, p *pace, now time.Time, start time
 
 // noteShare keeps for Stats what the sweep took, whose successor begins now or when
 // the interval is over.
-func (d *Dataplane) noteShare(w *walk) {
+func (d *Dataplane) noteShare(w *walk, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.sweeps.period = max(sweepInterval, time.Since(w.began))
+	d.sweeps.period = max(sweepInterval, now.Sub(w.began))
 	d.sweeps.share = float64(w.used) / float64(d.sweeps.period)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -19,12 +20,39 @@ type SweepResult struct {
 	Removed     uint32  `json:"removed"` // a tenth
 	Seconds     float64 `json:"seconds"` // of the whole sweep, the median of the rounds
 	BytesEach   float64 `json:"bytes_each"`
-	Row         Row     `json:"row"` // for each connection
+	Row         Row     `json:"row"`     // for each connection
+	Slices      Slices  `json:"slices"`  // of those sweeps
+	Expired     Slices  `json:"expired"` // of one that removes all connections
 }
 
-// sweepSlice is how many groups one run of the program goes through, as the
-// control plane has it.
-const sweepSlice = 64
+// Slices is how long packets wait for runs of the sweep's program, in microseconds.
+type Slices struct {
+	Count  int     `json:"count"`
+	Median float64 `json:"median"`
+	Max    float64 `json:"max"`
+	// Late is how many took longer than sliceGoal: by interrupts, or where the machine
+	// is a virtual one that had to wait for its CPU.
+	Late int `json:"late"`
+}
+
+// sliceGoal is how long a packet may wait for a slice, in microseconds.
+const sliceGoal = 50
+
+func newSlices(taken []float64) Slices {
+	s := Slices{Count: len(taken), Median: median(taken), Max: slices.Max(taken)}
+	for _, t := range taken {
+		if t > sliceGoal {
+			s.Late++
+		}
+	}
+	return s
+}
+
+// A slice as the control plane has it: so many groups at most, for so long.
+const (
+	sliceGroups      = 1 << 12
+	sliceNanoseconds = 20_000
+)
 
 // Sweep measures the sweep over a table of IPv4 NAT connections of which a tenth
 // has expired. The table is the same in every round.
@@ -63,30 +91,40 @@ func Sweep(size uint32, rounds int) (SweepResult, error) {
 			return result, err
 		}
 	}
-	expired := expire(groups)
-	var seconds, instructions []float64
-	for range rounds {
+	sweep := func(expired uint32) (once sweepRun, err error) {
 		if _, err := table.BatchUpdate(keys, groups, nil); err != nil {
-			return result, fmt.Errorf("write the table: %w", err)
+			return once, fmt.Errorf("write the table: %w", err)
 		}
 		for i := range loads {
 			if err := w.Maps[bpf.KernelMapLoads].Put(w.firstServer()+uint32(i), &loads[i]); err != nil {
-				return result, err
+				return once, err
 			}
 		}
-		taken, counted, removed, err := w.sweep(counter)
+		if once, err = w.sweep(counter); err != nil {
+			return once, err
+		}
+		if once.removed != expired {
+			return once, fmt.Errorf("the sweep removed %d connections, want %d", once.removed, expired)
+		}
+		return once, w.checkLoads(uint64(size - expired))
+	}
+	expired := expire(groups, tenth)
+	var seconds, instructions, taken []float64
+	for range rounds {
+		once, err := sweep(expired)
 		if err != nil {
 			return result, err
 		}
-		if removed != expired {
-			return result, fmt.Errorf("the sweep removed %d connections, want %d", removed, expired)
-		}
-		if err := w.checkLoads(uint64(size - expired)); err != nil {
-			return result, err
-		}
-		seconds = append(seconds, taken.Seconds())
-		instructions = append(instructions, counted/float64(size))
+		seconds = append(seconds, once.total.Seconds())
+		instructions = append(instructions, once.instructions/float64(size))
+		taken = append(taken, once.slices...)
 	}
+	expire(groups, everyone)
+	once, err := sweep(size)
+	if err != nil {
+		return result, err
+	}
+	result.Slices, result.Expired = newSlices(taken), newSlices(once.slices)
 	result.Removed, result.Seconds = expired, median(seconds)
 	result.Row = Row{
 		Name: fmt.Sprintf("sweep/%d", size), Rounds: rounds, Note: "for each connection, a tenth removed",
@@ -95,8 +133,15 @@ func Sweep(size uint32, rounds int) (SweepResult, error) {
 	return result, nil
 }
 
-// expire ages a tenth of the connections, both keys, and returns how many.
-func expire(groups []bpf.KernelGroup4) (connections uint32) {
+// tenth chooses connections by their clients.
+func tenth(client uint32, port uint16) bool {
+	return (client*0x9e3779b1+uint32(port)*0x85ebca6b)>>8%10 == 0
+}
+
+func everyone(uint32, uint16) bool { return true }
+
+// expire ages the chosen clients' connections, both keys, and returns how many.
+func expire(groups []bpf.KernelGroup4, chosen func(client uint32, port uint16) bool) (connections uint32) {
 	for g := range groups {
 		for s := range groups[g].Slots {
 			e := &groups[g].Slots[s]
@@ -108,7 +153,7 @@ func expire(groups []bpf.KernelGroup4) (connections uint32) {
 			if isReply {
 				client, port = e.Destination, uint16(e.Id>>16)
 			}
-			if (client*0x9e3779b1+uint32(port)*0x85ebca6b)>>8%10 != 0 {
+			if !chosen(client, port) {
 				continue
 			}
 			e.Seen -= forever + 8
@@ -130,33 +175,43 @@ func readGroups(m *ebpf.Map) ([]uint32, []bpf.KernelGroup4, error) {
 	return keys, groups, nil
 }
 
+// sweepRun is one sweep over the whole table.
+type sweepRun struct {
+	total        time.Duration
+	instructions float64
+	removed      uint32
+	slices       []float64 // how long each took, in microseconds
+}
+
 // sweep runs the program over the whole table in slices.
-func (w *world) sweep(counter *Counter) (taken time.Duration, instructions float64, removed uint32, err error) {
+func (w *world) sweep(counter *Counter) (r sweepRun, err error) {
 	program, groups := w.Programs[bpf.KernelProgShuntSweep4], w.Maps[bpf.KernelMapConnections4].MaxEntries()
-	instructions = math.NaN()
+	r.instructions = math.NaN()
 	var before, after uint64
 	if counter != nil {
 		if before, err = counter.read(); err != nil {
-			return 0, 0, 0, err
+			return r, err
 		}
 	}
 	start := time.Now()
-	for first := uint32(0); first < groups; {
-		args := bpf.KernelSweepArgs{FirstGroup: first, Groups: min(sweepSlice, groups-first)}
+	args := bpf.KernelSweepArgs{Limit: sliceNanoseconds}
+	for args.FirstGroup < groups {
+		args.Groups = min(sliceGroups, groups-args.FirstGroup)
 		if err := runSweep(program, &args); err != nil {
-			return 0, 0, 0, err
+			return r, err
 		}
-		removed += args.Removed
-		first += sweepSlice
+		r.removed += args.Removed
+		r.slices = append(r.slices, float64(args.Taken)/1000)
+		args.FirstGroup, args.FirstSet = args.NextGroup, args.NextSet
 	}
-	taken = time.Since(start)
+	r.total = time.Since(start)
 	if counter != nil {
 		if after, err = counter.read(); err != nil {
-			return 0, 0, 0, err
+			return r, err
 		}
-		instructions = float64(after - before)
+		r.instructions = float64(after - before)
 	}
-	return taken, instructions, removed, nil
+	return r, nil
 }
 
 // runSweep runs the program over one slice; it takes its arguments as a packet.
