@@ -17,6 +17,9 @@ func (f *Fixture) Reset() {
 	f.must(bpf.ClearArray[bpf.KernelServer](f.Plane.Servers))
 	f.must(bpf.ClearArray[bpf.KernelServerLoad](f.Plane.Loads))
 	f.must(bpf.ClearArray[bpf.KernelTimeoutSet](f.Plane.Timeouts))
+	f.must(bpf.ClearArray[bpf.KernelServiceLimits](f.Plane.KernelMaps.Limits))
+	f.must(bpf.ClearArray[bpf.KernelServiceState](f.Plane.ServiceStates))
+	f.ForgetClients()
 	f.next.service, f.next.server, f.next.word = 1, 1, 1
 	f.servers = map[uint32]*Server{}
 }
