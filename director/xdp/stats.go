@@ -40,7 +40,9 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	}
 	v4, v6 := d.MaxConnections()
 	stats.Info = director.DataplaneInfo{Version: reproduced, TableSize: v4 + v6}
-	stats.Table = d.sweeps.tables(d.plane)
+	if stats.Table, err = d.tables(); err != nil {
+		return stats, err
+	}
 	for i := range d.interfaces {
 		a := &d.interfaces[i]
 		mode := director.InterfaceMode(a.mode)

@@ -29,6 +29,7 @@ type sweepState struct {
 	started   uint64 // sweeps begun
 	complete  uint64 // number of the last one that went through all
 	keys      [2]uint64
+	filling   [2]filling
 	expired   [2]uint64
 	corrected [2]uint64
 	orphans   uint64
@@ -154,7 +155,7 @@ func (d *Dataplane) sweepSlice(ctx context.Context, w *walk) (done bool, err err
 	if w.group < groups {
 		return false, nil
 	}
-	d.sweeps.keys[w.family] = w.keys
+	d.sweeps.noteKeys(w, time.Now())
 	w.family, w.group, w.set, w.keys = w.family+1, 0, 0, 0
 	return w.family == len(families), nil
 }
