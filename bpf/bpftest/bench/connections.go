@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -85,24 +86,32 @@ func inPackets(t bpf.KernelTraffic) uint64   { return t.InPackets }
 func outPackets(t bpf.KernelTraffic) uint64  { return t.OutPackets }
 func connections(t bpf.KernelTraffic) uint64 { return t.Connections }
 
-// connect makes the world's connections by their packets: TCP's handshake, or a
-// datagram each way.
-func (w *world) connect(h *harness) error {
-	steps := []struct {
-		d     direction
-		flags uint8
-	}{{toService, flagSYN}, {fromServer, flagSYN | flagACK}, {toService, flagACK}}
+// step is one packet of a connection's beginning.
+type step struct {
+	d     direction
+	flags uint8
+}
+
+// beginning returns the packets that make the world's connections: a datagram each
+// way, or TCP's handshake; by NAT, the server's first segment after that, too, which
+// shows the table that its key is proven.
+func (w *world) beginning() []step {
+	steps := []step{{toService, flagSYN}, {fromServer, flagSYN | flagACK}, {toService, flagACK}, {fromServer, flagACK}}
 	if w.protocol == udp {
 		steps = steps[:2]
 	}
+	return slices.DeleteFunc(steps, func(s step) bool {
+		return s.d == fromServer && w.method != bpf.KernelMethodMETHOD_NAT
+	})
+}
+
+// connect makes the world's connections by their packets.
+func (w *world) connect(h *harness) error {
 	check, err := w.watch(nil, bpf.KernelEventEVENT_NONE)
 	if err != nil {
 		return err
 	}
-	for _, s := range steps {
-		if s.d == fromServer && w.method != bpf.KernelMethodMETHOD_NAT {
-			continue
-		}
+	for _, s := range w.beginning() {
 		plan := newPlan(w, s.d, s.flags, inOrder)
 		if _, err := h.run(&plan, w.main(), int(w.connections), xdpTX); err != nil {
 			return fmt.Errorf("make %d connections: %w", w.connections, err)

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 )
 
@@ -100,6 +101,8 @@ func frame(source, destination netip.Addr, protocol, flags uint8) (f [frameSize]
 		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
 		binary.BigEndian.PutUint16(l4[6:], 0x1234) // a checksum, so that it is kept up
 	} else {
+		// After this number comes 0, which all segments acknowledge: it proves a client.
+		binary.BigEndian.PutUint32(l4[4:], math.MaxUint32)
 		l4[12], l4[13] = 5<<4, flags
 	}
 	return f

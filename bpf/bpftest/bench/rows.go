@@ -235,7 +235,36 @@ func (b *bench) news(nat, dr *world) error {
 		}
 		g.watched(name+suffix, w, plan, connections, bpf.KernelEventEVENT_NONE)
 	}
-	return b.take(h, &g)
+	if err := b.take(h, &g); err != nil || nat.protocol == udp {
+		return err
+	}
+	// Where those went on to, so that round robin gives each the server its replies are from.
+	proofs := group{packets: g.packets, suffix: suffix}
+	proofs.proof(h, "proof-dr/"+suffix, dr, g.subjects[0].plan.Index)
+	proofs.proof(h, "proof-nat/"+suffix, nat, g.subjects[1].plan.Index)
+	return b.take(h, &proofs)
+}
+
+// proof adds the last segment of the handshake of connections, from the one with the
+// index on; those before it are sent before each run.
+func (g *group) proof(h *harness, name string, w *world, index uint32) {
+	plan := newPlan(w, toService, flagACK, inOrder)
+	plan.Index, plan.Mask = index, math.MaxUint32
+	s := g.add(name, w.main(), plan, xdpTX, nil)
+	s.begin = func() (err error) {
+		for _, before := range w.beginning() {
+			if before.flags == flagACK {
+				break
+			}
+			plan := newPlan(w, before.d, before.flags, inOrder)
+			plan.Index, plan.Mask = s.plan.Index, math.MaxUint32
+			if _, err := h.run(&plan, w.main(), s.packets, xdpTX); err != nil {
+				return err
+			}
+		}
+		s.check, err = w.watch(inPackets, bpf.KernelEventEVENT_NONE)
+		return err
+	}
 }
 
 // refreshes measures the packet that comes a second or more after the last: it
