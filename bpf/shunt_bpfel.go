@@ -772,18 +772,18 @@ type KernelSlow struct {
 			Destination [4]uint32
 			Id          uint64
 		}
-		Hash    uint32
-		Pad     uint32
-		Recipe  uint64
-		Tick    uint32
-		Born    uint32
-		Hop     uint32
-		Pad1    uint32
-		Group   uint32
-		Slot    uint32
-		Victim  uint64
-		IsLive  uint32
-		IsTrial uint32
+		Hash       uint32
+		Pad        uint32
+		Recipe     uint64
+		Tick       uint32
+		Born       uint32
+		Hop        uint32
+		NotByReply uint32
+		Group      uint32
+		Slot       uint32
+		Victim     uint64
+		IsLive     uint32
+		IsTrial    uint32
 	}
 	Reply struct {
 		_   structs.HostLayout
@@ -793,18 +793,18 @@ type KernelSlow struct {
 			Destination [4]uint32
 			Id          uint64
 		}
-		Hash    uint32
-		Pad     uint32
-		Recipe  uint64
-		Tick    uint32
-		Born    uint32
-		Hop     uint32
-		Pad1    uint32
-		Group   uint32
-		Slot    uint32
-		Victim  uint64
-		IsLive  uint32
-		IsTrial uint32
+		Hash       uint32
+		Pad        uint32
+		Recipe     uint64
+		Tick       uint32
+		Born       uint32
+		Hop        uint32
+		NotByReply uint32
+		Group      uint32
+		Slot       uint32
+		Victim     uint64
+		IsLive     uint32
+		IsTrial    uint32
 	}
 	Made struct {
 		_   structs.HostLayout
@@ -814,18 +814,18 @@ type KernelSlow struct {
 			Destination [4]uint32
 			Id          uint64
 		}
-		Hash    uint32
-		Pad     uint32
-		Recipe  uint64
-		Tick    uint32
-		Born    uint32
-		Hop     uint32
-		Pad1    uint32
-		Group   uint32
-		Slot    uint32
-		Victim  uint64
-		IsLive  uint32
-		IsTrial uint32
+		Hash       uint32
+		Pad        uint32
+		Recipe     uint64
+		Tick       uint32
+		Born       uint32
+		Hop        uint32
+		NotByReply uint32
+		Group      uint32
+		Slot       uint32
+		Victim     uint64
+		IsLive     uint32
+		IsTrial    uint32
 	}
 	Template struct {
 		_   structs.HostLayout
