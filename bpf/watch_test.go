@@ -69,43 +69,51 @@ func diffNews(t *testing.T, r *bpf.NewsReader, want ...string) {
 // ends it.
 func TestNews(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
-	for _, a := range families {
-		t.Run(a.name, func(t *testing.T) {
-			s := newScene(t, f, a, bpftest.TCP, nat)
-			s.run(t, s.request()) // nobody watches yet
-			s.remove(t, s.request())
-			r := watch(t, f)
-			client := a.client.String()
+	eachMethod(t, func(t *testing.T, a family, method bpf.KernelMethod) {
+		s := newScene(t, f, a, bpftest.TCP, method)
+		s.run(t, s.request()) // nobody watches yet
+		s.remove(t, s.request())
+		r := watch(t, f)
+		client := a.client.String()
 
-			s.establish(t)
-			diffNews(t, r, "opened "+client, "established "+client)
-			fin := s.request()
-			fin.Flags, fin.Seq, fin.Ack = "FA", 1001, 5001
-			s.run(t, fin)
+		s.establish(t)
+		diffNews(t, r, "opened "+client, "established "+client)
+		fin := s.request()
+		fin.Flags, fin.Seq, fin.Ack = "FA", 1001, 5001
+		s.run(t, fin)
+		if method == nat {
 			back := s.reply()
 			back.Flags, back.Seq, back.Ack = "FA", 5001, 1002
 			s.run(t, back)
-			f.AgeBy(bpftest.Timeouts[bpf.KernelConnStateSTATE_TIME_WAIT] + 2*time.Second)
-			if removed := f.Sweep(); removed != 1 {
-				t.Fatalf("%d swept, want 1", removed)
-			}
-			diffNews(t, r, "closed "+client)
+		}
+		f.AgeBy(bpftest.Timeouts[bpf.KernelConnStateSTATE_TIME_WAIT] + 2*time.Second)
+		if removed := f.Sweep(); removed != 1 {
+			t.Fatalf("%d swept, want 1", removed)
+		}
+		diffNews(t, r, "closed "+client)
 
-			s.run(t, s.request())
-			s.remove(t, s.request())
-			diffNews(t, r, "opened "+client, "closed "+client)
+		s.run(t, s.request())
+		s.remove(t, s.request())
+		diffNews(t, r, "opened "+client, "closed "+client)
 
-			// One that has expired ends when a packet meets it, and another begins.
-			s.run(t, s.request())
-			f.AgeBy(bpftest.Timeouts[bpf.KernelConnStateSTATE_SYN_RECV] + 2*time.Second)
-			s.run(t, s.request())
-			diffNews(t, r, "opened "+client, "closed "+client, "opened "+client)
+		// One that has expired ends when a packet meets it, and another begins.
+		s.run(t, s.request())
+		f.AgeBy(bpftest.Timeouts[bpf.KernelConnStateSTATE_SYN_RECV] + 2*time.Second)
+		s.run(t, s.request())
+		diffNews(t, r, "opened "+client, "closed "+client, "opened "+client)
 
-			// So does one that is over when its client uses the port anew.
-			f.SetState(bpf.KernelConnStateSTATE_TIME_WAIT)
-			s.run(t, s.request())
-			diffNews(t, r, "closed "+client, "opened "+client)
-		})
+		// So does one that is over when its client uses the port anew.
+		f.SetState(bpf.KernelConnStateSTATE_TIME_WAIT)
+		s.run(t, s.request())
+		diffNews(t, r, "closed "+client, "opened "+client)
+	})
+}
+
+// eachMethod runs the test for both families, with replies that are seen and without.
+func eachMethod(t *testing.T, test func(*testing.T, family, bpf.KernelMethod)) {
+	for _, a := range families {
+		t.Run(a.name+"/nat", func(t *testing.T) { test(t, a, nat) })
+		t.Run(a.name+"/dr", func(t *testing.T) { test(t, a, dr) })
 	}
 }
 
