@@ -64,14 +64,18 @@ func (b *bounds) begin(plane *bpf.Plane, servers uint32) error {
 	return err
 }
 
-// widen takes in the counts of so many servers as they are now; those that were not
-// there had none.
+// widen takes in the counts of so many servers as they are now.
 func (b *bounds) widen(plane *bpf.Plane, servers uint32) error {
-	b.now = make([]bpf.KernelServerLoad, servers)
-	if err := bpf.ReadRange(plane.Loads, 0, b.now); err != nil {
-		return err
-	}
-	for len(b.low) < len(b.now) {
+	now := make([]bpf.KernelServerLoad, servers)
+	err := bpf.ReadRange(plane.Loads, 0, now)
+	b.include(now)
+	return err
+}
+
+// include takes in counts; servers that were not there before had none.
+func (b *bounds) include(now []bpf.KernelServerLoad) {
+	b.now = now
+	for len(b.low) < len(now) {
 		b.low, b.high = append(b.low, bpf.KernelServerLoad{}), append(b.high, bpf.KernelServerLoad{})
 	}
 	for i := range b.now {
@@ -80,7 +84,6 @@ func (b *bounds) widen(plane *bpf.Plane, servers uint32) error {
 		low.Inactive, high.Inactive = min(low.Inactive, n.Inactive), max(high.Inactive, n.Inactive)
 		low.Templates, high.Templates = min(low.Templates, n.Templates), max(high.Templates, n.Templates)
 	}
-	return nil
 }
 
 // outside returns by how much what a sweep found of a server is outside of the bounds.
