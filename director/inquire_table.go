@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
+	"github.com/shunt-lb/shunt/director/event"
 )
 
 // table returns the data plane as one whose table is its own; ErrUnsupported, with
@@ -73,8 +74,17 @@ func (d *Director) Resize(ctx context.Context, v4, v6 uint64) error {
 	if err := t.Resize(ctx, v4, v6); err != nil {
 		return err
 	}
-	d.opts.Log.Info("connection tables resized", "ipv4", v4, "ipv6", v6, "took", time.Since(started))
+	d.opts.Events.Publish(event.Event{Name: event.TableResized, Message: fmt.Sprintf(
+		"the connection tables were resized%s%s in %s", resizedTo("IPv4", v4), resizedTo("IPv6", v6), time.Since(started).Round(time.Millisecond))})
 	return nil
+}
+
+// resizedTo says what a family's table has room for now; nothing if it stayed as it is.
+func resizedTo(family string, connections uint64) string {
+	if connections == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %s for %d connections", family, connections)
 }
 
 // Count counts what the filter selects, in groups if by is not CountAll. A data plane

@@ -41,6 +41,14 @@ const (
 
 	TablePressure Name = "table-pressure"
 	TableRelieved Name = "table-relieved"
+	TableFull     Name = "table-full"
+	TableHasRoom  Name = "table-has-room"
+	TableResized  Name = "table-resized"
+
+	LimitHit      Name = "limit-hit"
+	LimitHitEnded Name = "limit-hit-ended"
+	GuardOn       Name = "guard-on"
+	GuardOff      Name = "guard-off"
 
 	DropsStarted Name = "drops-started"
 	DropsEnded   Name = "drops-ended"
@@ -90,7 +98,14 @@ func Names() []Info {
 		{Migrated, slog.LevelInfo, "a service came from the kernel's IPVS to XDP with its connections"},
 		{MigrationFailed, slog.LevelWarn, "a service was not moved from the kernel's IPVS, or not wholly: the message says who serves it"},
 		{TablePressure, slog.LevelWarn, "a connection table is filling"},
-		{TableRelieved, slog.LevelInfo, "a connection table has room again"},
+		{TableRelieved, slog.LevelInfo, "a connection table is filling no more"},
+		{TableFull, slog.LevelError, "a connection table has no room for new connections: they are refused, or served without state"},
+		{TableHasRoom, slog.LevelInfo, "new connections have found room in a connection table for a while"},
+		{TableResized, slog.LevelInfo, "the connection tables have another size, with all connections"},
+		{LimitHit, slog.LevelWarn, "new connections of a service are refused for one of its limits"},
+		{LimitHitEnded, slog.LevelInfo, "no new connection of a service was refused for this limit for a while"},
+		{GuardOn, slog.LevelWarn, "the guard of a service went on: tcp clients have to show first that they are real"},
+		{GuardOff, slog.LevelInfo, "the guard of a service went off"},
 		{DropsStarted, slog.LevelWarn, "packets are dropped for a reason for which none were"},
 		{DropsEnded, slog.LevelInfo, "no packet was dropped for this reason for a while"},
 		{Fault, slog.LevelError, "something was counted that cannot happen: a bug"},

@@ -1,6 +1,6 @@
 // Package watch tells what changed in a data plane: servers that lost or found
-// their next hop, interfaces that went, tables that fill, drops that began,
-// faults. It reads the statistics from time to time and publishes an event for
+// their next hop, interfaces that went, tables that fill or are full, limits that
+// are hit, guards that went on, drops that began, faults. It reads the statistics from time to time and publishes an event for
 // what differs between two readings.
 //
 // It owns when a difference is worth an event: how long a new server may take to

@@ -8,14 +8,6 @@ import (
 	"github.com/shunt-lb/shunt/director/event"
 )
 
-// burst is a time in which a packet event was counted again and again.
-type burst struct {
-	count  uint64 // at the last reading
-	before uint64 // when the burst began
-	active bool
-	moved  time.Time // the last reading that saw the count move
-}
-
 // takePackets tells when packets begin to be dropped for a reason, when that has
 // ended, and when something was counted that cannot happen. The counts from
 // before the first reading are nobody's news, except for faults: nobody may have
@@ -36,28 +28,14 @@ func (w *Watcher) takePackets(packets []director.PacketEvent, now time.Time) {
 				}
 			}
 		}
-		if p.Count < b.count { // the data plane was loaded anew
-			b.count, b.before = 0, 0
+		switch step, n := b.take(p.Count, now, w.opts.Quiet); {
+		case step == burstBegan && p.Kind == director.PacketFault:
+			w.tellPackets(event.Fault, p, "%d counted: %s", n, p.Help)
+		case step == burstBegan:
+			w.tellPackets(event.DropsStarted, p, "packets are dropped, %d so far: %s", n, p.Help)
+		case step == burstEnded && p.Kind == director.PacketDrop:
+			w.tellPackets(event.DropsEnded, p, "none dropped for %s, %d before: %s", w.opts.Quiet, n, p.Help)
 		}
-		moved := p.Count - b.count
-		switch {
-		case moved > 0 && !b.active:
-			b.active, b.before = true, b.count
-			if p.Kind == director.PacketFault {
-				w.tellPackets(event.Fault, p, "%d counted: %s", moved, p.Help)
-			} else {
-				w.tellPackets(event.DropsStarted, p, "packets are dropped, %d so far: %s", moved, p.Help)
-			}
-		case moved == 0 && b.active && now.Sub(b.moved) >= w.opts.Quiet:
-			b.active = false
-			if p.Kind == director.PacketDrop {
-				w.tellPackets(event.DropsEnded, p, "none dropped for %s, %d before: %s", w.opts.Quiet, p.Count-b.before, p.Help)
-			}
-		}
-		if moved > 0 {
-			b.moved = now
-		}
-		b.count = p.Count
 	}
 }
 

@@ -56,8 +56,8 @@ func (w *Watcher) takeServers(services []director.ServiceStats, now time.Time) {
 			delete(w.servers, id)
 		}
 	}
-	w.publishSome(lost, "get no new connections")
-	w.publishSome(found, "are reachable again")
+	w.publishSome(lost, "servers get no new connections")
+	w.publishSome(found, "servers are reachable again")
 }
 
 // publishSome publishes the events, or the first of them and the number of the
@@ -65,7 +65,7 @@ func (w *Watcher) takeServers(services []director.ServiceStats, now time.Time) {
 func (w *Watcher) publishSome(events []event.Event, what string) {
 	for i, e := range events {
 		if i == w.opts.ServerEvents {
-			w.events.Publish(event.Event{Name: e.Name, Message: fmt.Sprintf("%d more servers %s", len(events)-i, what)})
+			w.events.Publish(event.Event{Name: e.Name, Message: fmt.Sprintf("%d more %s", len(events)-i, what)})
 			return
 		}
 		w.events.Publish(e)

@@ -22,10 +22,10 @@ type Options struct {
 	// RETRANS_TIME), and then its reason says more.
 	Resolving time.Duration
 	// Quiet is how long no packet must have been dropped for a reason until its
-	// drops have ended. Default 10 s.
+	// drops have ended; nor a connection refused. Default 10 s.
 	Quiet time.Duration
 	// ServerEvents is the most events of one name that one reading publishes
-	// about single servers; one more tells the number of the others. An
+	// about single servers, or services; one more tells the number of the others. An
 	// interface that goes may take ten thousand servers with it, and must not
 	// push everything else out of the stream. Default 100.
 	ServerEvents int
@@ -68,6 +68,8 @@ type Watcher struct {
 	interfaces map[string]director.InterfaceMode
 	levels     map[string]int    // of pressure, by table
 	bursts     map[string]*burst // of drops and faults, by packet event
+	full       map[string]*burst // of connections that found no room, by table
+	services   map[director.ServiceKey]*serviceState
 }
 
 // New returns a Watcher that publishes to the stream what it learns by read.
@@ -75,6 +77,7 @@ func New(read Read, events *event.Stream, opts Options) *Watcher {
 	return &Watcher{
 		read: read, events: events, opts: opts.withDefaults(),
 		servers: make(map[serverID]*serverState), levels: make(map[string]int), bursts: make(map[string]*burst),
+		full: make(map[string]*burst), services: make(map[director.ServiceKey]*serviceState),
 	}
 }
 
@@ -114,7 +117,8 @@ func (w *Watcher) take(stats director.Stats, err error) {
 	now := time.Now()
 	w.takeInterfaces(stats.Interfaces)
 	w.takeServers(stats.Services, now)
-	w.takeTables(stats.Table)
+	w.takeServices(stats.Services, now)
+	w.takeTables(stats.Table, now)
 	w.takePackets(stats.PacketEvents, now)
 	w.begun = true
 }

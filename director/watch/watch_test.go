@@ -146,6 +146,9 @@ func TestTables(t *testing.T) {
 		return watched(t, len(keys)-1, watch.Options{}, func(second int) (director.Stats, error) {
 			now, other := table, director.TableStats{Family: "ipv6", Limit: 100, Slots: 500, Keys: 10}
 			now.Keys = keys[second]
+			if now.Limit > 0 {
+				now.Pressure = float64(now.Keys) / float64(2*now.Limit)
+			}
 			return director.Stats{Table: []director.TableStats{now, other}}, nil
 		})
 	}
