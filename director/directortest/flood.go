@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,9 +29,15 @@ type Flood struct {
 	Count   int // sources drawn
 }
 
-// Flood sends the flood from the client's link to the director, as fast as one thread
-// can, and returns how many packets were sent. What random draws is drawn again by the
-// same seed.
+// floodBurst packets are sent at a time, with floodPause between: about 100 000 a
+// second. More are lost in the links' queues and never come to the director.
+const (
+	floodBurst = 64
+	floodPause = 500 * time.Microsecond
+)
+
+// Flood sends the flood from the client's link to the director, and returns how many
+// packets were sent. What random draws is drawn again by the same seed.
 func (l *Lab) Flood(f Flood, random *rand.Rand) (sent int, err error) {
 	to, err := l.Director.link(l.DirectorLinks[0])
 	if err != nil {
@@ -60,7 +67,9 @@ func (l *Lab) Flood(f Flood, random *rand.Rand) (sent int, err error) {
 			if _, err := unix.Write(socket, frame); err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return sent, fmt.Errorf("send to %s: %w", f.To, err)
 			}
-			sent++
+			if sent++; sent%floodBurst == 0 {
+				time.Sleep(floodPause)
+			}
 		}
 	}
 	return sent, nil

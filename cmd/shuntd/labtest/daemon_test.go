@@ -2,6 +2,7 @@ package labtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,10 @@ type daemon struct {
 	pins   string
 	state  string
 	args   []string // of every start
+	// program is another shuntd than the one that was built for all tests; "": that one.
+	program string
+	// damaged: the test has spoilt the tables, whose check at its end is left out.
+	damaged bool
 
 	credential *syscall.Credential // nil: root
 	ambient    []uintptr           // capabilities of a user
@@ -56,6 +61,7 @@ func newDaemon(t *testing.T, ns *directortest.Namespace, interfaces []string, fl
 	d.args = append(d.args, flags...)
 	t.Cleanup(func() {
 		if d.process != nil {
+			d.check(t)
 			d.kill()
 		}
 		if t.Failed() && d.log != nil {
@@ -77,7 +83,8 @@ func startDaemon(t *testing.T, lab *directortest.Lab, flags ...string) *daemon {
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
 	d.log, d.ended = newLogText(), make(chan struct{})
-	d.process = d.as(d.ns.Command(context.Background(), filepath.Join(binaries, "shuntd"), d.args...))
+	program := cmp.Or(d.program, filepath.Join(binaries, "shuntd"))
+	d.process = d.as(d.ns.Command(context.Background(), program, d.args...))
 	d.process.Stdout, d.process.Stderr = d.log, d.log
 	if err := d.process.Start(); err != nil {
 		t.Fatal(err)
@@ -106,6 +113,23 @@ func (d *daemon) waitLog(t *testing.T, text string) {
 		t.Fatalf("shuntd ended (%s) without saying %q:\n%s", d.process.ProcessState, text, d.log)
 	case <-time.After(limit):
 		t.Fatalf("shuntd does not say %q:\n%s", text, d.log)
+	}
+}
+
+// check wants the connection tables to be sound, if the daemon still runs.
+func (d *daemon) check(t *testing.T) {
+	t.Helper()
+	select {
+	case <-d.ended:
+		return
+	default:
+	}
+	if d.damaged {
+		return
+	}
+	cmd := d.ns.Command(context.Background(), filepath.Join(binaries, "shunt"), "--socket", d.socket, "conn", "check")
+	if r := execute(t, cmd); r.code != 0 {
+		t.Errorf("the connection tables: %s%s", r.stdout, r.stderr)
 	}
 }
 

@@ -25,7 +25,11 @@ type load struct {
 	wait sync.WaitGroup
 }
 
-func (p pair) startLoad(t *testing.T) *load {
+func (p pair) startLoad(t *testing.T) *load { return p.startPacedLoad(t, 0) }
+
+// startPacedLoad is startLoad with a pause before each new connection: those that have
+// ended stay in the table for two minutes.
+func (p pair) startPacedLoad(t *testing.T, pause time.Duration) *load {
 	t.Helper()
 	l := &load{stop: make(chan struct{})}
 	repeat := func(request func() error) {
@@ -47,6 +51,7 @@ func (p pair) startLoad(t *testing.T) *load {
 	for range 4 {
 		repeat(mustOpen(t, p.lab.Client, p.vip).ask)
 		repeat(func() error {
+			time.Sleep(pause)
 			_, err := job{service: "web", address: p.vip, size: 5000}.run(p.lab.Client)
 			return err
 		})
