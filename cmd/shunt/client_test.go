@@ -120,7 +120,7 @@ func TestServer(t *testing.T) {
 		{"environment", map[string]string{
 			"SHUNT_SERVER": url, "SHUNT_CACERT": a.path("ca.pem"), "SHUNT_TOKEN_FILE": a.path("token"),
 		}, [][]string{{"service", "list"}}, exitOK, "web", ""},
-		{"filter_of_the_same_name", nil, [][]string{ca, key, {"conn", "list", "--server", "10.0.0.12:80", "--count"}}, exitOK, "1\n", ""},
+		{"filter_of_the_same_name", nil, [][]string{ca, key, {"conn", "count", "--server", "10.0.0.12:80"}}, exitOK, "1\n", ""},
 		{"socket_beside_the_environment", map[string]string{"SHUNT_SERVER": url}, [][]string{{"--socket", d.socket, "service", "list"}}, exitOK, "web", ""},
 		{"socket_and_server", nil, [][]string{ca, {"--socket", d.socket, "service", "list"}}, exitUsage, "", "exclude each other"},
 		{"token_and_socket", nil, [][]string{key, {"service", "list"}}, exitUsage, "", "--token-file is for --server"},

@@ -101,10 +101,19 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 	switch strings.Join(append(slices.Clone(c.path), name), " ") {
 	case "events name":
 		return eventNames()
-	case "conn list server", "conn kill server":
-		return c.servers(ctx, "")
+	case "conn list output":
+		return plain(append(slices.Clone(formats), formatJSONL)...)
+	case "conn watch output":
+		return plain(formatTable, formatJSONL)
+	case "conn top by":
+		return plain(talkersBy...)
+	case "conn ages by":
+		return plain(string(director.CountByAge), string(director.CountByIdle))
 	case "token create role":
 		return plain(api.Viewer.String(), api.Operator.String(), api.Admin.String())
+	}
+	if name == "server" && len(c.path) > 0 && c.path[0] == "conn" {
+		return c.servers(ctx, "")
 	}
 	switch name {
 	case "scheduler":
@@ -128,7 +137,11 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 	case "state":
 		return stateNames()
 	case "by":
-		return plain(countedBy...)
+		return plain(api.CountedBy()...)
+	case "sort":
+		return plain(sortedBy...)
+	case "age", "idle":
+		return plain(">1h", "<10s", "1h..6h")
 	case "conn-reuse-mode":
 		return plain("0", "1", "3")
 	case "hold":

@@ -12,6 +12,23 @@ import (
 	"github.com/shunt-lb/shunt/director/scheduler"
 )
 
+func connExplainCommand() *cli.Command {
+	return &cli.Command{
+		Name: "explain", Usage: "say which server a client would get, and why", ArgsUsage: "SERVICE",
+		Description: examples("The data plane decides as it would on the client's first packet to the address, and changes\n"+
+			"nothing. SERVICE is the URL of the address and port that the client sends to, or the name of a\n"+
+			"service that has only one. Without a port in --from one is drawn that has no connection: the\n"+
+			"schedulers that look at it may answer otherwise for another.",
+			"shunt conn explain tcp://192.0.2.10:80 --from 198.51.100.7:40000",
+			"shunt conn explain web --from 198.51.100.7 -o json"),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "from", Usage: "the client, `ADDRESS[:PORT]`"},
+			outputFlag(), watchFlag(),
+		},
+		Action: reading(asking(explain)),
+	}
+}
+
 func explain(c *cli.Context, client *api.Client) error {
 	from := c.String("from")
 	if from == "" {

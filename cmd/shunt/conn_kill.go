@@ -7,21 +7,38 @@ import (
 	"github.com/shunt-lb/shunt/director/api"
 )
 
+func connKillCommand() *cli.Command {
+	return &cli.Command{
+		Name: "kill", Usage: "remove the connections and templates that match",
+		Description: examples("Their packets are those of no connection from then on: TCP clients are reset, or have to begin\n"+
+			"anew. With --reset both ends of a TCP connection are reset, each by the next packet that comes from\n"+
+			"it. At least one flag says which; --client goes for the templates of networks that have such a\n"+
+			"client as well: they may hold others to their server too. --state, --age and --idle go by what a\n"+
+			"connection was when it was looked at, a moment before. A terminal is asked first.",
+			"shunt conn kill --service web --server 10.0.0.11:8080",
+			"shunt conn kill --client 198.51.100.7 --reset --yes",
+			"shunt conn kill --service web --kind template",
+			"shunt conn kill --service web --idle '>6h'"),
+		Flags: append(connectionFlags(),
+			&cli.BoolFlag{Name: "reset", Usage: "reset both ends of TCP connections"},
+			yesFlag(),
+		),
+		Action: asking(killConnections),
+	}
+}
+
 // killConnections removes what the flags select. What is cut goes to what is
 // written and to nothing else: the daemon reads the service, as it does for any
 // change.
 func killConnections(c *cli.Context, client *api.Client) error {
-	query := api.ConnectionQuery{
-		Service: c.String("service"), Server: c.String("server"), Client: c.String("client"), Kind: c.String("kind"),
-		State: c.String("state"),
-	}
-	for _, name := range []string{"service", "server", "client", "kind", "state"} { // an empty variable of a script
+	query := writtenQuery(c)
+	for _, name := range filterNames { // an empty variable of a script
 		if c.IsSet(name) && c.String(name) == "" {
 			return usage(c, "--%s is empty: leave it out, if all are meant", name)
 		}
 	}
 	if query == (api.ConnectionQuery{}) {
-		return usage(c, "say which: --service, --server, --client, --kind or --state")
+		return usage(c, "say which: --service, --server, --client, --kind, --state, --age or --idle")
 	}
 	return exact(c, client, query.Service, "", func() error {
 		if !c.Bool("yes") && canAnswer(streamsOf(c)) {
@@ -36,7 +53,11 @@ func killConnections(c *cli.Context, client *api.Client) error {
 				return err
 			}
 		}
-		killed, err := client.KillConnections(c.Context, query)
+		kill := client.KillConnections
+		if c.Bool("reset") {
+			kill = client.ResetConnections
+		}
+		killed, err := kill(c.Context, query)
 		if err != nil {
 			return err
 		}

@@ -131,3 +131,19 @@ func (d *daemon) seedKernel() {
 		},
 	)
 }
+
+// agedConnections are of the seeded services, and counted one by one.
+func agedConnections() []conntrack.Connection {
+	one := func(client string, server netip.AddrPort, age, idle time.Duration, packets uint64) conntrack.Connection {
+		return conntrack.Connection{
+			Protocol: conntrack.TCP, Client: netip.MustParseAddrPort(client), Virtual: filledWeb.Address, Server: server, Method: "nat",
+			State: conntrack.Established, Proven: true, Expires: 15*time.Minute - idle, Age: age, Idle: idle,
+			Traffic: &conntrack.Traffic{InPackets: packets, InBytes: 80 * packets, OutPackets: 2 * packets, OutBytes: 1400 * packets},
+		}
+	}
+	return []conntrack.Connection{
+		one("198.51.100.7:40001", filledA, 30*time.Hour+4*time.Second, 10*time.Minute, 1000),
+		one("198.51.100.7:40002", filledB, 2*time.Hour, 500*time.Millisecond, 7),
+		one("203.0.113.9:40003", filledB, 5*time.Second, 0, 3),
+	}
+}

@@ -75,6 +75,7 @@ type daemon struct {
 	plane          string          // its name
 	tls            *api.TLSOptions // nil: the socket alone
 	fake           *directortest.Fake
+	wrap           director.Dataplane // around the fake; nil: none
 	store          *directortest.Store
 	findings       atomic.Pointer[[]api.Finding] // nil: none
 	migration      atomic.Pointer[migration]     // nil: there is no such thing
@@ -98,7 +99,14 @@ func (d *daemon) start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	log := slog.New(slog.DiscardHandler)
 	stream := event.NewStream(log, 0)
-	d.director = director.New(d.fake, d.store, director.Options{Log: log, Events: stream})
+	var dp director.Dataplane = d.fake
+	switch {
+	case d.wrap != nil:
+		dp = d.wrap
+	case d.plane == director.PlaneIPVS:
+		dp = directortest.NoTable(d.fake)
+	}
+	d.director = director.New(dp, d.store, director.Options{Log: log, Events: stream})
 	if err := d.director.Start(ctx, d.initial, director.Request{Who: "shuntd"}); err != nil {
 		cancel()
 		return err
@@ -163,7 +171,8 @@ func (d *daemon) hasLeft(connections, templates uint64) {
 
 // meddle does what the script says to the fake kernel: makes the operation of a
 // number fail, adds a service nobody told Shunt of, drains a server, takes one away, has
-// connections left, has templates and overloaded servers, decides as named, moves services, or finds things on the host.
+// connections left, has templates and overloaded servers, has aged connections, has a fault in its table, fails to read it, decides as named,
+// moves services, or finds things on the host.
 func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	d := ts.Value(daemonKey{}).(*daemon)
 	switch args[0] {
@@ -197,6 +206,12 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 	case "fills":
 		d.fake.SetStats(filledStats())
 		d.fake.SetConnections(filledConnections()...)
+	case "has-aged": // connections that have ages and traffic
+		d.fake.SetConnections(agedConnections()...)
+	case "is-faulty":
+		d.fake.SetFaults(director.TableFault{Kind: "reply-missing", What: "tcp 198.51.100.7:40001 to 192.0.2.10:80", Found: "no reply key"})
+	case "breaks-off": // whatever is asked of the table
+		d.fake.FailTable(directortest.ErrInjected)
 	case "has-left": // connections of the first server, and templates
 		var left [2]uint64
 		for i := range left {

@@ -19,6 +19,7 @@ const (
 	formatTable = "table"
 	formatJSON  = "json"
 	formatYAML  = "yaml"
+	formatJSONL = "jsonl" // an object a line, of lists that can be long
 )
 
 // formats are the values of -o.
@@ -29,13 +30,17 @@ func readFlags(flags ...cli.Flag) []cli.Flag {
 	return append(flags, outputFlag(), watchFlag())
 }
 
-func outputFlag() cli.Flag {
+func outputFlag() cli.Flag { return outputFlagOf(formats...) }
+
+// outputFlagOf is outputFlag of a command with other formats; the first is the usual
+// one.
+func outputFlagOf(formats ...string) cli.Flag {
 	return &cli.StringFlag{
-		Name: "output", Aliases: []string{"o"}, Value: formatTable,
-		Usage: "`FORMAT` of the answer: table, json or yaml",
+		Name: "output", Aliases: []string{"o"}, Value: formats[0],
+		Usage: "`FORMAT` of the answer: " + alternatives(formats),
 		Action: func(c *cli.Context, format string) error {
 			if !slices.Contains(formats, format) {
-				return usage(c, "unknown output format %q: want table, json or yaml", format)
+				return usage(c, "unknown output format %q: want %s", format, alternatives(formats))
 			}
 			return nil
 		},

@@ -123,7 +123,7 @@ func separate(c *cli.Context) func([]byte) error {
 	return func(frame []byte) error {
 		heading := ""
 		switch c.String("output") {
-		case formatJSON:
+		case formatJSON, formatJSONL:
 		case formatYAML:
 			heading = "---\n"
 		default:

@@ -69,7 +69,7 @@ func (e endpoints) sendChanges(ctx context.Context, cancel func(), s *sender, ch
 				return err
 			}
 		case next, more := <-news:
-			if !more {
+			if !more || ctx.Err() != nil { // the client, or the daemon, has gone
 				return ctx.Err()
 			}
 			frames = frames[:0]

@@ -44,6 +44,7 @@ func bound(d time.Duration) *string {
 type ConnectionList struct {
 	answer *http.Response
 	body   *bufio.Reader
+	timed  bool // a line had ages
 }
 
 // ListConnections asks for the connections that match, in the form that is cheapest
@@ -70,7 +71,7 @@ func (c *Client) listConnections(ctx context.Context, q ConnectionQuery, accept 
 	if err := c.check(answer, err); err != nil {
 		return nil, err
 	}
-	return &ConnectionList{answer, bufio.NewReaderSize(answer.Body, pushAfter)}, nil
+	return &ConnectionList{answer: answer, body: bufio.NewReaderSize(answer.Body, pushAfter)}, nil
 }
 
 // Close ends the list.
@@ -78,6 +79,10 @@ func (l *ConnectionList) Close() { _ = l.answer.Body.Close() }
 
 // Type returns the media type that the list came as.
 func (l *ConnectionList) Type() string { return l.answer.Header.Get("Content-Type") }
+
+// IsTimed reports whether the ages of the connections are known: those of lines once
+// one was read.
+func (l *ConnectionList) IsTimed() bool { return l.isRecords() || l.timed }
 
 // isRecords reports whether records came, and not lines.
 func (l *ConnectionList) isRecords() bool { return l.Type() == recordsType }
@@ -135,6 +140,7 @@ func (l *ConnectionList) All() iter.Seq2[*conntrack.Connection, error] {
 			}
 			var c conntrack.Connection
 			if err == nil {
+				l.timed = model.Age != nil
 				c, err = model.parse()
 			}
 			if !yield(&c, err) || err != nil {

@@ -96,7 +96,7 @@ func TestKill(t *testing.T) {
 	}
 	count := func(kind string) string {
 		t.Helper()
-		return strings.TrimSpace(p.d.shunt(t, "conn", "list", "--service", "web", "--kind", kind, "--count"))
+		return strings.TrimSpace(p.d.shunt(t, "conn", "count", "--service", "web", "--kind", kind))
 	}
 	if connections, templates := count("connection"), count("template"); connections != "1" || templates != "1" {
 		t.Fatalf("%s connections, %s templates:\n%s", connections, templates, p.d.shunt(t, "conn", "list"))
