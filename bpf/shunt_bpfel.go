@@ -43,7 +43,7 @@ const (
 	KernelBornLayoutBORN_SHIFT     KernelBornLayout = 3
 	KernelBornLayoutBORN_HALF_BITS KernelBornLayout = 8
 	KernelBornLayoutBORN_MASK      KernelBornLayout = 65535
-	KernelBornLayoutBORN_OLDEST    KernelBornLayout = 49152
+	KernelBornLayoutBORN_OLDEST    KernelBornLayout = 53248
 )
 
 type KernelClientKey struct {
@@ -93,12 +93,13 @@ type KernelConnectionNews struct {
 }
 
 type KernelCorrectArgs struct {
-	_         structs.HostLayout
-	Active    int64
-	Inactive  int64
-	Templates int64
-	Server    uint32
-	Pad       uint32
+	_           structs.HostLayout
+	Active      int64
+	Inactive    int64
+	Templates   int64
+	Connections int64
+	Server      uint32
+	Service     uint32
 }
 
 type KernelCursorLayout uint32

@@ -38,8 +38,8 @@ type Connection struct {
 	// Expires is the time left until the entry dies if no packet comes. Zero or
 	// negative: expired and waiting for the sweep.
 	Expires time.Duration
-	// Age is how long ago it began, exact to two seconds up to a day and a half, and
-	// then at least that; Idle how long ago its last packet came. Both are zero where
+	// Age is how long ago it began, exact to two seconds up to a day, and then at
+	// least that; Idle how long ago its last packet came. Both are zero where
 	// the data plane does not know them.
 	Age, Idle time.Duration
 	// Traffic is what the connection has carried; nil where connections are not counted

@@ -93,7 +93,7 @@ enum born_layout {
 	BORN_SHIFT = 3,
 	BORN_HALF_BITS = 8,
 	BORN_MASK = 0xffff,
-	BORN_OLDEST = 0xc000,
+	BORN_OLDEST = 0xd000, /* 25 to 38 hours, by the kernel's HZ: more than a day */
 };
 
 /*
