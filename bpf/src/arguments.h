@@ -170,13 +170,14 @@ struct load_args {
 	struct load_entry entries[LOAD_BATCH];
 };
 
-/* shunt_correct: heals a server's load. */
+/* shunt_correct: heals a server's load, or how many connections a service counts. */
 struct correct_args {
 	__s64 active; /* to be added */
 	__s64 inactive;
 	__s64 templates;
-	__u32 server;
-	__u32 pad;
+	__s64 connections; /* to be added to the service's */
+	__u32 server; /* 0: none */
+	__u32 service; /* 0: none */
 };
 
 /* Per server, filled by a sweep: what the table holds. */

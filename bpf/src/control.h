@@ -187,15 +187,17 @@ int shunt_remove6(struct xdp_md *ctx)
 
 /* --- counts --------------------------------------------------------------------- */
 
-/* Adds a correction found by the recount to a server's load. */
+/* Adds a correction to a server's load, as the recount found it, and to a service's count. */
 SEC("syscall")
 int shunt_correct(struct correct_args *args)
 {
-	__u32 index = args->server;
+	__u32 index = args->server, service = args->service;
 	struct server_load *load = bpf_map_lookup_elem(&loads, &index);
+	struct service_state *state = bpf_map_lookup_elem(&service_states, &service);
 
-	if (!load)
+	if (!load || !state)
 		return -ENOENT;
+	__sync_fetch_and_add(&state->connections, args->connections);
 	__sync_fetch_and_add(&load->active, args->active);
 	__sync_fetch_and_add(&load->inactive, args->inactive);
 	__sync_fetch_and_add(&load->templates, args->templates);

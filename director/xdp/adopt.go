@@ -37,6 +37,9 @@ func (d *Dataplane) adoptState() error {
 			return err
 		}
 	}
+	if err := d.adoptLimits(); err != nil {
+		return err
+	}
 	for _, s := range d.model.servers {
 		if !s.removed && !s.service.removed {
 			d.watch(s)
@@ -115,7 +118,7 @@ func (r *reading) model(words *arena) *model {
 		if i == 0 || k.Life == uint8(bpf.KernelLifecycleLIFE_FREE) {
 			continue
 		}
-		svc := parseService(uint32(i), k)
+		svc := r.parse(uint32(i))
 		// Two of one key: the index says which one packets find.
 		if other := m.byKey[svc.key]; other != nil && r.index[k.Key] == other.index {
 			continue

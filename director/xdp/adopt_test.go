@@ -46,6 +46,9 @@ func TestStartRepairs(t *testing.T) {
 		{"timeouts of a service", func(m *bpf.KernelMaps) {
 			r.ok(m.Timeouts.Put(r.service(stickyService).index, &bpf.KernelTimeoutSet{}))
 		}},
+		{"limits of a service", func(m *bpf.KernelMaps) {
+			r.ok(m.Limits.Put(r.service(turnService).index, &bpf.KernelServiceLimits{Connections: 1}))
+		}},
 		{"settings of a service", func(m *bpf.KernelMaps) {
 			var k bpf.KernelService
 			r.ok(m.Services.Lookup(r.service(stickyService).index, &k))
@@ -66,7 +69,7 @@ func TestStartRepairs(t *testing.T) {
 			for to, from := range map[**ebpf.Map]*ebpf.Map{
 				&maps.Services: r.plane.Services, &maps.Servers: r.plane.Servers, &maps.Words: r.plane.Words,
 				&maps.ServiceIndex: r.plane.ServiceIndex, &maps.Access: r.plane.Access, &maps.Timeouts: r.plane.Timeouts,
-				&maps.Loads: r.plane.Loads,
+				&maps.Loads: r.plane.Loads, &maps.Limits: r.plane.KernelMaps.Limits,
 			} {
 				clone, err := from.Clone()
 				r.ok(err)

@@ -83,6 +83,14 @@ var serviceFlags = []serviceFlag{
 		func(s *settings) bool { return s.persistence.Timeout != 0 },
 		func(*settings) {}, // what it is comes with the number of seconds
 	},
+	{
+		bpf.KernelServiceFlagsSERVICE_LIMITED,
+		func(s *settings) bool { return !s.limits.IsZero() }, func(*settings) {}, // they are in a map of their own
+	},
+	{
+		bpf.KernelServiceFlagsSERVICE_GUARDED,
+		func(s *settings) bool { return s.guard.Mode != director.GuardOff }, func(*settings) {}, // in the same
+	},
 }
 
 // kernelSchedule is what a service's schedule is to hold of its settings.
@@ -152,8 +160,8 @@ func parseServiceKey(k bpf.KernelServiceKey) director.ServiceKey {
 	}
 }
 
-// parseService reads a service's key and settings; its access word and its
-// schedule are read by others.
+// parseService reads a service's key and settings; its limits, its access word and
+// its schedule are read by others.
 func parseService(index uint32, k *bpf.KernelService) *service {
 	svc := &service{
 		index: index,

@@ -17,7 +17,7 @@ import (
 // what its scheduler makes of the servers shows as no scheduler, an address that
 // is not on the host as one that is not managed, timeouts not in force as none.
 // A service whose entry is not what its settings make it, or whose set of timeouts
-// is not, shows as one without a scheduler too.
+// or limits are not, shows as one without a scheduler too.
 func (d *Dataplane) Found(ctx context.Context) (director.State, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -90,9 +90,9 @@ func (d *Dataplane) foundService(r *reading, svc *service, onHost map[netip.Pref
 		found.Scheduler = ""
 		list = d.listed(r, svc, k)
 	}
-	parsed := parseService(svc.index, k)
+	parsed := r.parse(svc.index)
 	parsed.access.word = k.Access
-	if again := kernelService(parsed); !sameEntry(k, &again) || !r.hasTimeouts(parsed) {
+	if again := kernelService(parsed); !sameEntry(k, &again) || !r.hasTimeouts(parsed) || !r.hasLimits(parsed) {
 		found.Scheduler = ""
 	}
 	// The list is last added first; a Service has them as they were added.
@@ -115,10 +115,11 @@ func sameEntry(a, b *bpf.KernelService) bool {
 // service returns a service's settings.
 func (r *reading) service(index uint32) director.Service {
 	k := &r.services[index]
-	svc := parseService(index, k)
+	svc := r.parse(index)
 	return director.Service{
 		Key: svc.key, Name: svc.name, Scheduler: svc.scheduler, Flags: svc.flags, VIP: svc.vip,
 		Persistence: svc.persistence, OnePacket: svc.onePacket, Timeouts: svc.timeouts, Rules: svc.rules,
+		Limits: svc.limits, Guard: svc.guard,
 		Access: foundAccess(r.access, k.Access, svc.key.Address.Addr().Is6()),
 	}
 }

@@ -57,12 +57,15 @@ type settings struct {
 	onePacket   bool
 	timeouts    conntrack.Timeouts
 	rules       director.Rules
+	limits      director.Limits
+	guard       director.SourceGuard
 }
 
 func settingsOf(s director.Service) settings {
 	return settings{
 		name: s.Name, scheduler: s.Scheduler, flags: s.Flags, vip: s.VIP,
 		persistence: s.Persistence, onePacket: s.OnePacket, timeouts: s.Timeouts, rules: s.Rules,
+		limits: s.Limits, guard: s.Guard,
 	}
 }
 

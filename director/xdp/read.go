@@ -16,6 +16,7 @@ type reading struct {
 	servers  []bpf.KernelServer
 	loads    []bpf.KernelServerLoad
 	timeouts []bpf.KernelTimeoutSet
+	limits   []bpf.KernelServiceLimits
 	index    map[bpf.KernelServiceKey]uint32
 	filter   *bpf.KernelFilter
 	settings bpf.KernelSettings
@@ -41,6 +42,9 @@ func read(plane *bpf.Plane) (*reading, error) {
 	if r.timeouts, err = bpf.ReadArray[bpf.KernelTimeoutSet](plane.Timeouts); err != nil {
 		return nil, err
 	}
+	if r.limits, err = bpf.ReadArray[bpf.KernelServiceLimits](plane.KernelMaps.Limits); err != nil {
+		return nil, err
+	}
 	if r.index, err = plane.ReadServiceIndex(); err != nil {
 		return nil, err
 	}
@@ -62,6 +66,14 @@ func read(plane *bpf.Plane) (*reading, error) {
 // hasTimeouts says whether the map holds the service's set of timeouts, if it has one.
 func (r *reading) hasTimeouts(svc *service) bool {
 	return !svc.hasTimeouts() || r.timeouts[svc.index] == timeoutSet(&svc.settings, r.plane.Clock, readTimeouts(&r.settings))
+}
+
+// parse reads a service's key and settings, its limits included.
+func (r *reading) parse(index uint32) *service {
+	k := &r.services[index]
+	svc := parseService(index, k)
+	svc.limits, svc.guard = parseLimits(&r.limits[index], schedule(k).Flags)
+	return svc
 }
 
 // schedule returns the one in force.

@@ -35,7 +35,7 @@ type repairRig struct {
 const (
 	webService = iota // rr, nat and local, IPv4, with a list and an address of ours
 	hashService
-	turnService   // wrr, thresholds
+	turnService   // wrr, thresholds, limits and a guard
 	stickyService // persistence, timeouts of its own, a server that drains
 	farService    // dh
 	dnsService    // one-packet
@@ -62,6 +62,11 @@ func newRepairRig(t *testing.T) *repairRig {
 	limited.Upper, limited.Lower = 60000, 50000
 	turn := service("192.0.2.3:80", director.WeightedRoundRobin, local(1, 1), limited, local(3, 0))
 	turn.Rules.ConnReuse = director.ReuseNever
+	turn.Limits = director.Limits{
+		Rate: director.MaxRate, Connections: 1 << 20,
+		Source: director.SourceLimits{Prefix: 24, Rate: director.MaxRate, Connections: 1 << 20},
+	}
+	turn.Guard = director.SourceGuard{Mode: director.GuardAuto, On: director.MaxRate, Off: 7}
 	sticky := service("192.0.2.4:80", director.RoundRobin, local(1, 1), local(2, 1), local(3, 1))
 	sticky.Name = "sticky"
 	sticky.Persistence = director.Persistence{Timeout: 5 * time.Minute, Prefix: 32}
@@ -199,6 +204,15 @@ func (r *repairRig) editTimeouts(i int, state bpf.KernelConnState) {
 	r.ok(r.plane.Timeouts.Lookup(r.service(i).index, &set))
 	set.Ticks[state]++
 	r.ok(r.plane.Timeouts.Put(r.service(i).index, &set))
+}
+
+// editLimits changes what the limits map holds of the service.
+func (r *repairRig) editLimits(i int, edit func(*bpf.KernelServiceLimits)) {
+	r.t.Helper()
+	var k bpf.KernelServiceLimits
+	r.ok(r.plane.KernelMaps.Limits.Lookup(r.service(i).index, &k))
+	edit(&k)
+	r.ok(r.plane.KernelMaps.Limits.Put(r.service(i).index, &k))
 }
 
 // flip returns an edit that turns a flag of a service over.

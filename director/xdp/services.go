@@ -74,6 +74,9 @@ func (a *application) makeService(b *batch) error {
 		a.model.dropService(svc)
 		return errors.Join(a.plane.Services.Put(svc.index, &bpf.KernelService{}), a.writeFilter())
 	})
+	if err := a.plane.ServiceStates.Put(svc.index, &bpf.KernelServiceState{}); err != nil {
+		return fmt.Errorf("clear the state of limits: %w", err)
+	}
 	if err := a.plane.RetiredTraffic.Put(svc.index, &bpf.KernelTraffic{}); err != nil {
 		return fmt.Errorf("clear counters: %w", err)
 	}
@@ -145,9 +148,12 @@ func (a *application) setService(b *batch, s director.Service) error {
 	}
 	b.onFailure(func() error {
 		svc.settings = old.settings
-		return a.rewriteTimeouts(svc)
+		return errors.Join(a.rewriteTimeouts(svc), a.writeLimits(svc))
 	})
 	if err := a.carryTimeouts(b); err != nil {
+		return err
+	}
+	if err := a.carryLimits(svc, &old.settings); err != nil {
 		return err
 	}
 	if err := a.writeFilter(); err != nil {
@@ -216,7 +222,7 @@ func (a *application) removeService(op director.RemoveService) error {
 		for _, s := range svc.members {
 			a.retire(s)
 		}
-		err := errors.Join(a.writeMembers(svc), a.access.remove(access), a.dropVIP(svc))
+		err := errors.Join(a.writeMembers(svc), a.access.remove(access), a.clearLimits(svc), a.dropVIP(svc))
 		if hasDestinations(svc.scheduler) {
 			err = errors.Join(err, a.forgetDestinations(svc))
 		}

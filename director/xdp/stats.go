@@ -60,11 +60,21 @@ type allCounters struct {
 	traffic []bpf.KernelTraffic // since it was set to zero
 	loads   []bpf.KernelServerLoad
 	retired []bpf.KernelTraffic
+	states  []bpf.KernelServiceState
 	udp     map[uint32]uint64
+	clock   bpf.Clock
+	tick    uint32
 }
 
 func (d *Dataplane) readCounters() (c allCounters, err error) {
-	c.udp = d.sweeps.udp
+	c.udp, c.clock = d.sweeps.udp, d.plane.Clock
+	if c.tick, err = d.plane.Now(); err != nil {
+		return c, err
+	}
+	c.states = make([]bpf.KernelServiceState, d.model.usedServices())
+	if err = bpf.ReadRange(d.plane.ServiceStates, 0, c.states); err != nil {
+		return c, err
+	}
 	used := d.model.usedServers()
 	if c.traffic, err = d.plane.AllTraffic(used); err != nil {
 		return c, err
@@ -85,7 +95,11 @@ func (d *Dataplane) readCounters() (c allCounters, err error) {
 }
 
 func (c *allCounters) service(svc *service) director.ServiceStats {
-	stats := director.ServiceStats{Key: svc.key, Counters: c.total(svc), Rates: svc.rates.Rates()}
+	state := &c.states[svc.index]
+	stats := director.ServiceStats{
+		Key: svc.key, Counters: c.total(svc), Rates: svc.rates.Rates(),
+		Refused: refused(state), Guard: guardStats(svc.guard, state, c.clock, c.tick),
+	}
 	// Servers in the order they were added, as a Service has them.
 	for _, s := range slices.Backward(svc.list) {
 		load := &c.loads[s.index]

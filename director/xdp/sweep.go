@@ -33,9 +33,11 @@ type sweepState struct {
 	expired   [2]uint64
 	corrected [2]uint64
 	orphans   uint64
-	doubts    map[uint32]doubt  // servers whose counts differed in the last sweep
-	udp       map[uint32]uint64 // UDP connections by server, in the last complete sweep
-	unused    map[uint32]bool   // learned hops without a use in the last sweep
+	doubts    map[uint32]doubt // servers whose counts differed in the last sweep
+	// ofServices are services whose counts did.
+	ofServices map[uint32]serviceDoubt
+	udp        map[uint32]uint64 // UDP connections by server, in the last complete sweep
+	unused     map[uint32]bool   // learned hops without a use in the last sweep
 	// blind: some connections are where no sweep sees them (see cover).
 	blind bool
 	// blindTo is the number of the last sweep that did not see all connections.

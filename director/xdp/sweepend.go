@@ -32,6 +32,9 @@ func (d *Dataplane) finishSweep(w *walk) error {
 	if err := d.healCounts(&w.counts, recounts); err != nil {
 		return err
 	}
+	if err := d.healServices(); err != nil {
+		return err
+	}
 	named, looked, err := d.reviewDestinations(time.Now())
 	if err != nil {
 		return err
