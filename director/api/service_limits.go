@@ -66,13 +66,15 @@ func guardModel(g director.SourceGuard) *SourceGuard {
 	return &SourceGuard{Mode: g.Mode.String(), On: g.On, Off: g.Off}
 }
 
-// refusedModel returns the counts of a service that has any; nil without.
+// refusedModel returns the counts of a service that has refused connections; nil for
+// one that never did.
 func refusedModel(refused map[string]uint64) *Refused {
-	if len(refused) == 0 {
-		return nil
+	for _, n := range refused {
+		if n > 0 {
+			return (*Refused)(&refused)
+		}
 	}
-	model := Refused(refused)
-	return &model
+	return nil
 }
 
 // guardStatsModel returns what a guard did, or does; nil if it never did.

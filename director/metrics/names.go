@@ -27,6 +27,10 @@ const (
 	nameServiceBytes   = "shunt_service_bytes_total"
 	nameServiceActive  = "shunt_service_active_connections"
 	nameServiceIdle    = "shunt_service_inactive_connections"
+	nameServiceRefused = "shunt_service_refused_total"
+	nameGuardOn        = "shunt_service_guard_on"
+	nameGuardAsked     = "shunt_service_guard_challenged_total"
+	nameGuardValid     = "shunt_service_guard_validated_total"
 	nameServerConns    = "shunt_server_connections_total"
 	nameServerPackets  = "shunt_server_packets_total"
 	nameServerBytes    = "shunt_server_bytes_total"
@@ -47,6 +51,11 @@ const (
 	nameTableBytes     = "shunt_table_size_bytes"
 	nameTableExpired   = "shunt_table_expired_total"
 	nameTableCorrected = "shunt_table_corrected_total"
+	nameTablePressure  = "shunt_table_pressure_ratio"
+	nameTableFullIn    = "shunt_table_full_in_seconds"
+	nameTableRefused   = "shunt_table_refused_total"
+	nameSweepPeriod    = "shunt_sweep_period_seconds"
+	nameSweepShare     = "shunt_sweep_cpu_ratio"
 	nameInterface      = "shunt_interface_attached"
 )
 
@@ -106,6 +115,10 @@ func Names() []Info {
 		{nameServiceBytes, Counter, []string{"service", "direction"}, "Bytes of the IP packets forwarded, in and out."},
 		{nameServiceActive, Gauge, service, "Connections in an active state, as IPVS counts them: TCP established or on the way to it."},
 		{nameServiceIdle, Gauge, service, "Connections in another state, UDP's included."},
+		{nameServiceRefused, Counter, []string{"service", "limit"}, "New connections that were refused for a limit; table-full: refused, or served without state, for want of room. Left out where there are no limits (ipvs)."},
+		{nameGuardOn, Gauge, service, "Whether the service's guard is on: 1 and clients have to show first that they are real, or 0. Left out where there are no guards (ipvs)."},
+		{nameGuardAsked, Counter, service, "First segments that the service's guard answered. Left out where there are no guards (ipvs)."},
+		{nameGuardValid, Counter, service, "Clients that showed the service's guard that they are real. Left out where there are no guards (ipvs)."},
 		{nameServerConns, Counter, server, "Connections made with the server."},
 		{nameServerPackets, Counter, []string{"service", "server", "direction"}, "Packets forwarded: in, to the server; out, back to a client (only where replies pass the director)."},
 		{nameServerBytes, Counter, []string{"service", "server", "direction"}, "Bytes of the IP packets forwarded, in and out."},
@@ -127,6 +140,11 @@ func Names() []Info {
 		{nameTableBytes, Gauge, family, "Memory of the connection table; left out where it has no limit (ipvs)."},
 		{nameTableExpired, Counter, family, "Connections removed because they timed out, since the daemon started."},
 		{nameTableCorrected, Counter, family, "Counts of active or inactive connections that were put right by a recount."},
+		{nameTablePressure, Gauge, family, "Keys of those that the connection table is sized for, at the last sweep: beyond 1 it works on until groups are full. Left out where it has no limit (ipvs)."},
+		{nameTableFullIn, Gauge, family, "When the pressure comes to 1 at the present rate, in seconds from now; left out where it does not within a day."},
+		{nameTableRefused, Counter, family, "New connections that found no room in the connection table: refused, or served without state. Left out where it has no limit (ipvs)."},
+		{nameSweepPeriod, Gauge, nil, "Time from the begin of the last sweep of the connection tables to that of the next; left out before the first (and on ipvs)."},
+		{nameSweepShare, Gauge, nil, "Part of one CPU that the last sweep of the connection tables used; left out before the first (and on ipvs)."},
 		{nameInterface, Gauge, []string{"interface", "mode"}, "Whether the fast path runs on the interface: 1, or 0 with mode gone."},
 	}
 }

@@ -177,6 +177,7 @@ func TestQueriesAreJudged(t *testing.T) {
 	for expr, want := range map[string]string{
 		`sum by (service) (rate(shunt_service_bytes_total{service=~"$service",direction="in"}[1m])) * 8`:                      "",
 		`shunt_table_keys / (2 * (shunt_table_limit_connections > 0)) > 0.8`:                                                  "",
+		`rate(shunt_service_refused_total{limit!="table-full"}[5m]) > 10`:                                                     "",
 		`sum by (service) (rate(shunt_service_bytes_total[1m])) * on (service) group_left (name) shunt_service_info{job="a"}`: "",
 		`time() - shunt_last_reconcile_timestamp_seconds > 60 and up == 1`:                                                    "",
 		`changes(shunt_revision_number[5m]) > bool 0`:                                                                         "",

@@ -43,9 +43,18 @@ func (s scrape) addStats(stats director.Stats) {
 			s.add(nameTableSlots, float64(t.Slots), t.Family)
 			s.add(nameTableLimit, float64(t.Limit), t.Family)
 			s.add(nameTableBytes, float64(t.Bytes), t.Family)
+			s.add(nameTablePressure, t.Pressure, t.Family)
+			s.add(nameTableRefused, float64(t.Refused), t.Family)
+		}
+		if t.FullIn > 0 { // 0 would be now
+			s.add(nameTableFullIn, t.FullIn.Seconds(), t.Family)
 		}
 		s.add(nameTableExpired, float64(t.Expired), t.Family)
 		s.add(nameTableCorrected, float64(t.Corrected), t.Family)
+	}
+	if len(stats.Table) > 0 && stats.Table[0].SweepPeriod > 0 { // one sweep goes over all tables
+		s.add(nameSweepPeriod, stats.Table[0].SweepPeriod.Seconds())
+		s.add(nameSweepShare, stats.Table[0].SweepShare)
 	}
 	for _, i := range stats.Interfaces {
 		s.add(nameInterface, one(i.Mode != director.InterfaceGone), i.Name, string(i.Mode))
@@ -74,6 +83,15 @@ func (s scrape) addService(stats director.ServiceStats) {
 	s.add(nameServicePackets, float64(c.OutPackets), service, "out")
 	s.add(nameServiceBytes, float64(c.InBytes), service, "in")
 	s.add(nameServiceBytes, float64(c.OutBytes), service, "out")
+	if stats.Refused == nil {
+		return // there are neither limits nor guards
+	}
+	for limit, n := range stats.Refused {
+		s.add(nameServiceRefused, float64(n), service, limit)
+	}
+	s.add(nameGuardOn, one(stats.Guard.On), service)
+	s.add(nameGuardAsked, float64(stats.Guard.Challenged), service)
+	s.add(nameGuardValid, float64(stats.Guard.Validated), service)
 }
 
 func (s scrape) addServer(service string, stats director.ServerStats) {

@@ -48,8 +48,8 @@ func state(services, servers int) *source {
 				{Name: "martian", Kind: director.PacketDrop, Count: 3},
 			},
 			Table: []director.TableStats{
-				{Family: "ipv4", Limit: 1024, Keys: 20, Slots: 5120, Bytes: 1 << 19, Expired: 11, Corrected: 1},
-				{Family: "ipv6", Limit: 256, Keys: 2, Slots: 1280, Bytes: 1 << 18, Expired: 1},
+				{Family: "ipv4", Limit: 1024, Keys: 20, Slots: 5120, Bytes: 1 << 19, Expired: 11, Corrected: 1, Pressure: 0.5, FullIn: 90 * time.Second, Refused: 4, SweepPeriod: 2 * time.Second, SweepShare: 0.01},
+				{Family: "ipv6", Limit: 256, Keys: 2, Slots: 1280, Bytes: 1 << 18, Expired: 1, SweepPeriod: 2 * time.Second, SweepShare: 0.01},
 			},
 			Info:       director.DataplaneInfo{Version: "1.2.1", TableSize: 1280},
 			Interfaces: []director.InterfaceStats{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "gone"}},
@@ -63,6 +63,10 @@ func state(services, servers int) *source {
 		stats := director.ServiceStats{
 			Key:      service.Key,
 			Counters: director.Counters{Connections: 10, InPackets: 200, InBytes: 3000, OutPackets: 40, OutBytes: 50000},
+			Refused: map[string]uint64{
+				"service-rate": 8, "service-connections": 0, "source-rate": 1, "source-connections": 0, "table-full": 2,
+			},
+			Guard: director.GuardStats{On: true, Challenged: 70, Validated: 9},
 		}
 		for j := range servers {
 			server := director.ServerStats{
