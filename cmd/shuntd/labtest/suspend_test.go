@@ -5,7 +5,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
 )
 
 // A daemon that stands still for longer than any of its intervals, as on a machine
@@ -58,4 +57,3 @@ func TestDaemonStandsStill(t *testing.T) {
 	}
 	p.d.noFaults(t)
 }
-
