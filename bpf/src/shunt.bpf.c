@@ -134,7 +134,7 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	/* What the service wants of the connections of a server that is gone, settle knows. */
 	if (server->life != LIFE_LIVE)
 		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
-	count_hit(&place, &found, p->length, v6);
+	count_hit(found.entry, p->length, v6);
 	return follow_to(ctx, p, server, found.recipe, found.hop, v6);
 }
 

@@ -42,13 +42,23 @@ static __always_inline void count_in_slot(__u32 group, __u32 slot, __u32 length,
 	__sync_fetch_and_add(&traffic->bytes, length);
 }
 
-/* As count_in_slot, of the entry that a lookup has just found. */
-static __always_inline void count_hit(const struct place *place, const struct found *found, __u32 length, const int v6)
+/*
+ * As count_in_slot, of the entry that a lookup has just found. Where it lies is told
+ * from its address: to keep the numbers would cost those that do not count.
+ */
+static __always_inline void count_hit(const __u64 *entry, __u32 length, const int v6)
 {
-	/* From the pointers, which are at hand: the slot's number would have to be kept for this on the way. */
-	__u64 offset = (void *)found->entry - place->group - sizeof(struct group_head);
+	const __u32 size = v6 ? sizeof(struct group6) : sizeof(struct group4);
+	void *table;
+	__u64 offset;
 
-	count_in_slot(place->index, offset / ENTRY_SIZE(v6), length, v6);
+	if (!counts_connections)
+		return;
+	table = group_at(0, v6);
+	if (!table)
+		return;
+	offset = (void *)entry - table;
+	count_in_slot(offset / size, (offset % size - sizeof(struct group_head)) / ENTRY_SIZE(v6), length, v6);
 }
 
 /* Begins to count anew in a slot that is being filled. */
