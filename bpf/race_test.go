@@ -69,7 +69,7 @@ func flag(set bool) int {
 }
 
 func testRace(t *testing.T, v6 bool, change func(*bpftest.Service)) {
-	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	f := bpftest.New(t, bpftest.Options{Connections: 64, CountConnections: true})
 	services := raceServices(f, v6, change)
 	packets := racePackets(services, v6)
 	f.Events()
@@ -103,7 +103,7 @@ func testRace(t *testing.T, v6 bool, change func(*bpftest.Service)) {
 			t.Errorf("%s: %d", name, events[name])
 		}
 	}
-	for _, name := range []string{"evicted", "expired-hit"} {
+	for _, name := range []string{"evicted", "expired-hit", "killed", "killed-forwarded"} {
 		if events[name] == 0 {
 			t.Errorf("%s never happened: the race is not what it should be", name)
 		}
@@ -240,7 +240,11 @@ func (r *racer) step(i int) error {
 		if r.random.IntN(3) > 0 {
 			timeout = 1000
 		}
-		return r.plane.ChangeSettings(func(s *bpf.KernelSettings) { setTimeouts(s, timeout) })
+		watching := uint32(r.random.IntN(2))
+		return r.plane.ChangeSettings(func(s *bpf.KernelSettings) {
+			setTimeouts(s, timeout)
+			s.Watching = watching
+		})
 	case i%400 == 399:
 		return r.plane.Sweep(r.v6, &bpf.KernelSweepArgs{Groups: 64})
 	case i%16 == 15:
@@ -301,6 +305,7 @@ func (r *racer) remove() error {
 	err := r.plane.RemoveConnection(r.v6, &bpf.KernelRemoveArgs{
 		Client: bpf.Address(client.Addr()), ClientPort: bpf.Port(client.Port()),
 		VirtualAddress: bpf.Address(s.Listen.Addr()), VirtualPort: bpf.Port(s.Listen.Port()), Protocol: bpftest.TCP,
+		WithResets: uint8(r.random.IntN(2)),
 	})
 	if errors.Is(err, bpf.ErrNotFound) || errors.Is(err, unix.EAGAIN) {
 		return nil // the other racer has it
@@ -324,6 +329,9 @@ func (r *racer) packet() error {
 	}
 	listen := r.services[p.service].Listen
 	from, to := endpoints(got.Packet)
+	if from == p.To && to == p.From {
+		return nil // reset: the connection was killed
+	}
 	if p.isReply {
 		if from != listen || to != p.To {
 			return fmt.Errorf("reply %v -> %v of service %v left as %v -> %v", p.From, p.To, listen, from, to)
