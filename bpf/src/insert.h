@@ -93,11 +93,21 @@ unlock:
 	return result;
 }
 
+/* Ranks of what is given up; below the lowest, the time without a packet, in ticks. */
+enum dispensability {
+	HAS_EXPIRED = 1U << 31,
+	IS_OF_FLOOD = 1U << 30, /* of the service that most of those in reach are of: see vote */
+	IS_UNPROVEN = 1U << 29,
+	IS_HALF_PROVEN = 1U << 28,
+	HAS_ENDED = 1U << 27,
+};
+
 /*
  * How willingly the entry's connection, or template, is given up: 0 never, highest
  * first. An expired one above all; else an unproven one that is not established, the
- * one without a packet for longest; then one that is, so; last a proven template that
- * has no connections, by its age too: a connection is worth more.
+ * one without a packet for longest; then one that is, so; then a proven one that is
+ * over and only waits for stray segments; last a proven template that has no
+ * connections: its client would lose its server.
  * What was loaded is not given up for what is being loaded, of which it is a part.
  * A reply key has its connection's state, and mostly its time: see resolve_victim.
  */
@@ -107,13 +117,16 @@ __noinline __u32 dispensability(__u64 recipe, __u64 tail, __u32 tick, __u32 for_
 
 	if (!recipe || recipe & BIT(RECIPE_BUSY))
 		return 0;
+	if (age > HAS_ENDED - 2)
+		age = HAS_ENDED - 2; /* a year */
 	if (has_expired(recipe, seen, tick) && !(is_template(recipe) && is_in_use(tail >> 32)))
-		return 1U << 31 | age;
+		return HAS_EXPIRED | age;
 	if (for_loaded && recipe & BIT(RECIPE_LOADED))
 		return 0;
-	/* No timeout has a bit as high as these. */
 	if (!is_proven(recipe))
-		return (recipe_state(recipe) == STATE_ESTABLISHED ? 1U << 29 : 1U << 30) | age;
+		return (recipe_state(recipe) == STATE_ESTABLISHED ? IS_HALF_PROVEN : IS_UNPROVEN) | age;
+	if (1 << recipe_state(recipe) & (1 << STATE_TIME_WAIT | 1 << STATE_CLOSE))
+		return HAS_ENDED | age;
 	return is_template(recipe) && !is_in_use(tail >> 32) ? age + 1 : 0;
 }
 
@@ -125,17 +138,40 @@ struct eviction {
 	__u32 best; /* dispensability */
 	__u32 slot; /* of the entry that has it */
 	__u32 rules; /* enum eviction_rules */
+	__u32 service; /* of most of those that are not proven */
+	__u32 votes;
 };
 
 enum eviction_rules {
 	FOR_LOADED = 1, /* what was loaded stays */
 	NOT_BY_REPLY = 2, /* reply keys stay */
+	SECOND_ROUND = 4, /* the vote is over */
 };
 
 /* The i-th slot a key can be in whose set begins with slot first. */
 static __always_inline __u32 candidate_slot(__u32 first, __u32 i)
 {
 	return i < WAYS ? first + i : SETS * WAYS + i - WAYS;
+}
+
+/*
+ * One vote for the service of an entry that is not proven: the one that has most of
+ * them in reach is left in the end (Boyer and Moore, "MJRTY", 1991). In a flood that is
+ * the one attacked, so that the handshakes of other services outlive the flood's.
+ */
+static __always_inline void vote(struct eviction *e, __u32 service)
+{
+	if (!e->votes)
+		e->service = service;
+	e->votes += e->service == service ? 1 : -1;
+}
+
+static __always_inline __u32 service_of(__u64 recipe)
+{
+	__u32 index = recipe_server(recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	return server ? server->service : 0;
 }
 
 static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
@@ -153,6 +189,12 @@ static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
 	if (recipe & BIT(RECIPE_REPLY) && e->rules & NOT_BY_REPLY)
 		return 0;
 	score = dispensability(recipe, LOAD(entry + WORDS(v6) + 2), e->tick, e->rules & FOR_LOADED);
+	if (score & (IS_UNPROVEN | IS_HALF_PROVEN) && !(score & HAS_EXPIRED) && !is_template(recipe)) {
+		if (!(e->rules & SECOND_ROUND))
+			vote(e, service_of(recipe));
+		else if (service_of(recipe) == e->service)
+			score |= IS_OF_FLOOD;
+	}
 	if (score > e->best) {
 		e->best = score;
 		e->slot = slot;
@@ -179,6 +221,13 @@ static __always_inline __u64 choose_victim(__u32 group, __u32 set_slot, __u32 ti
 		bpf_loop(WAYS + OVERFLOW, weigh6, &e, 0);
 	else
 		bpf_loop(WAYS + OVERFLOW, weigh4, &e, 0);
+	if (e.votes && !(e.best & HAS_EXPIRED)) {
+		e.rules |= SECOND_ROUND;
+		if (v6)
+			bpf_loop(WAYS + OVERFLOW, weigh6, &e, 0);
+		else
+			bpf_loop(WAYS + OVERFLOW, weigh4, &e, 0);
+	}
 	return (__u64)e.best << 32 | e.slot;
 }
 

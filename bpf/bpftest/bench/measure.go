@@ -12,6 +12,7 @@ import (
 
 // XDP actions (kernel: include/uapi/linux/bpf.h).
 const (
+	xdpDrop = 1
 	xdpPass = 2
 	xdpTX   = 3
 )

@@ -114,6 +114,9 @@ func (b *bench) small() error {
 				return err
 			}
 		}
+		if err := b.restrained(coll, f); err != nil {
+			return err
+		}
 	}
 	refreshed, err := load(worldOptions{connections4: 1, connections6: 1})
 	if err != nil {
