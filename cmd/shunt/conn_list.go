@@ -27,7 +27,8 @@ func connListCommand() *cli.Command {
 			"unproven (no handshake or reply yet): it gives way when the table is full. A template's client is\n"+
 			"a network, and its state how many connections it has; of a persistence engine, what it found in\n"+
 			"the packets stands at the end. To --state a template is in NONE, or ASSURED. Packets and bytes are\n"+
-			"to the server and back, where connections are counted one by one. jsonl is an object a line.",
+			"to the server and back, where connections are counted one by one. jsonl is an object a line. With\n"+
+			"--limit the standard error says what --cursor goes on with.",
 			"shunt conn list --service web --client 198.51.100.0/24",
 			"shunt conn list --kind template",
 			"shunt conn list --server 10.0.0.11:8080 --idle '>10m'",
@@ -35,6 +36,7 @@ func connListCommand() *cli.Command {
 			"shunt conn list -o jsonl | jq -r .client"),
 		Flags: append(connectionFlags(),
 			&cli.Uint64Flag{Name: "limit", Usage: "at most `N`; 0: all"},
+			&cli.StringFlag{Name: "cursor", Usage: "go on from the `CURSOR` of the part before"},
 			outputFlagOf(formatTable, formatJSON, formatYAML, formatJSONL), watchFlag(),
 		),
 		Action: reading(asking(listConnections)),
@@ -46,34 +48,44 @@ func listConnections(c *cli.Context, client *api.Client) error {
 	if err != nil {
 		return err
 	}
-	query.Limit = c.Uint64("limit")
+	query.Limit, query.Cursor = c.Uint64("limit"), c.String("cursor")
+	format := c.String("output")
+	ask := client.ListConnections
+	if format == formatJSON || format == formatJSONL { // as the daemon writes it
+		ask = client.ListConnectionLines
+	}
+	list, err := ask(c.Context, query)
+	if err != nil {
+		return err
+	}
+	defer list.Close()
 	w := bufio.NewWriterSize(c.App.Writer, outBuffer)
-	switch c.String("output") {
-	case formatJSON, formatJSONL:
-		err = listLines(c, client, query, w)
+	switch format {
+	case formatJSON:
+		err = connectionsJSON(w, list.Lines())
+	case formatJSONL:
+		err = connectionsJSONL(w, list.Lines())
 	case formatYAML:
-		err = connectionsYAML(w, client.Connections(c.Context, query))
+		err = connectionsYAML(w, list.Models())
 	default:
-		err = listTable(c, client, query, w)
+		err = connectionsTable(w, list)
 	}
 	if err != nil {
 		_ = w.Flush() // what came before the error is true all the same
 		return err
 	}
-	return w.Flush()
-}
-
-// listLines prints the daemon's own lines, each as it came.
-func listLines(c *cli.Context, client *api.Client, query api.ConnectionQuery, w *bufio.Writer) error {
-	list, err := client.ListConnectionLines(c.Context, query)
-	if err != nil {
+	if err := w.Flush(); err != nil {
 		return err
 	}
-	defer list.Close()
-	if c.String("output") == formatJSON {
-		return connectionsJSON(w, list.Lines())
+	if list.Next() != "" {
+		fmt.Fprintf(c.App.ErrWriter, "shunt: there are more: --cursor %s\n", list.Next())
 	}
-	for line, err := range list.Lines() {
+	return nil
+}
+
+// connectionsJSONL prints the daemon's own lines, each as it came.
+func connectionsJSONL(w *bufio.Writer, lines iter.Seq2[[]byte, error]) error {
+	for line, err := range lines {
 		if err != nil {
 			return err
 		}
@@ -126,15 +138,6 @@ func connectionsYAML(w io.Writer, connections iter.Seq2[api.Connection, error]) 
 		fmt.Fprintln(w, "[]")
 	}
 	return nil
-}
-
-func listTable(c *cli.Context, client *api.Client, query api.ConnectionQuery, w *bufio.Writer) error {
-	list, err := client.ListConnections(c.Context, query)
-	if err != nil {
-		return err
-	}
-	defer list.Close()
-	return connectionsTable(w, list)
 }
 
 // connectionsTable holds the first rows to sort them and to fit the columns to

@@ -192,6 +192,8 @@ func TestRequests(t *testing.T) {
 		{"a_bad_limit", "GET", "/v1/connections?limit=-1", "", 422, "parameter limit"},
 		{"a_bad_query", "GET", "/v1/connections?%zz", "", 400, "query: "},
 		{"an_interval_of_a_count", "GET", "/v1/connections/count?interval=1s", "", 422, "unknown parameter"},
+		{"a_cursor_that_is_none", "GET", "/v1/connections?cursor=next", "", 422, `cursor \"next\" is none`},
+		{"a_cursor_of_other_tables", "GET", "/v1/connections?cursor=ff", "", 422, "list connections in parts: invalid"},
 		{"an_age_without_a_unit", "GET", "/v1/connections?min-age=10", "", 422, `min-age \"10\" is not a duration`},
 		{"an_age_of_nothing", "GET", "/v1/connections/count?max-age=0s", "", 422, "max-age 0s: want more than 0s"},
 		{"a_negative_idle_time", "DELETE", "/v1/connections?min-idle=-1s", "", 422, "min-idle -1s: want more than 0s"},

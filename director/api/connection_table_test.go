@@ -121,6 +121,47 @@ func TestConnectionForms(t *testing.T) {
 	}
 }
 
+// TestListInParts: parts of a list have every connection once, and say where they end; on a
+// data plane without places there is one part.
+func TestListInParts(t *testing.T) {
+	all := shownConnections()
+	fake := directortest.NewFake(director.State{})
+	fake.SetConnections(all...)
+	client := serve(t, newHandler(t, fake))
+	var got []string
+	var parts []int
+	query := api.ConnectionQuery{Limit: 2, Kind: "connection"}
+	for {
+		list, err := client.ListConnections(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for c, err := range list.Models() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, c.Protocol)
+			n++
+		}
+		list.Close()
+		parts = append(parts, n)
+		if query.Cursor = list.Next(); query.Cursor == "" {
+			break
+		}
+	}
+	if !slices.Equal(parts, []int{2, 1}) || !slices.Equal(got, []string{"tcp", "udp", "sctp"}) {
+		t.Errorf("parts of %v: %v", parts, got)
+	}
+	h := newHandler(t, directortest.NoTable(fake))
+	if w := ask(h, "GET", "/v1/connections?limit=2", ""); strings.Count(w.Body.String(), "\n") != 2 || strings.Contains(w.Body.String(), "next") {
+		t.Errorf("%s", w.Body)
+	}
+	if w := ask(h, "GET", "/v1/connections?cursor=2", ""); w.Code != http.StatusNotImplemented {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // TestRecords: dumps go to where they are loaded, and what is wrong with them is said.
 func TestRecords(t *testing.T) {
 	fake := directortest.NewFake(director.State{})

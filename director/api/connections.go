@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,24 +31,47 @@ func (e endpoints) ListConnections(w http.ResponseWriter, r *http.Request, p Lis
 		writeProblem(w, problemOf(err))
 		return
 	}
-	limit := uint64(0)
+	part := partOfList{}
 	if p.Limit != nil {
-		limit = *p.Limit
+		part.limit = *p.Limit
 	}
-	if limit == 0 && e.director.HasTable() && wants(r, recordsType, linesType) {
+	if p.Cursor != nil && *p.Cursor != "" {
+		if part.after, err = parseCursor(*p.Cursor); err != nil {
+			writeProblem(w, problemOf(err))
+			return
+		}
+	}
+	if part == (partOfList{}) && e.director.HasTable() && wants(r, recordsType, linesType) {
 		e.sendRecords(w, r, filter)
 		return
 	}
-	e.sendLines(w, r, filter, limit)
+	e.sendLines(w, r, filter, part)
 }
 
-// sendLines sends the connections as lines; limit 0: all.
-func (e endpoints) sendLines(w http.ResponseWriter, r *http.Request, filter director.ConnectionFilter, limit uint64) {
+// partOfList says which part of the list is asked for: after a place, and how many.
+type partOfList struct {
+	after director.Place
+	limit uint64 // 0: all
+}
+
+// A cursor is a place as a text.
+const cursorBase = 16
+
+func parseCursor(text string) (director.Place, error) {
+	place, err := strconv.ParseUint(text, cursorBase, 64)
+	if err != nil || place == 0 {
+		return 0, invalid(fmt.Sprintf("cursor %.80q is none", text), "the last line of the part before has it")
+	}
+	return director.Place(place), nil
+}
+
+// sendLines sends the part as lines.
+func (e endpoints) sendLines(w http.ResponseWriter, r *http.Request, filter director.ConnectionFilter, part partOfList) {
 	w.Header().Set("Content-Type", linesType)
 	form := e.form()
 	lines := make([]byte, 0, pushAfter+4096) // the longest line has an engine's data
-	sent := uint64(0)
-	for c, err := range e.director.Connections(r.Context(), filter) {
+	sent, last := uint64(0), director.Place(0)
+	for c, err := range e.director.ConnectionsAfter(r.Context(), filter, part.after) {
 		if err != nil && sent == 0 {
 			writeProblem(w, problemOf(err))
 			return
@@ -56,10 +80,15 @@ func (e endpoints) sendLines(w http.ResponseWriter, r *http.Request, filter dire
 			lines = appendProblem(lines, problemOf(err))
 			break
 		}
-		lines = append(form.appendConnection(lines, &c), '\n')
-		if sent++; sent == limit {
+		if sent == part.limit && part.limit > 0 {
+			if last != 0 {
+				lines = fmt.Appendf(lines, "{\"next\":\"%s\"}\n", strconv.FormatUint(uint64(last), cursorBase))
+			}
 			break
 		}
+		lines = append(form.appendConnection(lines, &c.Connection), '\n')
+		sent++
+		last = c.Place
 		if len(lines) < pushAfter {
 			continue
 		}

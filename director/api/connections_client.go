@@ -29,6 +29,8 @@ type ConnectionQuery struct {
 	MinAge, MaxAge, MinIdle, MaxIdle time.Duration
 
 	Limit uint64 // connections, or groups of them; 0: all
+	// Cursor is where the part before ended; empty: the list begins.
+	Cursor string
 }
 
 // bound is a duration as a parameter; nil for 0.
@@ -45,6 +47,7 @@ type ConnectionList struct {
 	answer *http.Response
 	body   *bufio.Reader
 	timed  bool // a line had ages
+	next   string
 }
 
 // ListConnections asks for the connections that match, in the form that is cheapest
@@ -63,7 +66,7 @@ func (c *Client) listConnections(ctx context.Context, q ConnectionQuery, accept 
 	answer, err := c.raw.ListConnections(ctx, &ListConnectionsParams{
 		Service: given(q.Service), Server: given(q.Server), Client: given(q.Client), Kind: given(q.Kind), State: given(q.State),
 		MinAge: bound(q.MinAge), MaxAge: bound(q.MaxAge), MinIdle: bound(q.MinIdle), MaxIdle: bound(q.MaxIdle),
-		Limit: given(q.Limit),
+		Limit: given(q.Limit), Cursor: given(q.Cursor),
 	}, func(_ context.Context, r *http.Request) error {
 		r.Header.Set("Accept", accept)
 		return nil
@@ -83,6 +86,10 @@ func (l *ConnectionList) Type() string { return l.answer.Header.Get("Content-Typ
 // IsTimed reports whether the ages of the connections are known: those of lines once
 // one was read.
 func (l *ConnectionList) IsTimed() bool { return l.isRecords() || l.timed }
+
+// Next returns the cursor of the next part once all connections were read; empty if
+// there is none.
+func (l *ConnectionList) Next() string { return l.next }
 
 // isRecords reports whether records came, and not lines.
 func (l *ConnectionList) isRecords() bool { return l.Type() == recordsType }
@@ -107,8 +114,10 @@ func (l *ConnectionList) Lines() iter.Seq2[[]byte, error] {
 				return
 			}
 			line = line[:len(line)-1]
-			if bytes.HasPrefix(line, []byte(`{"problem":`)) {
-				yield(nil, problemLine(line))
+			if !bytes.HasPrefix(line, []byte(firstField)) {
+				if err := l.end(line); err != nil {
+					yield(nil, err)
+				}
 				return
 			}
 			if !yield(line, nil) {
@@ -118,12 +127,19 @@ func (l *ConnectionList) Lines() iter.Seq2[[]byte, error] {
 	}
 }
 
-func problemLine(line []byte) error {
-	var last connectionLine
+// firstField begins the line of a connection.
+const firstField = `{"protocol":`
+
+// end reads the last line of a list, where it is none of a connection.
+func (l *ConnectionList) end(line []byte) error {
+	var last lastLine
 	if err := json.Unmarshal(line, &last); err != nil {
 		return readError(err)
 	}
-	return last.Problem
+	if l.next = last.Next; last.Problem != nil {
+		return last.Problem
+	}
+	return nil
 }
 
 // All iterates over the connections. A walk that breaks off ends with an error. What
@@ -246,7 +262,7 @@ func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[C
 			return
 		}
 		defer list.Close()
-		for connection, err := range list.models() {
+		for connection, err := range list.Models() {
 			if !yield(connection, err) || err != nil {
 				return
 			}
@@ -254,8 +270,9 @@ func (c *Client) Connections(ctx context.Context, q ConnectionQuery) iter.Seq2[C
 	}
 }
 
-// models iterates over the connections as their models.
-func (l *ConnectionList) models() iter.Seq2[Connection, error] {
+// Models iterates over the connections as their models. A walk that breaks off ends
+// with an error.
+func (l *ConnectionList) Models() iter.Seq2[Connection, error] {
 	return func(yield func(Connection, error) bool) {
 		if !l.isRecords() {
 			for line, err := range l.Lines() {

@@ -39,9 +39,9 @@ func (p *Problem) text() []byte {
 	return text
 }
 
-// connectionLine is a line of the list of connections as it is sent: a
-// connection, or, last, the problem that ended the walk.
-type connectionLine struct {
-	*Connection
-	Problem *Problem `json:"problem,omitempty"`
+// lastLine is the last line of a list of connections, where it is none: the problem
+// that ended the walk, or the cursor of the next part.
+type lastLine struct {
+	Problem *Problem `json:"problem"`
+	Next    string   `json:"next"`
 }

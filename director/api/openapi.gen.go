@@ -369,6 +369,12 @@ type ConnectionsKilled struct {
 	Killed uint64 `json:"killed"`
 }
 
+// ConnectionsNext The last line of a part of the list of connections.
+type ConnectionsNext struct {
+	// Next The cursor of the next part.
+	Next string `json:"next"`
+}
+
 // ConnectionsProblem The last line of a list of connections that broke off.
 type ConnectionsProblem struct {
 	// Problem An error as RFC 9457 describes it, with a hint.
@@ -1927,6 +1933,9 @@ type ListConnectionsParams struct {
 
 	// Limit The most connections to list; 0 lists all.
 	Limit *uint64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Where the part before ended, as its last line said.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // CountConnectionsParams defines parameters for CountConnections.
@@ -2436,7 +2445,9 @@ type ClientInterface interface {
 	// ListConnections The connections and templates that match.
 	//
 	// One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk
-	// ends: if it breaks off, the last line is {"problem": …}.
+	// ends: if it breaks off, the last line is {"problem": …}. If limit ends it and there is more, the last line is
+	// {"next": …}, the cursor to go on from, on data planes that have one: connections stay where they are, so that none is
+	// missed or listed twice but those that come or go. After tables were resized a cursor is refused.
 	//
 	// A client that prefers application/vnd.shunt.connections gets the records of /v1/connections/dump instead, which cost
 	// less to read, if the data plane has them and there is no limit: the answer's type says which came.
@@ -3079,7 +3090,9 @@ func (c *RawClient) KillConnections(ctx context.Context, params *KillConnections
 // ListConnections The connections and templates that match.
 //
 // One JSON object a line, in no order; templates of persistence are marked. The status has gone out before the walk
-// ends: if it breaks off, the last line is {"problem": …}.
+// ends: if it breaks off, the last line is {"problem": …}. If limit ends it and there is more, the last line is
+// {"next": …}, the cursor to go on from, on data planes that have one: connections stay where they are, so that none is
+// missed or listed twice but those that come or go. After tables were resized a cursor is refused.
 //
 // A client that prefers application/vnd.shunt.connections gets the records of /v1/connections/dump instead, which cost
 // less to read, if the data plane has them and there is no limit: the answer's type says which came.
@@ -4654,6 +4667,18 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -7819,6 +7844,19 @@ func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *htt
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
 		}
 		return
 	}

@@ -24,7 +24,7 @@ func operations() []operation {
 		{id: "drainServer", method: "PUT", path: "/v1/services/{ref}/servers/{address}/drain", role: Operator},
 		{id: "cancelDrain", method: "DELETE", path: "/v1/services/{ref}/servers/{address}/drain", role: Operator},
 		{id: "listDrains", method: "GET", path: "/v1/drains", role: Viewer},
-		{id: "listConnections", method: "GET", path: "/v1/connections", role: Viewer, query: []string{"service", "server", "client", "kind", "state", "min-age", "max-age", "min-idle", "max-idle", "limit"}},
+		{id: "listConnections", method: "GET", path: "/v1/connections", role: Viewer, query: []string{"service", "server", "client", "kind", "state", "min-age", "max-age", "min-idle", "max-idle", "limit", "cursor"}},
 		{id: "killConnections", method: "DELETE", path: "/v1/connections", role: Operator, query: []string{"service", "server", "client", "kind", "state", "min-age", "max-age", "min-idle", "max-idle", "reset"}},
 		{id: "countConnections", method: "GET", path: "/v1/connections/count", role: Viewer, query: []string{"service", "server", "client", "kind", "state", "min-age", "max-age", "min-idle", "max-idle", "by", "limit"}},
 		{id: "watchConnections", method: "GET", path: "/v1/connections/watch", role: Viewer, query: []string{"service", "server", "client", "kind", "state", "min-age", "max-age", "min-idle", "max-idle"}},

@@ -14,7 +14,10 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-var _ director.Table = (*Fake)(nil)
+var (
+	_ director.Table = (*Fake)(nil)
+	_ director.Pager = (*Fake)(nil)
+)
 
 // fakeTable is what a Fake has as a director.Table; its connections are those of
 // SetConnections.
@@ -182,6 +185,29 @@ func shortDuration(d time.Duration) string {
 		return fmt.Sprintf("%dm", d/time.Minute)
 	default:
 		return fmt.Sprintf("%ds", d/time.Second)
+	}
+}
+
+// ConnectionsAfter walks over the matching ones of SetConnections, whose places are
+// their numbers from 1.
+func (f *Fake) ConnectionsAfter(ctx context.Context, filter director.ConnectionFilter, after director.Place) iter.Seq2[director.PlacedConnection, error] {
+	f.mu.Lock()
+	conns := slices.Clone(f.conns)
+	f.mu.Unlock()
+	return func(yield func(director.PlacedConnection, error) bool) {
+		if after > director.Place(len(conns)) {
+			yield(director.PlacedConnection{}, fmt.Errorf("list connections in parts: %w", director.ErrInvalid))
+			return
+		}
+		for i := int(after); i < len(conns); i++ {
+			if err := ctx.Err(); err != nil {
+				yield(director.PlacedConnection{}, err)
+				return
+			}
+			if matches(filter, conns[i]) && !yield(director.PlacedConnection{Place: director.Place(i + 1), Connection: conns[i]}, nil) {
+				return
+			}
+		}
 	}
 }
 
