@@ -65,6 +65,7 @@ func TestComplete(t *testing.T) {
 		{"scheduler simulate -s l", namesFrom("l")},
 		{"service add x --no-s", ""},
 		{"service edit web --conn-reuse-mode ", "0 1 3"},
+		{"service edit web --guard ", "auto on off"},
 		{"service add x --flags sh-port,sh", "sh-port,sh-fallback"},
 		{"service edit web --vip ", "managed external"},
 		{"service show ", "web udp://[2001:db8::10]:53"},

@@ -311,7 +311,7 @@ func seeded() *directortest.Fake {
 			{Name: "no-server", Kind: director.PacketAnswer, Help: "no server can take the connection"},
 		},
 		Table: []director.TableStats{
-			{Family: "ipv4", Limit: 1 << 20, Keys: 4096, Slots: 1 << 21, Bytes: 184549376, Expired: 17, Corrected: 1},
+			{Family: "ipv4", Limit: 1 << 20, Keys: 4096, Slots: 1 << 21, Bytes: 184549376, Expired: 17, Corrected: 1, Pressure: 4096. / (2 << 20)},
 			{Family: "ipv6", Limit: 1 << 16, Keys: 1, Slots: 1 << 17, Bytes: 900},
 		},
 		Interfaces: []director.InterfaceStats{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "generic"}},

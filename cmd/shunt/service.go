@@ -26,6 +26,7 @@ func serviceCommand() *cli.Command {
 					"shunt service add udp://[2001:db8::10]:53 -s sh --flags sh-port --why 'ticket 4711'",
 					"shunt service add tcp://192.0.2.10:22 --allow 198.51.100.0/24 --deny 198.51.100.66",
 					"shunt service add tcp://192.0.2.10:443 --persistent 5m --prefix 24 --timeout-tcp 1h",
+					"shunt service add tcp://192.0.2.10:443 --limit-rate 5000 --source-prefix 24 --source-connections 1000 --guard auto",
 					"shunt service add tcp://192.0.2.0/24:8000-8999 --vip external",
 					"shunt service add udp://192.0.2.10:514 --one-packet",
 					"shunt service add udp://192.0.2.10:5060 --persistent 5m --engine sip",
@@ -37,7 +38,8 @@ func serviceCommand() *cli.Command {
 				Description: examples("",
 					"shunt service edit web --scheduler sh --flags sh-port,sh-fallback",
 					"shunt service edit web --allow none --deny 203.0.113.0/24",
-					"shunt service edit web --persistent none --timeout-tcp none --no-sloppy-tcp"),
+					"shunt service edit web --persistent none --timeout-tcp none --no-sloppy-tcp",
+					"shunt service edit web --limit-rate none --guard auto --guard-on 500"),
 				Flags: changeFlags(append(serviceFlags(), settingEditFlags()...)...), Action: asking(editService),
 			},
 			{
@@ -226,11 +228,25 @@ func listServices(c *cli.Context, client *api.Client) error {
 		if draining {
 			header = append(header, "DRAINING")
 		}
+		guarded := slices.ContainsFunc(services, func(s api.Service) bool { return s.Guard != nil })
+		if guarded {
+			header = append(header, "GUARD")
+		}
+		refused := slices.ContainsFunc(services, func(s api.Service) bool { return s.Limits != nil || s.Refused != nil })
+		if refused {
+			header = append(header, "REFUSED")
+		}
 		t.row(header...)
 		for _, s := range services {
 			row := serviceRow(t, s, persistent)
 			if draining {
 				row = append(row, drainingOf(s))
+			}
+			if guarded {
+				row = append(row, guardCell(t, s))
+			}
+			if refused {
+				row = append(row, refusedOf(s.Refused))
 			}
 			t.row(row...)
 		}

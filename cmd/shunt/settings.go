@@ -43,7 +43,7 @@ func settingFlags() []cli.Flag {
 	for _, s := range switches {
 		flags = append(flags, &cli.BoolFlag{Name: s.name, Usage: s.usage})
 	}
-	return flags
+	return append(flags, limitFlags()...)
 }
 
 // settingEditFlags are those of `service edit`.
@@ -100,7 +100,7 @@ func readSettings(c *cli.Context, edit *api.ServiceEdit) error {
 			*s.of(edit) = new(c.Bool(s.name))
 		}
 	}
-	return nil
+	return readLimits(c, edit)
 }
 
 // timeout reads a flag; nil where it was not given, 0 for "none".
@@ -139,6 +139,10 @@ func configure(c *cli.Context, service *api.ServiceConfig, edit api.ServiceEdit)
 	case p.Engine != nil && *p.Engine != "":
 		return usage(c, "--engine is for --persistent, which is none")
 	}
+	if l := edit.Limits; l != nil && l.Source != nil && l.Source.Rate == nil && l.Source.Connections == nil {
+		return usage(c, "--source-prefix is for --source-rate and --source-connections")
+	}
+	service.Limits, service.Guard = edit.Limits, edit.Guard
 	service.Timeouts, service.ConnReuseMode = edit.Timeouts, edit.ConnReuseMode
 	on := func(b *bool) bool { return b != nil && *b }
 	service.OnePacket, service.SloppyTCP = on(edit.OnePacket), on(edit.SloppyTCP)
@@ -179,6 +183,7 @@ func settingRows(t *table, s api.Service) {
 			t.row(f.name, "yes")
 		}
 	}
+	limitRows(t, s)
 }
 
 // persistenceText says how long, for which networks, and by what clients are told:

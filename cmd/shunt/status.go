@@ -63,19 +63,62 @@ func statusTable(t *table, s api.Status) {
 	if s.Faults > 0 {
 		t.row("faults", t.in(red, fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults)))
 	}
+	for i, listen := range s.Guarding {
+		t.row(label(i, "guarding"), t.in(yellow, listen))
+	}
 	if len(s.Tables) == 0 {
 		return
 	}
+	if sweep := s.Tables[0]; sweep.SweepPeriod != nil {
+		t.row("sweep", fmt.Sprintf("every %s, %.1f%% of a CPU", sweep.SweepPeriod, 100*sweep.SweepShare))
+	}
 	t.blank()
-	t.row("TABLE", "LIMIT", "KEYS", "SLOTS", "USED", "MEMORY", "EXPIRED", "CORRECTED")
+	t.row("TABLE", "LIMIT", "KEYS", "SLOTS", "PRESSURE", "FULL-IN", "NO-ROOM", "MEMORY", "EXPIRED", "CORRECTED")
 	for _, table := range s.Tables {
 		if table.Slots == 0 { // the kernel's has no limit, and tells no more of itself
-			t.row(table.Family, "", table.Keys, "", "", "", "", "")
+			t.row(table.Family, "", table.Keys, "", "", "", "", "", "", "")
 			continue
 		}
-		used := fmt.Sprintf("%.1f%%", 100*float64(table.Keys)/float64(table.Slots))
-		t.row(table.Family, table.Limit, table.Keys, table.Slots, used, size(table.Bytes), table.Expired, table.Corrected)
+		t.row(table.Family, table.Limit, table.Keys, table.Slots, pressureText(t, table), fullIn(table), noRoom(t, table), size(table.Bytes), table.Expired, table.Corrected)
 	}
+}
+
+// From these pressures on, tables are shown as events tell of them (director/watch).
+const (
+	pressureWarn = 0.80
+	pressureBad  = 0.95
+)
+
+// pressureText says how much of the table's limit is in use.
+func pressureText(t *table, table api.Table) string {
+	text := fmt.Sprintf("%.1f%%", 100*table.Pressure)
+	switch {
+	case table.Pressure >= pressureBad:
+		return t.in(red, text)
+	case table.Pressure >= pressureWarn:
+		return t.in(yellow, text)
+	}
+	return text
+}
+
+// fullIn says when the table has what it is sized for, if it comes to that.
+func fullIn(table api.Table) string {
+	if table.FullIn == nil {
+		return ""
+	}
+	return table.FullIn.String()
+}
+
+// noRoom counts the connections that found no room, and says when the last one did.
+func noRoom(t *table, table api.Table) string {
+	if table.Refused == 0 {
+		return "0"
+	}
+	text := fmt.Sprint(table.Refused)
+	if table.LastFull != nil {
+		text += fmt.Sprintf(" (%s ago)", table.LastFull)
+	}
+	return t.in(red, text)
 }
 
 // dataplaneText names the data plane and what it has of IPVS.

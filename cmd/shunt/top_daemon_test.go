@@ -28,7 +28,7 @@ func (f *fakeTop) read(_ context.Context, list *api.ConnectionQuery) (topReading
 			Version: "1.2.3", Dataplane: "xdp", Revision: 42, Ready: true, Services: 5, Servers: 9, Unreachable: 2, Foreign: 1,
 			Interfaces: []api.Interface{{Name: "eth0", Mode: "native"}},
 			Tables: []api.Table{
-				{Family: "ipv4", Slots: 1 << 21, Keys: 1 << 19}, {Family: "ipv6", Slots: 1 << 17, Keys: 120000},
+				{Family: "ipv4", Slots: 1 << 21, Keys: 1 << 19, Pressure: 0.25}, {Family: "ipv6", Slots: 1 << 17, Keys: 120000, Pressure: 0.916},
 			},
 			Drift: api.DriftSummary{Found: 3, Repaired: 3},
 		},

@@ -63,15 +63,14 @@ func (m *topModel) stateLine() []topSpan {
 		if table.Slots == 0 {
 			continue
 		}
-		used := 100 * float64(table.Keys) / float64(table.Slots)
 		look := lookPlain
 		switch {
-		case used >= 90:
+		case table.Pressure >= pressureBad:
 			look = lookBad
-		case used >= 70:
+		case table.Pressure >= pressureWarn:
 			look = lookWarn
 		}
-		line = append(line, topSpan{fmt.Sprintf("%s table %.1f%%", table.Family, used), look})
+		line = append(line, topSpan{fmt.Sprintf("%s table %.1f%%", table.Family, 100*table.Pressure), look})
 	}
 	return line
 }
@@ -125,6 +124,9 @@ func (m *topModel) alertLine(now time.Time) []topSpan {
 	}
 	if n := len(s.Drift.Pending); n > 0 {
 		add(lookBad, "drift: %d not repaired", n)
+	}
+	if n := len(s.Guarding); n > 0 {
+		add(lookWarn, "%s on", count(n, "guard"))
 	}
 	switch drops, reason, most := m.shown.drops(); {
 	case drops > 0:

@@ -199,6 +199,7 @@ func TestTopAlerts(t *testing.T) {
 		{"attached_to_none", func(r *topReading) { r.status.Interfaces, r.status.Dataplane = nil, "ipvs" }, "drops"},
 		{"interface_gone", func(r *topReading) { r.status.Interfaces[0].Mode = "gone" }, "eth0 is gone  drops"},
 		{"drift", func(r *topReading) { r.status.Drift.Pending = make([]api.PendingRepair, 2) }, "drift: 2 not repaired  drops"},
+		{"guards", func(r *topReading) { r.status.Guarding = []string{"tcp://192.0.2.1:80", "tcp://192.0.2.2:80"} }, "2 guards on  drops"},
 		{"counters_began_anew", func(r *topReading) { r.stats.PacketEvents = nil }, "drops -/s"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
