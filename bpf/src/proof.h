@@ -44,17 +44,17 @@ static __always_inline __u64 prove_by_time(__u64 recipe)
 }
 
 /*
- * Whether a client's segment acknowledges what its forward entry, which has this
- * recipe, has in its hop word: read after the recipe was, see write_hop.
+ * Whether a client's segment acknowledges what is in the hop word of its forward
+ * entry, whose recipe was read from in_entry: read after that, see write_hop.
  */
-static __always_inline int acknowledges(const __u64 *entry, __u64 recipe, __u8 tcp_flags, __u32 ack, const int v6)
+static __always_inline int acknowledges(const __u64 *in_entry, __u64 recipe, __u8 tcp_flags, __u32 ack)
 {
 	__u32 sequence;
 
 	if (!(recipe & BIT(RECIPE_SEQUENCE)) || (tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
 		return 0;
 	order();
-	sequence = LOAD(entry + WORDS(v6) + 2) >> 32;
+	sequence = LOAD(in_entry + 1) >> 32;
 	return ack - sequence < ACK_REACH;
 }
 

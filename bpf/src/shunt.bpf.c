@@ -34,34 +34,49 @@ static __always_inline int is_settled(const struct packet *p, const struct found
 }
 
 /*
- * The handshake's last segment, soon after the one before: the connection is
- * established, and proven, by one change of its recipe, if nobody else has to know.
- * Its other key follows when settle has a packet of it. False: settle's.
+ * Whether the packet is the handshake's last segment, soon after the one before, and
+ * nobody but its connection's entry has to know.
  */
-static __always_inline int is_proof(const struct packet *p, struct found *found, const int v6)
+static __always_inline int may_prove(const struct packet *p, const struct found *found)
 {
 	const __u64 asked = (__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY) | BIT(RECIPE_WIDE) |
 			    BIT(RECIPE_REPLY) | BIT(RECIPE_CONTROLLED) | BIT(RECIPE_LOADED) | BIT(RECIPE_PROVEN);
-	__u64 old = found->recipe, new = with_state(old, STATE_ESTABLISHED);
+
+	return (found->recipe & asked) == (__u64)STATE_SYN_RECV << RECIPE_STATE && is_only_ack(p->tcp_flags) &&
+	       p->tick - found->seen < refresh_ticks && !current.watching;
+}
+
+/*
+ * Proves the connection with that recipe in place, in one change of it: it is
+ * established. Its other key follows when settle has a packet of it. False if the
+ * segment is no proof, or settle's. Not inlined: hits keep their registers.
+ */
+static __noinline int prove_in_place(__u64 *recipe, __u64 old, __u32 ack)
+{
+	__u64 new = with_state(old, STATE_ESTABLISHED);
 	__u32 index = recipe_server(old);
-	const struct tcphdr *tcp = p->l4;
 	struct server *server;
 
-	if ((old & asked) != (__u64)STATE_SYN_RECV << RECIPE_STATE || !is_only_ack(p->tcp_flags) ||
-	    p->tick - found->seen >= refresh_ticks || current.watching)
-		return 0;
 	if (recipe_method(old) != METHOD_NAT)
 		new = prove_half(new);
-	else if (acknowledges(found->entry, old, p->tcp_flags, bpf_ntohl(tcp->ack_seq), v6))
+	else if (acknowledges(recipe, old, TCP_ACK, ack))
 		new = prove(new);
 	else
 		return 0;
 	server = bpf_map_lookup_elem(&servers, &index);
-	if (!server || server->life != LIFE_LIVE || !change(found->entry, old, new, v6))
+	if (!server || server->life != LIFE_LIVE || __sync_val_compare_and_swap(recipe, old, new) != old)
 		return 0;
 	count_proof(server, old);
-	found->recipe = new;
 	return 1;
+}
+
+/* The same, of a packet that met the entry. */
+static __always_inline int is_proof(const struct packet *p, const struct found *found, const int v6)
+{
+	const struct tcphdr *tcp = p->l4;
+
+	return may_prove(p, found) &&
+	       prove_in_place(found->entry + WORDS(v6) + 1, found->recipe, bpf_ntohl(tcp->ack_seq));
 }
 
 /* Hands the packet to shunt_odd; comes back only if that is not there. */
@@ -125,7 +140,8 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	find(&found, &place, &p->key, v6);
 	if (!found.entry)
 		return is_virtual ? go_slow(ctx, p, place.hash, 1, 0, v6) : finish(EVENT_PASS_NO_SERVICE);
-	if (!is_settled(p, &found) && !is_proof(p, &found, v6))
+	/* What is odd is proven by settle: the verifier would walk what follows here once more. */
+	if (!is_settled(p, &found) && (scratch || !is_proof(p, &found, v6)))
 		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
 	index = recipe_server(found.recipe);
 	server = bpf_map_lookup_elem(&servers, &index);

@@ -190,7 +190,8 @@ static __always_inline int transit(const struct slow *r, struct lookup *forward,
 		return 0;
 	for (int i = 0; i < CHANGE_TRIES; i++) {
 		__u64 old = forward->recipe, new;
-		int acked = direction == DIRECTION_INPUT && acknowledges(entry, old, r->tcp_flags, r->acknowledged, v6);
+		int acked = direction == DIRECTION_INPUT &&
+			    acknowledges(entry + WORDS(v6) + 1, old, r->tcp_flags, r->acknowledged);
 
 		new = advance(old, direction, r->tcp_flags, spaced, acked);
 		if (new == old)
