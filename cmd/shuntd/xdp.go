@@ -44,6 +44,7 @@ func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplan
 		SchedulerWords:     s.Limits.SchedulerWords,
 		MaxAccessPrefixes:  s.Limits.AccessPrefixes,
 		MaxSources:         s.Sources,
+		CountConnections:   s.CountConnections,
 		Version:            version,
 		Log:                log,
 	})
