@@ -17,10 +17,10 @@ const (
 	// sweepShare is what sweeps may use of one CPU.
 	sweepShare = 0.02
 	// stepInterval is how often a sweep goes on for what it has earned meanwhile.
-	stepInterval = 10 * time.Millisecond
+	stepInterval = 20 * time.Millisecond
 	// mostCredit bounds what is earned while nothing is done: slices follow one another
 	// for no longer than that.
-	mostCredit = time.Millisecond
+	mostCredit = 2 * time.Millisecond
 )
 
 // Run sweeps the tables, samples the rates and repairs what others changed until the
