@@ -2,11 +2,14 @@
 # The gate: what make test and CI run, step by step, each with its time. It runs
 # all steps, so that one run shows everything that is wrong. Given names of steps,
 # it runs those only.
+#
+# Where unit is followed by guest, the two run beside each other: an emulated CPU
+# keeps one core busy. What guest says is kept, and printed when it is its turn.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export REQUIRE_PRIVILEGED=1 # what wants root and has it not is a failure
 
-all=(setup commits format lint generated build unit root guest ipvs differential instructions)
+all=(setup commits format lint generated build unit guest root ipvs differential instructions)
 
 run() {
 	case $1 in
@@ -19,7 +22,8 @@ run() {
 	unit)
 		# Without any capability, as on a developer's machine: what wants
 		# root is skipped here and comes next. For the race detector.
-		REQUIRE_PRIVILEGED=0 setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
+		# The emulated CPU has the right of way: it cannot use more than one.
+		REQUIRE_PRIVILEGED=0 nice setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
 			scripts/gotest.sh -race ./...
 		;;
 	root)
@@ -88,13 +92,64 @@ build() {
 	done
 }
 
+# The step that runs beside others, if any: its name, process group and folder.
+beside="" group="" kept=""
+
+# Starts a step beside those that come next. It has a process group of its own, so
+# that stop ends whatever it has started.
+start_beside() {
+	kept=$(mktemp -d "${TMPDIR:-/tmp}/shunt-check.XXXXXX") || return
+	beside=$1
+	set -m
+	(
+		start=$SECONDS
+		run "$1" >"$kept/output" 2>&1
+		echo "$? $((SECONDS - start))" >"$kept/result"
+	) </dev/null &
+	set +m
+	group=$!
+}
+
+# Waits for that step, prints what it said, and leaves its time and result to the caller.
+finish_beside() {
+	wait "$group"
+	cat "$kept/output"
+	read -r status took <"$kept/result" || status=1
+	rm -rf "$kept"
+	beside="" group="" kept=""
+}
+
+# shellcheck disable=SC2317 # called by the trap
+stop() {
+	[ -z "$group" ] || kill -TERM -- "-$group" 2>/dev/null
+	[ -z "$kept" ] || rm -rf "$kept"
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Whether two steps may run at a time: cores, and memory for what both build and run.
+has_room() {
+	[ "$(nproc)" -ge 2 ] && [ "$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)" -ge 6144 ]
+}
+
 [ $# -gt 0 ] || set -- "${all[@]}"
 summary=() failed=0
-for step in "$@"; do
+while [ $# -gt 0 ]; do
+	step=$1 next=${2:-}
+	shift
 	printf '== %s\n' "$step"
-	start=$SECONDS result=ok
-	run "$step" || result=FAILED failed=1
-	summary+=("$(printf '%-14s %-6s %4d s' "$step" "$result" $((SECONDS - start)))")
+	if [ "$step $next" = "unit guest" ] && has_room; then
+		start_beside guest
+	fi
+	start=$SECONDS result=ok status=0 took=""
+	if [ "$step" = "$beside" ]; then
+		finish_beside
+	else
+		run "$step" || status=1
+	fi
+	[ "$status" = 0 ] || result=FAILED failed=1
+	summary+=("$(printf '%-14s %-6s %4d s' "$step" "$result" "${took:-$((SECONDS - start))}")")
 	[ "$step $result" != "setup FAILED" ] || break # nothing works without the tools
 done
 printf '== summary\n'
