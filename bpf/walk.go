@@ -159,12 +159,59 @@ func (w *Walk) Next() (bool, error) {
 // Groups returns which groups Next has read.
 func (w *Walk) Groups() (first, n uint32) { return w.numbers[0], uint32(w.n) }
 
-// Strays returns how many strays the i-th group that Next has read says it has.
-func (w *Walk) Strays(i uint32) uint32 {
-	if w.v6 {
-		return w.groups6[i].Strays
+// Overflow visits the groups that Next has read, with what they say of their overflow
+// slots and how many of those have an entry.
+func (w *Walk) Overflow(visit func(group, said, found uint32)) {
+	const sets = int(KernelTableShapeSETS * KernelTableShapeWAYS)
+	for i := range w.n {
+		said, found := uint32(0), uint32(0)
+		if w.v6 {
+			g := &w.groups6[i]
+			said = g.Strays
+			for j := range g.Slots[sets:] {
+				found += isUsed(g.Slots[sets+j].Recipe)
+			}
+		} else {
+			g := &w.groups4[i]
+			said = g.Strays
+			for j := range g.Slots[sets:] {
+				found += isUsed(g.Slots[sets+j].Recipe)
+			}
+		}
+		visit(w.numbers[i], said, found)
 	}
-	return w.groups4[i].Strays
+}
+
+// isUsed is 1 of a slot that has an entry, 0 of a free one.
+func isUsed(recipe uint64) uint32 {
+	if recipe != 0 {
+		return 1
+	}
+	return 0
+}
+
+// Odd visits the slots of the groups that Next has read that neither are free nor
+// have an entry: such as are changing, or were left so.
+func (w *Walk) Odd(visit func(*Slot)) {
+	slot := &Slot{V6: w.v6}
+	for i := range w.groups4[:min(w.n, len(w.groups4))] {
+		slot.Group = w.numbers[i]
+		for j := range w.groups4[i].Slots {
+			if e := &w.groups4[i].Slots[j]; isOdd(e.Id, e.Recipe) {
+				slot.fill4(e, j)
+				visit(slot)
+			}
+		}
+	}
+	for i := range w.groups6[:min(w.n, len(w.groups6))] {
+		slot.Group = w.numbers[i]
+		for j := range w.groups6[i].Slots {
+			if e := &w.groups6[i].Slots[j]; isOdd(e.Id, e.Recipe) {
+				slot.fill6(e, j)
+				visit(slot)
+			}
+		}
+	}
 }
 
 // Slots visits the live entries of the groups that Next has read, but those with one
@@ -225,32 +272,22 @@ func (s *Slot) fill6(e *KernelEntry6, index int) {
 	s.ID, s.Recipe, s.Seen, s.Hop, s.Index = e.Id, e.Recipe, e.Seen, e.Hop, uint32(index)
 }
 
+// IsLive reports whether the slot has an entry.
+func (s *Slot) IsLive() bool { return s.Recipe != 0 && !isTorn(s.ID, s.Recipe) }
+
+// IsFree reports whether an entry may be made in the slot, and nothing is left of
+// another.
+func (s *Slot) IsFree() bool { return s.Recipe == 0 && s.ID == 0 }
+
+// isOdd says whether the slot is neither.
+func isOdd(id, recipe uint64) bool {
+	if recipe == 0 {
+		return id != 0
+	}
+	return isTorn(id, recipe)
+}
+
 // isTorn says whether id and recipe are not of one entry: the slot was being reused.
 func isTorn(id, recipe uint64) bool {
 	return (id>>KernelIdLayoutID_GENERATION^recipe)&uint64(KernelMasksGENERATION_MASK) != 0
-}
-
-// SlotAt reads the slot again; false if nothing is there.
-func (p *Plane) SlotAt(v6 bool, group, index uint32) (Slot, bool, error) {
-	s := Slot{V6: v6, Group: group}
-	if index >= uint32(KernelTableShapeSLOTS) {
-		return s, false, nil
-	}
-	var err error
-	if v6 {
-		var g KernelGroup6
-		err = p.Connections6.Lookup(group, &g)
-		s.fill6(&g.Slots[index], int(index))
-	} else {
-		var g KernelGroup4
-		err = p.Connections4.Lookup(group, &g)
-		s.fill4(&g.Slots[index], int(index))
-	}
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return s, false, nil
-	}
-	if err != nil {
-		return s, false, fmt.Errorf("read connection table: %w", err)
-	}
-	return s, s.Recipe != 0 && !isTorn(s.ID, s.Recipe), nil
 }

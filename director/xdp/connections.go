@@ -107,6 +107,7 @@ type serverView struct {
 }
 
 type serviceView struct {
+	index       uint32
 	key         director.ServiceKey
 	timeouts    conntrack.Timeouts // the director's where it has none of its own
 	persistence director.Persistence
@@ -131,7 +132,7 @@ func (d *Dataplane) view(ctx context.Context) (*view, error) {
 	v := &view{clock: d.plane.Clock}
 	for i, svc := range d.model.services {
 		v.services = grown(v.services, i)
-		v.services[i] = &serviceView{key: svc.key, timeouts: all.Merge(svc.timeouts), persistence: svc.persistence}
+		v.services[i] = &serviceView{index: i, key: svc.key, timeouts: all.Merge(svc.timeouts), persistence: svc.persistence}
 	}
 	for i, s := range d.model.servers {
 		v.servers = grown(v.servers, i)

@@ -1,8 +1,11 @@
 package xdp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,12 +43,6 @@ func (d *Dataplane) Count(ctx context.Context, filter director.ConnectionFilter,
 	return count, nil
 }
 
-// clientKey is a client's address in the ABI's form.
-type clientKey struct {
-	address [4]uint32
-	v6      bool
-}
-
 // grouping counts in groups. Where what they have in common is a small number, it is
 // the group's in numbered; clients have theirs by address.
 type grouping struct {
@@ -55,7 +52,7 @@ type grouping struct {
 	numbered []tally
 	clients4 map[uint32]int // index in numbered
 	clients6 map[[4]uint32]int
-	keys     []clientKey // of clients, as numbered
+	clients  []netip.Addr // as numbered
 }
 
 // tally is what a group has.
@@ -137,60 +134,77 @@ func (g *grouping) client(s *bpf.Slot) int {
 		g.clients4[s.Source[0]] = next
 	}
 	g.numbered = append(g.numbered, tally{})
-	g.keys = append(g.keys, clientKey{s.Source, s.V6})
+	g.clients = append(g.clients, bpf.ParseAddress(s.Source, s.V6))
 	return next
 }
 
 // sorted returns the groups as director.ConnectionCount has them. Ages are all there;
 // of others there is no empty group.
 func (g *grouping) sorted() []director.ConnectionGroup {
-	if g.bounds != nil {
-		groups := make([]director.ConnectionGroup, len(g.numbered))
-		for i, t := range g.numbered {
-			groups[i] = director.ConnectionGroup{Name: g.ageName(i), Count: t.count, Traffic: t.traffic}
-		}
-		return groups
+	switch {
+	case g.bounds != nil:
+		return g.inOrder(func(i int) int { return i }, g.ageName)
+	case g.by == director.CountByClient:
+		return g.sortedClients()
 	}
-	byName := map[string]int{} // servers of two services, and templates' state
-	groups := make([]director.ConnectionGroup, 0, len(g.numbered))
+	byName := map[string]int{} // a server may be of two services
+	var groups []director.ConnectionGroup
 	for i, t := range g.numbered {
 		if t.count == 0 {
 			continue
 		}
-		group := director.ConnectionGroup{Name: g.name(i), Count: t.count, Traffic: t.traffic}
-		if g.by != director.CountByClient {
-			if at, known := byName[group.Name]; known {
-				groups[at].Count += t.count
-				addTraffic(&groups[at], t.traffic)
-				continue
-			}
-			byName[group.Name] = len(groups)
+		name := g.name(i)
+		at, known := byName[name]
+		if !known {
+			byName[name] = len(groups)
+			groups = append(groups, director.ConnectionGroup{Name: name, Count: t.count, Traffic: t.traffic})
+			continue
 		}
-		groups = append(groups, group)
+		groups[at].Count += t.count
+		groups[at].Traffic = sum(groups[at].Traffic, t.traffic)
 	}
 	director.SortGroups(groups)
 	return groups
 }
 
-func addTraffic(g *director.ConnectionGroup, more *director.Counters) {
-	switch {
-	case more == nil:
-	case g.Traffic == nil:
-		g.Traffic = more
-	default:
-		g.Traffic.Add(*more)
+// sum returns the sum of what is counted, which may be nothing.
+func sum(a, b *director.Counters) *director.Counters {
+	if a != nil && b != nil {
+		a.Add(*b)
 	}
+	return cmp.Or(a, b)
+}
+
+// inOrder returns all groups, the n-th of them the one with the number that order says.
+func (g *grouping) inOrder(order func(n int) int, name func(i int) string) []director.ConnectionGroup {
+	groups := make([]director.ConnectionGroup, len(g.numbered))
+	for n := range groups {
+		i := order(n)
+		groups[n] = director.ConnectionGroup{Name: name(i), Count: g.numbered[i].count, Traffic: g.numbered[i].traffic}
+	}
+	return groups
+}
+
+// sortedClients sorts before there are names: there may be millions.
+func (g *grouping) sortedClients() []director.ConnectionGroup {
+	order := make([]int, len(g.numbered))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		if by := cmp.Compare(g.numbered[b].count, g.numbered[a].count); by != 0 {
+			return by
+		}
+		return g.clients[a].Compare(g.clients[b])
+	})
+	return g.inOrder(func(n int) int { return order[n] }, func(i int) string { return g.clients[i].String() })
 }
 
 func (g *grouping) name(i int) string {
-	switch g.by {
-	case director.CountByClient:
-		return bpf.ParseAddress(g.keys[i].address, g.keys[i].v6).String()
-	case director.CountByServer:
+	if g.by == director.CountByServer {
 		return g.view.servers[i].address.String()
-	default:
-		return conntrack.State(i).String()
 	}
+	return conntrack.State(i).String()
 }
 
 func (g *grouping) ageName(i int) string {

@@ -43,7 +43,7 @@ func (v *view) matcher(filter director.ConnectionFilter) *matcher {
 		}
 	}
 	if m.client.IsValid() {
-		m.network, m.mask = bpf.Address(m.client.Addr()), maskOf(m.client.Bits(), m.client.Addr().Is6())
+		m.network, m.mask = bpf.Address(m.client.Addr()), clientMask(m.client.Addr().Is6(), uint8(m.client.Bits()))
 	}
 	return m
 }
@@ -54,15 +54,6 @@ func stateOf(state uint8) conntrack.State {
 		return conntrack.None
 	}
 	return conntrack.State(state)
-}
-
-// maskOf returns which bits of an address in the ABI's form make a network.
-func maskOf(bits int, v6 bool) [4]uint32 {
-	ones := netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	if v6 {
-		ones = netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
-	}
-	return bpf.Address(netip.PrefixFrom(ones, bits).Masked().Addr())
 }
 
 // hasFamily says whether entries of that table can be selected.
@@ -92,7 +83,7 @@ func (m *matcher) matchesTemplate(s *bpf.Slot) bool {
 	}
 	mask := m.mask
 	if m.client.IsValid() && int(service.persistence.Prefix) < m.client.Bits() {
-		mask = maskOf(int(service.persistence.Prefix), s.V6)
+		mask = clientMask(s.V6, service.persistence.Prefix)
 	}
 	return m.isIn(s, &mask) && (!m.timed || m.isInTime(s))
 }

@@ -46,7 +46,9 @@ func newRig(t testing.TB, opts Options) *rig {
 	})
 	opts.Interfaces = []string{"eth0"}
 	opts.PinDir = filepath.Join(directortest.Bpffs(t), "pins")
-	opts.MaxConnections = 4096
+	if opts.MaxConnections == 0 {
+		opts.MaxConnections = 4096
+	}
 	if opts.MaxServers == 0 {
 		opts.MaxServers, opts.MaxServices, opts.SchedulerWords = 256, 32, 1<<16
 	}
