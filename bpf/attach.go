@@ -207,19 +207,8 @@ func removeAll(dir string) error {
 			return err
 		}
 	}
-	spec, err := LoadKernel()
-	if err != nil {
+	if err := removePins(dir); err != nil {
 		return err
-	}
-	for name := range spec.Maps {
-		if pin, ok := dataSections[name]; ok {
-			name = pin
-		} else if !isPinned(name) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove pin: %w", err)
-		}
 	}
 	if err := os.Remove(dir); err != nil {
 		return fmt.Errorf("remove pin directory (it holds something else): %w", err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -16,7 +15,7 @@ import (
 )
 
 // Plane is the loaded fast path: maps and programs. It is safe for concurrent
-// use as far as its methods say.
+// use as far as its methods say; Commit replaces some of the maps and programs.
 type Plane struct {
 	KernelMaps
 	KernelPrograms
@@ -39,6 +38,13 @@ type Plane struct {
 	// kept are the settings that are ours alone, slots what we put there.
 	kept  KernelSettings
 	slots map[uint32]*ebpf.Program
+
+	// newSpec reads the object.
+	newSpec func() (*ebpf.CollectionSpec, error)
+	version uint32 // of its layout
+	pins    *pinned
+	seeds   [12]uint64
+	set     uint32 // the first of the slots that the program in force goes on to
 }
 
 // Names of the pinned data sections; a bpffs name must not have a dot.
@@ -57,11 +63,15 @@ const lblcrExpiration = 24 * time.Hour
 // transientMaps are made anew by every process: nothing in them outlives a packet.
 var transientMaps = map[string]bool{
 	KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true, KernelMapNewDestination: true,
-	KernelMapNews: true,
+	KernelMapNews: true, KernelMapCarryScratch: true,
 }
 
 // Open loads the programs over the maps pinned in pinDir, or makes and pins
-// them. It attaches nothing. limits are ignored where maps are adopted.
+// them. It attaches nothing. Maps are adopted with the sizes they have, whatever
+// limits say: Prepare and Commit change those of the tables. Only whether connections
+// are counted one by one is as limits say, from then on. Connections of tables with an
+// earlier version's layout, or that were being resized, come over with their packets;
+// see Carrying.
 //
 // pinDir must be on a BPF file system; it is made with mode 0700 and locked
 // until Close. Errors wrap ErrInUse, ErrForeign, ErrLayout, ErrNoBPFFS, ErrKernel
@@ -69,6 +79,10 @@ var transientMaps = map[string]bool{
 //
 // Requires Linux 6.1.
 func Open(pinDir string, limits Limits) (*Plane, error) {
+	return openObject(pinDir, limits, LoadKernel)
+}
+
+func openObject(pinDir string, limits Limits, newSpec func() (*ebpf.CollectionSpec, error)) (*Plane, error) {
 	limits = limits.withDefaults()
 	if err := checkLimits(limits); err != nil {
 		return nil, err
@@ -77,7 +91,7 @@ func Open(pinDir string, limits Limits) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{pinDir: pinDir, lock: lock}
+	p := &Plane{pinDir: pinDir, lock: lock, newSpec: newSpec}
 	if err := p.load(limits); err != nil {
 		if !p.Adopted {
 			_ = os.Remove(pinDir) // if it is empty: nothing was pinned
@@ -100,45 +114,45 @@ func checkLimits(l Limits) error {
 	return nil
 }
 
-func (p *Plane) load(limits Limits) error {
-	spec, err := LoadKernel()
+func (p *Plane) load(limits Limits) (err error) {
+	spec, err := p.newSpec()
 	if err != nil {
 		return fmt.Errorf("read the programs in this binary: %w", err)
 	}
-	pinned, err := p.adopt(spec)
+	if p.version, err = versionOf(spec); err != nil {
+		return err
+	}
+	maps, err := p.adopt(spec, p.version, limits)
 	if err != nil {
 		return err
 	}
-	if p.Clock, err = p.clock(spec, pinned); err != nil {
+	defer func() { closeAll(maps) }() // the programs have their own handles
+	if p.Clock, err = p.clock(spec, maps); err != nil {
 		return err
 	}
-	p.Adopted = pinned != nil
+	p.Adopted = maps != nil
 	if p.Adopted {
-		limits = sizes(pinned)
+		limits = sizes(maps, limits)
+		if err := p.fitTraffic(spec, maps, limits); err != nil {
+			return err
+		}
 	}
-	resize(spec, limits)
 	p.Limits = limits
-
-	seeds, err := p.seeds(pinned)
+	if p.seeds, err = newSeeds(maps); err != nil {
+		return err
+	}
+	set, err := slotSet(maps)
 	if err != nil {
 		return err
 	}
-	set, err := p.slotSet(pinned)
+	coll, err := p.loadPrograms(maps, limits, set)
 	if err != nil {
 		return err
-	}
-	if err := setConstants(spec, limits, p.Clock, seeds, set); err != nil {
-		return err
-	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
-	closeAll(pinned) // the collection has its own handles
-	if err != nil {
-		return explainLoad(err)
 	}
 	defer coll.Close()
 	p.settings, p.filter = coll.DetachMap(".data.settings"), coll.DetachMap(".data.filter")
 	if !p.Adopted {
-		if err := p.initialise(coll, seeds); err != nil {
+		if err := p.initialise(coll, p.seeds); err != nil {
 			return err
 		}
 	}
@@ -148,28 +162,57 @@ func (p *Plane) load(limits Limits) error {
 	if err := coll.Assign(&p.KernelPrograms); err != nil {
 		return err
 	}
-	p.slots = map[uint32]*ebpf.Program{
-		set + uint32(KernelSlotSLOT_SETTLE): p.ShuntSettle, set + uint32(KernelSlotSLOT_CREATE): p.ShuntCreate,
-		set + uint32(KernelSlotSLOT_ADMIT): p.ShuntAdmit, set + uint32(KernelSlotSLOT_ODD): p.ShuntOdd,
-		uint32(KernelSlotSLOT_MAIN): p.ShuntMain,
+	if err := p.enter(&p.KernelPrograms, set); err != nil {
+		return err
 	}
-	for slot, prog := range p.slots {
-		if slot == uint32(KernelSlotSLOT_MAIN) {
-			continue
-		}
+	return errors.Join(p.takeSlots(), p.takeEvents())
+}
+
+// loadPrograms loads the object over the maps, by their names in it; those that are
+// not given are made. Tables that something comes over from are among them.
+func (p *Plane) loadPrograms(maps map[string]*ebpf.Map, limits Limits, set uint32) (*ebpf.Collection, error) {
+	spec, err := p.newSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read the programs in this binary: %w", err)
+	}
+	resize(spec, limits)
+	if err := setConstants(spec, limits, p.Clock, p.seeds, set); err != nil {
+		return nil, err
+	}
+	if err := p.setCarried(spec, maps); err != nil {
+		return nil, err
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	if err != nil {
+		return nil, explainLoad(err)
+	}
+	return coll, nil
+}
+
+// enter puts the loaded programs in force: those that the fast path goes on to in the
+// set's slots, and then itself. Which set is its own is noted before: who finds another
+// program in force than the note says knows that this one never was.
+func (p *Plane) enter(programs *KernelPrograms, set uint32) error {
+	slots := map[uint32]*ebpf.Program{
+		set + uint32(KernelSlotSLOT_SETTLE): programs.ShuntSettle, set + uint32(KernelSlotSLOT_CREATE): programs.ShuntCreate,
+		set + uint32(KernelSlotSLOT_ADMIT): programs.ShuntAdmit, set + uint32(KernelSlotSLOT_ODD): programs.ShuntOdd,
+		set + uint32(KernelSlotSLOT_CARRY): programs.ShuntCarry,
+	}
+	for slot, prog := range slots {
 		if err := p.Slots.Put(slot, prog); err != nil {
 			return fmt.Errorf("put program %s in place: %w", prog, err)
 		}
 	}
-	// Point of no return.
-	if err := p.Slots.Put(uint32(KernelSlotSLOT_MAIN), p.ShuntMain); err != nil {
-		return fmt.Errorf("put the fast path in place: %w", err)
-	}
-	if err := p.recordSlots(set); err != nil {
+	if err := p.recordSlots(programs.ShuntMain, set); err != nil {
 		return err
 	}
-	p.kept, err = p.Settings()
-	return err
+	// Point of no return.
+	if err := p.Slots.Put(uint32(KernelSlotSLOT_MAIN), programs.ShuntMain); err != nil {
+		return fmt.Errorf("put the fast path in place: %w", err)
+	}
+	slots[uint32(KernelSlotSLOT_MAIN)] = programs.ShuntMain
+	p.slots, p.set = slots, set
+	return nil
 }
 
 // KeepSettings gives s the values of the settings that nobody but Open may
@@ -207,24 +250,23 @@ func (p *Plane) clock(spec *ebpf.CollectionSpec, pinned map[string]*ebpf.Map) (C
 	if pinned == nil {
 		return measureClock(spec)
 	}
-	var settings KernelSettings
-	if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
-		return Clock{}, fmt.Errorf("read pinned settings: %w", err)
+	settings, err := pinnedSettings(pinned)
+	if err != nil {
+		return Clock{}, err
 	}
 	return newClock(float64(settings.Hz)), nil
 }
 
-// recordSlots notes which set of slots the program in force goes on to. A
-// process that dies before it leaves a program in force that the note is not of:
-// slotSet sees that.
-func (p *Plane) recordSlots(set uint32) error {
-	id, err := programID(p.ShuntMain)
+// recordSlots notes which set of slots the program goes on to that is put in force next.
+func (p *Plane) recordSlots(main *ebpf.Program, set uint32) error {
+	id, err := programID(main)
 	if err != nil {
 		return err
 	}
 	return p.ChangeSettings(func(s *KernelSettings) {
 		s.SlotSet = (set - uint32(KernelSlotSLOT_SETS)) / uint32(KernelSlotSLOTS_IN_SET)
 		s.MainId = id
+		p.kept = *s
 	})
 }
 
@@ -243,7 +285,7 @@ func programID(prog *ebpf.Program) (uint32, error) {
 // initialise writes the settings of new maps and pins all maps, settings last:
 // its pin says that the others are complete.
 func (p *Plane) initialise(coll *ebpf.Collection, seeds [12]uint64) error {
-	settings := KernelSettings{AbiVersion: abiVersion, Seed: seeds, Hz: p.Clock.hz}
+	settings := KernelSettings{AbiVersion: p.version, Seed: seeds, Hz: p.Clock.hz}
 	if err := p.settings.Put(uint32(0), &settings); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
@@ -251,28 +293,22 @@ func (p *Plane) initialise(coll *ebpf.Collection, seeds [12]uint64) error {
 		if !isPinned(name) {
 			continue
 		}
-		if err := m.Pin(filepath.Join(p.pinDir, name)); err != nil {
-			return fmt.Errorf("pin map %s in %s: %w", name, p.pinDir, err)
+		if err := p.pins.pin(m, name); err != nil {
+			return err
 		}
 	}
-	if err := p.filter.Pin(filepath.Join(p.pinDir, pinFilter)); err != nil {
-		return fmt.Errorf("pin map %s in %s: %w", pinFilter, p.pinDir, err)
+	if err := p.pins.pin(p.filter, pinFilter); err != nil {
+		return err
 	}
 	// Point of no return.
-	if err := p.settings.Pin(filepath.Join(p.pinDir, pinSettings)); err != nil {
-		return fmt.Errorf("pin map %s in %s: %w", pinSettings, p.pinDir, err)
-	}
-	return nil
+	return p.pins.pin(p.settings, pinSettings)
 }
 
-// seeds returns the tables' hash seeds: those of the pinned settings, or new ones.
-func (p *Plane) seeds(pinned map[string]*ebpf.Map) (seeds [12]uint64, err error) {
+// newSeeds returns the tables' hash seeds: those of the pinned settings, or new ones.
+func newSeeds(pinned map[string]*ebpf.Map) (seeds [12]uint64, err error) {
 	if pinned != nil {
-		var settings KernelSettings
-		if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
-			return seeds, fmt.Errorf("read pinned settings: %w", err)
-		}
-		return settings.Seed, nil
+		settings, err := pinnedSettings(pinned)
+		return settings.Seed, err
 	}
 	var raw [12 * 8]byte
 	if _, err := rand.Read(raw[:]); err != nil {
@@ -284,15 +320,22 @@ func (p *Plane) seeds(pinned map[string]*ebpf.Map) (seeds [12]uint64, err error)
 	return seeds, nil
 }
 
+func pinnedSettings(pinned map[string]*ebpf.Map) (settings KernelSettings, err error) {
+	if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
+		return settings, fmt.Errorf("read pinned settings: %w", err)
+	}
+	return settings, nil
+}
+
 // slotSet returns the first of the slots that the program in force does not use.
-func (p *Plane) slotSet(pinned map[string]*ebpf.Map) (uint32, error) {
-	first := uint32(KernelSlotSLOT_SETS)
+func slotSet(pinned map[string]*ebpf.Map) (uint32, error) {
+	const first = uint32(KernelSlotSLOT_SETS)
 	if pinned == nil {
 		return first, nil
 	}
-	var settings KernelSettings
-	if err := pinned[".data.settings"].Lookup(uint32(0), &settings); err != nil {
-		return 0, fmt.Errorf("read pinned settings: %w", err)
+	settings, err := pinnedSettings(pinned)
+	if err != nil {
+		return 0, err
 	}
 	var inForce uint32 // a program array gives its programs' numbers to user space
 	if err := pinned[KernelMapSlots].Lookup(uint32(KernelSlotSLOT_MAIN), &inForce); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -303,6 +346,12 @@ func (p *Plane) slotSet(pinned map[string]*ebpf.Map) (uint32, error) {
 		set ^= 1
 	}
 	return first + set*uint32(KernelSlotSLOTS_IN_SET), nil
+}
+
+// otherSet returns the first of the slots that the program in force does not use.
+func (p *Plane) otherSet() uint32 {
+	const first, length = uint32(KernelSlotSLOT_SETS), uint32(KernelSlotSLOTS_IN_SET)
+	return 2*first + length - p.set
 }
 
 func setConstants(spec *ebpf.CollectionSpec, limits Limits, clock Clock, seeds [12]uint64, slotSet uint32) error {
@@ -363,20 +412,26 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 	}
 }
 
-// sizes reads the limits back from maps.
-func sizes(maps map[string]*ebpf.Map) Limits {
+// sizes reads the limits back from maps; of those that are not there, they are as asked.
+func sizes(maps map[string]*ebpf.Map, asked Limits) Limits {
+	size := func(name string, otherwise uint32) uint32 {
+		if m := maps[name]; m != nil {
+			return m.MaxEntries()
+		}
+		return otherwise
+	}
 	return Limits{
-		Connections4: connections(maps[KernelMapConnections4].MaxEntries()),
-		Connections6: connections(maps[KernelMapConnections6].MaxEntries()),
-		Services:     maps[KernelMapServices].MaxEntries(),
-		Servers:      maps[KernelMapServers].MaxEntries(),
-		Words:        maps[KernelMapWords].MaxEntries(),
-		Prefixes:     maps[KernelMapAccess].MaxEntries(),
-		Destinations: maps[KernelMapDestinations].MaxEntries(),
-		Matches:      maps[KernelMapMatches].MaxEntries(),
-		Sources:      maps[KernelMapSources].MaxEntries(),
+		Connections4: connections(size(KernelMapConnections4, groups(asked.Connections4))),
+		Connections6: connections(size(KernelMapConnections6, groups(asked.Connections6))),
+		Services:     size(KernelMapServices, asked.Services),
+		Servers:      size(KernelMapServers, asked.Servers),
+		Words:        size(KernelMapWords, asked.Words),
+		Prefixes:     size(KernelMapAccess, asked.Prefixes),
+		Destinations: size(KernelMapDestinations, asked.Destinations),
+		Matches:      size(KernelMapMatches, asked.Matches),
+		Sources:      size(KernelMapSources, asked.Sources),
 
-		CountConnections: maps[KernelMapConnectionTraffic4].MaxEntries() > 1,
+		CountConnections: asked.CountConnections,
 	}
 }
 

@@ -6,23 +6,33 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// abiVersion is ABI_VERSION of src/abi.h; a test compares them.
-const abiVersion = 5
-
 const (
 	bpffsMagic = 0xcafe4a11 // BPF_FS_MAGIC, kernel: include/uapi/linux/magic.h
-	linkPrefix = "link_"    // and the interface's index: names may have dots, pins may not
+
+	linkPrefix = "link_" // and the interface's index: names may have dots, pins may not
+	// nextPrefix and a map's name: the map that is to be pinned under it.
+	nextPrefix = "next_"
+	// carriedPrefix, a map's name, layoutInfix and the version of its layout: the map
+	// that was pinned under the name before, of which something still has to come over.
+	carriedPrefix, layoutInfix = "carried_", "_layout"
 )
 
 // isPinned says whether the object's map of that name is pinned under it.
 func isPinned(name string) bool {
-	return !strings.HasPrefix(name, ".") && !transientMaps[name]
+	return !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "carried") && !transientMaps[name]
+}
+
+// hasPin is isPinned, and of data sections too.
+func hasPin(name string) bool {
+	_, isSection := dataSections[name]
+	return isSection || isPinned(name)
 }
 
 // lockPinDir makes the pin directory and takes it for this process.
@@ -59,88 +69,212 @@ func checkBPFFS(dir string) error {
 	return fmt.Errorf("%w at %s; mount one with: mount -t bpf bpf /sys/fs/bpf", ErrNoBPFFS, dir)
 }
 
-// adopt opens the pinned maps, by their names in the object; nil if there are
-// none. What an interrupted first start left behind is removed.
-func (p *Plane) adopt(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
-	pins := map[string]string{} // name of the pin to name in the object
+// pinName returns the name under which the object's map is pinned.
+func pinName(name string) string {
+	if pin, ok := dataSections[name]; ok {
+		return pin
+	}
+	return name
+}
+
+// carriedPin returns the name of the pin of a map of that layout whose place another one has.
+func carriedPin(name string, layout uint32) string {
+	return carriedPrefix + name + layoutInfix + strconv.FormatUint(uint64(layout), 10)
+}
+
+// parseCarriedPin is the inverse of carriedPin.
+func parseCarriedPin(pin string) (name string, layout uint32, ok bool) {
+	rest, ok := strings.CutPrefix(pin, carriedPrefix)
+	at := strings.LastIndex(rest, layoutInfix)
+	if !ok || at < 0 {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(rest[at+len(layoutInfix):], 10, 32)
+	return rest[:at], uint32(n), err == nil
+}
+
+// pinned are the maps pinned in a directory, and what is done to their pins. A step
+// that is taken twice is as good as once: any of them may be the last before a crash.
+type pinned struct {
+	dir   string
+	names map[string]bool // pins of maps
+	links int
+	// carried are the layouts of the maps that are pinned as carried, by their names.
+	carried map[string]uint32
+}
+
+// knownPins are the names under which the object's maps are pinned.
+func knownPins(spec *ebpf.CollectionSpec) map[string]bool {
+	known := map[string]bool{}
 	for name := range spec.Maps {
-		if isPinned(name) {
-			pins[name] = name
+		if hasPin(name) {
+			known[pinName(name)] = true
 		}
 	}
-	for section, pin := range dataSections {
-		pins[pin] = section
-	}
-	entries, err := os.ReadDir(p.pinDir)
+	return known
+}
+
+// readPins reads what is pinned; foreign pins are an error.
+func readPins(dir string, spec *ebpf.CollectionSpec) (*pinned, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read pin directory: %w", err)
 	}
-	found := map[string]bool{}
-	links := 0
+	known := knownPins(spec)
+	p := &pinned{dir: dir, names: map[string]bool{}, carried: map[string]uint32{}}
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), linkPrefix) {
-			links++
+		pin := entry.Name()
+		name, layout, isCarried := parseCarriedPin(pin)
+		switch next, isNext := strings.CutPrefix(pin, nextPrefix); {
+		case strings.HasPrefix(pin, linkPrefix):
+			p.links++
 			continue
+		case isCarried && known[name]:
+			p.carried[name] = layout
+		case !known[pin] && (!isNext || !known[next]):
+			return nil, fmt.Errorf("%w: %s; remove it or give another --pin-dir", ErrForeign, p.path(pin))
 		}
-		if _, ok := pins[entry.Name()]; !ok {
-			return nil, fmt.Errorf("%w: %s; remove it or give another --pin-dir", ErrForeign,
-				filepath.Join(p.pinDir, entry.Name()))
-		}
-		found[entry.Name()] = true
+		p.names[pin] = true
 	}
-	if !found[pinSettings] {
-		if links > 0 {
-			return nil, fmt.Errorf("%w: %s has links but no settings; remove all with: shuntd detach --pin-dir %s",
-				ErrForeign, p.pinDir, p.pinDir)
-		}
-		return nil, removePins(p.pinDir, found)
-	}
-	return p.openPins(spec, pins)
+	return p, nil
 }
 
-func removePins(dir string, names map[string]bool) error {
-	for name := range names {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("remove what an interrupted start left: %w", err)
-		}
+func (p *pinned) path(pin string) string { return filepath.Join(p.dir, pin) }
+
+// open opens the map of the pin, which must be there.
+func (p *pinned) open(pin string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(p.path(pin), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open pinned map %s: %w", p.path(pin), err)
+	}
+	return m, nil
+}
+
+// pin pins the map under one more name.
+func (p *pinned) pin(m *ebpf.Map, pin string) error {
+	again, err := m.Clone() // a handle that knows of a pin of its own would move that
+	if err != nil {
+		return fmt.Errorf("open map %s again: %w", m, err)
+	}
+	defer again.Close()
+	if err := again.Pin(p.path(pin)); err != nil {
+		return fmt.Errorf("pin map %s: %w", p.path(pin), err)
+	}
+	p.names[pin] = true
+	return nil
+}
+
+func (p *pinned) remove(pin string) error {
+	if err := os.Remove(p.path(pin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove pin: %w", err)
+	}
+	delete(p.names, pin)
+	if name, _, ok := parseCarriedPin(pin); ok {
+		delete(p.carried, name)
 	}
 	return nil
 }
 
-func (p *Plane) openPins(spec *ebpf.CollectionSpec, pins map[string]string) (_ map[string]*ebpf.Map, err error) {
-	maps := map[string]*ebpf.Map{}
-	defer func() {
-		if err != nil {
-			closeAll(maps)
-		}
-	}()
-	for pin, name := range pins {
-		path := filepath.Join(p.pinDir, pin)
-		m, err := ebpf.LoadPinnedMap(path, nil)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, p.layoutError(fmt.Sprintf("%s is missing", path))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("open pinned map %s: %w", path, err)
-		}
-		maps[name] = m
-		if want := spec.Maps[name]; m.Type() != want.Type || m.KeySize() != want.KeySize || m.ValueSize() != want.ValueSize {
-			return nil, p.layoutError(fmt.Sprintf("%s is %v %d→%d, want %v %d→%d", path, m.Type(), m.KeySize(), m.ValueSize(),
-				want.Type, want.KeySize, want.ValueSize))
-		}
+// setAside pins next as what is to have the name's place, and old, which has it, as
+// carried. Nothing has changed until promote; what was begun before is taken away.
+func (p *pinned) setAside(name string, layout uint32, next, old *ebpf.Map) error {
+	if err := p.remove(nextPrefix + name); err != nil {
+		return err
 	}
-	var settings KernelSettings
-	if err := maps[".data.settings"].Lookup(uint32(0), &settings); err != nil {
-		return nil, fmt.Errorf("read pinned settings: %w", err)
+	if err := p.pin(next, nextPrefix+name); err != nil {
+		return err
 	}
-	if settings.AbiVersion != abiVersion {
-		return nil, p.layoutError(fmt.Sprintf("layout %d, this program's is %d", settings.AbiVersion, abiVersion))
+	if err := p.pin(old, carriedPin(name, layout)); err != nil {
+		return err
 	}
-	return maps, nil
+	p.carried[name] = layout
+	return nil
 }
 
-// layoutError says what does not fit and the command that starts anew.
-func (p *Plane) layoutError(what string) error {
-	return fmt.Errorf("pinned maps in %s have %w: %s; its connections can only be dropped: shuntd detach --pin-dir %s",
-		p.pinDir, ErrLayout, what, p.pinDir)
+// promote gives the map that setAside has pinned the name's place.
+func (p *pinned) promote(name string) error {
+	if !p.names[nextPrefix+name] {
+		return nil
+	}
+	if err := os.Rename(p.path(nextPrefix+name), p.path(name)); err != nil {
+		return fmt.Errorf("put the new map in its place: %w", err)
+	}
+	delete(p.names, nextPrefix+name)
+	p.names[name] = true
+	return nil
+}
+
+// isSetAside says whether the map that is pinned as carried has the name's place still.
+func (p *pinned) isSetAside(name string) (bool, error) {
+	layout, ok := p.carried[name]
+	if !ok || !p.names[name] {
+		return false, nil
+	}
+	var ids [2]ebpf.MapID
+	for i, pin := range []string{name, carriedPin(name, layout)} {
+		m, err := p.open(pin)
+		if err != nil {
+			return false, err
+		}
+		info, err := m.Info()
+		m.Close()
+		if err != nil {
+			return false, fmt.Errorf("look at pinned map %s: %w", p.path(pin), err)
+		}
+		ids[i], _ = info.ID()
+	}
+	return ids[0] == ids[1], nil
+}
+
+// undo takes away what setAside has pinned for the name, if promote has not been.
+func (p *pinned) undo(name string) error {
+	errs := []error{p.remove(nextPrefix + name)}
+	waits, err := p.isSetAside(name)
+	if waits {
+		errs = append(errs, p.remove(carriedPin(name, p.carried[name])))
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// demote undoes setAside, and promote too.
+func (p *pinned) demote(name string) error {
+	layout, ok := p.carried[name]
+	waits, err := p.isSetAside(name)
+	if err != nil || !ok || waits {
+		return errors.Join(err, p.undo(name))
+	}
+	if err := os.Rename(p.path(carriedPin(name, layout)), p.path(name)); err != nil {
+		return fmt.Errorf("put the map of before back: %w", err)
+	}
+	delete(p.names, carriedPin(name, layout))
+	delete(p.carried, name)
+	return nil
+}
+
+// resume ends what an earlier process had begun to change in the pins, of maps of this
+// layout: both maps are pinned, or nothing has been changed.
+func (p *pinned) resume(names []string) error {
+	for _, name := range names {
+		waits, err := p.isSetAside(name)
+		if err != nil {
+			return err
+		}
+		isAlone := false // counters are nothing without their table
+		if table := tableOf[name]; table != "" {
+			_, isCarried := p.carried[table]
+			isAlone = !isCarried
+		}
+		switch layout, isCarried := p.carried[name]; {
+		case waits && p.names[nextPrefix+name] && !isAlone:
+			err = p.promote(name)
+		case isCarried && isAlone:
+			err = errors.Join(p.undo(name), p.remove(carriedPin(name, layout)))
+		default:
+			err = p.undo(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

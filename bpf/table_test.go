@@ -170,10 +170,11 @@ func diffPairs(t *testing.T, f *bpftest.Fixture) {
 	type key struct {
 		source, destination netip.AddrPort
 		protocol            uint8
+		service             uint32 // a template's
 	}
 	forward, reply := map[key]bpf.Entry{}, map[key]bpf.Entry{}
 	for _, e := range f.Entries() {
-		k := key{e.Source, e.Destination, e.Protocol}
+		k := key{e.Source, e.Destination, e.Protocol, e.Service}
 		side := forward
 		if e.Reply {
 			side = reply
@@ -192,7 +193,7 @@ func diffPairs(t *testing.T, f *bpftest.Fixture) {
 			continue
 		}
 		pairs++
-		r, ok := reply[key{f.Server(e.Server).Address, k.source, k.protocol}]
+		r, ok := reply[key{f.Server(e.Server).Address, k.source, k.protocol, 0}]
 		if !ok || r.Server != e.Server {
 			t.Errorf("%v on server %d: its reply key: %v on %d", k, e.Server, ok, r.Server)
 		}

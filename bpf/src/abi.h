@@ -13,8 +13,14 @@
 #include <linux/bpf.h>
 #include <linux/types.h>
 
-/* Raised by every change of a pinned map's layout; stored in settings. */
-#define ABI_VERSION 5
+#ifdef LAYOUT_NEXT
+#include "layout_next.h" /* for tests of upgrades: another layout of entries */
+#else
+/* Raised by every change of a pinned map's layout; stored in settings. See layouts.h. */
+enum abi_version {
+	ABI_VERSION = 5,
+};
+#endif
 
 /* --- connection tables -------------------------------------------------- */
 
@@ -55,9 +61,11 @@ struct entry6 {
 	__u64 pad;
 };
 
+#ifndef LAYOUT_NEXT
 enum id_layout {
 	ID_PORTS = 0, /* bits 0-31: source and destination port as on the wire */
 	ID_PROTOCOL = 32, /* bits 32-39; 0 in a free slot */
+	ID_KEY_BITS = 40, /* what is above is no part of the key */
 	ID_GENERATION = 40, /* bits 40-55 */
 	ID_BORN = 56, /* bits 56-63: the lower half of when it began */
 };
@@ -84,6 +92,7 @@ enum recipe_layout {
 	RECIPE_KILLED = 63, /* set: its next packets are made resets of (kill.h) */
 	RECIPE_TOLD = RECIPE_DOUBT, /* with RECIPE_KILLED, no template's: the packet's other end has been reset */
 };
+#endif
 
 /*
  * When an entry began, in units of 2^BORN_SHIFT ticks, 16 bits of it. The sweep keeps

@@ -170,6 +170,35 @@ struct load_args {
 	struct load_entry entries[LOAD_BATCH];
 };
 
+/*
+ * shunt_bring4/6: brings over what is in a slice of the table before this one. Packets
+ * wait for it on its CPU, so that it ends when it has taken its time.
+ */
+struct carry_args {
+	__u32 first_slot; /* counted through all groups */
+	__u32 slots; /* at most */
+	__u32 limit; /* nanoseconds */
+	__u32 what; /* enum carry_what */
+	__u32 next_slot; /* out */
+	__u32 carried; /* out: connections and templates */
+	__u32 lost; /* out */
+	__u32 expired; /* out: dropped, their time being over */
+	__u32 left; /* out: of those looked at */
+	__u32 pad;
+};
+
+enum carry_what {
+	CARRY_TEMPLATES, /* first, so that those they have can be counted off */
+	CARRY_ALL,
+};
+
+/* shunt_add_event */
+struct event_args {
+	__u64 count;
+	__u32 event;
+	__u32 pad;
+};
+
 /* shunt_correct: heals a server's load, or how many connections a service counts. */
 struct correct_args {
 	__s64 active; /* to be added */

@@ -9,6 +9,7 @@
 #define SHUNT_CREATE_H
 
 #include "admit.h"
+#include "carried.h"
 #include "persist.h"
 
 #define SERVER_TRIES 4
@@ -65,6 +66,8 @@ static __always_inline enum event make_reply(struct slow *c, __u32 index, __u64 
 	r->tick = r->born = c->tick;
 	r->hop = is_wide(recipe) ? make_place(c->forward.group, c->forward.slot) : c->hop;
 	r->is_trial = c->is_trial;
+	if (carried_groups(v6) && (v6 ? is_reply_carried6(&r->key) : is_reply_carried4(&r->key)))
+		return EVENT_DROP_REPLY_COLLISION;
 	result = insert_key(r, v6);
 	if (result == EXISTS && remove_if_expired(c, v6)) {
 		if (c->is_trial)

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "arguments.h"
+#include "layouts.h"
 
 #define MAP(name, map_type, key_type, value_type, entries) \
 	struct {                                           \
@@ -31,8 +32,10 @@
 MAP(connections4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
 MAP(connections6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
 /* The tables before these, of another size or layout, while their connections come over (carry.h). */
-MAP(carried4, BPF_MAP_TYPE_ARRAY, __u32, struct group4, 1);
-MAP(carried6, BPF_MAP_TYPE_ARRAY, __u32, struct group6, 1);
+MAP(carried4, BPF_MAP_TYPE_ARRAY, __u32, struct carried_group4, 1);
+MAP(carried6, BPF_MAP_TYPE_ARRAY, __u32, struct carried_group6, 1);
+SHARED_MAP(carried_traffic4, BPF_MAP_TYPE_ARRAY, __u32, struct carried_traffic, 1);
+SHARED_MAP(carried_traffic6, BPF_MAP_TYPE_ARRAY, __u32, struct carried_traffic, 1);
 /* By group, and one more; of one element where connections are not counted. */
 SHARED_MAP(connection_traffic4, BPF_MAP_TYPE_ARRAY, __u32, struct group_traffic, 1);
 SHARED_MAP(connection_traffic6, BPF_MAP_TYPE_ARRAY, __u32, struct group_traffic, 1);
@@ -97,6 +100,7 @@ volatile const __u32 groups6;
 volatile const __u32 carried_groups4; /* elements of carried4; 0: nothing comes over */
 volatile const __u32 carried_groups6;
 volatile const __u32 carried_layout; /* their ABI version */
+volatile const __u8 carried_counts; /* carried_traffic4 and 6 have an element for each group, as they had */
 volatile const __u8 counts_connections; /* connection_traffic4 and 6 have an element for each group */
 volatile const __u32 tick_shift; /* a tick is 2^tick_shift jiffies: about a quarter second */
 volatile const __u32 refresh_ticks; /* about one second */

@@ -12,6 +12,7 @@
 #include "control.h"
 #include "load.h"
 #include "explain.h"
+#include "carry.h"
 
 static __always_inline int is_only_ack(__u8 tcp_flags)
 {
@@ -109,7 +110,8 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, _
 	s->is_new = 0;
 	s->is_trial = 0;
 	s->old = 0;
-	bpf_tail_call(ctx, &slots, slot_set + (is_hit ? SLOT_SETTLE : SLOT_ADMIT));
+	s->is_admitted = 0;
+	bpf_tail_call(ctx, &slots, slot_set + (is_hit ? SLOT_SETTLE : carried_groups(v6) ? SLOT_CARRY : SLOT_ADMIT));
 	return finish(EVENT_FAULT_MAP);
 }
 
@@ -139,7 +141,8 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	p->is_new = 0;
 	find(&found, &place, &p->key, v6);
 	if (!found.entry)
-		return is_virtual ? go_slow(ctx, p, place.hash, 1, 0, v6) : finish(EVENT_PASS_NO_SERVICE);
+		return is_virtual || carried_groups(v6) ? go_slow(ctx, p, place.hash, is_virtual, 0, v6) :
+							  finish(EVENT_PASS_NO_SERVICE);
 	/* What is odd is proven by settle: the verifier would walk what follows here once more. */
 	if (!is_settled(p, &found) && (scratch || !is_proof(p, &found, v6)))
 		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
@@ -361,6 +364,11 @@ int shunt_admit(struct xdp_md *ctx)
 		return s->is_v6 ? challenge6(ctx, s) : challenge4(ctx, s);
 	if (event != EVENT_NONE)
 		return refuse(ctx, s, event);
+	if (carried_groups(s->is_v6) && s->pick.flags & SERVICE_PERSISTENT) {
+		/* The client's template may be in the old table. */
+		s->is_admitted = 1;
+		bpf_tail_call(ctx, &slots, slot_set + SLOT_CARRY);
+	}
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);
 	return finish(EVENT_FAULT_MAP);
 }
@@ -425,3 +433,8 @@ EXPORT(enum born_layout, born_layout);
 EXPORT(enum guard_mode, guard_mode);
 EXPORT(enum news_kind, news_kind);
 EXPORT(struct connection_news, connection_news);
+EXPORT(struct carry_args, carry_args);
+EXPORT(enum carry_what, carry_what);
+EXPORT(struct event_args, event_args);
+EXPORT(enum abi_version, abi_version);
+EXPORT(enum layout, layout);

@@ -31,6 +31,8 @@ struct slow {
 	__u8 is_validated; /* admit's: its client has answered the guard */
 	__u8 is_counted; /* admit's: its source network's count has it, or give_back_source takes it from there */
 
+	__u8 is_admitted; /* it begins a connection: for shunt_carry */
+
 	__u32 hop; /* out: reference to the client's next hop */
 	__u64 recipe; /* out: to be followed */
 

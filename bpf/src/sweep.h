@@ -135,7 +135,7 @@ static __always_inline int sweep_template(struct sweep *sweep, __u32 slot, __u64
 static __always_inline void keep_birth(__u64 *entry, __u64 recipe, __u32 tick, const int v6)
 {
 	const __u32 half = (1 << BORN_HALF_BITS) - 1;
-	__u32 low = LOAD(entry + WORDS(v6)) >> ID_BORN, now = tick >> BORN_SHIFT, oldest = now - BORN_OLDEST;
+	__u32 low = LOAD(entry + WORDS(v6)) >> ID_BORN & half, now = tick >> BORN_SHIFT, oldest = now - BORN_OLDEST;
 	__u32 born = (recipe >> RECIPE_BORN & half) << BORN_HALF_BITS | low;
 	__u32 age = (now - born) & BORN_MASK;
 

@@ -71,7 +71,7 @@ struct found {
 #define LOAD(pointer) (*(volatile typeof(*(pointer)) *)(pointer))
 #define STORE(pointer, value) (*(volatile typeof(*(pointer)) *)(pointer) = (value))
 
-#define ID_MASK ((1ULL << ID_GENERATION) - 1)
+#define ID_MASK ((1ULL << ID_KEY_BITS) - 1)
 #define BIT(n) (1ULL << (n))
 
 static __always_inline __u64 make_id(__u32 ports, __u8 protocol)
@@ -200,14 +200,14 @@ static __always_inline int same_addresses(const __u64 *entry, const struct key *
 static __always_inline int search(struct found *found, void *first, __u32 first_slot, const int slots,
 				  const struct key *key, const int v6)
 {
-	const __u64 wanted = key->id << (64 - ID_GENERATION);
+	const __u64 wanted = key->id << (64 - ID_KEY_BITS);
 
 #pragma unroll
 	for (int i = 0; i < slots; i++) {
 		__u64 *entry = first + i * ENTRY_SIZE(v6);
 		__u64 id = LOAD(entry + WORDS(v6));
 
-		if (id << (64 - ID_GENERATION) != wanted)
+		if (id << (64 - ID_KEY_BITS) != wanted)
 			continue;
 		order();
 		if (!same_addresses(entry, key, v6))
