@@ -14,9 +14,12 @@ type Connection struct {
 	Server   netip.AddrPort // the real server it is paired with
 	Method   string         // forwarding method it was created with: nat, dr, tunnel, local
 	State    State
-	// Proven is whether the connection has shown that its client is real (TCP:
-	// the handshake; UDP: a reply, or several spaced packets where replies are
-	// not seen). Only proven connections are safe from eviction.
+	// Proven is whether the connection has shown that its client is real. TCP by nat:
+	// the client has acknowledged the server's own sequence number. TCP elsewhere,
+	// where replies are not seen: its handshake was complete, and the client had
+	// answered the guard before or has come three times since, each a second or more
+	// after the packet before. UDP: a reply by nat, or three such packets. Only proven
+	// connections are safe from eviction; see Proof.
 	Proven bool
 	// Template: a persistence template, whose Client is the address of a client
 	// network with port 0. State is None, or Assured.
