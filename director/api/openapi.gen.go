@@ -2897,7 +2897,7 @@ type ClientInterface interface {
 	// ZeroCountersWithBody Set counters and rates to zero.
 	//
 	// Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
-	// named by their URL, and are among all. It makes no revision.
+	// named by their URL, and are among all. What limits and guards refused is not set to zero. It makes no revision.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2907,7 +2907,7 @@ type ClientInterface interface {
 	// ZeroCounters Set counters and rates to zero.
 	//
 	// Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
-	// named by their URL, and are among all. It makes no revision.
+	// named by their URL, and are among all. What limits and guards refused is not set to zero. It makes no revision.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4062,7 +4062,7 @@ func (c *RawClient) SetTimeouts(ctx context.Context, params *SetTimeoutsParams, 
 // ZeroCountersWithBody Set counters and rates to zero.
 //
 // Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
-// named by their URL, and are among all. It makes no revision.
+// named by their URL, and are among all. What limits and guards refused is not set to zero. It makes no revision.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4082,7 +4082,7 @@ func (c *RawClient) ZeroCountersWithBody(ctx context.Context, contentType string
 // ZeroCounters Set counters and rates to zero.
 //
 // Those of the service that the body names, and of its servers; of all services if it names none. Foreign services are
-// named by their URL, and are among all. It makes no revision.
+// named by their URL, and are among all. What limits and guards refused is not set to zero. It makes no revision.
 //
 // Takes a body of the `application/json` content type.
 //

@@ -19,6 +19,7 @@ var seeds = []string{
 	"services:\n- # a\n  listen: 'udp://[2001:db8::1]:1' # b\n  # c\n  access: {deny: [::/0, 2001:db8::1], # d\n   allow: []} # e\n  servers: [] #f\n   # g\n",
 	"director: {state: \"/a\\tb \\\"#\\u2028\", socket: '/it''s #', pin-dir: /a#b\n  c #d\n }", "\ufeffdirector:\r\n  log: {}\u2028  # x\r",
 	"director: {dataplane: ipvs, interfaces: [a], sync: [{role: backup, max-length: 1, group: ff02::1}]}\nservices: [{listen: 'fwmark6://07', method: tunnel, tunnel: {type: GRE}, servers: [{address: '::1', tunnel: {}}]}]",
+	"director: {connections: {counters: true, sources: 1}}\nservices: [{listen: 'tcp://192.0.2.1:80', limits: {rate: 1Ki, source: {prefix: 1, connections: 4294967295}}, guard: {mode: auto, off: 1}, servers: []}]",
 	"director: {removal-limit: 007%, reconcile: .5s, history: 0100, api: {listen: ':1', certificate: /c, key: /k, tokens: /t}}",
 }
 

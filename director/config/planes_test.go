@@ -119,7 +119,7 @@ func TestWarnings(t *testing.T) {
 	const text = `director:
   interfaces: [eth0]
   mode: generic
-  connections: {max: 64Ki, max-ipv6: 1Ki, timeouts: {udp: 1m}}
+  connections: {max: 64Ki, max-ipv6: 1Ki, counters: true, sources: 5, timeouts: {udp: 1m}}
   midstream: reset
   icmp-rate: 1
   limits: {services: 5, servers: 6, scheduler-words: 8Ki, access-prefixes: 7}
@@ -142,6 +142,8 @@ func TestWarnings(t *testing.T) {
 		"f:3:9: director.mode" + unused,
 		"f:4:22: director.connections.max" + unused,
 		"f:4:38: director.connections.max-ipv6" + unused,
+		"f:4:53: director.connections.counters" + unused,
+		"f:4:68: director.connections.sources" + unused,
 		"f:5:14: director.midstream" + unused,
 		"f:6:14: director.icmp-rate" + unused,
 		"f:7:54: director.limits.scheduler-words" + unused,

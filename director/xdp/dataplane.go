@@ -93,9 +93,7 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	}()
 	if plane.Adopted {
 		d.opts.Log.Info("adopted the pinned maps of an earlier daemon", "pins", opts.PinDir)
-		if want := opts.limits(); want.Connections4 != 0 && !sameSize(want.Connections4, plane.Limits.Connections4) {
-			d.opts.Log.Warn("connection table keeps the size it was made with", "has", plane.Limits.Connections4, "configured", want.Connections4)
-		}
+		d.opts.tellKept(plane.Limits)
 	}
 	if err := d.writeSettings(); err != nil {
 		return nil, err
