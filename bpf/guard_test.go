@@ -44,14 +44,13 @@ func cookieOf(t *testing.T, f *bpftest.Fixture, p bpftest.Packet, tick uint32) u
 	}
 	from, to := bpf.Address(p.From.Addr()), bpf.Address(p.To.Addr())
 	words := []uint64{uint64(from[0]) | uint64(to[0])<<32}
+	slot := tick >> 6
 	if p.From.Addr().Is6() {
-		words = nil
-		for _, a := range [][4]uint32{from, to} {
-			words = append(words, uint64(a[0])|uint64(a[1])<<32, uint64(a[2])|uint64(a[3])<<32)
-		}
+		words = []uint64{uint64(from[0]) | uint64(from[1])<<32, uint64(from[2]) | uint64(from[3])<<32}
+		slot ^= bpf.FilterBit(p.To.Addr()) << 16
 	}
 	ports := uint64(bpf.Port(p.From.Port())) | uint64(bpf.Port(p.To.Port()))<<16
-	for _, w := range append(words, ports|uint64(tick>>6)<<32) {
+	for _, w := range append(words, ports|uint64(slot)<<32) {
 		v[3] ^= w
 		round()
 		v[0] ^= w

@@ -1259,6 +1259,7 @@ const (
 	KernelMapTableStates            = "table_states"
 	KernelMapTimeouts               = "timeouts"
 	KernelMapValidated              = "validated"
+	KernelMapValidatedHints         = "validated_hints"
 	KernelMapWords                  = "words"
 	KernelMapZeroedTraffic          = "zeroed_traffic"
 	KernelProgShuntAddEvent         = "shunt_add_event"
@@ -1445,6 +1446,7 @@ type KernelMapSpecs struct {
 	TableStates        *ebpf.MapSpec `ebpf:"table_states"`
 	Timeouts           *ebpf.MapSpec `ebpf:"timeouts"`
 	Validated          *ebpf.MapSpec `ebpf:"validated"`
+	ValidatedHints     *ebpf.MapSpec `ebpf:"validated_hints"`
 	Words              *ebpf.MapSpec `ebpf:"words"`
 	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
@@ -1565,6 +1567,7 @@ type KernelMaps struct {
 	TableStates        *ebpf.Map `ebpf:"table_states"`
 	Timeouts           *ebpf.Map `ebpf:"timeouts"`
 	Validated          *ebpf.Map `ebpf:"validated"`
+	ValidatedHints     *ebpf.Map `ebpf:"validated_hints"`
 	Words              *ebpf.Map `ebpf:"words"`
 	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
@@ -1606,6 +1609,7 @@ func (m *KernelMaps) Close() error {
 		m.TableStates,
 		m.Timeouts,
 		m.Validated,
+		m.ValidatedHints,
 		m.Words,
 		m.ZeroedTraffic,
 	)

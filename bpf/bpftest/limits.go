@@ -73,6 +73,7 @@ func (f *Fixture) Validated() map[bpf.KernelClientKey]uint32 {
 func (f *Fixture) Validate(client netip.Addr, tick uint32) {
 	f.t.Helper()
 	f.must(f.Plane.Validated.Put(&bpf.KernelClientKey{Address: bpf.Address(client)}, tick))
+	f.must(f.Plane.ValidatedHints.Put(bpf.FilterBit(client), tick))
 }
 
 // ForgetClients empties what is remembered of clients: source networks, and who has

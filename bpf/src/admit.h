@@ -86,7 +86,8 @@ static __always_inline enum event admit(struct slow *c, const int v6)
 	c->is_validated = 0;
 	c->is_counted = 0;
 	/* Before anything else is made of a reset: a service that migrates would leave it to the stack. */
-	if (c->pick.flags & SERVICE_GUARDED && (v6 ? answers_guard6(c) : answers_guard4(c)))
+	if (c->pick.flags & SERVICE_GUARDED && (c->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_RST &&
+	    (v6 ? answers_guard6(c) : answers_guard4(c)))
 		return EVENT_DROP_GUARD_ANSWERED;
 	event = judge(c, service, v6);
 	/* What begins no connection is nobody's to limit. */

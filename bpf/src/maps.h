@@ -52,6 +52,8 @@ SHARED_MAP(service_states, BPF_MAP_TYPE_ARRAY, __u32, struct service_state, 1);
 MAP(sources, BPF_MAP_TYPE_LRU_HASH, struct source_key, struct source, 1);
 /* Clients that have answered the guard, and the tick of that. */
 MAP(validated, BPF_MAP_TYPE_LRU_HASH, struct client_key, __u32, 1);
+/* By an address's bit of the filter: the last tick at which a client that has it did. */
+MAP(validated_hints, BPF_MAP_TYPE_ARRAY, __u32, __u32, FILTER_BITS);
 /* struct connection_news; only while somebody watches. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

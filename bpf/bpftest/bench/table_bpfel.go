@@ -20,6 +20,21 @@ type TableAccessKey struct {
 	Address [4]uint32
 }
 
+type TableCarriedGroup4 struct {
+	_     structs.HostLayout
+	Words [512]uint64
+}
+
+type TableCarriedGroup6 struct {
+	_     structs.HostLayout
+	Words [1024]uint64
+}
+
+type TableCarriedTraffic struct {
+	_     structs.HostLayout
+	Words [252]uint64
+}
+
 type TableClientKey struct {
 	_       structs.HostLayout
 	Address [4]uint32
@@ -308,6 +323,8 @@ const (
 	TableMapAnswerBudgets      = "answer_budgets"
 	TableMapCarried4           = "carried4"
 	TableMapCarried6           = "carried6"
+	TableMapCarriedTraffic4    = "carried_traffic4"
+	TableMapCarriedTraffic6    = "carried_traffic6"
 	TableMapConnectionTraffic4 = "connection_traffic4"
 	TableMapConnectionTraffic6 = "connection_traffic6"
 	TableMapConnections4       = "connections4"
@@ -336,6 +353,7 @@ const (
 	TableMapTableStates        = "table_states"
 	TableMapTimeouts           = "timeouts"
 	TableMapValidated          = "validated"
+	TableMapValidatedHints     = "validated_hints"
 	TableMapWords              = "words"
 	TableMapZeroedTraffic      = "zeroed_traffic"
 	TableProgHashDelete        = "hash_delete"
@@ -345,6 +363,7 @@ const (
 	TableProgTableDelete       = "table_delete"
 	TableProgTableFind         = "table_find"
 	TableProgTableInsert       = "table_insert"
+	TableVarCarriedCounts      = "carried_counts"
 	TableVarCarriedGroups4     = "carried_groups4"
 	TableVarCarriedGroups6     = "carried_groups6"
 	TableVarCarriedLayout      = "carried_layout"
@@ -422,6 +441,8 @@ type TableMapSpecs struct {
 	AnswerBudgets      *ebpf.MapSpec `ebpf:"answer_budgets"`
 	Carried4           *ebpf.MapSpec `ebpf:"carried4"`
 	Carried6           *ebpf.MapSpec `ebpf:"carried6"`
+	CarriedTraffic4    *ebpf.MapSpec `ebpf:"carried_traffic4"`
+	CarriedTraffic6    *ebpf.MapSpec `ebpf:"carried_traffic6"`
 	ConnectionTraffic4 *ebpf.MapSpec `ebpf:"connection_traffic4"`
 	ConnectionTraffic6 *ebpf.MapSpec `ebpf:"connection_traffic6"`
 	Connections4       *ebpf.MapSpec `ebpf:"connections4"`
@@ -450,6 +471,7 @@ type TableMapSpecs struct {
 	TableStates        *ebpf.MapSpec `ebpf:"table_states"`
 	Timeouts           *ebpf.MapSpec `ebpf:"timeouts"`
 	Validated          *ebpf.MapSpec `ebpf:"validated"`
+	ValidatedHints     *ebpf.MapSpec `ebpf:"validated_hints"`
 	Words              *ebpf.MapSpec `ebpf:"words"`
 	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
@@ -458,6 +480,7 @@ type TableMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TableVariableSpecs struct {
+	CarriedCounts     *ebpf.VariableSpec `ebpf:"carried_counts"`
 	CarriedGroups4    *ebpf.VariableSpec `ebpf:"carried_groups4"`
 	CarriedGroups6    *ebpf.VariableSpec `ebpf:"carried_groups6"`
 	CarriedLayout     *ebpf.VariableSpec `ebpf:"carried_layout"`
@@ -500,6 +523,8 @@ type TableMaps struct {
 	AnswerBudgets      *ebpf.Map `ebpf:"answer_budgets"`
 	Carried4           *ebpf.Map `ebpf:"carried4"`
 	Carried6           *ebpf.Map `ebpf:"carried6"`
+	CarriedTraffic4    *ebpf.Map `ebpf:"carried_traffic4"`
+	CarriedTraffic6    *ebpf.Map `ebpf:"carried_traffic6"`
 	ConnectionTraffic4 *ebpf.Map `ebpf:"connection_traffic4"`
 	ConnectionTraffic6 *ebpf.Map `ebpf:"connection_traffic6"`
 	Connections4       *ebpf.Map `ebpf:"connections4"`
@@ -528,6 +553,7 @@ type TableMaps struct {
 	TableStates        *ebpf.Map `ebpf:"table_states"`
 	Timeouts           *ebpf.Map `ebpf:"timeouts"`
 	Validated          *ebpf.Map `ebpf:"validated"`
+	ValidatedHints     *ebpf.Map `ebpf:"validated_hints"`
 	Words              *ebpf.Map `ebpf:"words"`
 	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
@@ -538,6 +564,8 @@ func (m *TableMaps) Close() error {
 		m.AnswerBudgets,
 		m.Carried4,
 		m.Carried6,
+		m.CarriedTraffic4,
+		m.CarriedTraffic6,
 		m.ConnectionTraffic4,
 		m.ConnectionTraffic6,
 		m.Connections4,
@@ -566,6 +594,7 @@ func (m *TableMaps) Close() error {
 		m.TableStates,
 		m.Timeouts,
 		m.Validated,
+		m.ValidatedHints,
 		m.Words,
 		m.ZeroedTraffic,
 	)
@@ -575,6 +604,7 @@ func (m *TableMaps) Close() error {
 //
 // It can be passed to LoadTableObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TableVariables struct {
+	CarriedCounts     *ebpf.Variable `ebpf:"carried_counts"`
 	CarriedGroups4    *ebpf.Variable `ebpf:"carried_groups4"`
 	CarriedGroups6    *ebpf.Variable `ebpf:"carried_groups6"`
 	CarriedLayout     *ebpf.Variable `ebpf:"carried_layout"`
