@@ -138,6 +138,9 @@ func (p *Plane) Walk(v6 bool) *Walk {
 	return w
 }
 
+// Has reports whether the walk is over a table that is the plane's now.
+func (p *Plane) Has(w *Walk) bool { return w.table == p.Connections4 || w.table == p.Connections6 }
+
 // Next reads some more groups, which the next call overwrites; false at the end.
 func (w *Walk) Next() (bool, error) {
 	if w.ended {

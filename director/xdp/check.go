@@ -58,8 +58,10 @@ func (d *Dataplane) Check(ctx context.Context) ([]director.TableFault, error) {
 
 // checkTables is Check with that time between two looks at first.
 func (d *Dataplane) checkTables(ctx context.Context, pause time.Duration) ([]director.TableFault, error) {
-	c := checker{Dataplane: d, pause: pause, suspects: map[suspectKey]*suspicion{}, kinds: map[string]int{}}
-	faults, err := c.run(ctx)
+	faults, err := untilWhole(func() ([]director.TableFault, error) {
+		c := checker{Dataplane: d, pause: pause, suspects: map[suspectKey]*suspicion{}, kinds: map[string]int{}}
+		return c.run(ctx)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("check the connection tables: %w", err)
 	}
@@ -89,6 +91,7 @@ type checker struct {
 	view     *view
 	suspects map[suspectKey]*suspicion
 	kinds    map[string]int // how many suspects there were
+	walks    [2]*bpf.Walk   // the last ones, by which the tables are known
 	proven   uint64         // NAT connections that are
 }
 
@@ -119,18 +122,6 @@ func (c *checker) run(ctx context.Context) ([]director.TableFault, error) {
 	return faults, nil
 }
 
-// sleep waits, or less if the context ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
-
 // suspectSlot has the slot looked at again.
 func (c *checker) suspectSlot(kind string, s *bpf.Slot) {
 	c.add(kind, suspectKey{s.V6, s.Group, s.Index})
@@ -148,7 +139,15 @@ func (c *checker) lookAgain(ctx context.Context) (err error) {
 		return err
 	}
 	for key, s := range c.suspects {
-		fault, print, err := c.examine(key)
+		var fault director.TableFault
+		var print uint64
+		err := c.use(func() (err error) {
+			if !c.plane.Has(c.walks[0]) || !c.plane.Has(c.walks[1]) || c.plane.Carrying() {
+				return errExchanged
+			}
+			fault, print, err = c.examine(key)
+			return err
+		})
 		switch {
 		case err != nil:
 			return err

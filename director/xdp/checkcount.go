@@ -62,7 +62,7 @@ func (c *checker) recount(ctx context.Context, isFirst bool) (*recounted, error)
 		return nil, err
 	}
 	limits := make([]bpf.KernelServiceLimits, len(c.view.services))
-	if err := bpf.ReadRange(c.plane.KernelMaps.Limits, 0, limits); err != nil {
+	if err := c.use(func() error { return bpf.ReadRange(c.plane.KernelMaps.Limits, 0, limits) }); err != nil {
 		return nil, err
 	}
 	r := &recounted{
@@ -72,20 +72,10 @@ func (c *checker) recount(ctx context.Context, isFirst bool) (*recounted, error)
 	if r.before, err = c.readCounts(limits); err != nil {
 		return nil, err
 	}
-	for _, family := range families {
+	for i, family := range families {
 		halves := newPairing()
-		walk := c.plane.Walk(family.v6)
-		for {
-			more, err := walk.Next()
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				return nil, err
-			}
-			if !more {
-				break
-			}
+		_, err := c.walkGroups(ctx, family.v6, nothingBeside, func(walk *bpf.Walk) bool {
+			c.walks[i] = walk
 			walk.Slots(0, func(s *bpf.Slot) bool {
 				c.countSlot(r, s, limits)
 				if isFirst {
@@ -94,13 +84,12 @@ func (c *checker) recount(ctx context.Context, isFirst bool) (*recounted, error)
 				return true
 			})
 			if isFirst {
-				walk.Odd(func(s *bpf.Slot) { c.suspectSlot(faultGeneration, s) })
-				walk.Overflow(func(group, said, found uint32) {
-					if said != found {
-						c.add(faultOverflow, suspectKey{family.v6, group, wholeGroup})
-					}
-				})
+				c.judgeSlots(walk, family.v6)
 			}
+			return true
+		})
+		if err != nil {
+			return nil, err
 		}
 		for _, h := range halves.waiting {
 			c.add(faultReply, h.where)
@@ -167,7 +156,16 @@ func (r *recounted) countUnder(s *bpf.Slot, service *serviceView) {
 }
 
 // readCounts reads what the program has counted.
-func (c *checker) readCounts(limits []bpf.KernelServiceLimits) (counts, error) {
+func (c *checker) readCounts(limits []bpf.KernelServiceLimits) (n counts, err error) {
+	err = c.use(func() (err error) {
+		n, err = c.readUsed(limits)
+		return err
+	})
+	return n, err
+}
+
+// readUsed is readCounts while the plane is in use.
+func (c *checker) readUsed(limits []bpf.KernelServiceLimits) (counts, error) {
 	n := counts{
 		loads:    make([]bpf.KernelServerLoad, len(c.view.servers)),
 		services: make([]int64, len(c.view.services)),

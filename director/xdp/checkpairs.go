@@ -36,6 +36,16 @@ func (c *checker) judge(s *bpf.Slot, halves *pairing) {
 	}
 }
 
+// judgeSlots suspects slots that are not entries, and groups, of what the walk has read.
+func (c *checker) judgeSlots(walk *bpf.Walk, v6 bool) {
+	walk.Odd(func(s *bpf.Slot) { c.suspectSlot(faultGeneration, s) })
+	walk.Overflow(func(group, said, found uint32) {
+		if said != found {
+			c.add(faultOverflow, suspectKey{v6, group, wholeGroup})
+		}
+	})
+}
+
 // pairing brings the halves of NAT connections together, by the reply key.
 type pairing struct {
 	seed    maphash.Seed

@@ -59,8 +59,8 @@ func (d *Dataplane) visit(ctx context.Context, filter director.ConnectionFilter,
 }
 
 // walk visits the entries of both tables that match, with what their connections
-// have carried, nil if they are not counted, until visit says false. It takes no lock:
-// packets wait for nothing.
+// have carried, nil if they are not counted, until visit says false. Packets wait for
+// nothing, nor does the exchange of the tables: that ends the walk with an error.
 func (d *Dataplane) walk(ctx context.Context, m *matcher, visit func(*bpf.Slot, *conntrack.Traffic) bool) error {
 	for _, family := range families {
 		if !m.hasFamily(family.v6) {
@@ -70,24 +70,11 @@ func (d *Dataplane) walk(ctx context.Context, m *matcher, visit func(*bpf.Slot, 
 		if err != nil {
 			return err
 		}
-		walk := d.plane.Walk(family.v6)
-		for {
-			more, err := walk.Next()
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err == nil && more {
-				err = counts.read(walk)
-			}
-			if err != nil {
-				return err
-			}
-			if !more {
-				break
-			}
-			if !walk.Slots(m.skip, func(s *bpf.Slot) bool { return !m.matches(s) || visit(s, counts.of(s, m.view)) }) {
-				return nil
-			}
+		whole, err := d.walkGroups(ctx, family.v6, counts.read, func(walk *bpf.Walk) bool {
+			return walk.Slots(m.skip, func(s *bpf.Slot) bool { return !m.matches(s) || visit(s, counts.of(s, m.view)) })
+		})
+		if !whole {
+			return err
 		}
 	}
 	return nil

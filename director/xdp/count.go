@@ -17,30 +17,33 @@ import (
 // Count counts the entries that the filter selects in one walk over the tables,
 // without decoding them.
 func (d *Dataplane) Count(ctx context.Context, filter director.ConnectionFilter, by director.CountBy) (director.ConnectionCount, error) {
+	count, err := untilWhole(func() (director.ConnectionCount, error) { return d.count(ctx, filter, by) })
+	if err != nil {
+		return director.ConnectionCount{}, fmt.Errorf("count connections: %w", err)
+	}
+	return count, nil
+}
+
+func (d *Dataplane) count(ctx context.Context, filter director.ConnectionFilter, by director.CountBy) (count director.ConnectionCount, err error) {
 	view, err := d.lockedView(ctx)
 	if err != nil {
-		return director.ConnectionCount{}, err
+		return count, err
 	}
 	groups, err := newGrouping(view, by)
 	if err != nil {
-		return director.ConnectionCount{}, err
+		return count, err
 	}
-	var total uint64
 	err = d.walk(ctx, view.matcher(filter), func(s *bpf.Slot, traffic *conntrack.Traffic) bool {
-		total++
+		count.Count++
 		if groups != nil {
 			groups.add(s, traffic)
 		}
 		return true
 	})
-	if err != nil {
-		return director.ConnectionCount{}, fmt.Errorf("count connections: %w", err)
-	}
-	count := director.ConnectionCount{Count: total}
 	if groups != nil {
 		count.Groups = groups.sorted()
 	}
-	return count, nil
+	return count, err
 }
 
 // grouping counts in groups. Where what they have in common is a small number, it is
@@ -77,7 +80,7 @@ func newGrouping(v *view, by director.CountBy) (*grouping, error) {
 		g.bounds = director.AgeBounds()
 		g.numbered = make([]tally, len(g.bounds)+1)
 	default:
-		return nil, fmt.Errorf("count connections by %q: %w: want client, server, state, age or idle", by, director.ErrInvalid)
+		return nil, fmt.Errorf("by %q: %w: want client, server, state, age or idle", by, director.ErrInvalid)
 	}
 	return g, nil
 }

@@ -32,6 +32,10 @@ type Dataplane struct {
 	background *errgroup.Group
 	stop       context.CancelFunc
 
+	// exchange is held, exclusively and together with mu, while the plane's tables and
+	// programs are replaced, and shared by whoever uses the plane without mu: see use.
+	exchange sync.RWMutex
+
 	// mu guards all below and the maps' contents that are user space's.
 	mu     sync.Mutex
 	model  *model

@@ -65,7 +65,8 @@ func (d *Dataplane) kill(e *bpf.Entry, how ending) (err error) {
 	for range killTries {
 		v6, args := e.RemoveArgs()
 		args.WithResets = uint8(how)
-		if err = d.plane.RemoveConnection(v6, &args); !errors.Is(err, unix.EAGAIN) {
+		err = d.use(func() error { return d.plane.RemoveConnection(v6, &args) })
+		if !errors.Is(err, unix.EAGAIN) {
 			break
 		}
 	}

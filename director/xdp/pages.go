@@ -48,7 +48,11 @@ func (d *Dataplane) visitAfter(ctx context.Context, filter director.ConnectionFi
 	if err != nil {
 		return err
 	}
-	tables, err := d.tablesNumber()
+	var tables uint64
+	err = d.use(func() (err error) {
+		tables, err = d.tablesNumber()
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -27,25 +27,15 @@ func (d *Dataplane) newTrafficReader(ctx context.Context, v6 bool) (*trafficRead
 		return nil, nil
 	}
 	t := &trafficReader{plane: d.plane, v6: v6, seed: maphash.MakeSeed(), replies: map[uint64]bpf.KernelSlotTraffic{}}
-	walk := d.plane.Walk(v6)
-	for {
-		more, err := walk.Next()
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err == nil && more {
-			err = t.read(walk)
-		}
-		if err != nil || !more {
-			return t, err
-		}
-		walk.Slots(0, func(s *bpf.Slot) bool {
+	_, err := d.walkGroups(ctx, v6, t.read, func(walk *bpf.Walk) bool {
+		return walk.Slots(0, func(s *bpf.Slot) bool {
 			if s.Is(bpf.KernelRecipeLayoutRECIPE_REPLY) {
 				t.replies[maphash.Comparable(t.seed, s.Key())] = t.at(s)
 			}
 			return true
 		})
-	}
+	})
+	return t, err
 }
 
 // read reads the counters of the groups that the walk has just read.
