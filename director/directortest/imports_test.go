@@ -71,7 +71,7 @@ var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directorte
 // data planes that ipvsadm's lists are compared on, where repairs are told, and the
 // file that the kernel is filled from again.
 var oracles = map[string][]string{
-	"bpf":               {"director", "director/scheduler"},
+	"bpf":               {"conntrack", "director", "director/scheduler"},
 	"cmd/shunt/ipvsadm": {"director/ipvs", "director/xdp"},
 	"director/ipvs":     {"director/config", "director/event"},
 }
