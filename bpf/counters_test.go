@@ -108,18 +108,25 @@ func TestConnectionTrafficOff(t *testing.T) {
 	}
 }
 
-// Whether a table counts is kept over a restart, and so are the counts.
+// What was counted is kept over a restart, unless that is not to count any more.
 func TestConnectionTrafficIsAdopted(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{CountConnections: true, Connections: 16}) // one group
 	s := newScene(t, f, families[0], bpftest.TCP, nat)
 	s.establish(t)
 	before := carried(t, f)
 	f.Reopen()
-	if !f.Plane.Limits.CountConnections {
-		t.Error("the adopted tables do not count")
-	}
 	if diff := cmp.Diff(before, carried(t, f), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 		t.Errorf("counts after a restart (-before +after):\n%s", diff)
+	}
+	f.ReopenAs(bpftest.Options{})
+	if n := f.Plane.ConnectionTraffic4.MaxEntries(); n != 1 {
+		t.Errorf("%d elements of what is not counted, want 1", n)
+	}
+	request, _ := s.later()
+	f.ReopenAs(bpftest.Options{CountConnections: true})
+	s.run(t, request)
+	if got, want := carried(t, f)[s.client], packets(1, uint64(len(request.Bytes())-14)); got != want {
+		t.Errorf("counted anew: %v, want %v", got, want)
 	}
 }
 

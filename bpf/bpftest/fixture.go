@@ -127,11 +127,18 @@ func (f *Fixture) AddPort(index uint32) {
 	f.must(err)
 }
 
-// Reopen is a restart: it lets go of everything and takes up what is pinned.
+// Reopen is a restart: it lets go of everything and takes up what is pinned, as it
+// was asked to before.
 func (f *Fixture) Reopen() {
 	f.t.Helper()
+	f.ReopenAs(Options{CountConnections: f.Plane.Limits.CountConnections})
+}
+
+// ReopenAs is Reopen with other options; what is pinned keeps its sizes.
+func (f *Fixture) ReopenAs(o Options) {
+	f.t.Helper()
 	f.must(f.Plane.Close())
-	f.open(Options{})
+	f.open(o)
 	if !f.Plane.Adopted {
 		f.t.Fatal("what was pinned was not adopted")
 	}

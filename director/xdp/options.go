@@ -24,7 +24,8 @@ type Options struct {
 	MaxSources uint32
 
 	// CountConnections counts packets and bytes of each connection, at 16 bytes more for
-	// each key that the tables have room for; default: only those of servers.
+	// each key that the tables have room for; default: only those of servers. Of adopted
+	// tables too: those that did not count begin to, and forget it if they are not to.
 	CountConnections bool
 
 	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
