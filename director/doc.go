@@ -12,6 +12,11 @@
 //   - method: forwarding method: nat, dr, tunnel or local
 //   - connection: one client-server pairing in the connection table
 //   - template: a persistence pairing of a client network and a server
+//   - source network: the clients of one prefix, of a service's choice
+//   - limit: how much a service lets begin, or each source network of it
+//   - guard: what has clients show that they are real before a service remembers
+//     anything of them
+//   - pressure: the part in use of what a connection table is sized for
 //   - sync daemon: one of the kernel's that replicate connections
 //   - drain: to take a server out of service while its connections finish
 //   - desired and found: what was asked for, and what the kernel holds
