@@ -241,7 +241,7 @@ __noinline __u64 choose_victim6(__u32 group, __u32 set_slot, __u32 tick, __u32 r
 	return choose_victim(group, set_slot, tick, rules, 1);
 }
 
-#define INSERT_TRIES 4
+#define INSERT_TRIES 3
 
 struct insert_request {
 	struct key key;
@@ -361,21 +361,46 @@ __noinline int resolve_victim6(struct insert_request *r)
 	return 0;
 }
 
+/* Gives up r's victim, if that is still possible. A function by itself: insert_key has it for every try. */
+static __always_inline void give_up(struct insert_request *r, const int v6)
+{
+	if (r->victim & BIT(RECIPE_REPLY)) {
+		if (v6)
+			resolve_victim6(r);
+		else
+			resolve_victim4(r);
+	}
+	if (r->victim && remove_entry(r->group, r->slot, r->victim, v6) && r->is_live)
+		count(EVENT_NOTE_EVICTED);
+}
+
+__noinline int give_up4(struct insert_request *r)
+{
+	if (r)
+		give_up(r, 0);
+	return 0;
+}
+
+__noinline int give_up6(struct insert_request *r)
+{
+	if (r)
+		give_up(r, 1);
+	return 0;
+}
+
 /* Inserts r's key, making room where needed. */
 static __always_inline enum insertion insert_key(struct insert_request *r, const int v6)
 {
 	enum insertion result = AGAIN;
 
-	for (int i = 0; i < INSERT_TRIES && result == AGAIN; i++) {
+	for (int i = 0; i < INSERT_TRIES; i++) {
 		result = v6 ? insert_once6(r) : insert_once4(r);
-		if (result == AGAIN && r->victim & BIT(RECIPE_REPLY)) {
-			if (v6)
-				resolve_victim6(r);
-			else
-				resolve_victim4(r);
-		}
-		if (result == AGAIN && r->victim && remove_entry(r->group, r->slot, r->victim, v6) && r->is_live)
-			count(EVENT_NOTE_EVICTED);
+		if (result != AGAIN)
+			break;
+		if (v6)
+			give_up6(r);
+		else
+			give_up4(r);
 	}
 	return result == AGAIN ? NO_ROOM : result;
 }
