@@ -139,6 +139,38 @@ func TestConnTop(t *testing.T) {
 	}
 }
 
+// TestConnTop_redraws_a_terminal: until ^C, which ends it well.
+func TestConnTop_redraws_a_terminal(t *testing.T) {
+	d := seededDaemon(t)
+	d.fake.SetConnections(agedConnections()...)
+	term := startTerminal(t, []string{"TERM=xterm"}, "shunt", "conn", "top", "--interval=100ms")
+	for _, want := range []string{"-", "0/0"} { // rates are known from the second look on
+		term.expect(topLeft)
+		frame := readable(term.expect(clearRest))
+		if !strings.HasPrefix(frame, "every 100ms: shunt conn top, ") || !strings.Contains(frame, "198.51.100.7  2      67 %  "+want) {
+			t.Errorf("frame %q, want rates %s", frame, want)
+		}
+	}
+	term.send("\x03")
+	if code, _ := term.wait(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+}
+
+// TestRecords_not_on_a_terminal: nobody can read them there, nor type them.
+func TestRecords_not_on_a_terminal(t *testing.T) {
+	seededDaemon(t)
+	for command, want := range map[string]string{
+		"dump": "conn dump: a terminal cannot show the records: -f FILE is missing, or a pipe",
+		"load": "conn load: -f FILE is missing, or a pipe",
+	} {
+		term := startTerminal(t, nil, "shunt", "conn", command)
+		if code, text := term.wait(); code != exitUsage || !strings.Contains(readable(text), want) {
+			t.Errorf("%s: code %d, %q", command, code, text)
+		}
+	}
+}
+
 // many is a data plane with so many connections that they are printed as they come.
 type many struct {
 	*directortest.Fake
