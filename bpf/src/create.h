@@ -222,7 +222,7 @@ static __always_inline enum event insert_connection(struct slow *c, __u64 recipe
 	r->recipe = recipe;
 	r->hop = c->hop;
 	r->is_trial = c->is_trial;
-	result = insert_key(r, v6);
+	result = v6 ? insert_key6(r) : insert_key4(r);
 	if (result == NO_ROOM)
 		return EVENT_DROP_TABLE_FULL;
 	if (result == EXISTS && !c->is_trial)
@@ -272,12 +272,10 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 		return serve_once(c, recipe, v6);
 	if (c->pick.flags & SERVICE_GUARDED && state != STATE_UDP)
 		recipe = with_spaced(recipe, SPACED_FIRST);
-	if (c->is_validated)
-		recipe |= BIT(RECIPE_VALIDATED);
+	/* No branches: the verifier of 6.1 walks what follows for each. */
+	recipe |= (__u64)c->is_validated << RECIPE_VALIDATED | (__u64)c->is_counted << RECIPE_COUNTED;
 	if (c->template.recipe)
 		recipe |= BIT(RECIPE_CONTROLLED);
-	if (c->is_counted)
-		recipe |= BIT(RECIPE_COUNTED);
 	if (c->method == METHOD_NAT) {
 		recipe |= BIT(RECIPE_BUSY);
 		if (!c->is_trial)
