@@ -11,8 +11,8 @@ func connKillCommand() *cli.Command {
 	return &cli.Command{
 		Name: "kill", Usage: "remove the connections and templates that match",
 		Description: examples("Their packets are those of no connection from then on: TCP clients are reset, or have to begin\n"+
-			"anew. With --reset both ends of a TCP connection are reset, each by the next packet that comes from\n"+
-			"it. At least one flag says which; --client goes for the templates of networks that have such a\n"+
+			"anew. With --reset TCP's stay in CLOSE until that ends, and the next packets reset both ends. At\n"+
+			"least one flag says which; --client goes for the templates of networks that have such a\n"+
 			"client as well: they may hold others to their server too. --state, --age and --idle go by what a\n"+
 			"connection was when it was looked at, a moment before. A terminal is asked first.",
 			"shunt conn kill --service web --server 10.0.0.11:8080",

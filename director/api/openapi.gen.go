@@ -2437,7 +2437,8 @@ type ClientInterface interface {
 	// Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
 	// parameter is wanted; one of client removes templates that other clients of their network have as well; one of state
 	// goes by what a connection was in when it was looked at, a moment before. It makes no revision; if it breaks off, what
-	// was removed before stays removed. With reset the next packet of each end of a TCP connection is answered by a reset.
+	// was removed before stays removed. With reset TCP's stay in CLOSE until that ends, and their next packets
+	// reset both ends.
 	//
 	// Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 	KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3072,7 +3073,8 @@ func (c *RawClient) ApplyConfiguration(ctx context.Context, params *ApplyConfigu
 // Their packets are those of no connection from then on: a TCP client is reset or has to begin anew. At least one
 // parameter is wanted; one of client removes templates that other clients of their network have as well; one of state
 // goes by what a connection was in when it was looked at, a moment before. It makes no revision; if it breaks off, what
-// was removed before stays removed. With reset the next packet of each end of a TCP connection is answered by a reset.
+// was removed before stays removed. With reset TCP's stay in CLOSE until that ends, and their next packets
+// reset both ends.
 //
 // Corresponds with DELETE /v1/connections (the `KillConnections` operationId).
 func (c *RawClient) KillConnections(ctx context.Context, params *KillConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
