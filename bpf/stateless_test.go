@@ -218,6 +218,7 @@ func TestEvictionPrefersTheIdle(t *testing.T) {
 			crowd := s.crowd(t, places+newcomers)
 			made, late := crowd[:places], crowd[places:]
 			for _, p := range made {
+				s.Age(1) // those before
 				s.pass(t, "SYN", p)
 			}
 			s.prove(t, made[half+begun:]...)
