@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/shunt-lb/shunt/bpf/bpftest/bench"
 )
@@ -84,12 +86,15 @@ func measure(ctx context.Context, quick bool) (result, error) {
 	if quick {
 		rounds = 3
 	}
-	sweep, err := bench.Sweep(million, rounds)
-	if err != nil {
-		return r, err
+	for _, size := range sweepSizes(quick) {
+		logLine("sweep of %d connections", size)
+		sweep, err := bench.Sweep(size, rounds)
+		if err != nil {
+			return r, err
+		}
+		r.Sweeps = append(r.Sweeps, sweep)
+		r.Rows = append(r.Rows, sweep.Row)
 	}
-	r.Sweep = &sweep
-	r.Rows = append(r.Rows, sweep.Row)
 	if !quick {
 		for _, keys := range []uint32{1, 1 << 16, million, 2 * million} {
 			c, err := bench.Compare(keys, rounds)
@@ -127,6 +132,14 @@ func measure(ctx context.Context, quick bool) (result, error) {
 	return r, nil
 }
 
+// sweepSizes are those of the tables that are swept; the largest takes 1.5 GiB.
+func sweepSizes(quick bool) []uint32 {
+	if quick {
+		return []uint32{1 << 16, million}
+	}
+	return []uint32{1 << 16, million, 4 * million}
+}
+
 // merge takes the instructions from the guest's rows. What the guest measured at
 // fewer connections only is taken from there and says so.
 func (r *result) merge(guest counted) {
@@ -140,7 +153,7 @@ func (r *result) merge(guest counted) {
 			row.Instructions = found.NS
 			continue
 		}
-		if row.Name == r.Sweep.Row.Name {
+		if strings.HasPrefix(row.Name, "sweep/") {
 			row.Instructions = guest.Sweep.Row.NS
 			row.Note += fmt.Sprintf("; instructions at %d connections", guest.Sweep.Connections)
 			continue
@@ -153,7 +166,11 @@ func (r *result) merge(guest counted) {
 			}
 		}
 	}
-	r.Sweep.Row = r.Rows[len(r.Rows)-1]
+	for i := range r.Sweeps {
+		sweep := &r.Sweeps[i].Row
+		at := slices.IndexFunc(r.Rows, func(row bench.Row) bool { return row.Name == sweep.Name })
+		*sweep = r.Rows[at]
+	}
 }
 
 // runGuest builds this program and runs it in the guest.

@@ -15,15 +15,15 @@ import (
 
 // result is bench.json.
 type result struct {
-	Machine      string             `json:"machine"`
-	CPUs         int                `json:"cpus"`
-	Kernel       string             `json:"kernel"`
-	Instructions string             `json:"instructions_from"` // hardware, or icount-6.1
-	Rows         []bench.Row        `json:"rows"`
-	Sweep        *bench.SweepResult `json:"sweep,omitempty"`
-	HashTable    []bench.Comparison `json:"beside_hash,omitempty"` // decision 0001
-	Peers        []peer             `json:"peers,omitempty"`
-	Control      []control.Row      `json:"control,omitempty"`
+	Machine      string              `json:"machine"`
+	CPUs         int                 `json:"cpus"`
+	Kernel       string              `json:"kernel"`
+	Instructions string              `json:"instructions_from"` // hardware, or icount-6.1
+	Rows         []bench.Row         `json:"rows"`
+	Sweeps       []bench.SweepResult `json:"sweeps,omitempty"`
+	HashTable    []bench.Comparison  `json:"beside_hash,omitempty"` // decision 0001
+	Peers        []peer              `json:"peers,omitempty"`
+	Control      []control.Row       `json:"control,omitempty"`
 }
 
 // peer is a way of forwarding through two veths, without what the generator takes.
@@ -89,17 +89,26 @@ func (r result) printFastPath(w io.Writer) {
 	for _, row := range r.Rows {
 		r.printRow(w, row)
 	}
-	if s := r.Sweep; s != nil {
-		seconds := "-"
-		verdict := ""
-		if s.Connections == million {
-			seconds, verdict = fmt.Sprint(goalSweepSeconds), judge(s.Seconds <= goalSweepSeconds)
-		}
-		fmt.Fprintf(w, "\nsweep of %d connections, %d removed: %.3f s, goal %s: %s\n", s.Connections, s.Removed, s.Seconds, seconds, verdict)
-		fmt.Fprintf(w, "memory: %.0f B for each NAT connection, goal %d: %s\n", s.BytesEach, goalBytesEach, judge(s.BytesEach <= goalBytesEach))
+	for i := range r.Sweeps {
+		printSweep(w, &r.Sweeps[i])
 	}
 	r.printPeers(w)
 	r.printComparisons(w)
+}
+
+func printSweep(w io.Writer, s *bench.SweepResult) {
+	seconds, verdict := "-", ""
+	if s.Connections == million {
+		seconds, verdict = fmt.Sprint(goalSweepSeconds), judge(s.Seconds <= goalSweepSeconds)
+	}
+	fmt.Fprintf(w, "\nsweep of %d connections, %d removed: %.3f s, goal %s: %s\n", s.Connections, s.Removed, s.Seconds, seconds, verdict)
+	for _, part := range []struct {
+		name string
+		bench.Slices
+	}{{"its slices", s.Slices}, {"slices of one that removes all", s.Expired}} {
+		fmt.Fprintf(w, "%s: median %.0f us, at most %.0f; %d of %d beyond %d us\n", part.name, part.Median, part.Max, part.Late, part.Count, bench.SliceGoal)
+	}
+	fmt.Fprintf(w, "memory: %.0f B for each NAT connection, goal %d: %s\n", s.BytesEach, goalBytesEach, judge(s.BytesEach <= goalBytesEach))
 }
 
 // printPeers writes what the ways of forwarding take; the first is the drop that

@@ -30,18 +30,18 @@ type Slices struct {
 	Count  int     `json:"count"`
 	Median float64 `json:"median"`
 	Max    float64 `json:"max"`
-	// Late is how many took longer than sliceGoal: by interrupts, or where the machine
+	// Late is how many took longer than SliceGoal: by interrupts, or where the machine
 	// is a virtual one that had to wait for its CPU.
 	Late int `json:"late"`
 }
 
-// sliceGoal is how long a packet may wait for a slice, in microseconds.
-const sliceGoal = 50
+// SliceGoal is how long a packet may wait for a slice, in microseconds.
+const SliceGoal = 50
 
 func newSlices(taken []float64) Slices {
 	s := Slices{Count: len(taken), Median: median(taken), Max: slices.Max(taken)}
 	for _, t := range taken {
-		if t > sliceGoal {
+		if t > SliceGoal {
 			s.Late++
 		}
 	}
