@@ -114,6 +114,7 @@ func (p *Plane) Commit(c *Change) error {
 	if err := p.enter(&programs, c.set); err != nil {
 		return errors.Join(err, p.unpinChange(c), programs.Close())
 	}
+	p.control.Lock()
 	errs := []error{p.KernelPrograms.Close()}
 	p.KernelPrograms, p.Limits = programs, c.limits
 	for name, field := range p.mapFields() {
@@ -122,6 +123,7 @@ func (p *Plane) Commit(c *Change) error {
 			*field = c.coll.DetachMap(name)
 		}
 	}
+	p.control.Unlock()
 	if c.ends {
 		errs = append(errs, p.endCarry())
 	}

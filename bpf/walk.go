@@ -62,7 +62,7 @@ func (s *Slot) Key() Key {
 }
 
 // idKeyMask is of the id's ports and protocol.
-const idKeyMask = 1<<KernelIdLayoutID_GENERATION - 1
+const idKeyMask = 1<<KernelIdLayoutID_KEY_BITS - 1
 
 // Key is the key of an entry of a connection table.
 type Key struct {
@@ -82,7 +82,7 @@ func (k *Key) PortsBE() (source, destination uint16) { return uint16(k.ID), uint
 func (s *Slot) Born() uint16 { return bornOf(s.ID, s.Recipe) }
 
 func bornOf(id, recipe uint64) uint16 {
-	return uint16(recipe>>KernelRecipeLayoutRECIPE_BORN&0xff<<KernelBornLayoutBORN_HALF_BITS | id>>KernelIdLayoutID_BORN)
+	return uint16(recipe>>KernelRecipeLayoutRECIPE_BORN&0xff<<KernelBornLayoutBORN_HALF_BITS | id>>KernelIdLayoutID_BORN&0xff)
 }
 
 // Age returns how long ago, at the tick now, an entry born then began: to two seconds,

@@ -31,6 +31,12 @@ type Dataplane struct {
 	// background runs the resolver from Open to Close.
 	background *errgroup.Group
 	stop       context.CancelFunc
+	// gate is closed while connections come over to other tables; it is entered before mu
+	// is locked. carries are the runs that bring them over, until lifetime ends.
+	gate     tableGate
+	carries  sync.WaitGroup
+	lifetime context.Context
+	endLife  context.CancelFunc
 
 	// exchange is held, exclusively and together with mu, while the plane's tables and
 	// programs are replaced, and shared by whoever uses the plane without mu: see use.
@@ -43,8 +49,9 @@ type Dataplane struct {
 	hops   *hopTable
 	access *accessSets
 	// matches is how packets find services of several addresses or ports.
-	matches *matchTable
-	sweeps  sweepState
+	matches  *matchTable
+	sweeps   sweepState
+	carrying carryState
 	// watching is who is told what becomes of connections.
 	watching watching
 	// destinations is what the sweep knows of lblc's and lblcr's memory.
@@ -61,6 +68,7 @@ type Dataplane struct {
 var (
 	_ director.Dataplane = (*Dataplane)(nil)
 	_ director.Loader    = (*Dataplane)(nil)
+	_ director.Table     = (*Dataplane)(nil)
 )
 
 // attachment is an interface the fast path runs on.
@@ -90,6 +98,12 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 		return nil, err
 	}
 	d := &Dataplane{opts: opts, plane: plane, resolved: make(chan struct{}), migrations: map[director.ServiceKey]bool{}}
+	d.lifetime, d.endLife = context.WithCancel(context.Background())
+	if plane.Carrying() {
+		d.opts.Log.Info("connections come over from tables that an earlier daemon has left", "pins", opts.PinDir)
+		d.carrying.active = true
+		d.gate.shut = make(chan struct{})
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -236,11 +250,17 @@ func (d *Dataplane) IsNew() bool { return !d.plane.Adopted }
 // MaxConnections returns what the tables are sized for: as configured, or, of
 // adopted ones, what the whole groups they have come to.
 func (d *Dataplane) MaxConnections() (v4, v6 uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.plane.Limits.Connections4, d.plane.Limits.Connections6
 }
 
 // MemoryBytes returns what the connection tables occupy.
-func (d *Dataplane) MemoryBytes() uint64 { return d.plane.Memory() }
+func (d *Dataplane) MemoryBytes() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.plane.Memory()
+}
 
 // Close releases the handles; traffic flows on.
 func (d *Dataplane) Close() error {
@@ -258,6 +278,8 @@ func (d *Dataplane) Close() error {
 // mu held.
 func (d *Dataplane) closeHelpers() error {
 	var errs []error
+	d.endLife()
+	d.carries.Wait()
 	d.endWatching(errClosed)
 	if d.stop != nil {
 		d.stop()

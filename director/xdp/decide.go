@@ -15,11 +15,16 @@ import (
 // Decide has the loaded programs decide on a client's first packet, as a trial,
 // and reads what their scheduler looks at.
 func (d *Dataplane) Decide(ctx context.Context, question director.Question) (director.Decision, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := checkQuestion(question); err != nil {
 		return director.Decision{}, err
 	}
+	leave, err := d.gate.enter(ctx)
+	if err != nil {
+		return director.Decision{}, err
+	}
+	defer leave()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	view, err := d.view(ctx)
 	if err != nil {
 		return director.Decision{}, err

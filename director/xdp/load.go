@@ -92,6 +92,11 @@ func (l *loader) load(ctx context.Context, connections iter.Seq[conntrack.Connec
 // flush loads one batch: the servers that it names are the same from here until the
 // program has run.
 func (l *loader) flush(ctx context.Context, batch []conntrack.Connection) error {
+	leave, err := l.gate.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.check(ctx); err != nil {

@@ -60,9 +60,6 @@ func (o Options) limits() bpf.Limits {
 // tellKept warns of what adopted maps, which have these limits, are other than asked
 // for.
 func (o Options) tellKept(has bpf.Limits) {
-	if want := o.MaxConnections; want != 0 && !sameSize(want, has.Connections4) {
-		o.Log.Warn("connection table keeps the size it was made with: shunt conn resize changes it", "has", has.Connections4, "configured", want)
-	}
 	if want := o.MaxSources; want != 0 && want != has.Sources {
 		o.Log.Warn("table of source networks keeps the size it was made with; shunt detach and a restart change it", "has", has.Sources, "configured", want)
 	}

@@ -38,7 +38,7 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 			Name: info.Name, Kind: director.PacketKind(info.Kind), Help: info.Help, Count: counts[i+1],
 		})
 	}
-	v4, v6 := d.MaxConnections()
+	v4, v6 := d.plane.Limits.Connections4, d.plane.Limits.Connections6
 	stats.Info = director.DataplaneInfo{Version: reproduced, TableSize: v4 + v6}
 	if stats.Table, err = d.tables(); err != nil {
 		return stats, err

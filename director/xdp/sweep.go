@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"errors"
 	"time"
 	"unsafe"
 
@@ -74,7 +75,12 @@ type walk struct {
 	family     int
 	group, set uint32 // where the next slice begins
 	keys       uint64 // of the family so far
+	tables     uint64 // carryState.number when it began
 }
+
+// errCarrying ends a sweep: connections are in two tables, or were when it began. It
+// must not take servers for unused, nor counts for wrong, for what it does not see.
+var errCarrying = errors.New("connections come over to other tables")
 
 // sweep goes over both tables at once and acts on what it counted.
 func (d *Dataplane) sweep(ctx context.Context) error {
@@ -99,6 +105,9 @@ func (d *Dataplane) beginSweep(now time.Time) (*walk, error) {
 	if d.closed {
 		return nil, context.Canceled
 	}
+	if d.carrying.active {
+		return nil, errCarrying
+	}
 	if err := bpf.ClearArray[bpf.KernelRecount](d.plane.Recounts); err != nil {
 		return nil, err
 	}
@@ -107,7 +116,7 @@ func (d *Dataplane) beginSweep(now time.Time) (*walk, error) {
 	}
 	s := &d.sweeps
 	s.started++
-	w := &walk{number: s.started, templates: s.templatesIn(s.started), began: now, counted: now}
+	w := &walk{number: s.started, tables: d.carrying.number, templates: s.templatesIn(s.started), began: now, counted: now}
 	return w, w.counts.begin(d.plane, d.model.usedServers())
 }
 
@@ -131,6 +140,9 @@ func (d *Dataplane) sweepSlice(ctx context.Context, w *walk) (done bool, err err
 	if err := d.check(ctx); err != nil {
 		return false, err
 	}
+	if d.carrying.active || w.tables != d.carrying.number {
+		return false, errCarrying
+	}
 	if now := time.Now(); now.Sub(w.counted) >= countInterval {
 		w.counted = now
 		if err := w.counts.widen(d.plane, d.model.usedServers()); err != nil {
@@ -142,7 +154,7 @@ func (d *Dataplane) sweepSlice(ctx context.Context, w *walk) (done bool, err err
 	if family.v6 {
 		groups = d.plane.Connections6.MaxEntries()
 	}
-	if w.group < groups { // a table that has become smaller has no more
+	if w.group < groups {
 		args := bpf.KernelSweepArgs{
 			FirstGroup: w.group, FirstSet: w.set, Groups: min(sliceGroups, groups-w.group),
 			Templates: w.templates, Limit: uint32(sliceTime),

@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -32,6 +33,7 @@ func (d *Dataplane) Run(ctx context.Context) error {
 	defer cancel()
 	working.Go(func() { d.sampleRates(ctx) })
 	working.Go(func() { d.keepSweeping(ctx) })
+	working.Go(func() { d.settleTables(ctx) })
 	lost := make(chan error, 1) // one message, from the one waiter
 	go func() { lost <- d.background.Wait() }()
 	ticker := time.NewTicker(sweepInterval)
@@ -107,6 +109,9 @@ func (d *Dataplane) goOn(ctx context.Context, p *pace, now time.Time) (time.Dura
 	p.credit -= used
 	if err != nil {
 		p.walk, p.next = nil, now.Add(sweepInterval)
+		if errors.Is(err, errCarrying) {
+			err = nil
+		}
 		return sweepInterval, err
 	}
 	p.walk.used += used
