@@ -16,9 +16,8 @@ import (
 // Two CPUs begin connections at once, each of clients of its own in one network: a
 // rate and a network's limit hold exactly, a service's with one too many for each CPU
 // but one. All counts are back at 0 in the end.
-func TestLimitsOnTwoCPUs(t *testing.T) {
+func testLimitsOnTwoCPUs(t *testing.T, f *bpftest.Fixture) {
 	const most, rounds, packets = 40, 30, 60
-	f := bpftest.New(t, bpftest.Options{})
 	for _, tt := range []struct {
 		name      string
 		limits    bpf.KernelServiceLimits

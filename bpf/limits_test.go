@@ -110,6 +110,8 @@ func TestLimits(t *testing.T) {
 		"set later":             testLimitSetLater,
 		"templates":             testLimitsDoNotCountTemplates,
 		"explained":             testLimitsExplained,
+		"sources forgotten":     testLimitsForgetSources,
+		"two CPUs":              testLimitsOnTwoCPUs,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, f) })
 	}
@@ -448,8 +450,7 @@ func testLimitsDoNotCountTemplates(t *testing.T, f *bpftest.Fixture) {
 
 // Of more source networks than there is room for, the last ones are remembered: no
 // count goes below 0, and all are 0 in the end.
-func TestLimitsForgetSources(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{Sources: 64, Connections: 8192})
+func testLimitsForgetSources(t *testing.T, f *bpftest.Fixture) {
 	s := newLimitedScene(t, f, families[0], bpftest.TCP, dr, bpf.KernelServiceLimits{
 		SourceConnections: 2, SourceMask: wholeAddress,
 	})
