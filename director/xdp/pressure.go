@@ -52,15 +52,10 @@ func (f *filling) fullIn(room uint64) time.Duration {
 	return max(time.Second, time.Duration(seconds*float64(time.Second)))
 }
 
-// noteKeys keeps what the walk has counted of the table that it leaves. While
-// connections are where it does not see them, that tells nothing of how it fills.
+// noteKeys keeps what the walk has counted of the table that it leaves.
 func (s *sweepState) noteKeys(w *walk, now time.Time) {
 	s.keys[w.family] = w.keys
-	if s.sawAll(w.number) {
-		s.filling[w.family].note(w.keys, now)
-	} else {
-		s.filling[w.family] = filling{}
-	}
+	s.filling[w.family].note(w.keys, now)
 }
 
 // tables describes the connection tables, how full they are and will be.

@@ -81,36 +81,6 @@ func TestFillingByTime(t *testing.T) {
 	}
 }
 
-// While a sweep does not see all connections, what it counts is no forecast.
-func TestFillingWhileBlind(t *testing.T) {
-	var s sweepState
-	at := time.Now()
-	note := func(keys uint64) {
-		s.started++
-		s.noteKeys(&walk{number: s.started, keys: keys}, at)
-		at = at.Add(time.Second)
-	}
-	note(0)
-	note(100)
-	if s.keys[0] != 100 || s.filling[0].fullIn(1000) == 0 {
-		t.Fatalf("%d keys, full in %s", s.keys[0], s.filling[0].fullIn(1000))
-	}
-	s.cover()
-	note(10)
-	if s.keys[0] != 10 || s.filling[0] != (filling{}) {
-		t.Errorf("while it is blind: %d keys, %+v", s.keys[0], s.filling[0])
-	}
-	s.uncover()
-	note(200)
-	if got := s.filling[0].fullIn(1000); got != 0 {
-		t.Errorf("by one sweep: full in %s", got)
-	}
-	note(210)
-	if got := s.filling[0].fullIn(1000); got != 79*time.Second {
-		t.Errorf("by two sweeps: full in %s", got)
-	}
-}
-
 // TestTablePressure: what a table holds, and when it was full.
 func TestTablePressure(t *testing.T) {
 	r := newRig(t, Options{MaxConnections: 1024})

@@ -39,24 +39,10 @@ type sweepState struct {
 	ofServices map[uint32]serviceDoubt
 	udp        map[uint32]uint64 // UDP connections by server, in the last complete sweep
 	unused     map[uint32]bool   // learned hops without a use in the last sweep
-	// blind: some connections are where no sweep sees them (see cover).
-	blind bool
-	// blindTo is the number of the last sweep that did not see all connections.
-	blindTo uint64
 	// period and share are of the last sweep that another has followed.
 	period time.Duration
 	share  float64
 }
-
-// cover says that from now on connections are where sweeps do not see them, or move
-// while they count: what they count decides nothing. Uncover ends that, for the sweeps
-// that begin later.
-func (s *sweepState) cover() { s.blind = true }
-
-func (s *sweepState) uncover() { s.blind, s.blindTo = false, s.started }
-
-// sawAll says whether the sweep of this number, which ends now, has seen all connections.
-func (s *sweepState) sawAll(number uint64) bool { return !s.blind && number > s.blindTo }
 
 // families in the order of the arrays above.
 var families = [2]struct {
@@ -121,12 +107,12 @@ func (d *Dataplane) beginSweep(now time.Time) (*walk, error) {
 }
 
 // templatesIn says what the sweep of this number does about templates' connections: it
-// takes one that begins to count and one that compares, both of which see all.
+// takes one that begins to count and one that compares, both complete.
 func (s *sweepState) templatesIn(number uint64) uint32 {
 	switch {
 	case number%templateSweeps == 0:
 		return uint32(bpf.KernelSweepTemplatesTEMPLATES_BEGUN)
-	case number%templateSweeps == 1 && s.complete == number-1 && s.sawAll(number-1):
+	case number%templateSweeps == 1 && s.complete == number-1:
 		return uint32(bpf.KernelSweepTemplatesTEMPLATES_COUNTED)
 	default:
 		return uint32(bpf.KernelSweepTemplatesTEMPLATES_LEFT)
