@@ -121,7 +121,11 @@ func TestLoadTakesOverWhatConnectionsShows(t *testing.T) {
 					t.Errorf("%s: %s old and %s idle, it was %s and %s", c.Client, got.Age, got.Idle, c.Age, c.Idle)
 				}
 				got.Expires, got.Age, got.Idle = c.Expires, c.Age, c.Idle
-				c.Proven = c.Proven || isProven(&c)
+				// The kernel proves a client by the state alone, and with it its template.
+				c.Proven = c.Proven || isProven(&c) || c.Template && slices.ContainsFunc(connections, func(under conntrack.Connection) bool {
+					network := netip.PrefixFrom(c.Client.Addr(), int(c.Prefix))
+					return under.UnderTemplate && isProven(&under) && network.Contains(under.Client.Addr())
+				})
 				connections[i] = c
 			}
 			if diff := cmp.Diff(connections, after[key], compareAddresses); diff != "" {
