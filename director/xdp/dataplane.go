@@ -69,6 +69,7 @@ var (
 	_ director.Dataplane = (*Dataplane)(nil)
 	_ director.Loader    = (*Dataplane)(nil)
 	_ director.Table     = (*Dataplane)(nil)
+	_ director.Table     = (*Dataplane)(nil)
 )
 
 // attachment is an interface the fast path runs on.
