@@ -178,7 +178,7 @@ static __always_inline enum load_result load_connection(struct slow *s, __u64 re
 /* Loads the entry; its template's count, proof and time are seen to. */
 static __always_inline enum load_result load_entry(struct slow *s, const struct load_entry *e, const int v6)
 {
-	__u32 index = e->server, idle;
+	__u32 index = e->server, timeout, idle;
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	enum load_result result;
 	__u64 recipe;
@@ -199,8 +199,11 @@ static __always_inline enum load_result load_entry(struct slow *s, const struct 
 	s->template.recipe = 0;
 	if (e->flags & LOAD_CONTROLLED && hold(s, server, index, v6))
 		recipe |= BIT(RECIPE_CONTROLLED);
-	idle = timeout_at(server, recipe);
-	idle -= e->left < idle ? e->left : idle;
+	timeout = timeout_at(server, recipe);
+	idle = timeout - (e->left < timeout ? e->left : timeout);
+	/* The first packet is to be settled: a client's shows its next hop, which replies need. */
+	if (idle < refresh_ticks && timeout > 2 * refresh_ticks)
+		idle = refresh_ticks;
 	result = load_connection(s, recipe, idle, v6);
 	if (!(recipe & BIT(RECIPE_CONTROLLED)))
 		return result;

@@ -27,7 +27,7 @@ func (w *Watcher) takeServices(services []director.ServiceStats, now time.Time) 
 		s := &services[i]
 		state := w.services[s.Key]
 		if state == nil {
-			state = &serviceState{guarded: s.Guard.On, since: now, before: s.Guard}
+			state = &serviceState{guarded: s.Guard.On && !w.begun, since: now, before: s.Guard}
 			w.services[s.Key] = state
 		}
 		state.seen = now

@@ -68,11 +68,11 @@ func TestGuards(t *testing.T) {
 		states string // second by second: on, off, or - for a service that is not there
 		want   []string
 	}{
-		"one_that_is_off_is_no_news":        {"0000", nil},
-		"one_that_is_on_at_the_start":       {"1100", []string{"2s " + off + "2s: it answered 2000 first segments, and 20 clients were real"}},
-		"it_goes_on_and_off":                {"0111001", []string{"1s " + on, "4s " + off + "3s: it answered 3000 first segments, and 30 clients were real", "6s " + on}},
-		"a_service_with_a_guard_is_no_news": {"-11", nil},
-		"a_removed_service_is_no_news":      {"011-11", []string{"1s " + on}},
+		"one_that_is_off_is_no_news":       {"0000", nil},
+		"one_that_is_on_at_the_start":      {"1100", []string{"2s " + off + "2s: it answered 2000 first segments, and 20 clients were real"}},
+		"it_goes_on_and_off":               {"0111001", []string{"1s " + on, "4s " + off + "3s: it answered 3000 first segments, and 30 clients were real", "6s " + on}},
+		"a_new_service_begins_with_it_off": {"-11", []string{"1s " + on}},
+		"a_removed_service_is_no_news":     {"011-11", []string{"1s " + on, "4s " + on}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := watched(t, len(tt.states)-1, watch.Options{}, func(second int) (director.Stats, error) {

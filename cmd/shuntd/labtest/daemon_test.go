@@ -264,10 +264,10 @@ func (d *daemon) server(t *testing.T, service, address string) api.Server {
 	return s.Servers[i]
 }
 
-// connections returns how many there are, by the arguments of conn list.
+// connections returns how many there are, by the arguments of conn count.
 func (d *daemon) connections(t *testing.T, args ...string) uint64 {
 	t.Helper()
-	return read[api.ConnectionCount](t, d, append([]string{"conn", "list", "--count"}, args...)...).Count
+	return read[api.ConnectionCount](t, d, append([]string{"conn", "count"}, args...)...).Count
 }
 
 // configuration returns all that operators can change, as text.

@@ -29,7 +29,7 @@ func floodedTable(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv(tableEnv)
 	if text == "" {
-		return 2048
+		return 1024
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1024 {
@@ -178,7 +178,7 @@ func TestGuard(t *testing.T) {
 					<-time.After(20 * time.Millisecond)
 				}
 			}()
-			f.d.tells(t, since, "guard-on", "web")
+			f.d.tells(t, since, "guard-on", f.vip.String())
 			entries := f.d.connections(t, "--service", "web")
 			f.requests(t, 20)
 			if err := held.ask(); err != nil {

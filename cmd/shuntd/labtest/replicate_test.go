@@ -22,7 +22,7 @@ func TestTableMovesToASecondDirector(t *testing.T) {
 			second.start(t)
 			p := pair{lab: lab, d: first, vip: webs[0].vip}
 			for _, d := range []*daemon{first, second} {
-				d.do(t, "service add tcp://192.0.2.10:80 --name web --scheduler rr --persistence 5m")
+				d.do(t, "service add tcp://192.0.2.10:80 --name web --scheduler rr --persistent 5m")
 				for _, s := range lab.Servers {
 					d.do(t, "server add web "+s.Addr4.String()+":80 --method "+method)
 				}
