@@ -51,7 +51,7 @@ func (p *Plane) Attach(iface *net.Interface, mode Mode) (Mode, error) {
 	}
 	l, err := link.AttachXDP(link.XDPOptions{Program: p.ShuntRoot, Interface: iface.Index, Flags: mode.flags()})
 	if err != nil {
-		return "", explainAttach(iface.Name, mode, err)
+		return "", explainAttach(iface, mode, err)
 	}
 	defer l.Close()
 	if err := l.Pin(path); err != nil {
@@ -115,15 +115,45 @@ func (m Mode) flags() link.XDPAttachFlags {
 	return link.XDPDriverMode
 }
 
-func explainAttach(name string, mode Mode, err error) error {
+// dispatcherName is the program by which libxdp runs several on one interface
+// (xdp-tools: lib/libxdp/xdp-dispatcher.c.in).
+const dispatcherName = "xdp_dispatcher"
+
+func explainAttach(iface *net.Interface, mode Mode, err error) error {
+	name := iface.Name
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("attach to %s: %w: another XDP program is attached (see: ip link show dev %s): %w", name, ErrInUse, name, err)
+		return fmt.Errorf("attach to %s: %w: %s: %w", name, ErrInUse, describeAttached(iface), err)
 	case errors.Is(err, unix.EOPNOTSUPP) && mode == Native:
 		return fmt.Errorf("attach to %s: its driver has no native XDP (mode: generic works everywhere, slowly): %w", name, err)
 	default:
 		return fmt.Errorf("attach to %s: %w", name, err)
 	}
+}
+
+// describeAttached says which XDP program is on the interface, and how to take it off.
+func describeAttached(iface *net.Interface) string {
+	other := fmt.Sprintf("another XDP program is attached (see: ip link show dev %s)", iface.Name)
+	found, err := netlink.LinkByIndex(iface.Index)
+	if err != nil || found.Attrs().Xdp == nil || !found.Attrs().Xdp.Attached {
+		return other
+	}
+	id := found.Attrs().Xdp.ProgId
+	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+	if err != nil {
+		return other
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return other
+	}
+	if info.Name == dispatcherName {
+		return fmt.Sprintf("libxdp's dispatcher (program %s, id %d) is attached, with the programs loaded through it (see: xdp-loader status %s); "+
+			"Shunt needs the interface to itself: xdp-loader unload %s --all", info.Name, id, iface.Name, iface.Name)
+	}
+	return fmt.Sprintf("the XDP program %q, id %d, is attached (see: bpftool prog show id %d); take it off by what put it there, or with: ip link set dev %s xdp off",
+		info.Name, id, id, iface.Name)
 }
 
 func (p *Plane) linkPath(index int) string {

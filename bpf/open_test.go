@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shunt-lb/shunt/bpf"
@@ -266,5 +269,53 @@ func TestEventsAreNamed(t *testing.T) {
 		if !slices.Contains([]string{"pass", "drop", "answer", "note", "fault"}, e.Kind) {
 			t.Errorf("event %s is of kind %q", e.Name, e.Kind)
 		}
+	}
+}
+
+// Which program is in the way, and how to take it off, is said.
+func TestAttachNamesWhatIsInTheWay(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	for name, want := range map[string][]string{
+		"somebodys_xdp":  {`"somebodys_xdp"`, "ip link set dev outside xdp off"},
+		"xdp_dispatcher": {"libxdp's dispatcher", "xdp-loader unload outside --all"},
+	} {
+		f.Do(func() {
+			outside, err := net.InterfaceByName("outside")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+				Name: name, Type: ebpf.XDP, License: "GPL",
+				Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, // XDP_PASS
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer prog.Close()
+			l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: outside.Index, Flags: link.XDPDriverMode})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer l.Close()
+			info, err := prog.Info()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			id, _ := info.ID()
+			_, err = f.Plane.Attach(outside, bpf.Native)
+			if !errors.Is(err, bpf.ErrInUse) {
+				t.Errorf("%s: attached: %v", name, err)
+				return
+			}
+			for _, part := range append(want, fmt.Sprintf("id %d", id)) {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%s: no %q in: %v", name, part, err)
+				}
+			}
+		})
 	}
 }

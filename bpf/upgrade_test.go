@@ -76,7 +76,7 @@ func TestResizeOutlivesCrashes(t *testing.T) {
 				size = wanted
 				w.end(t)
 			}
-					if got := w.Plane.Limits.Connections4; got+25 < size || got > size+25 {
+			if got := w.Plane.Limits.Connections4; got+25 < size || got > size+25 {
 				t.Errorf("tables for %d connections, want %d", got, size)
 			}
 			w.Events()

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/bpftest"
 )
 
@@ -15,7 +16,20 @@ const walked = 80_000
 
 func TestVerifierBudget(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
-	p := f.Plane
+	diffBudget(t, f.Plane)
+	// The programs that look into the tables of before, too.
+	change, err := f.Plane.PrepareResize(20000, 20000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Plane.Commit(change); err != nil {
+		t.Fatal(err)
+	}
+	diffBudget(t, f.Plane)
+}
+
+func diffBudget(t *testing.T, p *bpf.Plane) {
+	t.Helper()
 	for name, program := range map[string]*ebpf.Program{
 		"shunt_root": p.ShuntRoot, "shunt_main": p.ShuntMain, "shunt_settle": p.ShuntSettle, "shunt_admit": p.ShuntAdmit, "shunt_create": p.ShuntCreate, "shunt_odd": p.ShuntOdd,
 		"shunt_sweep4": p.ShuntSweep4, "shunt_sweep6": p.ShuntSweep6, "shunt_switch": p.ShuntSwitch,

@@ -14,7 +14,7 @@ import (
 // slots, the settings from the options, the interfaces, and prefixes that no
 // list or service has.
 func (d *Dataplane) reviewPlane() error {
-	errs := []error{d.reviewSettings(), d.reviewSlots()}
+	errs := []error{d.reviewSettings(), d.reviewSlots(), d.reviewPins()}
 	for i := range d.interfaces {
 		d.reviewInterface(&d.interfaces[i])
 	}
@@ -43,6 +43,16 @@ func (d *Dataplane) reviewSettings() error {
 		d.setOptions(s)
 		d.plane.KeepSettings(s)
 	})
+}
+
+// reviewPins pins the maps again that somebody else has unpinned: without their pins,
+// the end of the daemon would be the end of the connections.
+func (d *Dataplane) reviewPins() error {
+	repaired, err := d.plane.RepairPins()
+	if len(repaired) > 0 {
+		d.opts.Log.Warn("pins were removed by somebody else: pinned again", "pins", d.opts.PinDir, "maps", len(repaired))
+	}
+	return err
 }
 
 func (d *Dataplane) reviewSlots() error {

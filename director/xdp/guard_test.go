@@ -1,12 +1,15 @@
 package xdp
 
 import (
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/cilium/ebpf/link"
 
+	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
 )
 
@@ -146,5 +149,41 @@ func TestInterfaceComesBack(t *testing.T) {
 	r.open()
 	if got := r.mode(); got != "native" || !reachable() {
 		t.Errorf("after a restart: mode %s, reachable %v", got, reachable())
+	}
+}
+
+// Pins that somebody removes, one or all with their directory, are there again after a
+// review; the interface is attached, and a restart finds all connections.
+func TestRemovedPinsAreRepaired(t *testing.T) {
+	r := newTalkingRig(t, Options{MaxConnections: 1024, MaxConnectionsIPv6: 512})
+	before := r.mustPairings()
+	pins := func() (all []string) {
+		entries, err := os.ReadDir(r.opts.PinDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			all = append(all, e.Name())
+		}
+		return all
+	}
+	want := pins()
+	for _, path := range []string{filepath.Join(r.opts.PinDir, bpf.KernelMapConnections4), r.opts.PinDir} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.review(); err != nil {
+			t.Fatal(err)
+		}
+		if now := pins(); !slices.Equal(now, want) {
+			t.Errorf("%s removed: pinned %v, want %v", path, now, want)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.open()
+	if now := r.mustPairings(); r.IsNew() || !slices.Equal(now, before) {
+		t.Errorf("after a restart: new %v, %v; before: %v", r.IsNew(), now, before)
 	}
 }
