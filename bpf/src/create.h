@@ -311,7 +311,7 @@ static __always_inline int may_go_on(const struct slow *c, const int v6)
 	__u64 recipe = (__u64)STATE_ESTABLISHED << RECIPE_STATE;
 	__u32 full_tick = last_full(v6);
 
-	return c->method != METHOD_NAT && full_tick &&
+	return is_hashed(c->pick.schedule.scheduler, c->pick.flags) && c->method != METHOD_NAT && full_tick &&
 	       !is_longer(timeout_of(with_server(recipe, c->chosen, c->method)), full_tick, c->tick);
 }
 
@@ -320,13 +320,16 @@ static __always_inline enum event create(struct slow *c, const int v6)
 {
 	__u32 index = c->pick.service;
 	struct service *service = bpf_map_lookup_elem(&services, &index);
+	const struct schedule *schedule;
 	enum event event;
 	int is_replaced;
 
 	if (!service)
 		return EVENT_FAULT_MAP;
-	event = choose(c, service, in_force(service), v6);
-
+	schedule = in_force(service);
+	/* Another one may be in force than when the packet was admitted: all from here on is of this. */
+	c->pick.flags = schedule->flags;
+	event = choose(c, service, schedule, v6);
 	if (c->is_stateless && (event != EVENT_NONE || !may_go_on(c, v6)))
 		event = EVENT_DROP_MIDSTREAM;
 	if (event == EVENT_NONE && c->pick.flags & SERVICE_PERSISTENT) {
