@@ -6,7 +6,7 @@ PREFIX  ?= /usr/local
 DIST    ?= dist
 
 .DEFAULT_GOAL := build
-.PHONY: help build generate fmt lint test check demo bench bench-quick install package clean
+.PHONY: help build generate fmt lint test check demo flood bench bench-quick install package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ check: test ## the same: there is one gate
 
 demo: build ## show Shunt at work in network namespaces; needs root
 	go run ./scripts/demo
+
+flood: ## floods of ten times a table for 16384 connections, and guards, with figures; needs root
+	scripts/flood.sh
 
 bench: ## all benchmarks; writes bench.json; needs root
 	go run ./scripts/bench
