@@ -76,11 +76,11 @@ func (d *daemon) pairings(t *testing.T, calls []*call) []string {
 	t.Helper()
 	all := map[string]string{}
 	for _, c := range read[[]api.Connection](t, d, "conn", "list") {
-		all[c.Client] = strings.Join([]string{c.Client, c.Virtual, c.Server, c.Method, c.State}, " ")
+		all[c.Client+" "+c.Virtual] = strings.Join([]string{c.Client, c.Virtual, c.Server, c.Method, c.State}, " ")
 	}
 	var pairs []string
 	for _, c := range calls {
-		pairs = append(pairs, all[c.local()])
+		pairs = append(pairs, all[c.local()+" "+c.conn.RemoteAddr().String()])
 	}
 	return pairs
 }
