@@ -112,6 +112,9 @@ func differing(forward, reply *bpf.Slot) (kind, found string) {
 		return faultHalves, "one is of a service of many addresses or ports, the other is not"
 	case !forward.Is(bpf.KernelRecipeLayoutRECIPE_PROVEN) || forward.Is(bpf.KernelRecipeLayoutRECIPE_KILLED):
 		return "", "" // the forward one's state alone counts; replies find a kill out by themselves
+	case forward.State() == uint8(bpf.KernelConnStateSTATE_ESTABLISHED) && reply.State() == uint8(bpf.KernelConnStateSTATE_SYN_RECV) &&
+		!reply.Is(bpf.KernelRecipeLayoutRECIPE_PROVEN):
+		return "", "" // proven in place: the next reply, or the client's packet after a second, tells the other half
 	case differs(bpf.KernelRecipeLayoutRECIPE_PROVEN):
 		return faultStates, "the connection is proven, the entry of its replies is not"
 	case forward.State() != reply.State():
