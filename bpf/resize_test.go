@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	gocmp "cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -180,6 +181,10 @@ func (w *estate) look() []bpf.Entry {
 	for i := range entries {
 		entries[i].Seen = 0
 	}
+	slices.SortFunc(entries, func(a, b bpf.Entry) int {
+		return gocmp.Or(flag(a.Reply)-flag(b.Reply), a.Source.Compare(b.Source), a.Destination.Compare(b.Destination),
+			int(a.Protocol)-int(b.Protocol), int(a.Service)-int(b.Service))
+	})
 	return entries
 }
 
