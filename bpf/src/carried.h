@@ -89,12 +89,12 @@ static __always_inline __u64 convert_recipe(__u64 raw)
 	if (has_present_layout())
 		return raw & ~(__u64)FILLED_MASK & ~BIT(RECIPE_BUSY);
 	recipe = moved(raw, LAYOUT_SERVER, RECIPE_SERVER, LAYOUT_SERVER_MASK) |
-		       moved(raw, LAYOUT_STATE, RECIPE_STATE, LAYOUT_STATE_MASK) |
-		       moved(raw, LAYOUT_METHOD, RECIPE_METHOD, LAYOUT_METHOD_MASK) |
-		       moved(raw, LAYOUT_REPLY, RECIPE_REPLY, 1) | moved(raw, LAYOUT_PROVEN, RECIPE_PROVEN, 1) |
-		       moved(raw, LAYOUT_CONTROLLED, RECIPE_CONTROLLED, 1) | moved(raw, LAYOUT_WIDE, RECIPE_WIDE, 1) |
-		       moved(raw, LAYOUT_DOUBT, RECIPE_DOUBT, 1) | moved(raw, LAYOUT_PROLONGED, RECIPE_PROLONGED, 1) |
-		       moved(raw, LAYOUT_LOADED, RECIPE_LOADED, 1);
+		 moved(raw, LAYOUT_STATE, RECIPE_STATE, LAYOUT_STATE_MASK) |
+		 moved(raw, LAYOUT_METHOD, RECIPE_METHOD, LAYOUT_METHOD_MASK) |
+		 moved(raw, LAYOUT_REPLY, RECIPE_REPLY, 1) | moved(raw, LAYOUT_PROVEN, RECIPE_PROVEN, 1) |
+		 moved(raw, LAYOUT_CONTROLLED, RECIPE_CONTROLLED, 1) | moved(raw, LAYOUT_WIDE, RECIPE_WIDE, 1) |
+		 moved(raw, LAYOUT_DOUBT, RECIPE_DOUBT, 1) | moved(raw, LAYOUT_PROLONGED, RECIPE_PROLONGED, 1) |
+		 moved(raw, LAYOUT_LOADED, RECIPE_LOADED, 1);
 	if (carried_layout < LAYOUT_BORN_SINCE)
 		return recipe;
 	return recipe | moved(raw, LAYOUT_SEQUENCE, RECIPE_SEQUENCE, 1) |

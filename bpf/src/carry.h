@@ -53,7 +53,6 @@ enum carried {
 	CARRY_AGAIN, /* when room has been made for a half of it */
 };
 
-
 /* --- one key ------------------------------------------------------------------ */
 
 /* Adds what an old entry's packets were counted as to the counters of its new one. */
@@ -131,8 +130,8 @@ static __always_inline void make_room(struct carry_half *h, const int v6)
 /* Whether h's new entry is that of the same connection, or template: its own, or another CPU's. */
 static __always_inline int is_brought(const struct carry_half *h)
 {
-	const __u64 same = (__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD |
-			   BIT(RECIPE_REPLY);
+	const __u64 same =
+		(__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD | BIT(RECIPE_REPLY);
 
 	return h->result == INSERTED || (h->result == EXISTS && !((h->new.recipe ^ h->old.recipe) & same));
 }
@@ -215,7 +214,7 @@ static __always_inline int hand_over(struct carry_half *h, const int v6)
 		return 1;
 	group = group_at(h->new.group, v6);
 	entry = group ? entry_at(group, h->new.slot, v6) : 0;
-	recipe = convert_recipe(h->old.raw) | (h->new.recipe & FILLED_MASK);
+	recipe = convert_recipe(h->old.raw) | (h->new.recipe &FILLED_MASK);
 	if (entry)
 		change(entry, h->new.recipe, recipe, v6);
 	return 1;
@@ -645,7 +644,7 @@ static __always_inline enum carried bring_slot(struct carrying *c, __u32 what, c
 			find_old_forward4(c);
 		if (!c->forward.old.raw)
 			return (v6 ? free_old6(&c->reply.old) : free_old4(&c->reply.old)) ? CARRY_EXPIRED :
-											     CARRY_NOTHING;
+											    CARRY_NOTHING;
 		return CARRY_NOTHING;
 	}
 	if (!is_over(old->recipe, old->seen, c->tick) || is_old_busy(old->raw))
