@@ -21,15 +21,9 @@ type Limits struct {
 	Source      SourceLimits
 }
 
-// The names by which ServiceStats.Refused counts.
-const (
-	RefusedServiceRate        = "service-rate"
-	RefusedServiceConnections = "service-connections"
-	RefusedSourceRate         = "source-rate"
-	RefusedSourceConnections  = "source-connections"
-	// RefusedTableFull is no limit's: there was no room for the connection.
-	RefusedTableFull = "table-full"
-)
+// RefusedTableFull is the one name in ServiceStats.Refused that is no limit's: there was
+// no room for the connection.
+const RefusedTableFull = "table-full"
 
 // SourceLimits are limits of each source network by itself. They hold for networks
 // of which the data plane remembers recent connections: the last ones of all.

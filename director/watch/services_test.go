@@ -36,7 +36,7 @@ func TestLimits(t *testing.T) {
 					return director.Stats{}, nil
 				}
 				s := web(t)
-				s.Refused = map[string]uint64{director.RefusedSourceRate: uint64(n), director.RefusedServiceRate: 0, director.RefusedTableFull: uint64(n)}
+				s.Refused = map[string]uint64{"source-rate": uint64(n), "service-rate": 0, director.RefusedTableFull: uint64(n)}
 				return director.Stats{Services: []director.ServiceStats{s}}, nil
 			})
 			compare(t, tt.want, got)

@@ -207,12 +207,7 @@ func (c *checker) examineGroup(key suspectKey) (director.TableFault, uint64, err
 	}, uint64(said)<<32 | uint64(found), nil
 }
 
-func familyName(v6 bool) string {
-	if v6 {
-		return families[1].name
-	}
-	return families[0].name
-}
+func familyName(v6 bool) string { return families[flag(v6)].name }
 
 // describe names an entry.
 func describe(s *bpf.Slot) string {

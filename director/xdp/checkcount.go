@@ -54,8 +54,8 @@ type bornUnder struct {
 	count  uint32
 }
 
-// recount walks over both tables. With suspicions, each entry is judged by itself, and
-// halves of connections are brought together.
+// recount walks over both tables. The first walk judges each entry by itself too, and
+// brings the halves of connections together.
 func (c *checker) recount(ctx context.Context, isFirst bool) (*recounted, error) {
 	var err error
 	if c.view, err = c.lockedView(ctx); err != nil {

@@ -1,7 +1,6 @@
 package xdp
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -16,7 +15,8 @@ var guardModes = [...]director.GuardMode{
 	bpf.KernelGuardModeGUARD_ON:   director.GuardOn,
 }
 
-// kernelLimits is what the limits map is to hold of a service's settings.
+// kernelLimits is what the limits map is to hold of a service's settings, which have
+// their defaults filled in (director.Service.Normalize).
 func kernelLimits(s *settings, clock bpf.Clock, v6 bool) bpf.KernelServiceLimits {
 	l, g := s.limits, s.guard
 	k := bpf.KernelServiceLimits{
@@ -27,11 +27,10 @@ func kernelLimits(s *settings, clock bpf.Clock, v6 bool) bpf.KernelServiceLimits
 	k.Cost, k.Burst = clock.Rate(l.Rate)
 	k.SourceCost, k.SourceBurst = clock.Rate(l.Source.Rate)
 	if !l.Source.IsZero() {
-		k.SourceMask = clientMask(v6, cmp.Or(l.Source.Prefix, 128))
+		k.SourceMask = clientMask(v6, l.Source.Prefix)
 	}
 	if g.Mode == director.GuardAuto {
-		k.GuardOn = cmp.Or(g.On, director.DefaultGuardOn)
-		k.GuardOff = cmp.Or(g.Off, max(1, k.GuardOn/5))
+		k.GuardOn, k.GuardOff = g.On, g.Off
 	}
 	return k
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/shunt-lb/shunt/bpf"
 )
 
-// Options of Open. Sizes are used when the maps are made; an earlier daemon's
-// maps are adopted as they are.
+// Options of Open. Sizes are used when the maps are made. An earlier daemon's maps are
+// adopted as they are; Run then gives the connection tables the sizes that are asked for.
 type Options struct {
 	Interfaces []string // names of the interfaces to attach to; at least one
 	Generic    bool     // attach in the stack instead of the driver: slow, for trials
@@ -57,15 +57,11 @@ func (o Options) limits() bpf.Limits {
 	}
 }
 
-// tellKept warns of what adopted maps, which have these limits, are other than asked
-// for.
+// tellKept warns of what adopted maps, which have these limits, are and stay other than
+// asked for.
 func (o Options) tellKept(has bpf.Limits) {
 	if want := o.MaxSources; want != 0 && want != has.Sources {
 		o.Log.Warn("table of source networks keeps the size it was made with; shunt detach and a restart change it", "has", has.Sources, "configured", want)
-	}
-	if o.CountConnections != has.CountConnections {
-		o.Log.Warn("connections are counted, or not, as the tables were made; shunt detach and a restart change it",
-			"counted", has.CountConnections, "configured", o.CountConnections)
 	}
 }
 

@@ -23,14 +23,14 @@ func TestPinDirIsRequired(t *testing.T) {
 
 // What maps that are adopted have is told where something else was asked for.
 func TestTellKept(t *testing.T) {
-	has := bpf.Limits{Connections4: 1024, Sources: 64, CountConnections: true}
+	has := bpf.Limits{Connections4: 1024, Sources: 64}
 	for _, tt := range []struct {
 		opts Options
 		want []string
 	}{
-		{Options{MaxConnections: 1024, MaxSources: 64, CountConnections: true}, nil},
-		{Options{MaxConnections: 1000, CountConnections: true}, nil}, // whole groups
-		{Options{MaxConnections: 4096, MaxSources: 128}, []string{"connection table keeps", "table of source networks keeps", "connections are counted"}},
+		{Options{MaxConnections: 1024, MaxSources: 64}, nil},
+		{Options{MaxConnections: 4096}, nil}, // Run resizes these tables
+		{Options{MaxSources: 128}, []string{"table of source networks keeps"}},
 	} {
 		var log bytes.Buffer
 		tt.opts.Log = slog.New(slog.NewTextHandler(&log, nil))

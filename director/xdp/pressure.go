@@ -53,7 +53,7 @@ func (f *filling) fullIn(room uint64) time.Duration {
 }
 
 // noteKeys keeps what the walk has counted of the table that it leaves.
-func (s *sweepState) noteKeys(w *walk, now time.Time) {
+func (s *sweepState) noteKeys(w *sweepRun, now time.Time) {
 	s.keys[w.family] = w.keys
 	s.filling[w.family].note(w.keys, now)
 }

@@ -165,17 +165,10 @@ func (d *Dataplane) checkRoom(v6 bool, want, has uint64) error {
 				return nil
 			}
 			return fmt.Errorf("%w: a table for %d connections (%d keys) has no room for the %d keys of those there are (%s): %d at least",
-				director.ErrInvalid, want, keysPerConnection*want, keys, families[flag(v6)].name, (keys+keysPerConnection-1)/keysPerConnection)
+				director.ErrInvalid, want, keysPerConnection*want, keys, familyName(v6), (keys+keysPerConnection-1)/keysPerConnection)
 		}
 		walk.Slots(0, func(*bpf.Slot) bool { keys++; return true })
 	}
-}
-
-func flag(set bool) int {
-	if set {
-		return 1
-	}
-	return 0
 }
 
 // beginCarrying has Close wait until carries.Done; false if it has been called.

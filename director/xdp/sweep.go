@@ -50,8 +50,16 @@ var families = [2]struct {
 	v6   bool
 }{{"ipv4", false}, {"ipv6", true}}
 
-// walk is a sweep on its way over both tables.
-type walk struct {
+// flag is 1 if it is set: a family's place in families, by v6.
+func flag(set bool) int {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+// sweepRun is a sweep on its way over both tables.
+type sweepRun struct {
 	number     uint64
 	templates  uint32 // enum sweep_templates
 	began      time.Time
@@ -85,7 +93,7 @@ func (d *Dataplane) sweep(ctx context.Context) error {
 	return d.review()
 }
 
-func (d *Dataplane) beginSweep(now time.Time) (*walk, error) {
+func (d *Dataplane) beginSweep(now time.Time) (*sweepRun, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -102,7 +110,7 @@ func (d *Dataplane) beginSweep(now time.Time) (*walk, error) {
 	}
 	s := &d.sweeps
 	s.started++
-	w := &walk{number: s.started, tables: d.carrying.number, templates: s.templatesIn(s.started), began: now, counted: now}
+	w := &sweepRun{number: s.started, tables: d.carrying.number, templates: s.templatesIn(s.started), began: now, counted: now}
 	return w, w.counts.begin(d.plane, d.model.usedServers())
 }
 
@@ -120,7 +128,7 @@ func (s *sweepState) templatesIn(number uint64) uint32 {
 }
 
 // sweepSlice goes on with the sweep for the time of a slice; done: it has been everywhere.
-func (d *Dataplane) sweepSlice(ctx context.Context, w *walk) (done bool, err error) {
+func (d *Dataplane) sweepSlice(ctx context.Context, w *sweepRun) (done bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.check(ctx); err != nil {

@@ -27,7 +27,7 @@ func TestSweepIsPaced(t *testing.T) {
 		}
 		return wait
 	}
-	place := func() (int, uint32) { return p.walk.family, p.walk.group }
+	place := func() (int, uint32) { return p.run.family, p.run.group }
 
 	p.credit = -time.Minute // it has used more than its share, for this test without end
 	for now := time.Duration(0); now < 5*time.Second; now += time.Second {
@@ -40,7 +40,7 @@ func TestSweepIsPaced(t *testing.T) {
 	}
 	now := 5 * time.Second
 	p.credit = 0
-	for ; p.walk != nil; now += stepInterval {
+	for ; p.run != nil; now += stepInterval {
 		at(now)
 	}
 	if period := r.sweeps.period; period < 5*time.Second || period > now {
@@ -55,7 +55,7 @@ func TestSweepIsPaced(t *testing.T) {
 	p.at = begin.Add(now)
 	for now += time.Second; ; now += stepInterval {
 		p.credit = time.Hour // whatever the machine is busy with
-		if wait := at(now); p.walk == nil {
+		if wait := at(now); p.run == nil {
 			if wait != sweepInterval {
 				t.Errorf("the next sweep begins %v after a short one began, want %v", wait, sweepInterval)
 			}

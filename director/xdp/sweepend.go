@@ -11,7 +11,7 @@ import (
 )
 
 // finishSweep acts on a complete sweep: heals counts, frees indices and hops.
-func (d *Dataplane) finishSweep(w *walk) error {
+func (d *Dataplane) finishSweep(w *sweepRun) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {

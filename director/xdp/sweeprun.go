@@ -83,7 +83,7 @@ func (d *Dataplane) keepSweeping(ctx context.Context) {
 // pace is what keeps sweeps to their share of a CPU. Times are monotonic: no step of
 // the clock is seen.
 type pace struct {
-	walk   *walk     // under way; nil: none
+	run    *sweepRun // under way; nil: none
 	next   time.Time // the earliest begin of the next
 	at     time.Time // when credit was
 	credit time.Duration
@@ -98,7 +98,7 @@ func (p *pace) earn(now time.Time) {
 // goOn does what is due of a sweep and returns when to call it again.
 func (d *Dataplane) goOn(ctx context.Context, p *pace, now time.Time) (time.Duration, error) {
 	p.earn(now)
-	if p.walk == nil && now.Before(p.next) {
+	if p.run == nil && now.Before(p.next) {
 		return p.next.Sub(now), nil
 	}
 	runtime.LockOSThread() // whose CPU time is read
@@ -108,44 +108,44 @@ func (d *Dataplane) goOn(ctx context.Context, p *pace, now time.Time) (time.Dura
 	used := threadTime() - start
 	p.credit -= used
 	if err != nil {
-		p.walk, p.next = nil, now.Add(sweepInterval)
+		p.run, p.next = nil, now.Add(sweepInterval)
 		if errors.Is(err, errCarrying) {
 			err = nil
 		}
 		return sweepInterval, err
 	}
-	p.walk.used += used
+	p.run.used += used
 	if !done {
 		return stepInterval, nil
 	}
-	d.noteShare(p.walk, now)
-	p.walk = nil
+	d.noteShare(p.run, now)
+	p.run = nil
 	return max(0, p.next.Sub(now)), nil
 }
 
 // step goes on with the sweep, or begins one, until the thread has used what there is
 // of credit since start; done: the sweep is complete.
 func (d *Dataplane) step(ctx context.Context, p *pace, now time.Time, start time.Duration) (done bool, err error) {
-	if p.walk == nil {
+	if p.run == nil {
 		p.next = now.Add(sweepInterval)
-		if p.walk, err = d.beginSweep(now); err != nil {
+		if p.run, err = d.beginSweep(now); err != nil {
 			return false, err
 		}
 	}
 	for !done && threadTime()-start < p.credit {
-		if done, err = d.sweepSlice(ctx, p.walk); err != nil {
+		if done, err = d.sweepSlice(ctx, p.run); err != nil {
 			return false, err
 		}
 	}
 	if done {
-		err = d.finishSweep(p.walk)
+		err = d.finishSweep(p.run)
 	}
 	return done, err
 }
 
 // noteShare keeps for Stats what the sweep took, whose successor begins now or when
 // the interval is over.
-func (d *Dataplane) noteShare(w *walk, now time.Time) {
+func (d *Dataplane) noteShare(w *sweepRun, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sweeps.period = max(sweepInterval, now.Sub(w.began))

@@ -23,7 +23,7 @@ type trafficReader struct {
 }
 
 func (d *Dataplane) newTrafficReader(ctx context.Context, v6 bool) (*trafficReader, error) {
-	if !d.plane.Limits.CountConnections {
+	if !d.opts.CountConnections {
 		return nil, nil
 	}
 	t := &trafficReader{plane: d.plane, v6: v6, seed: maphash.MakeSeed(), replies: map[uint64]bpf.KernelSlotTraffic{}}

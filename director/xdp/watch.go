@@ -228,7 +228,7 @@ func (d *Dataplane) resolve(n *bpf.News) (director.ServiceKey, conntrack.Connect
 	v.now = n.Slot.Seen
 	e := n.Slot.Entry()
 	service, c, ok := v.connection(&e)
-	if ok && n.Kind == bpf.KernelNewsKindNEWS_CLOSED && d.plane.Limits.CountConnections {
+	if ok && n.Kind == bpf.KernelNewsKindNEWS_CLOSED && d.opts.CountConnections {
 		c.Traffic = &conntrack.Traffic{
 			InPackets: n.In.Packets, InBytes: n.In.Bytes, OutPackets: n.Out.Packets, OutBytes: n.Out.Bytes,
 		}
