@@ -2,6 +2,7 @@ package director
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"iter"
 	"time"
@@ -19,6 +20,12 @@ type Table interface {
 
 	// Count counts what the filter selects, in groups if by is not CountAll.
 	Count(ctx context.Context, filter ConnectionFilter, by CountBy) (ConnectionCount, error)
+
+	// ConnectionsAfter iterates over the connections that match and lie behind the
+	// place, which an earlier walk came by; zero: over all. Between the parts of a list
+	// connections stay where they are: none is missed or met twice but those that come
+	// or go. ErrInvalid if the tables are others since.
+	ConnectionsAfter(ctx context.Context, filter ConnectionFilter, after Place) iter.Seq2[PlacedConnection, error]
 
 	// Reset removes the connections that match, as Kill, and resets both ends of
 	// TCP's by the next packets that come from them; it returns how many there were.
@@ -52,12 +59,30 @@ const (
 	CountByIdle   CountBy = "idle"
 )
 
-// AgeBounds are the upper bounds of the groups of CountByAge and CountByIdle; the
-// last group has no bound.
+// AgeBounds are the upper bounds of the groups of CountByAge and CountByIdle, whole
+// numbers of one unit; the last group has no bound.
 func AgeBounds() []time.Duration {
 	return []time.Duration{
 		10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour,
 	}
+}
+
+// AgeGroups are the names of these groups: "<10s" and so on, and ">=24h".
+func AgeGroups() []string {
+	var names []string
+	last := ""
+	for _, bound := range AgeBounds() {
+		switch {
+		case bound%time.Hour == 0:
+			last = fmt.Sprintf("%dh", bound/time.Hour)
+		case bound%time.Minute == 0:
+			last = fmt.Sprintf("%dm", bound/time.Minute)
+		default:
+			last = fmt.Sprintf("%ds", bound/time.Second)
+		}
+		names = append(names, "<"+last)
+	}
+	return append(names, ">="+last)
 }
 
 // ConnectionCount is how many connections there are.
@@ -68,7 +93,7 @@ type ConnectionCount struct {
 
 // ConnectionGroup is a part of them.
 type ConnectionGroup struct {
-	Name  string // the client's or the server's address, the state, or the bound as "<10s"; the last ">=24h"
+	Name  string // the client's or the server's address, the state, or one of AgeGroups
 	Count uint64
 	// Traffic is of the group's connections that exist; nil where connections are not
 	// counted one by one.

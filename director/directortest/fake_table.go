@@ -14,10 +14,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-var (
-	_ director.Table = (*Fake)(nil)
-	_ director.Pager = (*Fake)(nil)
-)
+var _ director.Table = (*Fake)(nil)
 
 // fakeTable is what a Fake has as a director.Table; its connections are those of
 // SetConnections.
@@ -120,8 +117,8 @@ func (f *Fake) Count(ctx context.Context, filter director.ConnectionFilter, by d
 	}
 	ages := by == director.CountByAge || by == director.CountByIdle
 	if ages {
-		for _, bound := range append(director.AgeBounds(), 0) {
-			group(ageGroup(bound - 1))
+		for _, name := range director.AgeGroups() {
+			group(name)
 		}
 	}
 	for c, err := range f.Connections(ctx, filter) {
@@ -165,27 +162,15 @@ func groupName(by director.CountBy, c conntrack.Connection) string {
 	}
 }
 
-// ageGroup is the name of the group that the age is in; of a negative one the last.
+// ageGroup is the name of the group that the age is in.
 func ageGroup(age time.Duration) string {
-	bounds := director.AgeBounds()
-	for _, bound := range bounds {
-		if age >= 0 && age < bound {
-			return "<" + shortDuration(bound)
+	n := 0
+	for _, bound := range director.AgeBounds() {
+		if age >= bound {
+			n++
 		}
 	}
-	return ">=" + shortDuration(bounds[len(bounds)-1])
-}
-
-// shortDuration is of a whole number of one unit.
-func shortDuration(d time.Duration) string {
-	switch {
-	case d%time.Hour == 0:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	case d%time.Minute == 0:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	default:
-		return fmt.Sprintf("%ds", d/time.Second)
-	}
+	return director.AgeGroups()[n]
 }
 
 // ConnectionsAfter walks over the matching ones of SetConnections, whose places are

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
@@ -146,7 +145,8 @@ func (g *grouping) client(s *bpf.Slot) int {
 func (g *grouping) sorted() []director.ConnectionGroup {
 	switch {
 	case g.bounds != nil:
-		return g.inOrder(func(i int) int { return i }, g.ageName)
+		names := director.AgeGroups()
+		return g.inOrder(func(i int) int { return i }, func(i int) string { return names[i] })
 	case g.by == director.CountByClient:
 		return g.sortedClients()
 	}
@@ -208,24 +208,4 @@ func (g *grouping) name(i int) string {
 		return g.view.servers[i].address.String()
 	}
 	return conntrack.State(i).String()
-}
-
-func (g *grouping) ageName(i int) string {
-	if i == len(g.bounds) {
-		return ">=" + shortDuration(g.bounds[i-1])
-	}
-	return "<" + shortDuration(g.bounds[i])
-}
-
-// shortDuration is of a whole number of one unit.
-func shortDuration(d time.Duration) string {
-	for _, unit := range []struct {
-		of   time.Duration
-		name string
-	}{{time.Hour, "h"}, {time.Minute, "m"}} {
-		if d%unit.of == 0 {
-			return strconv.Itoa(int(d/unit.of)) + unit.name
-		}
-	}
-	return strconv.Itoa(int(d/time.Second)) + "s"
 }

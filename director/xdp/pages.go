@@ -13,8 +13,6 @@ import (
 	"github.com/shunt-lb/shunt/director"
 )
 
-var _ director.Pager = (*Dataplane)(nil)
-
 // The layout of a place, from its lowest bit: the slot in its group from 1, the group,
 // the family, and which tables these are.
 const (

@@ -114,12 +114,13 @@ func TestCount(t *testing.T) {
 func testCount(t *testing.T, r *mixedRig) {
 	r.fill()
 	ageName := func(age time.Duration) string {
-		for _, bound := range director.AgeBounds() {
+		groups := director.AgeGroups()
+		for i, bound := range director.AgeBounds() {
 			if age < bound {
-				return "<" + shortDuration(bound)
+				return groups[i]
 			}
 		}
-		return ">=24h"
+		return groups[len(groups)-1]
 	}
 	names := map[director.CountBy]func(conntrack.Connection) string{
 		director.CountByClient: func(c conntrack.Connection) string { return c.Client.Addr().String() },
