@@ -31,6 +31,9 @@ type watching struct {
 	isStale  bool // services or servers have changed since view was made
 }
 
+// errNewsEnded is for who comes just after the news could not be read any more.
+var errNewsEnded = errors.New("watch connections: the program's news cannot be read: try again")
+
 // watcher is one call of Watch.
 type watcher struct {
 	filter  director.ConnectionFilter
@@ -83,6 +86,9 @@ func (d *Dataplane) beginWatch(ctx context.Context, filter director.ConnectionFi
 		return nil, err
 	}
 	w := &watcher{filter: filter, changes: make(chan director.ConnectionChange, watchQueue)}
+	if d.watching.news != nil && len(d.watching.watchers) == 0 {
+		return nil, errNewsEnded // those who watched have not all gone yet
+	}
 	if d.watching.news != nil {
 		d.noteLost() // what was lost until now was not this one's
 		d.watching.watchers[w] = true
@@ -167,14 +173,26 @@ func (d *Dataplane) readNews(news *bpf.NewsReader, done chan struct{}) {
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}
-		d.mu.Lock()
-		if err != nil {
-			d.failWatchers(err)
-			d.mu.Unlock()
+		if !d.pass(news, &n, err) {
 			return
 		}
-		d.tell(&n)
-		d.mu.Unlock()
+	}
+}
+
+// pass passes on what was read, or why nothing was; false if the reader's watchers have
+// gone, or go: its last news may come after that.
+func (d *Dataplane) pass(news *bpf.NewsReader, n *bpf.News, err error) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.watching.news != news:
+		return false
+	case err != nil:
+		d.failWatchers(err)
+		return false
+	default:
+		d.tell(n)
+		return true
 	}
 }
 

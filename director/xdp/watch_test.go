@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -217,4 +218,26 @@ func TestWatchEnds(t *testing.T) {
 		t.Error("the program tells an earlier daemon's watchers")
 	}
 	r.watch(director.ConnectionFilter{}).stop()
+}
+
+// The news that was read while the last watcher went is nobody's.
+func TestWatchNewsOfTheEnd(t *testing.T) {
+	var d Dataplane
+	if d.pass(new(bpf.NewsReader), new(bpf.News), nil) {
+		t.Error("the reader goes on for nobody")
+	}
+}
+
+// Who comes while those go whose news ended would wait for news for ever.
+func TestWatchBrokenNews(t *testing.T) {
+	r := newRig(t, Options{})
+	r.mu.Lock()
+	r.watching.news = new(bpf.NewsReader) // its goroutine has ended
+	r.mu.Unlock()
+	if _, err := r.beginWatch(t.Context(), director.ConnectionFilter{}); !errors.Is(err, errNewsEnded) {
+		t.Errorf("%v, want that the news ended", err)
+	}
+	r.mu.Lock()
+	r.watching.news = nil
+	r.mu.Unlock()
 }
