@@ -33,19 +33,6 @@ func open(t *testing.T, ns *directortest.Namespace, from, to netip.AddrPort) (*c
 	return &call{conn: conn, reader: bufio.NewReader(conn)}, nil
 }
 
-// openBriefly is open that does not wait for a director that drops it.
-func openBriefly(t *testing.T, ns *directortest.Namespace, to netip.AddrPort) (*call, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	conn, err := ns.Dial(ctx, "tcp", netip.AddrPort{}, to)
-	if err != nil {
-		return nil, err
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return &call{conn: conn, reader: bufio.NewReader(conn)}, nil
-}
-
 // mustOpen connects and asks once, so that the server is known.
 func mustOpen(t *testing.T, ns *directortest.Namespace, to netip.AddrPort) *call {
 	t.Helper()
