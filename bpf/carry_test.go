@@ -15,7 +15,7 @@ import (
 )
 
 // carryRounds is how often the tables are resized under the racers' packets.
-const carryRounds = 4
+const carryRounds = 2
 
 // Two CPUs begin, follow and end connections while the tables are resized, to and fro:
 // no packet goes astray or waits in vain, none is lost, and what is left is consistent.
