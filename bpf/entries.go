@@ -16,7 +16,8 @@ type Entry struct {
 	State       uint8
 	Method      uint8
 	Reply       bool   // the key is server to client
-	Proven      bool   // in full: never evicted
+	Proven      bool   // in full
+	ByReply     bool   // UDP, proven by a reply alone: it can be evicted, as what is not Proven
 	Busy        bool   // being made or removed at this moment
 	Seen        uint32 // tick of the last packet, two seconds behind at most; of a template: of its last new connection
 	Born        uint16 // when it began: Clock.Age knows how long ago that is
@@ -106,13 +107,18 @@ func (e *Entry) RemoveArgs() (v6 bool, args KernelRemoveArgs) {
 // decodeWords decodes what both families share.
 func decodeWords(id, recipe uint64) Entry {
 	bit := func(n KernelRecipeLayout) bool { return recipe>>n&1 != 0 }
+	state := uint8(recipe >> KernelRecipeLayoutRECIPE_STATE & uint64(KernelMasksSTATE_MASK))
+	proven := bit(KernelRecipeLayoutRECIPE_PROVEN)
+	isFirm := proven && recipe>>KernelRecipeLayoutRECIPE_SPACED&uint64(KernelMasksSPACED_MASK) == 0
+	isUDP := state == uint8(KernelConnStateSTATE_UDP)
 	return Entry{
 		Protocol: uint8(id >> KernelIdLayoutID_PROTOCOL),
 		Server:   uint32(recipe >> KernelRecipeLayoutRECIPE_SERVER & uint64(KernelMasksSERVER_MASK)),
-		State:    uint8(recipe >> KernelRecipeLayoutRECIPE_STATE & uint64(KernelMasksSTATE_MASK)),
+		State:    state,
 		Method:   uint8(recipe >> KernelRecipeLayoutRECIPE_METHOD & uint64(KernelMasksMETHOD_MASK)),
 		Reply:    bit(KernelRecipeLayoutRECIPE_REPLY),
-		Proven:   bit(KernelRecipeLayoutRECIPE_PROVEN) && recipe>>KernelRecipeLayoutRECIPE_SPACED&uint64(KernelMasksSPACED_MASK) == 0,
+		Proven:   isFirm || proven && isUDP,
+		ByReply:  proven && isUDP && !isFirm,
 		Busy:     bit(KernelRecipeLayoutRECIPE_BUSY),
 		Wide:     bit(KernelRecipeLayoutRECIPE_WIDE),
 		Sequence: bit(KernelRecipeLayoutRECIPE_SEQUENCE),

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -44,6 +45,7 @@ func TestFloodTakesNothingProven(t *testing.T) {
 			{"SYN and ACK at once", bpftest.TCP, []string{"S", "A"}, nat, false},
 			{"SYN and ACK, no replies seen", bpftest.TCP, []string{"S", "A"}, dr, false},
 			{"UDP", bpftest.UDP, []string{""}, nat, false},
+			{"UDP, answered", bpftest.UDP, []string{""}, nat, true},
 			{"UDP, no replies seen", bpftest.UDP, []string{""}, dr, false},
 		} {
 			t.Run(a.name+"/"+flood.name, func(t *testing.T) {
@@ -68,7 +70,7 @@ func TestFloodTakesNothingProven(t *testing.T) {
 					for _, flags := range flood.flags {
 						p.Flags = flags
 						f.Run(p.Bytes())
-						if flags == "S" && flood.answered {
+						if flags != "A" && flood.answered {
 							reply := attacked.reply()
 							reply.To, reply.Seq = p.From, random.Uint32()
 							f.Run(reply.Bytes())
@@ -101,5 +103,94 @@ func TestFloodTakesNothingProven(t *testing.T) {
 				diffPairs(t, f)
 			})
 		}
+	}
+}
+
+// In a set that a flood of one service has filled, the handshakes of another outlive
+// the flood's entries, although they are older, and its new clients find room.
+func TestFloodGivesUpItsOwn(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	for _, a := range families {
+		for _, flood := range []struct {
+			name  string
+			flags []string
+		}{{"unproven", []string{"S"}}, {"half proven", []string{"S", "A"}}} {
+			t.Run(a.name+"/"+flood.name, func(t *testing.T) {
+				const handshakes, rounds = 5, 3
+				s := newScene(t, f, a, bpftest.TCP, dr)
+				attacked := &scene{Fixture: f, family: a, protocol: bpftest.TCP, service: &bpftest.Service{
+					Listen: a.secondVirtual, Protocol: bpftest.TCP,
+					Servers: []*bpftest.Server{{Address: a.secondVirtual, Method: dr, Weight: 1, Hop: s.service.Servers[0].Hop}},
+				}}
+				attacked.virtual = a.secondVirtual
+				f.Apply(attacked.service)
+				group, set := setOf(t, f, s.requestOf(0))
+				real := s.crowdIn(t, group, set, handshakes+1)
+				for _, p := range real[:handshakes] {
+					s.pass(t, "a handshake's first segment", p)
+				}
+				for _, p := range attacked.crowdIn(t, group, set, rounds*places) {
+					f.Age(1)
+					for _, flags := range flood.flags {
+						p.Flags = flags
+						s.pass(t, "the flood", p)
+					}
+				}
+				const made = handshakes + rounds*uint64(bpf.KernelTableShapeWAYS+bpf.KernelTableShapeOVERFLOW)
+				if got := f.Events()["evicted"]; got != made-uint64(places) {
+					t.Errorf("%d were given up, want %d", got, made-uint64(places))
+				}
+				s.pass(t, "a new client's first segment", real[handshakes])
+				if diff := cmp.Diff(one("evicted"), f.Events()); diff != "" {
+					t.Errorf("events (-want +got):\n%s", diff)
+				}
+				for _, p := range real {
+					p.Flags = "A"
+					s.pass(t, "a handshake's last segment", p)
+					if e := s.forward(t, p); e.State != established {
+						t.Errorf("%+v, want it established", e)
+					}
+				}
+				diffLoads(t, f, s.service.Servers[0], attacked.service.Servers[0])
+			})
+		}
+	}
+}
+
+// A flood of a persistent service gives up its templates, too, before another
+// service's handshakes.
+func TestFloodOfTemplatesGivesUpItsOwn(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{Connections: 64})
+	for _, a := range families {
+		t.Run(a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.TCP, dr)
+			attacked := &scene{Fixture: f, family: a, protocol: bpftest.TCP, service: &bpftest.Service{
+				Listen: a.secondVirtual, Protocol: bpftest.TCP,
+				Flags: bpf.KernelServiceFlagsSERVICE_PERSISTENT, ClientPrefix: a.client.Addr().BitLen(),
+				Timeouts: map[bpf.KernelConnState]time.Duration{bpf.KernelConnStateSTATE_TEMPLATE: persistence},
+				Servers:  []*bpftest.Server{{Address: a.secondVirtual, Method: dr, Weight: 1, Hop: s.service.Servers[0].Hop}},
+			}}
+			attacked.virtual = a.secondVirtual
+			f.Apply(attacked.service)
+			random := rand.New(rand.NewPCG(6, 5))
+			flood := func(packets int) {
+				for range packets {
+					s.pass(t, "the flood", invented(random, attacked.request()))
+				}
+			}
+			flood(2000)
+			if len(attacked.templates()) < places {
+				t.Fatalf("%d templates: no flood of them", len(attacked.templates()))
+			}
+			for i := range 10 {
+				p := s.requestOf(i)
+				s.pass(t, "a handshake's first segment", p)
+				f.Age(1)
+				flood(100)
+				p.Flags = "A"
+				s.pass(t, "a handshake's last segment", p)
+			}
+			diffLoads(t, f, s.service.Servers[0], attacked.service.Servers[0])
+		})
 	}
 }

@@ -87,7 +87,9 @@ func testNAT(t *testing.T, s *scene) {
 		diffEntries(t, s.Fixture, s.entry(established, true), s.both(synReceived, false)[1])
 		last.Flags, last.Seq = "AP", 5001
 	} else {
-		diffEntries(t, s.Fixture, s.both(stateUDP, true)...)
+		want := s.both(stateUDP, true)
+		want[0].ByReply, want[1].ByReply = true, true
+		diffEntries(t, s.Fixture, want...)
 	}
 
 	// From here on, but for TCP's first reply, the fast path alone.

@@ -375,14 +375,14 @@ func TestLimitsAreGivenBack(t *testing.T) {
 			s.counted(t, 1, 1)
 		})
 		t.Run(a.name+"/no room", func(t *testing.T) {
-			s := newLimitedScene(t, f, a, bpftest.UDP, nat, limits)
+			s := newLimitedScene(t, f, a, bpftest.TCP, nat, limits)
 			full := 0
 			for i := range 400 {
-				p := s.from(1, i)
-				s.Run(p.Bytes())
 				reply := s.reply()
-				reply.To = p.From
-				s.Run(reply.Bytes()) // proven: not given up for the next one
+				reply.To = s.from(1, i).From
+				for _, p := range bpftest.Handshake(s.from(1, i), reply) {
+					s.Run(p.Bytes()) // proven: not given up for the next one
+				}
 				full += int(s.Events()["table-full"])
 			}
 			if full == 0 {

@@ -255,8 +255,8 @@ func TestProofFollowsTheModel(t *testing.T) {
 // was proven in the end.
 func (s *scene) walk(t *testing.T, random *rand.Rand, request bpftest.Packet, wide bool) bool {
 	t.Helper()
-	const packets = 12
-	flags := []string{"S", "A", "A", "A", "A", "FA", "RA", "SA", ""}
+	const packets = 14
+	flags := []string{"S", "A", "A", "A", "A", "A", "A", "A", "A", "FA", "RA", "SA", ""}
 	replies := []string{"SA", "SA", "A", "A", "FA", "RA", "S"}
 	method := s.service.Servers[0].Method
 	refresh := int32(s.Plane.Clock.Ticks(1e9))
@@ -264,10 +264,12 @@ func (s *scene) walk(t *testing.T, random *rand.Rand, request bpftest.Packet, wi
 	number := random.Uint32N(4) * (math.MaxUint32 / 3) // 0 and the last among them
 	request.Flags = []string{"S", "A"}[random.IntN(2)]
 	s.pass(t, "the first packet", request)
+	before := s.forward(t, request)
 	var log []string
 	for range packets {
-		if random.IntN(4) == 0 {
+		if random.IntN(2) == 0 {
 			s.AgeBy(2e9)
+			before.Seen -= s.Plane.Clock.Ticks(2e9)
 		}
 		p, direction := request, conntrack.InputOnly
 		p.Flags, p.Ack = flags[random.IntN(len(flags))], number+random.Uint32N(3)
@@ -279,7 +281,6 @@ func (s *scene) walk(t *testing.T, random *rand.Rand, request bpftest.Packet, wi
 			p.To = request.From
 			p.Flags, p.Seq = replies[random.IntN(len(replies))], number+random.Uint32N(2)
 		}
-		before := s.forward(t, request)
 		from := now(t, s.Fixture)
 		s.Run(p.Bytes()) // replies of wide ones may have no way out
 		after := s.forward(t, request)
@@ -290,9 +291,10 @@ func (s *scene) walk(t *testing.T, random *rand.Rand, request bpftest.Packet, wi
 		segment := conntrack.Segment{Flags: tcpFlags(p.Flags), Seq: p.Seq, Ack: p.Ack, Spaced: spaced}
 		model = model.After(direction, segment, conntrack.State(after.State))
 		log = append(log, fmt.Sprintf("%s %q seq %#x ack %#x spaced %t", direction, p.Flags, p.Seq, p.Ack, spaced))
-		if after.Proven != model.Proven {
-			t.Fatalf("proven %t, want %t: %+v after %q", after.Proven, model.Proven, model, log)
+		if after.Proven != model.Proven || after.ByReply != model.ByReply {
+			t.Fatalf("%+v, want proof %+v after %q", after, model, log)
 		}
+		before = after
 	}
 	return model.Proven
 }

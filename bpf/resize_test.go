@@ -194,7 +194,7 @@ func lasting(entries []bpf.Entry) []bpf.Entry {
 	entries = slices.Clone(entries)
 	for i := range entries {
 		e := &entries[i]
-		e.Proven, e.Sequence, e.Hop = false, false, 0
+		e.Proven, e.ByReply, e.Sequence, e.Hop = false, false, false, 0
 	}
 	return entries
 }

@@ -199,8 +199,8 @@ func TestLifeOfConnection(t *testing.T) {
 	}
 }
 
-// UDP is proven by a reply, or by three packets each a second or more after the one
-// before.
+// UDP is proven by a reply, which a packet a second later makes firm, or by three
+// packets each a second or more after the one before.
 func TestUDPProof(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	second := f.Plane.Clock.Ticks(1e9)
@@ -212,10 +212,27 @@ func TestUDPProof(t *testing.T) {
 			}
 			diffEntries(t, f, s.both(stateUDP, false)...)
 			f.Run(s.reply().Bytes())
+			f.Run(s.reply().Bytes())
+			want := s.both(stateUDP, true)
+			want[0].ByReply, want[1].ByReply = true, true
+			diffEntries(t, f, want...)
+			f.Age(second)
+			f.Run(s.reply().Bytes())
+			diffEntries(t, f, want...) // an answer is no sign of the client
+			f.Age(second)
+			f.Run(s.request().Bytes())
 			diffEntries(t, f, s.both(stateUDP, true)...)
 			if got := f.Load(s.service.Servers[0]); got != (bpf.KernelServerLoad{Inactive: 1}) {
 				t.Errorf("UDP counts as %+v", got)
 			}
+		})
+		t.Run(a.name+"/nat, answered late", func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.UDP, nat)
+			f.Run(s.request().Bytes())
+			f.Age(second)
+			f.Run(s.request().Bytes())
+			f.Run(s.reply().Bytes())
+			diffEntries(t, f, s.both(stateUDP, true)...)
 		})
 		for _, method := range []bpf.KernelMethod{nat, dr, local} {
 			t.Run(fmt.Sprint(a.name, "/spaced/", method), func(t *testing.T) {

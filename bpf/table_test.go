@@ -234,7 +234,13 @@ const places = int(bpf.KernelTableShapeWAYS + bpf.KernelTableShapeOVERFLOW)
 // crowd returns n first packets whose keys belong to one set.
 func (s *scene) crowd(t *testing.T, n int) []bpftest.Packet {
 	t.Helper()
-	wantGroup, wantSet := setOf(t, s.Fixture, s.requestOf(0))
+	group, set := setOf(t, s.Fixture, s.requestOf(0))
+	return s.crowdIn(t, group, set, n)
+}
+
+// crowdIn returns n first packets whose keys belong to that set.
+func (s *scene) crowdIn(t *testing.T, wantGroup, wantSet uint32, n int) []bpftest.Packet {
+	t.Helper()
 	var crowd []bpftest.Packet
 	for i := 0; len(crowd) < n; i++ {
 		if i > 60000 {
@@ -320,13 +326,19 @@ func testEviction(t *testing.T, s *scene) {
 }
 
 // prove has the clients of first packets show that they are real. By NAT their servers
-// answer; elsewhere TCP's handshake is completed, and then they come three times, a
+// answer, and UDP's come again a second later; elsewhere TCP's handshake is completed, and then they come three times, a
 // second apart: that much older are all others then.
 func (s *scene) prove(t *testing.T, packets ...bpftest.Packet) {
 	t.Helper()
 	if s.service.Servers[0].Method == nat {
 		for _, p := range packets {
 			s.answer(t, p)
+		}
+		if s.protocol == bpftest.UDP {
+			s.Age(s.Plane.Clock.Ticks(time.Second))
+			for _, p := range packets {
+				s.pass(t, "a packet a second later", p)
+			}
 		}
 		return
 	}

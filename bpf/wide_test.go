@@ -74,7 +74,9 @@ func TestWideNAT(t *testing.T) {
 		if s.protocol == bpftest.TCP {
 			state = established
 		}
-		diffEntries(t, f, s.wideBoth(state, true)...)
+		want := s.wideBoth(state, true)
+		want[0].ByReply, want[1].ByReply = state == stateUDP, state == stateUDP
+		diffEntries(t, f, want...)
 		diffLoads(t, f, s.service.Servers...)
 		if traffic := s.Traffic(s.service.Servers[0]); traffic.Connections != 1 || traffic.InPackets != 7 || traffic.OutPackets != 7 {
 			t.Errorf("counted %+v", traffic)

@@ -19,7 +19,8 @@ type Connection struct {
 	// where replies are not seen: its handshake was complete, and the client had
 	// answered the guard before or has come three times since, each a second or more
 	// after the packet before. UDP: a reply by nat, or three such packets. Only proven
-	// connections are safe from eviction; see Proof.
+	// connections are safe from eviction, those by a reply from when the client has sent
+	// a packet a second or more after its first on; see Proof.
 	Proven bool
 	// Template: a persistence template, whose Client is the address of a client
 	// network with port 0. State is None, or Assured.

@@ -15,8 +15,9 @@ type Proof struct {
 	// Validated: the client had answered the service's guard before; Wide: by nat, of
 	// a service of several addresses or ports. Both are fixed.
 	Validated, Wide bool
-	// Proven connections are never given up for others.
-	Proven bool
+	// Proven connections are never given up for others, but for those that a reply alone
+	// has proven: ByReply. What was sent in a client's name gets a reply too.
+	Proven, ByReply bool
 	// Half: the handshake is complete, as far as it is seen without replies.
 	Half bool
 	// Awaited: the client has to acknowledge Number, or up to AckReach past it.
@@ -38,13 +39,10 @@ type Segment struct {
 // After is the proof after a packet that has left the connection in the state.
 func (p Proof) After(direction Direction, s Segment, state State) Proof {
 	switch {
-	case p.Proven:
+	case p.Proven && !p.ByReply:
 		return p
 	case state == UDPNormal:
-		if direction == Output {
-			return p.proven()
-		}
-		return p.later(s)
+		return p.afterDatagram(direction, s)
 	case direction == Output:
 		return p.awaiting(s)
 	case direction == InputOnly:
@@ -60,6 +58,20 @@ func (p Proof) After(direction Direction, s Segment, state State) Proof {
 
 func (p Proof) proven() Proof {
 	return Proof{Validated: p.Validated, Wide: p.Wide, Proven: true}
+}
+
+// afterDatagram is after a packet of UDP: a reply and a spaced packet of the client's,
+// whichever is first, or several of these.
+func (p Proof) afterDatagram(direction Direction, s Segment) Proof {
+	switch {
+	case direction != Output && !p.ByReply:
+		return p.later(s)
+	case direction != Output && s.Spaced, direction == Output && p.Spaced > 0:
+		return p.proven()
+	case direction == Output:
+		p.Proven, p.ByReply = true, true
+	}
+	return p
 }
 
 // later is after a client's packet where time is what proves.

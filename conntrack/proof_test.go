@@ -99,7 +99,12 @@ func TestProof(t *testing.T) {
 			unanswered(ack, true, conntrack.FinWait, false), unanswered(ack, true, conntrack.FinWait, false),
 		}},
 		{"udp: a reply", conntrack.Proof{}, []seen{
-			{conntrack.Input, conntrack.Segment{}, conntrack.UDPNormal, false}, {conntrack.Output, conntrack.Segment{}, conntrack.UDPNormal, true},
+			{conntrack.Input, conntrack.Segment{}, conntrack.UDPNormal, false},
+			{conntrack.Output, conntrack.Segment{}, conntrack.UDPNormal, true},
+			{conntrack.Input, conntrack.Segment{Spaced: true}, conntrack.UDPNormal, true},
+		}},
+		{"udp: a late reply", conntrack.Proof{}, []seen{
+			{conntrack.Input, conntrack.Segment{Spaced: true}, conntrack.UDPNormal, false}, {conntrack.Output, conntrack.Segment{}, conntrack.UDPNormal, true},
 		}},
 		{"udp: time", conntrack.Proof{}, []seen{
 			{conntrack.Input, conntrack.Segment{Spaced: true}, conntrack.UDPNormal, false},
@@ -122,5 +127,22 @@ func TestProof(t *testing.T) {
 				t.Errorf("%+v: proven, there is nothing more to know", p)
 			}
 		})
+	}
+}
+
+// A reply alone leaves a UDP connection to be given up, whatever its server sends.
+func TestProofByReply(t *testing.T) {
+	answer := func(p conntrack.Proof, spaced bool) conntrack.Proof {
+		return p.After(conntrack.Output, conntrack.Segment{Spaced: spaced}, conntrack.UDPNormal)
+	}
+	ask := func(p conntrack.Proof, spaced bool) conntrack.Proof {
+		return p.After(conntrack.Input, conntrack.Segment{Spaced: spaced}, conntrack.UDPNormal)
+	}
+	p := answer(answer(ask(answer(conntrack.Proof{}, false), false), true), true)
+	if !p.Proven || !p.ByReply {
+		t.Errorf("%+v, want it proven by a reply", p)
+	}
+	if p = ask(p, true); !p.Proven || p.ByReply {
+		t.Errorf("%+v, want it proven by the client's later packet", p)
 	}
 }

@@ -110,11 +110,13 @@ enum born_layout {
  * for another. The fast path asks of TCP for RECIPE_PROVEN alone, in the mask by which
  * it compares the state: so a connection whose replies are not seen (all methods but
  * NAT) has that bit from the handshake's last segment on, and RECIPE_SPACED says that
- * this was half a proof, as anybody can send both segments.
+ * this was half a proof, as anybody can send both segments. UDP's is whole by a reply,
+ * and firm by a client's packet a second or more after its first, see dispensability.
  */
 enum proof_layout {
 	SPACED_NONE = 0, /* with RECIPE_PROVEN: proven; UDP without: no packet came a second or more after the last */
-	SPACED_FIRST = 1, /* TCP, with RECIPE_PROVEN: half proven; without: service_state.begun has it */
+	SPACED_FIRST = 1, /* TCP, with RECIPE_PROVEN: half proven; without: service_state.begun has it; UDP, with: by a
+			     reply */
 	SPACED_LAST = 3, /* two such packets came; one more is the proof: SPACED_NONE, and RECIPE_PROVEN */
 	ACK_REACH = 65536, /* how far a client's acknowledgement may be past the number that proves it */
 };

@@ -151,12 +151,18 @@ __noinline int look_at6(struct lookup *l)
 	return 0;
 }
 
-/* Whether it has proven all that it has to, see proof_layout. */
-static __always_inline int is_proven(__u64 recipe)
+/* Whether its client has shown to be real beyond what an invented one may, see proof_layout: it is not given up. */
+static __always_inline int is_firm(__u64 recipe)
 {
 	const __u64 asked = BIT(RECIPE_PROVEN) | (__u64)SPACED_MASK << RECIPE_SPACED;
 
 	return (recipe & asked) == BIT(RECIPE_PROVEN);
+}
+
+/* Whether it has proven all that it has to: of UDP, a reply is enough. */
+static __always_inline int is_proven(__u64 recipe)
+{
+	return recipe_state(recipe) == STATE_UDP ? !!(recipe & BIT(RECIPE_PROVEN)) : is_firm(recipe);
 }
 
 static __always_inline int is_wide(__u64 recipe)

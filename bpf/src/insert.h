@@ -105,9 +105,9 @@ enum dispensability {
 /*
  * How willingly the entry's connection, or template, is given up: 0 never, highest
  * first. An expired one above all; else an unproven one that is not established, the
- * one without a packet for longest; then one that is, so; then a proven one that is
- * over and only waits for stray segments; last a proven template that has no
- * connections: its client would lose its server.
+ * one without a packet for longest; then one that is, or of UDP one that a reply alone
+ * has proven, so; then a proven one that is over and only waits for stray segments;
+ * last a proven template that has no connections: its client would lose its server.
  * What was loaded is not given up for what is being loaded, of which it is a part.
  * A reply key has its connection's state, and mostly its time: see resolve_victim.
  */
@@ -123,8 +123,9 @@ __noinline __u32 dispensability(__u64 recipe, __u64 tail, __u32 tick, __u32 for_
 		return HAS_EXPIRED | age;
 	if (for_loaded && recipe & BIT(RECIPE_LOADED))
 		return 0;
-	if (!is_proven(recipe))
-		return (recipe_state(recipe) == STATE_ESTABLISHED ? IS_HALF_PROVEN : IS_UNPROVEN) | age;
+	if (!is_firm(recipe))
+		return (recipe_state(recipe) == STATE_ESTABLISHED || is_proven(recipe) ? IS_HALF_PROVEN : IS_UNPROVEN) |
+		       age;
 	if (1 << recipe_state(recipe) & (1 << STATE_TIME_WAIT | 1 << STATE_CLOSE))
 		return HAS_ENDED | age;
 	return is_template(recipe) && !is_in_use(tail >> 32) ? age + 1 : 0;
@@ -158,6 +159,7 @@ static __always_inline __u32 candidate_slot(__u32 first, __u32 i)
  * One vote for the service of an entry that is not proven: the one that has most of
  * them in reach is left in the end (Boyer and Moore, "MJRTY", 1991). In a flood that is
  * the one attacked, so that the handshakes of other services outlive the flood's.
+ * Templates vote too: a flood of a persistent service would fill the sets with them.
  */
 static __always_inline void vote(struct eviction *e, __u32 service)
 {
@@ -189,7 +191,7 @@ static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
 	if (recipe & BIT(RECIPE_REPLY) && e->rules & NOT_BY_REPLY)
 		return 0;
 	score = dispensability(recipe, LOAD(entry + WORDS(v6) + 2), e->tick, e->rules & FOR_LOADED);
-	if (score & (IS_UNPROVEN | IS_HALF_PROVEN) && !(score & HAS_EXPIRED) && !is_template(recipe)) {
+	if (score & (IS_UNPROVEN | IS_HALF_PROVEN) && !(score & HAS_EXPIRED)) {
 		if (!(e->rules & SECOND_ROUND))
 			vote(e, service_of(recipe));
 		else if (service_of(recipe) == e->service)

@@ -3,7 +3,8 @@
  * Proof that a connection's client is real and has not lent its address to a flood
  * (abi.h, proof_layout). Of TCP by NAT it is the client's acknowledgement of the
  * server's own sequence number: until then, the forward entry has that number in
- * place of the hop. Of UDP it is a reply, or several packets spaced in time. Where
+ * place of the hop. Of UDP it is a reply, which another packet a second later makes
+ * firm, or several packets spaced in time. Where
  * replies are not seen the handshake's last segment is half of it, and all of it if
  * the guard had answered the client. conntrack/proof.go says the same.
  */
@@ -33,12 +34,23 @@ static __always_inline __u64 prove_half(__u64 recipe)
 	return with_spaced(recipe, recipe & BIT(RECIPE_VALIDATED) ? SPACED_NONE : SPACED_FIRST) | BIT(RECIPE_PROVEN);
 }
 
-/* After a packet that came a second or more after the last. */
+/*
+ * Of a UDP connection, by a packet from its server. What was sent in a client's name is
+ * answered too: until the client sends another packet, a second later, it can be given up.
+ */
+static __always_inline __u64 prove_by_reply(__u64 recipe)
+{
+	if (recipe & BIT(RECIPE_PROVEN))
+		return recipe;
+	return with_spaced(recipe, spaced_of(recipe) ? SPACED_NONE : SPACED_FIRST) | BIT(RECIPE_PROVEN);
+}
+
+/* After a client's packet that came a second or more after the last. */
 static __always_inline __u64 prove_by_time(__u64 recipe)
 {
 	__u32 n = spaced_of(recipe);
 
-	if (n == SPACED_LAST)
+	if (n == SPACED_LAST || (recipe_state(recipe) == STATE_UDP && recipe & BIT(RECIPE_PROVEN)))
 		return prove(recipe);
 	return with_spaced(recipe, (n ? n : SPACED_FIRST) + 1);
 }

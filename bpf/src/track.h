@@ -101,10 +101,10 @@ static __always_inline __u64 advance(__u64 recipe, enum direction direction, __u
 	__u32 state = recipe_state(recipe);
 
 	if (state == STATE_UDP) {
-		if (is_proven(recipe))
+		if (is_firm(recipe))
 			return recipe;
 		if (direction == DIRECTION_OUTPUT)
-			return prove(recipe);
+			return prove_by_reply(recipe);
 		return spaced ? prove_by_time(recipe) : recipe;
 	}
 	state = next_tcp_state(direction, flags, state);
@@ -152,11 +152,13 @@ static __always_inline __u64 *entry_of(const struct lookup *l, const int v6)
 /* Gives a reply entry the forward entry's state and proof. */
 static __always_inline void mirror(const struct lookup *reply, __u64 forward, __u32 tick, const int v6)
 {
-	__u64 recipe = with_state(reply->recipe, recipe_state(forward)) | (forward & BIT(RECIPE_PROVEN));
+	__u64 recipe = with_state(reply->recipe, recipe_state(forward));
 	__u64 *entry = entry_of(reply, v6);
 
 	if (!entry)
 		return;
+	if (forward & BIT(RECIPE_PROVEN))
+		recipe = with_spaced(recipe, spaced_of(forward)) | BIT(RECIPE_PROVEN);
 	if (recipe != reply->recipe)
 		/* Lost to another packet of the connection: that one's state stands. */
 		change(entry, reply->recipe, recipe, v6);
@@ -205,7 +207,7 @@ static __always_inline int transit(const struct slow *r, struct lookup *forward,
 				announce(forward->group, forward->slot, new, NEWS_ESTABLISHED, v6);
 			}
 			/* Kernel: ip_vs_conn.c, ip_vs_control_assure_ct. */
-			if (is_proven(new) && !is_proven(old))
+			if (is_firm(new) && !is_firm(old))
 				tell(forward->group, forward->slot, new, NEWS_PROVEN, v6);
 			break;
 		}
