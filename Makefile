@@ -6,7 +6,7 @@ PREFIX  ?= /usr/local
 DIST    ?= dist
 
 .DEFAULT_GOAL := build
-.PHONY: help build generate fmt lint test check demo flood bench bench-quick install package clean
+.PHONY: help build generate fmt lint test check demo flood bench bench-quick stress install package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ bench: ## all benchmarks; writes bench.json; needs root
 
 bench-quick: ## the program-level benchmarks in a minute; writes bench.json; needs root
 	go run ./scripts/bench -quick
+
+stress: ## a minute of both CPUs in the same small tables, and the tables against their model with a new seed; needs root
+	SHUNT_STRESS=1m go test -count=1 -timeout 10m -v -run 'TestStress$$|TestTablesFollowTheModel' ./director/xdp
 
 install: build ## install under PREFIX (/usr/local) and DESTDIR: binaries, unit, man pages, completions; IPVSADM=1: links, so that ipvsadm is shunt
 	DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) IPVSADM=$(IPVSADM) scripts/install.sh
