@@ -42,15 +42,14 @@ func cookieOf(t *testing.T, f *bpftest.Fixture, p bpftest.Packet, tick uint32) u
 		v[1] = bits.RotateLeft64(v[1], 17) ^ v[2]
 		v[2] = bits.RotateLeft64(v[2], 32)
 	}
-	from, to := bpf.Address(p.From.Addr()), bpf.Address(p.To.Addr())
-	words := []uint64{uint64(from[0]) | uint64(to[0])<<32}
-	slot := tick >> 6
+	from := bpf.Address(p.From.Addr())
+	rest := tick>>6 ^ uint32(bpf.Port(p.To.Port())) ^ bpf.FilterBit(p.To.Addr())
+	last := uint64(rest&0xffff)<<48 | uint64(bpf.Port(p.From.Port()))<<32
+	words := []uint64{last | uint64(from[0])}
 	if p.From.Addr().Is6() {
-		words = []uint64{uint64(from[0]) | uint64(from[1])<<32, uint64(from[2]) | uint64(from[3])<<32}
-		slot ^= bpf.FilterBit(p.To.Addr()) << 16
+		words = []uint64{uint64(from[0]) | uint64(from[1])<<32, uint64(from[2]) | uint64(from[3])<<32, last}
 	}
-	ports := uint64(bpf.Port(p.From.Port())) | uint64(bpf.Port(p.To.Port()))<<16
-	for _, w := range append(words, ports|uint64(slot)<<32) {
+	for _, w := range words {
 		v[3] ^= w
 		round()
 		v[0] ^= w

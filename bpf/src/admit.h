@@ -81,7 +81,6 @@ static __always_inline enum event admit(struct slow *c, const int v6)
 
 	if (!service)
 		return EVENT_PASS_NO_SERVICE;
-	c->pick.flags = in_force(service)->flags;
 	c->is_stateless = 0;
 	c->is_validated = 0;
 	c->is_counted = 0;
@@ -93,9 +92,6 @@ static __always_inline enum event admit(struct slow *c, const int v6)
 	/* What begins no connection is nobody's to limit. */
 	if (event == EVENT_NONE && !c->is_stateless)
 		event = restrain(c);
-	/* The packet ends a connection that is over, also where it begins no other. */
-	if (event != EVENT_NONE && c->old && !c->is_trial)
-		remove_entry(c->old_group, c->old_slot, c->old, v6);
 	return event;
 }
 

@@ -28,24 +28,24 @@
 /*
  * The cookie of the client's addresses and ports in the slot of the tick. SipHash of
  * the table hash's one secret that the table does not use: cookies tell nothing of
- * the others. No word is for the length: it is the same for all of a family. An IPv6
- * virtual address takes part by its bit of the filter, above the part of the slot's
- * number that changes within days.
+ * the others. No word is for the length: it is the same for all of a family. What
+ * must not be mistaken, the client's address and port, has its own bits. The rest,
+ * which a client may choose at will, shares 16 with the part of the slot's number that
+ * changes within days: the virtual address, by its bit of the filter, and port.
  */
 static __always_inline __u32 cookie(const struct key *key, __u32 tick, const int v6)
 {
-	__u32 slot = tick >> SLOT_SHIFT;
-	__u64 v[4];
+	__u32 ports = key->id, rest = tick >> SLOT_SHIFT ^ ports >> 16 ^ filter_bit(key->destination, v6);
+	__u64 last = (__u64)(rest << 16 | (ports & 0xffff)) << 32, v[4];
 
 	sip_begin(v, seeds[11]);
 	if (v6) {
 		sip_word(v, key->source[0] | (__u64)key->source[1] << 32);
 		sip_word(v, key->source[2] | (__u64)key->source[3] << 32);
-		slot ^= filter_bit(key->destination, v6) << 16;
 	} else {
-		sip_word(v, key->source[0] | (__u64)key->destination[0] << 32);
+		last |= key->source[0];
 	}
-	sip_word(v, (__u32)key->id | (__u64)slot << 32);
+	sip_word(v, last);
 	return sip_end(v);
 }
 
@@ -160,7 +160,7 @@ static __always_inline void watch_flood(const struct service_limits *limit, stru
  * cannot be answered, so that it has to wait for the guard to go off. Global: verified
  * once.
  */
-__noinline int ask_guard(struct slow *c)
+static __always_inline enum event ask_guard(struct slow *c)
 {
 	struct client_key client;
 	struct service_limits *limit;

@@ -156,7 +156,7 @@ static __always_inline enum event refused(const struct slow *c, struct service_s
  * one does not: the service's before the network's, so that a flood beyond them costs
  * no look for its source. Global: verified once.
  */
-__noinline int limit(struct slow *c)
+static __always_inline enum event limit(struct slow *c)
 {
 	__u64 now = bpf_jiffies64() << TIME_BITS;
 	struct service_limits *limit;

@@ -68,8 +68,11 @@ static __always_inline int parse_link(struct packet *p, void *data, void *end)
 
 	if ((void *)(eth + 1) > end)
 		return 0;
-	/* A group's frame is no packet to be routed (RFC 1812 §5.3.4): let it look like no IP. */
-	p->eth_proto = eth->h_dest[0] & 1 ? 0 : eth->h_proto;
+	/*
+	 * A group's frame is no packet to be routed (RFC 1812 §5.3.4): let it look like no IP.
+	 * One load: struct ethhdr is packed, of which clang would load the octets.
+	 */
+	p->eth_proto = eth->h_dest[0] & 1 ? 0 : *(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));
 	p->l3 = eth + 1;
 	p->outer_vlan = 0;
 	p->inner_vlan = 0;

@@ -5,17 +5,23 @@
 
 #include "slow.h"
 
-/* Whether the service is one of that address and port alone, and there. */
-static __always_inline int is_service(const struct service *service, const struct key *key, const int v6)
+/* Port, protocol and family of a service's key, in one word as they are there. */
+static __always_inline __u32 endpoint(const struct key *key, const int v6)
 {
-	__u32 differs = 0;
+	return (__u32)(key->id >> 16) | (v6 ? 6 : 4) << 24;
+}
+
+_Static_assert(__builtin_offsetof(struct service_key, port) == 16 && sizeof(struct service_key) == 20, "see endpoint");
+
+/* Whether the service, with these flags, is one of that address and port alone, and there. */
+static __always_inline int is_service(const struct service *service, __u32 flags, const struct key *key, const int v6)
+{
+	__u32 differs = *(const __u32 *)&service->key.port ^ endpoint(key, v6);
 
 #pragma unroll
 	for (int i = 0; i < (v6 ? 4 : 1); i++)
 		differs |= service->key.address[i] ^ key->destination[i];
-	return !differs && service->key.port == (__u16)(key->id >> 16) &&
-	       service->key.protocol == (__u8)(key->id >> ID_PROTOCOL) && service->key.family == (v6 ? 6 : 4) &&
-	       service->life == LIFE_LIVE && !(in_force(service)->flags & SERVICE_WIDE);
+	return !differs && service->life == LIFE_LIVE && !(flags & SERVICE_WIDE);
 }
 
 /* The search for the first range that has the port. */
@@ -63,8 +69,8 @@ __noinline __u32 match_service(struct slow *s)
 }
 
 /*
- * The service a client's packet is for, its index in s->pick; 0 if there is none.
- * Which index it had last time is tried first: an array read, not a hash. Only
+ * The service a client's packet is for, its index and flags in s->pick; 0 if there is
+ * none. Which index it had last time is tried first: an array read, not a hash. Only
  * services of one address and port are found that way: they are the most specific.
  */
 static __always_inline struct service *find_service(struct slow *s, const int v6)
@@ -80,16 +86,16 @@ static __always_inline struct service *find_service(struct slow *s, const int v6
 		return 0;
 	index = *hint;
 	service = bpf_map_lookup_elem(&services, &index);
-	if (service && is_service(service, key, v6)) {
+	if (service) {
 		s->pick.service = index;
-		return service;
+		s->pick.flags = in_force(service)->flags;
+		if (is_service(service, s->pick.flags, key, v6))
+			return service;
 	}
 #pragma unroll
 	for (int i = 0; i < (v6 ? 4 : 1); i++)
 		wanted.address[i] = key->destination[i];
-	wanted.port = (__u16)(key->id >> 16);
-	wanted.protocol = (__u8)(key->id >> ID_PROTOCOL);
-	wanted.family = v6 ? 6 : 4;
+	*(__u32 *)&wanted.port = endpoint(key, v6);
 	value = bpf_map_lookup_elem(&service_index, &wanted);
 	if (value) {
 		index = *value;
@@ -97,11 +103,12 @@ static __always_inline struct service *find_service(struct slow *s, const int v6
 			*hint = index;
 	} else {
 		index = match_service(s);
-		if (!index)
-			return 0;
 	}
 	s->pick.service = index;
-	return bpf_map_lookup_elem(&services, &index);
+	service = index ? bpf_map_lookup_elem(&services, &index) : 0;
+	if (service)
+		s->pick.flags = in_force(service)->flags;
+	return service;
 }
 
 /* How often a list may be replaced while one packet looks at it. */

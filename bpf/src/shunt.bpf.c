@@ -3,9 +3,9 @@
 /*
  * The fast path. A packet's way, in order: parse, filter, find its connection,
  * follow the recipe (shunt_main). What that does not settle goes by a tail call
- * to shunt_settle, where the connection's state has to move, or, where there is no
- * connection, to shunt_admit and, if it may begin one, to shunt_create; the recipe is
- * followed then.
+ * to shunt_settle, where the connection's state has to move. A packet without a
+ * connection is refused or admitted, at once or in shunt_admit, and goes on to
+ * shunt_create then; the recipe is followed after that.
  */
 #include "forward.h"
 #include "create.h"
@@ -87,14 +87,14 @@ static __always_inline int go_odd(struct xdp_md *ctx)
 	return finish(EVENT_FAULT_MAP);
 }
 
-/* Hands the packet to shunt_settle or shunt_admit; comes back only if that is not there. */
-static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual, int is_hit,
-				   const int v6)
+/* Leaves the packet where the slow path finds it; 0: there is no such place. */
+static __always_inline struct slow *note_packet(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual,
+						const int v6)
 {
 	struct slow *s = slow_scratch();
 
 	if (!s)
-		return finish(EVENT_FAULT_MAP);
+		return 0;
 	s->key = p->key;
 	s->hash = hash;
 	s->l3 = p->l3 - (void *)(long)ctx->data;
@@ -111,7 +111,67 @@ static __always_inline int go_slow(struct xdp_md *ctx, const struct packet *p, _
 	s->is_trial = 0;
 	s->old = 0;
 	s->is_admitted = 0;
-	bpf_tail_call(ctx, &slots, slot_set + (is_hit ? SLOT_SETTLE : carried_groups(v6) ? SLOT_CARRY : SLOT_ADMIT));
+	return s;
+}
+
+/* Hands the packet to shunt_settle; comes back only if that is not there. */
+static __always_inline int go_settle(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual,
+				     const int v6)
+{
+	if (note_packet(ctx, p, hash, is_virtual, v6))
+		bpf_tail_call(ctx, &slots, slot_set + SLOT_SETTLE);
+	return finish(EVENT_FAULT_MAP);
+}
+
+/* Ends the matter of a packet that gets no connection; the XDP action. */
+static __always_inline int refuse(struct xdp_md *ctx, const struct slow *s, enum event event)
+{
+	struct answer_request r = { .l3 = s->l3, .l4 = s->l4 };
+
+	if (event == EVENT_DROP_MIDSTREAM && current.midstream == MIDSTREAM_RESET && !(s->tcp_flags & TCP_RST))
+		event = EVENT_ANSWER_RESET;
+	if (event != EVENT_ANSWER_NO_SERVER && event != EVENT_ANSWER_RESET)
+		return finish(event);
+	r.event = event;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		r.from[i] = s->key.destination[i];
+	return s->is_v6 ? answer6(ctx, &r) : answer4(ctx, &r);
+}
+
+/* The packet in s goes to shunt_create, unless admit says what else becomes of it; the XDP action. */
+static __always_inline int begin(struct xdp_md *ctx, struct slow *s, enum event event, const int v6)
+{
+	if (event == EVENT_ANSWER_GUARD)
+		return v6 ? challenge6(ctx, s) : challenge4(ctx, s);
+	if (event != EVENT_NONE)
+		return refuse(ctx, s, event);
+	if (carried_groups(v6) && s->pick.flags & SERVICE_PERSISTENT) {
+		/* The client's template may be in the old table. */
+		s->is_admitted = 1;
+		bpf_tail_call(ctx, &slots, slot_set + SLOT_CARRY);
+	}
+	bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);
+	return finish(EVENT_FAULT_MAP);
+}
+
+/*
+ * Has the packet without a connection begin one, or be refused. Here, so that a flood
+ * of first segments costs little; others go to shunt_admit.
+ */
+static __always_inline int meet(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual, int is_segment,
+				const int v6)
+{
+	struct slow *s = note_packet(ctx, p, hash, is_virtual, v6);
+	const struct tcphdr *tcp = p->l4;
+
+	if (!s)
+		return finish(EVENT_FAULT_MAP);
+	if (is_segment && !carried_groups(v6)) {
+		s->sequence = bpf_ntohl(tcp->seq);
+		return begin(ctx, s, v6 ? admit6(s) : admit4(s), v6);
+	}
+	bpf_tail_call(ctx, &slots, slot_set + (carried_groups(v6) ? SLOT_CARRY : SLOT_ADMIT));
 	return finish(EVENT_FAULT_MAP);
 }
 
@@ -140,19 +200,21 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	p->tick = now_tick();
 	p->is_new = 0;
 	find(&found, &place, &p->key, v6);
-	if (!found.entry)
-		return is_virtual || carried_groups(v6) ? go_slow(ctx, p, place.hash, is_virtual, 0, v6) :
-							  finish(EVENT_PASS_NO_SERVICE);
+	if (!found.entry) {
+		if (!is_virtual && !carried_groups(v6))
+			return finish(EVENT_PASS_NO_SERVICE);
+		return meet(ctx, p, place.hash, is_virtual, !scratch && p->protocol == IPPROTO_TCP, v6);
+	}
 	/* What is odd is proven by settle: the verifier would walk what follows here once more. */
 	if (!is_settled(p, &found) && (scratch || !is_proof(p, &found, v6)))
-		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
+		return go_settle(ctx, p, place.hash, is_virtual, v6);
 	index = recipe_server(found.recipe);
 	server = bpf_map_lookup_elem(&servers, &index);
 	if (!server)
 		return finish(EVENT_FAULT_MAP);
 	/* What the service wants of the connections of a server that is gone, settle knows. */
 	if (server->life != LIFE_LIVE)
-		return go_slow(ctx, p, place.hash, is_virtual, 1, v6);
+		return go_settle(ctx, p, place.hash, is_virtual, v6);
 	count_hit(found.entry, p->length, v6);
 	return follow_to(ctx, p, server, found.recipe, found.hop, v6);
 }
@@ -274,22 +336,6 @@ __noinline int follow_slow6(struct xdp_md *ctx, struct slow *s)
 	return s ? follow_slow(ctx, s, 1) : XDP_DROP;
 }
 
-/* Ends the matter of a packet that gets no connection; the XDP action. */
-static __always_inline int refuse(struct xdp_md *ctx, const struct slow *s, enum event event)
-{
-	struct answer_request r = { .l3 = s->l3, .l4 = s->l4 };
-
-	if (event == EVENT_DROP_MIDSTREAM && current.midstream == MIDSTREAM_RESET && !(s->tcp_flags & TCP_RST))
-		event = EVENT_ANSWER_RESET;
-	if (event != EVENT_ANSWER_NO_SERVER && event != EVENT_ANSWER_RESET)
-		return finish(event);
-	r.event = event;
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		r.from[i] = s->key.destination[i];
-	return s->is_v6 ? answer6(ctx, &r) : answer4(ctx, &r);
-}
-
 /* Notes how the packet came, for the hop that leads back there. */
 static __always_inline int view_link(struct xdp_md *ctx, struct slow *s)
 {
@@ -350,27 +396,25 @@ int shunt_settle(struct xdp_md *ctx)
 	return finish(EVENT_FAULT_MAP);
 }
 
-/* Packets without a connection: whether they may begin one. */
+/* As begin; the packet ends a connection that is over, also where it begins no other. */
+static __always_inline int begin_after(struct xdp_md *ctx, struct slow *s, const int v6)
+{
+	enum event event = v6 ? admit6(s) : admit4(s);
+
+	if (event != EVENT_NONE && s->old)
+		remove_entry(s->old_group, s->old_slot, s->old, v6);
+	return begin(ctx, s, event, v6);
+}
+
+/* Packets without a connection that shunt_main does not admit itself (meet), or has not known to be such. */
 SEC("xdp.frags")
 int shunt_admit(struct xdp_md *ctx)
 {
 	struct slow *s = slow_scratch();
-	enum event event;
 
 	if (!s || !view_segment(ctx, s))
 		return finish(EVENT_FAULT_MAP);
-	event = s->is_v6 ? admit6(s) : admit4(s);
-	if (event == EVENT_ANSWER_GUARD)
-		return s->is_v6 ? challenge6(ctx, s) : challenge4(ctx, s);
-	if (event != EVENT_NONE)
-		return refuse(ctx, s, event);
-	if (carried_groups(s->is_v6) && s->pick.flags & SERVICE_PERSISTENT) {
-		/* The client's template may be in the old table. */
-		s->is_admitted = 1;
-		bpf_tail_call(ctx, &slots, slot_set + SLOT_CARRY);
-	}
-	bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);
-	return finish(EVENT_FAULT_MAP);
+	return s->is_v6 ? begin_after(ctx, s, 1) : begin_after(ctx, s, 0);
 }
 
 /* Packets that begin a connection. */
