@@ -86,6 +86,28 @@ func (p *Plane) readGroup(v6 bool, number uint32) (g oneGroup, err error) {
 	return g, nil
 }
 
+// overflow returns what the group says of its overflow slots, and how many have an
+// entry.
+func (g *oneGroup) overflow() (said, found uint32) {
+	for i := uint32(KernelTableShapeSETS * KernelTableShapeWAYS); i < uint32(KernelTableShapeSLOTS); i++ {
+		if _, recipe := g.words(i); recipe != 0 {
+			found++
+		}
+	}
+	if g.v6 != nil {
+		return g.v6.Strays, found
+	}
+	return g.v4.Strays, found
+}
+
+// words returns the slot's id and recipe.
+func (g *oneGroup) words(index uint32) (id, recipe uint64) {
+	if g.v6 != nil {
+		return g.v6.Slots[index].Id, g.v6.Slots[index].Recipe
+	}
+	return g.v4.Slots[index].Id, g.v4.Slots[index].Recipe
+}
+
 func (g *oneGroup) slot(index uint32) Slot {
 	s := Slot{V6: g.v6 != nil, Group: g.number}
 	if s.V6 {
@@ -103,13 +125,6 @@ func (p *Plane) Overflow(v6 bool, group uint32) (said, found uint32, err error) 
 	if err != nil {
 		return 0, 0, err
 	}
-	for i := uint32(KernelTableShapeSETS * KernelTableShapeWAYS); i < uint32(KernelTableShapeSLOTS); i++ {
-		if g.slot(i).Recipe != 0 {
-			found++
-		}
-	}
-	if v6 {
-		return g.v6.Strays, found, nil
-	}
-	return g.v4.Strays, found, nil
+	said, found = g.overflow()
+	return said, found, nil
 }

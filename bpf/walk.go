@@ -162,55 +162,34 @@ func (w *Walk) Next() (bool, error) {
 // Groups returns which groups Next has read.
 func (w *Walk) Groups() (first, n uint32) { return w.numbers[0], uint32(w.n) }
 
+// group returns the i-th group that Next has read.
+func (w *Walk) group(i int) oneGroup {
+	if w.v6 {
+		return oneGroup{number: w.numbers[i], v6: &w.groups6[i]}
+	}
+	return oneGroup{number: w.numbers[i], v4: &w.groups4[i]}
+}
+
 // Overflow visits the groups that Next has read, with what they say of their overflow
 // slots and how many of those have an entry.
 func (w *Walk) Overflow(visit func(group, said, found uint32)) {
-	const sets = int(KernelTableShapeSETS * KernelTableShapeWAYS)
 	for i := range w.n {
-		said, found := uint32(0), uint32(0)
-		if w.v6 {
-			g := &w.groups6[i]
-			said = g.Strays
-			for j := range g.Slots[sets:] {
-				found += isUsed(g.Slots[sets+j].Recipe)
-			}
-		} else {
-			g := &w.groups4[i]
-			said = g.Strays
-			for j := range g.Slots[sets:] {
-				found += isUsed(g.Slots[sets+j].Recipe)
-			}
-		}
-		visit(w.numbers[i], said, found)
+		g := w.group(i)
+		said, found := g.overflow()
+		visit(g.number, said, found)
 	}
-}
-
-// isUsed is 1 of a slot that has an entry, 0 of a free one.
-func isUsed(recipe uint64) uint32 {
-	if recipe != 0 {
-		return 1
-	}
-	return 0
 }
 
 // Odd visits the slots of the groups that Next has read that neither are free nor
-// have an entry: such as are changing, or were left so.
+// have an entry: such as are changing, or were left so. What visit is given is
+// overwritten by the next one.
 func (w *Walk) Odd(visit func(*Slot)) {
-	slot := &Slot{V6: w.v6}
-	for i := range w.groups4[:min(w.n, len(w.groups4))] {
-		slot.Group = w.numbers[i]
-		for j := range w.groups4[i].Slots {
-			if e := &w.groups4[i].Slots[j]; isOdd(e.Id, e.Recipe) {
-				slot.fill4(e, j)
-				visit(slot)
-			}
-		}
-	}
-	for i := range w.groups6[:min(w.n, len(w.groups6))] {
-		slot.Group = w.numbers[i]
-		for j := range w.groups6[i].Slots {
-			if e := &w.groups6[i].Slots[j]; isOdd(e.Id, e.Recipe) {
-				slot.fill6(e, j)
+	slot := new(Slot)
+	for i := range w.n {
+		g := w.group(i)
+		for j := range uint32(KernelTableShapeSLOTS) {
+			if isOdd(g.words(j)) {
+				*slot = g.slot(j)
 				visit(slot)
 			}
 		}
