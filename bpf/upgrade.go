@@ -57,8 +57,45 @@ func (p *Plane) upgrade(spec *ebpf.CollectionSpec, has, version uint32, limits L
 			return err
 		}
 	}
+	if old[KernelMapServiceStates] == nil {
+		if err := p.countServices(old); err != nil {
+			return err
+		}
+	}
 	// Point of no return.
 	return changeVersion(old[".data.settings"], version)
+}
+
+// countServices has the services' counts of connections, which the version before has
+// not kept, begin with those of their servers. What begins or ends until the switch is
+// healed by the sweep.
+func (p *Plane) countServices(old map[string]*ebpf.Map) error {
+	states, err := p.pins.open(pinName(KernelMapServiceStates))
+	if err != nil {
+		return err
+	}
+	defer states.Close()
+	servers, err := ReadArray[KernelServer](old[KernelMapServers])
+	if err != nil {
+		return err
+	}
+	loads, err := ReadArray[KernelServerLoad](old[KernelMapLoads])
+	if err != nil {
+		return err
+	}
+	counts := map[uint32]int64{}
+	for i := range min(len(servers), len(loads)) {
+		counts[servers[i].Service] += loads[i].Active + loads[i].Inactive
+	}
+	for service, n := range counts {
+		if n == 0 {
+			continue
+		}
+		if err := states.Put(service, &KernelServiceState{Connections: n}); err != nil {
+			return fmt.Errorf("write the connections of service %d: %w", service, err)
+		}
+	}
+	return nil
 }
 
 func changeVersion(settings *ebpf.Map, version uint32) error {

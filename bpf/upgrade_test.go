@@ -190,6 +190,9 @@ func TestUpgradeFromLayout4(t *testing.T) {
 		if round == 0 { // a later one's goes by the same slots
 			w.runsRoot(t, path)
 		}
+		if services, servers := w.counted(t); services != servers || services == 0 {
+			t.Errorf("the services' connections are %d, their servers' %d", services, servers)
+		}
 		for name, n := range w.counts(t) {
 			if n != counts[name] && name != "not-ours" { // the interface's own neighbour discovery
 				t.Errorf("event %s: %d, was %d", name, n, counts[name])
@@ -217,6 +220,26 @@ func TestUpgradeFromLayout4(t *testing.T) {
 	w.talk(t, w.answered, true)
 	w.recount(t)
 	diffPairs(t, w.Fixture)
+}
+
+// counted is how many connections all services have by their counts, and all servers.
+func (w *estate) counted(t *testing.T) (services, servers int64) {
+	t.Helper()
+	states, err := bpf.ReadArray[bpf.KernelServiceState](w.Plane.ServiceStates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loads, err := bpf.ReadArray[bpf.KernelServerLoad](w.Plane.Loads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range states {
+		services += states[i].Connections
+	}
+	for i := range loads {
+		servers += loads[i].Active + loads[i].Inactive
+	}
+	return services, servers
 }
 
 // counts are the events' counters by name.
