@@ -14,5 +14,8 @@
 // the nanoseconds are instructions. After each run the counters of the plane
 // prove that every packet took the way it was meant to.
 //
+// Floods is about two CPUs: what a hit takes on one while another makes and gives up
+// connections in the same table. Its time is the thread's.
+//
 // For benchmarks only. Start reading at Rows.
 package bench
