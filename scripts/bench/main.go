@@ -91,3 +91,9 @@ func options(quick, inner bool) bench.Options {
 	}
 	return o
 }
+
+// floodOptions are of the hits in a flood, which take half a minute. There are many rounds
+// because the ratios are asked for to a tenth.
+func floodOptions() bench.Options {
+	return bench.Options{Sizes: []uint32{1, 1 << 16}, Rounds: 9, Log: logLine}
+}

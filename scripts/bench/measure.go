@@ -82,6 +82,14 @@ func measure(ctx context.Context, quick bool) (result, error) {
 		return r, err
 	}
 	r.Rows = append(r.Rows, templates...)
+	if r.CPUs < 2 {
+		logLine("hits in a flood are not measured: there is one CPU, and it takes two")
+	} else if r.Floods, err = bench.Floods(floodOptions()); err != nil {
+		return r, err
+	}
+	if r.Memory, err = measureMemory(ctx); err != nil {
+		return r, err
+	}
 	rounds := 5
 	if quick {
 		rounds = 3
