@@ -157,8 +157,8 @@ static __always_inline void watch_flood(const struct service_limits *limit, stru
 /*
  * EVENT_NONE if the guard lets the packet in c begin a connection: it is not on, or
  * the client has answered it before. What begins in the middle, as sloppy-tcp lets it,
- * cannot be answered, so that it has to wait for the guard to go off. Global: verified
- * once.
+ * cannot be answered, so that it has to wait for the guard to go off. Inlined, as
+ * limit is.
  */
 static __always_inline enum event ask_guard(struct slow *c)
 {

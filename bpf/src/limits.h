@@ -154,7 +154,7 @@ static __always_inline enum event refused(const struct slow *c, struct service_s
 /*
  * EVENT_NONE if the service's limits let the packet in c begin a connection, or which
  * one does not: the service's before the network's, so that a flood beyond them costs
- * no look for its source. Global: verified once.
+ * no look for its source. Inlined: a call costs what the rate does.
  */
 static __always_inline enum event limit(struct slow *c)
 {
