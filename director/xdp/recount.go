@@ -49,6 +49,24 @@ func (s suspect) next(diff int64, steady bool) (suspect, int64) {
 	return now, 0
 }
 
+// next adds a sweep that found the counts so far outside of their bounds, within which
+// active connections went up and down by swing. What began or closed behind the sweep's
+// back is in no bounds: the count may be where it was, as many having gone that the
+// sweep met. On a busy server that makes a difference in every sweep, and the same way.
+// It is no larger than what began since the last one, and swing: what else closed.
+func (d doubt) next(load bpf.KernelServerLoad, connections uint64, diffs [3]int64, swing int64) (now doubt, by [3]int64) {
+	now = doubt{load: load, connections: connections}
+	steady := d.load == load && d.connections == connections
+	unseen := swing
+	if d != (doubt{}) { // else this is the first, which corrects nothing
+		unseen += max(0, int64(connections-d.connections))
+	}
+	for c, diff := range diffs {
+		now.counts[c], by[c] = d.counts[c].next(outside(diff, -unseen, unseen), steady)
+	}
+	return now, by
+}
+
 // bounds are between what servers' counts were while a sweep counted, by index. It takes
 // its time: a count that changes, and what is found of it on the way, are between them.
 type bounds struct {
@@ -90,13 +108,14 @@ func (b *bounds) include(now []bpf.KernelServerLoad) {
 func (b *bounds) outside(i int, found *bpf.KernelRecount) [3]int64 {
 	low, high := &b.low[i], &b.high[i]
 	return [3]int64{
-		outside(found.Active, low.Active, high.Active), outside(found.Inactive, low.Inactive, high.Inactive),
-		outside(found.Templates, low.Templates, high.Templates),
+		outside(int64(found.Active), low.Active, high.Active), outside(int64(found.Inactive), low.Inactive, high.Inactive),
+		outside(int64(found.Templates), low.Templates, high.Templates),
 	}
 }
 
-func outside(found uint64, low, high int64) int64 {
-	switch n := int64(found); {
+// outside returns by how much n is.
+func outside(n, low, high int64) int64 {
+	switch {
 	case n < low:
 		return n - low
 	case n > high:
@@ -125,13 +144,8 @@ func (d *Dataplane) healCounts(counts *bounds, recounts []bpf.KernelRecount) err
 		if err != nil {
 			return err
 		}
-		before := d.sweeps.doubts[i]
-		now := doubt{load: load, connections: traffic.Connections}
-		steady := before.load == load && before.connections == traffic.Connections
-		var by [3]int64
-		for c, diff := range diffs {
-			now.counts[c], by[c] = before.counts[c].next(diff, steady)
-		}
+		swing := counts.high[n].Active - counts.low[n].Active
+		now, by := d.sweeps.doubts[i].next(load, traffic.Connections, diffs, swing)
 		doubts[i] = now
 		if by == ([3]int64{}) {
 			continue

@@ -1,6 +1,10 @@
 package xdp
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/shunt-lb/shunt/bpf"
+)
 
 func TestSuspect(t *testing.T) {
 	const steady, busy = true, false
@@ -29,6 +33,38 @@ func TestSuspect(t *testing.T) {
 				if got != want {
 					t.Errorf("difference %d of %v: correction %d, want %d", i, test.diffs, got, want)
 				}
+			}
+		})
+	}
+}
+
+// On a busy server a sweep finds fewer than are counted whenever as many go as begin:
+// of those that begin, it meets only the ones before it.
+func TestDoubtOfBusyServers(t *testing.T) {
+	for name, test := range map[string]struct {
+		began uint64 // in each sweep
+		swing int64  // of the active ones
+		diff  int64
+		want  int64 // the correction, after all sweeps
+	}{
+		"what_began_is_not_met":           {began: 40, diff: -20},
+		"what_closed_is_met_before":       {swing: 30, diff: -20},
+		"more_is_missing_than_moved":      {began: 40, swing: 10, diff: -70, want: -20},
+		"there_are_more_than_could_come":  {began: 40, diff: 45, want: 5},
+		"a_server_that_only_has_packets":  {diff: 3, want: 3},
+		"a_server_that_only_lost_its_own": {diff: -3, want: -3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var d doubt
+			var all int64
+			for n := range uint64(patience + 1) {
+				load := bpf.KernelServerLoad{Inactive: int64(n)} // never steady
+				var by [3]int64
+				d, by = d.next(load, 1000+n*test.began, [3]int64{1: test.diff}, test.swing)
+				all += by[1]
+			}
+			if all != test.want {
+				t.Errorf("corrected by %d, want %d", all, test.want)
 			}
 		})
 	}
