@@ -62,7 +62,7 @@ func (p *Plane) PrepareResize(v4, v6 uint64) (_ *Change, err error) {
 		}
 		maps[as] = maps[name]
 		if c.made[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
-			return nil, fmt.Errorf("make map %s: %w", name, explainLoad(err))
+			return nil, fmt.Errorf("make map %s: %w", name, err)
 		}
 		maps[name] = c.made[name]
 	}

@@ -12,6 +12,10 @@ var (
 	ErrInvalid     = errors.New("invalid")
 	ErrUnsupported = errors.New("not supported")
 	ErrFull        = errors.New("full")
+	// ErrBusy: something else is under way; trying again helps.
+	ErrBusy = errors.New("busy")
+	// ErrNoMemory: the kernel has none for what is asked for.
+	ErrNoMemory = errors.New("not enough memory")
 	// ErrNoScheduler: the kernel has no module of the scheduler or the persistence
 	// engine.
 	ErrNoScheduler = errors.New("no such scheduler or persistence engine in the kernel")

@@ -53,6 +53,8 @@ func TestCodes(t *testing.T) {
 		{"unsupported", "POST", "/v1/services", `{"listen":"tcp://192.0.2.1:80","access":{"deny":["10.0.0.0/8"]}}`, nil, 501, api.ProblemCodeUnsupported},
 		{"guarded", "PUT", "/v1/configuration", `{"services":[]}`, nil, 409, api.ProblemCodeGuard},
 		{"no_module", "PATCH", web, `{"scheduler":"fo"}`, director.ErrNoScheduler, 422, api.ProblemCodeSchedulerMissing},
+		{"no_memory", "PATCH", web, `{"scheduler":"fo"}`, director.ErrNoMemory, 507, api.ProblemCodeFull},
+		{"busy", "PATCH", web, `{"scheduler":"fo"}`, director.ErrBusy, 503, api.ProblemCodeBusy},
 		{"no_interface", "POST", "/v1/sync", `{"role":"master"}`, director.ErrNoInterface, 422, api.ProblemCodeNoInterface},
 		{"in_the_kernel_already", "POST", "/v1/services", `{"listen":"tcp://192.0.2.1:80"}`, director.ErrExists, 409, api.ProblemCodeServiceExists},
 		{"of_the_kernel_no_more", "PATCH", web + "/servers/10.0.0.11:8080", `{"weight":7}`, director.ErrNotFound, 404, api.ProblemCodeNoServer},

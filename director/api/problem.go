@@ -99,6 +99,10 @@ func kindOf(err error) *Problem {
 	case errors.Is(err, director.ErrFull):
 		return newProblem(http.StatusInsufficientStorage, "full", detail,
 			"remove something, or raise the limit in the configuration and restart shuntd")
+	case errors.Is(err, director.ErrNoMemory):
+		return newProblem(http.StatusInsufficientStorage, "full", detail, "ask for less, or free memory of the host first")
+	case errors.Is(err, director.ErrBusy):
+		return newProblem(http.StatusServiceUnavailable, "busy", detail, "try again")
 	default:
 		return newProblem(http.StatusInternalServerError, "internal", detail,
 			"the daemon's log may say more: journalctl -u shuntd")

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/director"
 )
@@ -52,7 +54,7 @@ const (
 	gateLook     = 5 * time.Millisecond
 )
 
-var errTablesInUse = errors.New("connections are being loaded for longer than ten seconds: try again when that has ended")
+var errTablesInUse = fmt.Errorf("%w: connections are being loaded for longer than ten seconds", director.ErrBusy)
 
 // close closes the gate, for one at a time, when all users have left.
 func (g *tableGate) close(ctx context.Context) error {
@@ -136,6 +138,9 @@ func (d *Dataplane) resize(ctx context.Context, v4, v6 uint64) error {
 	}
 	d.opts.Log.Info("connection tables are being resized", "has", before.Connections4, "has6", before.Connections6, "wanted", v4, "wanted6", v6)
 	change, err := d.plane.PrepareResize(v4, v6)
+	if errors.Is(err, unix.ENOMEM) {
+		return fmt.Errorf("%w for them: %w", director.ErrNoMemory, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director"
 )
 
 // errExchanged ends a walk over tables that were replaced in its midst.
-var errExchanged = errors.New("the connection tables were replaced while they were read: try again")
+var errExchanged = fmt.Errorf("%w: the connection tables were replaced while they were read", director.ErrBusy)
 
 // exchangePause is how often a walk looks whether it may begin.
 const exchangePause = 10 * time.Millisecond
