@@ -66,7 +66,11 @@ func (e endpoints) LoadConnections(w http.ResponseWriter, r *http.Request) {
 		if err := checkRecords(r); err != nil {
 			return nil, err
 		}
-		report, err := e.director.LoadRecords(r.Context(), &pulling{w: w, body: r.Body, limit: e.limits.body})
+		body := &pulling{w: w, body: r.Body, limit: e.limits.body}
+		report, err := e.director.LoadRecords(r.Context(), body)
+		if err == nil {
+			err = checkEnd(body)
+		}
 		setReadDeadline(w, time.Time{}) // or the connection's next request would end with it
 		model := LoadReport{Loaded: report.Loaded, Known: report.Known, Skipped: report.Skipped}
 		if model.Skipped == nil {
@@ -81,6 +85,19 @@ func (e endpoints) LoadConnections(w http.ResponseWriter, r *http.Request) {
 		}
 		return model, nil
 	})
+}
+
+// checkEnd refuses what follows the end of the records, such as another dump: nobody
+// would miss it.
+func checkEnd(r io.Reader) error {
+	switch _, err := io.ReadFull(r, make([]byte, 1)); {
+	case err == nil:
+		return fmt.Errorf("load connections: %w: something follows its end", record.ErrDamaged)
+	case errors.Is(err, io.EOF):
+		return nil
+	default:
+		return fmt.Errorf("load connections: read to the end: %w", err)
+	}
 }
 
 // recordsProblem is that of records which cannot be read; other errors stay as they

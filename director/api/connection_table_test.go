@@ -199,10 +199,11 @@ func TestRecords(t *testing.T) {
 		body []byte
 		want string
 	}{
-		"that_are_none":     {[]byte("{}{}{}{}{}{}{}{}{}{}{}"), "damaged"},
-		"that_are_half":     {dump.Bytes()[:dump.Len()-1], "cut short"},
-		"that_are_not_all":  {nil, "cut short"},
-		"that_were_changed": {append(dump.Bytes()[:dump.Len()-1:dump.Len()-1], dump.Bytes()[dump.Len()-1]^1), "checksum"},
+		"that_are_none":          {[]byte("{}{}{}{}{}{}{}{}{}{}{}"), "damaged"},
+		"that_are_half":          {dump.Bytes()[:dump.Len()-1], "cut short"},
+		"that_are_not_all":       {nil, "cut short"},
+		"that_something_follows": {append(dump.Bytes()[:dump.Len():dump.Len()], dump.Bytes()...), "follows"},
+		"that_were_changed":      {append(dump.Bytes()[:dump.Len()-1:dump.Len()-1], dump.Bytes()[dump.Len()-1]^1), "checksum"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			report, err := to.LoadConnections(t.Context(), bytes.NewReader(test.body))
