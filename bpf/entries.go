@@ -26,7 +26,7 @@ type Entry struct {
 	Sequence    bool   // the hop is not known: the entry has what its client must acknowledge in its place
 	// UnderTemplate: a template has the connection.
 	UnderTemplate bool
-	// Template: the entry is a persistence template (abi.h, enum template_layout) of
+	// Template: the entry is a persistence template (entry.h, enum template_layout) of
 	// the service with index Service, with Controlled connections, or more if that
 	// is the largest number it can hold.
 	Template   bool
@@ -67,7 +67,7 @@ func (s *Slot) Entry() Entry {
 	return e
 }
 
-// dropPlace makes no hop of what stands in its place: another entry's place (abi.h,
+// dropPlace makes no hop of what stands in its place: another entry's place (entry.h,
 // enum place_layout), or what the client must acknowledge.
 func (e *Entry) dropPlace() {
 	if e.Wide && e.Reply || e.Sequence {

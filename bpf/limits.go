@@ -32,11 +32,11 @@ const (
 	DefaultSources      = 1 << 16
 )
 
-// MaxServers is the most servers a recipe can name (abi.h, RECIPE_SERVER).
+// MaxServers is the most servers a recipe can name (entry.h, RECIPE_SERVER).
 const MaxServers = int(KernelMasksSERVER_MASK)
 
 // MaxConnections is the most connections of a table whose groups a place can name
-// (abi.h, PLACE_GROUP): its memory would be 128 GiB, or 256 of IPv6.
+// (entry.h, PLACE_GROUP): its memory would be 128 GiB, or 256 of IPv6.
 const MaxConnections = (1 << (32 - uint64(KernelPlaceLayoutPLACE_GROUP))) * slotsPerGroup / slotsPerConnection
 
 // slotsPerGroup is how many keys a group has room for.

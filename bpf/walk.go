@@ -86,7 +86,7 @@ func bornOf(id, recipe uint64) uint16 {
 }
 
 // Age returns how long ago, at the tick now, an entry born then began: to two seconds,
-// and at most what its layout can tell (abi.h, enum born_layout).
+// and at most what its layout can tell (entry.h, enum born_layout).
 func (c Clock) Age(born uint16, now uint32) time.Duration {
 	units := (now>>KernelBornLayoutBORN_SHIFT - uint32(born)) & uint32(KernelBornLayoutBORN_MASK)
 	if units >= bornLater {

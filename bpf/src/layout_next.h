@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * A version to come, whose entries have another layout: nothing in them but the key is
- * where it is in abi.h. Compiled with -DLAYOUT_NEXT (bpf/generate.go, build tag
+ * where it is in entry.h. Compiled with -DLAYOUT_NEXT (bpf/generate.go, build tag
  * shunt_layout_next) and never shipped: with it, tests upgrade from the present
  * version, and so all that knows a layout is held to know it by its names.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What tables of earlier versions look like: frozen, by ABI_VERSION. carry.h reads
- * them by these names and writes the present layout by its own (abi.h). A version
+ * them by these names and writes the present layout by its own (entry.h). A version
  * that changes the layout of entries adds here what the one before it had; one that
  * changes the hash, or what a template's counts are, keeps the old way beside it too.
  *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Proof that a connection's client is real and has not lent its address to a flood
- * (abi.h, proof_layout). Of TCP by NAT it is the client's acknowledgement of the
+ * (entry.h, proof_layout). Of TCP by NAT it is the client's acknowledgement of the
  * server's own sequence number: until then, the forward entry has that number in
  * place of the hop. Of UDP it is a reply, which another packet a second later makes
  * firm, or several packets spaced in time. Where

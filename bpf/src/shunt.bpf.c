@@ -12,7 +12,7 @@
 #include "control.h"
 #include "load.h"
 #include "explain.h"
-#include "carry.h"
+#include "bring.h"
 
 static __always_inline int is_only_ack(__u8 tcp_flags)
 {

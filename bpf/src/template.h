@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Persistence templates: entries of the connection tables that pair a client
- * network and a service with a server (abi.h, template_layout). What follows is
+ * network and a service with a server (entry.h, template_layout). What follows is
  * about one that is there; persist.h is about finding and making one.
  *
  * A template counts the connections made under it in place of a next hop, so that

@@ -95,7 +95,7 @@ func (c *checker) examineForward(s *bpf.Slot) (kind, found string, other uint64,
 	return kind, found, reply.Recipe, nil
 }
 
-// placeSlot is the slot's part of a place (abi.h, enum place_layout).
+// placeSlot is the slot's part of a place (entry.h, enum place_layout).
 const placeSlot = 1<<bpf.KernelPlaceLayoutPLACE_GROUP - 1
 
 // widePlace returns the place of the entry, as a wide connection's reply names it.
