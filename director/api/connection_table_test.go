@@ -310,9 +310,11 @@ func TestTables(t *testing.T) {
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%v (-want +got)\n%s", err, diff)
 		}
-		_, err = client.ResizeTables(t.Context(), api.TableSizes{IPv6: 1})
-		if problem, ok := errors.AsType[*api.Problem](err); !ok || problem.Status != http.StatusUnprocessableEntity {
-			t.Errorf("too small: %v", err)
+		for _, sizes := range []api.TableSizes{{IPv4: 1023}, {IPv6: 1}, {IPv4: 1<<28 + 1}} { // no configuration has them
+			_, err = client.ResizeTables(t.Context(), sizes)
+			if problem, ok := errors.AsType[*api.Problem](err); !ok || problem.Status != http.StatusUnprocessableEntity {
+				t.Errorf("%+v: %v", sizes, err)
+			}
 		}
 	})
 	t.Run("check", func(t *testing.T) {

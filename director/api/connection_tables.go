@@ -1,12 +1,27 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
 )
+
+// What a table can be sized for, as connections.max of a configuration.
+const (
+	leastConnections = 1 << 10
+	mostConnections  = 1 << 28
+)
+
+func checkSize(field string, n uint64) error {
+	if n != 0 && (n < leastConnections || n > mostConnections) {
+		return invalid(fmt.Sprintf("resize the connection tables: %s %d: want %d to %d", field, n, leastConnections, mostConnections), "")
+	}
+	return nil
+}
 
 // ResizeTables answers resizeTables.
 func (e endpoints) ResizeTables(w http.ResponseWriter, r *http.Request) {
@@ -17,6 +32,9 @@ func (e endpoints) ResizeTables(w http.ResponseWriter, r *http.Request) {
 		}
 		if body == (TableSizes{}) {
 			return nil, invalid("resize the connection tables: no size is given", "give ipv4, ipv6, or both")
+		}
+		if err := cmp.Or(checkSize("ipv4", body.IPv4), checkSize("ipv6", body.IPv6)); err != nil {
+			return nil, err
 		}
 		// It runs to its end even when the caller has gone: half of it helps nobody.
 		ctx := context.WithoutCancel(r.Context())
