@@ -37,7 +37,7 @@ flood: ## floods of ten times a table for 16384 connections, and guards, with fi
 bench: ## all benchmarks; writes bench.json; needs root
 	go run ./scripts/bench
 
-bench-quick: ## the program-level benchmarks in a minute; writes bench.json; needs root
+bench-quick: ## the program-level benchmarks in three minutes; writes bench.json; needs root
 	go run ./scripts/bench -quick
 
 stress: ## a minute of both CPUs in the same small tables, and the tables against their model with a new seed; needs root
