@@ -2,7 +2,7 @@
 // bench.json.
 //
 //	go run ./scripts/bench           all: hits at one connection, 64 Ki and 1 Mi; 1000 services
-//	go run ./scripts/bench -quick    in a minute: one connection, sweep of 1 Mi; 100 services
+//	go run ./scripts/bench -quick    in three minutes: one connection, sweep of 1 Mi; 100 services
 //	go run ./scripts/bench -control  the control plane alone
 //
 // Nanoseconds come from this machine. Instructions come from its hardware
