@@ -11,6 +11,8 @@
 
 #define FTP_DATA_PORT 20 /* kernel: ip_vs_core.c, ip_vs_schedule, "Not scheduling FTPDATA" */
 
+_Static_assert(EVENT_DROP_MIGRATION_HELD == EVENT_PASS_MIGRATING + 1, "leave_to_stack");
+
 /*
  * What becomes of a packet that the host's stack may know what to do with, by the
  * flags of its service, which migrates. No branch: the verifier walks each.

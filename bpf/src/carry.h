@@ -114,18 +114,8 @@ __noinline int bring6(struct carry_half *h, __u32 tick)
 /* As insert_key makes room, out here: the verifier counts eight functions that call one another. */
 static __always_inline void make_room(struct carry_half *h, const int v6)
 {
-	struct insert_request *r = &h->new;
-
-	if (h->result != AGAIN)
-		return;
-	if (r->victim & BIT(RECIPE_REPLY)) {
-		if (v6)
-			resolve_victim6(r);
-		else
-			resolve_victim4(r);
-	}
-	if (r->victim && remove_entry(r->group, r->slot, r->victim, v6) && r->is_live)
-		count(EVENT_NOTE_EVICTED);
+	if (h->result == AGAIN)
+		give_up(&h->new, v6);
 }
 
 /* Whether h's new entry is that of the same connection, or template: its own, or another CPU's. */
@@ -151,7 +141,7 @@ static __always_inline int retract(const struct carry_half *h, const int v6)
 	entry = entry_at(group, h->new.slot, v6);
 	if (!entry)
 		return 0;
-	for (int i = 0; i < MARK_TRIES; i++) {
+	for (int i = 0; i < CHANGE_TRIES; i++) {
 		__u64 recipe = LOAD(entry + WORDS(v6) + 1);
 
 		if ((recipe ^ h->new.recipe) & GENERATION_MASK || recipe & BIT(RECIPE_BUSY))

@@ -191,9 +191,9 @@ int shunt_remove6(struct xdp_md *ctx)
 SEC("syscall")
 int shunt_correct(struct correct_args *args)
 {
-	__u32 index = args->server, service = args->service;
+	__u32 index = args->server;
 	struct server_load *load = bpf_map_lookup_elem(&loads, &index);
-	struct service_state *state = bpf_map_lookup_elem(&service_states, &service);
+	struct service_state *state = state_of_service(args->service);
 
 	if (!load || !state)
 		return -ENOENT;

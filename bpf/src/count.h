@@ -61,6 +61,12 @@ static __always_inline __s64 total_of(const struct server_load *load)
 	return *(volatile const __s64 *)&load->active + *(volatile const __s64 *)&load->inactive;
 }
 
+/* A service's counts change with its connections': atomically. */
+static __always_inline struct service_state *state_of_service(__u32 service)
+{
+	return bpf_map_lookup_elem(&service_states, &service);
+}
+
 /*
  * Adds delta connections to those of the server's service. That is always counted:
  * a limit that is set later knows at once how many there are.
@@ -69,12 +75,10 @@ static __always_inline void count_in_service(__u32 server_index, __s64 delta)
 {
 	struct server *server = bpf_map_lookup_elem(&servers, &server_index);
 	struct service_state *state;
-	__u32 service;
 
 	if (!server)
 		return;
-	service = server->service;
-	state = bpf_map_lookup_elem(&service_states, &service);
+	state = state_of_service(server->service);
 	if (state)
 		__sync_fetch_and_add(&state->connections, delta);
 }

@@ -38,7 +38,7 @@ static __always_inline __u32 cookie(const struct key *key, __u32 tick, const int
 	__u32 ports = key->id, rest = tick >> SLOT_SHIFT ^ ports >> 16 ^ filter_bit(key->destination, v6);
 	__u64 last = (__u64)(rest << 16 | (ports & 0xffff)) << 32, v[4];
 
-	sip_begin(v, seeds[11]);
+	sip_begin(v, seeds[GUARD_SEED]);
 	if (v6) {
 		sip_word(v, key->source[0] | (__u64)key->source[1] << 32);
 		sip_word(v, key->source[2] | (__u64)key->source[3] << 32);
@@ -72,6 +72,13 @@ static __always_inline int is_valid(const __u32 *since, __u32 tick)
 	return since && (__s32)(tick - LOAD(since)) < (__s32)(VALID_SECONDS * refresh_ticks);
 }
 
+static __always_inline void copy_client(struct client_key *client, const struct slow *c)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		client->address[i] = c->key.source[i];
+}
+
 /*
  * Lets the client of the key pass from now on. Who resets the same answer again and
  * again must not count for many clients; one with several connections resets each,
@@ -79,13 +86,11 @@ static __always_inline int is_valid(const __u32 *since, __u32 tick)
  */
 static __always_inline void validate(const struct slow *c)
 {
-	__u32 index = c->pick.service, tick = c->tick, *since;
-	struct service_state *state = bpf_map_lookup_elem(&service_states, &index);
+	struct service_state *state = state_of_service(c->pick.service);
+	__u32 tick = c->tick, *since;
 	struct client_key client;
 
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		client.address[i] = c->key.source[i];
+	copy_client(&client, c);
 	since = bpf_map_lookup_elem(&validated, &client);
 	if (!is_valid(since, tick)) {
 		bpf_map_update_elem(&validated, &client, &tick, BPF_ANY);
@@ -184,9 +189,7 @@ static __always_inline enum event ask_guard(struct slow *c)
 	} else if (limit->guard != GUARD_ON) {
 		return EVENT_NONE;
 	}
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		client.address[i] = c->key.source[i];
+	copy_client(&client, c);
 	if (is_valid(validated_hint(client.address), c->tick) &&
 	    is_valid(bpf_map_lookup_elem(&validated, &client), c->tick)) {
 		c->is_validated = 1;

@@ -107,8 +107,9 @@ volatile const __u8 counts_connections; /* connection_traffic4 and 6 have an ele
 volatile const __u32 tick_shift; /* a tick is 2^tick_shift jiffies: about a quarter second */
 volatile const __u32 refresh_ticks; /* about one second */
 volatile const __u32 set_ticks; /* after so many without a change lblcr's set loses a member: a day */
-/* Of the tables' hash: odd or even, secret, constant while the tables live. */
-volatile const __u64 seeds[12];
+/* Of the tables' hash, and of the guard's cookies: odd or even, secret, constant while the tables live. */
+#define GUARD_SEED 11
+volatile const __u64 seeds[GUARD_SEED + 1];
 volatile const __u32 slot_set; /* the first of the slots this program goes on to */
 /* Set on machines that reorder loads with loads and stores with stores (arm64). */
 volatile const __u8 weakly_ordered;

@@ -33,8 +33,6 @@ static __always_inline __u32 pick_server(struct pick_request *p, struct service 
 	return index;
 }
 
-_Static_assert(EVENT_DROP_MIGRATION_HELD == EVENT_PASS_MIGRATING + 1, "leave_to_stack");
-
 /* The scheduler's choice; EVENT_NONE or that there is no server: the stack may have one still. */
 static __always_inline enum event schedule_server(struct slow *c, struct service *service)
 {

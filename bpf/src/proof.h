@@ -70,12 +70,6 @@ static __always_inline int acknowledges(const __u64 *in_entry, __u64 recipe, __u
 	return ack - sequence < ACK_REACH;
 }
 
-/* A service's counts change with its connections': atomically. */
-static __always_inline struct service_state *state_of_service(__u32 service)
-{
-	return bpf_map_lookup_elem(&service_states, &service);
-}
-
 /* Counts the proof of a TCP connection, the half one too, that had the recipe old, if its beginning was counted. */
 static __always_inline void count_proof(const struct server *server, __u64 old)
 {
@@ -87,8 +81,6 @@ static __always_inline void count_proof(const struct server *server, __u64 old)
 	if (state)
 		__sync_fetch_and_add(&state->proven, 1);
 }
-
-#define CHANGE_TRIES 4
 
 /*
  * Writes the hop word of the entry that l has found, unless its slot has been reused

@@ -258,6 +258,8 @@ static __always_inline void find(struct found *found, const struct place *place,
 	}
 }
 
+#define CHANGE_TRIES 4 /* of one who finds that others have changed the entry meanwhile */
+
 /* Changes the entry's recipe if it still is old. */
 static __always_inline int change(__u64 *entry, __u64 old, __u64 new, const int v6)
 {

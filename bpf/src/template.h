@@ -137,8 +137,6 @@ __noinline int let_template_go6(struct lookup *t)
 	return t ? count_under(t, NEWS_ENDED, 0, 1) : 0;
 }
 
-#define MARK_TRIES 4
-
 /* Sets and clears bits of the recipe that l has found, unless its slot has been reused or is claimed. */
 static __always_inline void mark(const struct lookup *l, __u64 set, __u64 clear, const int v6)
 {
@@ -150,7 +148,7 @@ static __always_inline void mark(const struct lookup *l, __u64 set, __u64 clear,
 	entry = entry_at(group, l->slot, v6);
 	if (!entry)
 		return;
-	for (int i = 0; i < MARK_TRIES; i++) {
+	for (int i = 0; i < CHANGE_TRIES; i++) {
 		__u64 old = LOAD(entry + WORDS(v6) + 1);
 		__u64 new = (old | set) & ~clear;
 
