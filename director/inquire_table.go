@@ -65,18 +65,23 @@ func (d *Director) Reset(ctx context.Context, filter ConnectionFilter) (uint64, 
 
 // Resize makes room for so many connections: see Table. What is desired stays as it
 // is.
-func (d *Director) Resize(ctx context.Context, v4, v6 uint64) error {
+func (d *Director) Resize(ctx context.Context, v4, v6 uint64) (ResizeReport, error) {
 	t, err := d.table("resize the connection tables")
 	if err != nil {
-		return err
+		return ResizeReport{}, err
 	}
 	started := time.Now()
-	if err := t.Resize(ctx, v4, v6); err != nil {
-		return err
+	report, err := t.Resize(ctx, v4, v6)
+	if err != nil {
+		return report, err
 	}
 	d.opts.Events.Publish(event.Event{Name: event.TableResized, Message: fmt.Sprintf(
 		"the connection tables were resized%s%s in %s", resizedTo("IPv4", v4), resizedTo("IPv6", v6), time.Since(started).Round(time.Millisecond))})
-	return nil
+	if report.Lost > 0 {
+		d.opts.Events.Publish(event.Event{Name: event.ConnectionsLost, Message: fmt.Sprintf(
+			"%d connections, templates included, found no room in the resized tables and are lost; %d came over", report.Lost, report.Carried)})
+	}
+	return report, nil
 }
 
 // resizedTo says what a family's table has room for now; nothing if it stayed as it is.

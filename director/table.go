@@ -14,9 +14,9 @@ import (
 // offers needs no more of the director than its observations do.
 type Table interface {
 	// Resize makes room for so many connections, of IPv4 and IPv6, while traffic
-	// flows: connections come over to the new tables one by one, none is lost.
-	// 0 leaves a family as it is. ErrInvalid if there are more connections than that.
-	Resize(ctx context.Context, v4, v6 uint64) error
+	// flows: connections come over to the new tables one by one. 0 leaves a family as
+	// it is. ErrInvalid if there are more connections than that.
+	Resize(ctx context.Context, v4, v6 uint64) (ResizeReport, error)
 
 	// Count counts what the filter selects, in groups if by is not CountAll.
 	Count(ctx context.Context, filter ConnectionFilter, by CountBy) (ConnectionCount, error)
@@ -44,6 +44,19 @@ type Table interface {
 	// to w and returns how many; LoadRecords reads them and makes them its own.
 	Dump(ctx context.Context, filter ConnectionFilter, w io.Writer) (uint64, error)
 	LoadRecords(ctx context.Context, r io.Reader) (LoadReport, error)
+}
+
+// ResizeReport says what became of the connections, and templates, of tables that were
+// resized.
+type ResizeReport struct {
+	Carried uint64 // connections that came over
+	Expired uint64 // their time was over
+	// Lost found no room, though there may be some elsewhere in the table, or another
+	// connection had their place.
+	Lost uint64
+	// Evicted are unproven ones that gave way meanwhile: to those that came over, or to
+	// new ones.
+	Evicted uint64
 }
 
 // CountBy says what the connections of one group have in common.

@@ -13,9 +13,10 @@ import (
 func connResizeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "resize", Usage: "make room for more connections, or for fewer", ArgsUsage: "[CONNECTIONS]",
-		Description: examples("While traffic flows: connections come over to new tables one by one, and none is lost. CONNECTIONS\n"+
-			"are of IPv4, and IPv6's stay as they are unless --ipv6 is given. A size is a number, or has a unit:\n"+
-			"64Ki, 4Mi. The daemon's next start goes by its configuration: change connections.max there, too.",
+		Description: examples("While traffic flows: connections come over to new tables one by one. If any is lost, for it\n"+
+			"finds no room in a smaller table, that is said and the exit code is 1. CONNECTIONS are of IPv4, and\n"+
+			"IPv6's stay as they are unless --ipv6 is given. A size is a number, or has a unit: 64Ki, 4Mi.\n"+
+			"The daemon's next start goes by its configuration: change connections.max there, too.",
 			"shunt conn resize 4Mi", "shunt conn resize 4Mi --ipv6 1Mi", "shunt conn resize --ipv6 64Ki"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "ipv6", Usage: "make room for `CONNECTIONS` of IPv6"},
@@ -45,13 +46,28 @@ func resizeTables(c *cli.Context, client *api.Client) error {
 	if err != nil {
 		return err
 	}
-	return output(c, resized, func(t *table) {
+	err = output(c, resized, func(t *table) {
 		t.row("TABLE", "BEFORE", "NOW")
 		t.row("ipv4", resized.Before.IPv4, resized.After.IPv4)
 		t.row("ipv6", resized.Before.IPv6, resized.After.IPv6)
 		t.blank()
-		t.row(fmt.Sprintf("connections there is room for; resized in %s, none was lost", time.Duration(resized.Took)))
+		took := time.Duration(resized.Took)
+		if resized.Lost+resized.Evicted == 0 {
+			t.row(fmt.Sprintf("connections there is room for; resized in %s, none was lost", took))
+			return
+		}
+		t.row(fmt.Sprintf("connections there is room for; resized in %s", took))
+		if resized.Lost > 0 {
+			t.row(t.in(red, fmt.Sprintf("%s lost, templates included; %d came over", count(resized.Lost, "connection"), resized.Carried)))
+		}
+		if resized.Evicted > 0 {
+			t.row(t.in(yellow, count(resized.Evicted, "unproven connection")+" gave way meanwhile"))
+		}
 	})
+	if err == nil && resized.Lost > 0 {
+		return exitStatus(exitFailed)
+	}
+	return err
 }
 
 // parseConnections reads a size as connections.max has it.

@@ -210,6 +210,10 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 		d.fake.SetConnections(agedConnections()...)
 	case "is-faulty":
 		d.fake.SetFaults(director.TableFault{Kind: "reply-missing", What: "tcp 198.51.100.7:40001 to 192.0.2.10:80", Found: "no reply key"})
+	case "loses-connections": // when its tables are resized
+		d.fake.SetResized(director.ResizeReport{Carried: 9, Lost: 3, Evicted: 1})
+	case "evicts": // and loses none
+		d.fake.SetResized(director.ResizeReport{Carried: 9, Evicted: 2})
 	case "breaks-off": // whatever is asked of the table
 		d.fake.FailTable(directortest.ErrInjected)
 	case "has-left": // connections of the first server, and templates

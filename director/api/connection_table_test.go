@@ -305,8 +305,12 @@ func TestTables(t *testing.T) {
 	fake.SetConnections(all...)
 	client := serve(t, newHandler(t, fake))
 	t.Run("resize", func(t *testing.T) {
+		fake.SetResized(director.ResizeReport{Carried: 5, Expired: 4, Lost: 3, Evicted: 2})
 		got, err := client.ResizeTables(t.Context(), api.TableSizes{IPv4: 4096})
-		want := api.TablesResized{Before: api.TableSizes{IPv4: 1024, IPv6: 256}, After: api.TableSizes{IPv4: 4096, IPv6: 256}, Took: got.Took}
+		want := api.TablesResized{
+			Before: api.TableSizes{IPv4: 1024, IPv6: 256}, After: api.TableSizes{IPv4: 4096, IPv6: 256}, Took: got.Took,
+			Carried: 5, Expired: 4, Lost: 3, Evicted: 2,
+		}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%v (-want +got)\n%s", err, diff)
 		}

@@ -43,12 +43,16 @@ func (e endpoints) ResizeTables(w http.ResponseWriter, r *http.Request) {
 			return nil, err
 		}
 		started := time.Now()
-		if err := e.director.Resize(ctx, body.IPv4, body.IPv6); err != nil {
+		report, err := e.director.Resize(ctx, body.IPv4, body.IPv6)
+		if err != nil {
 			return nil, err
 		}
 		took := time.Since(started)
 		after, err := e.tableSizes(ctx)
-		return TablesResized{Before: before, After: after, Took: Duration(took.Round(time.Millisecond))}, err
+		return TablesResized{
+			Before: before, After: after, Took: Duration(took.Round(time.Millisecond)),
+			Carried: report.Carried, Expired: report.Expired, Lost: report.Lost, Evicted: report.Evicted,
+		}, err
 	})
 }
 

@@ -1681,7 +1681,7 @@ type TableSizes struct {
 	IPv6 uint64 `json:"ipv6,omitempty"`
 }
 
-// TablesResized What the tables were sized for, and are now.
+// TablesResized What the tables were sized for, and are now, and what became of connections.
 type TablesResized struct {
 	// Before For how many connections tables are sized; 0, or left out: as it is.
 	Before TableSizes `json:"before"`
@@ -1693,6 +1693,18 @@ type TablesResized struct {
 	//
 	// Examples: 15m0s
 	Took Duration `json:"took"`
+
+	// Carried Connections that came over.
+	Carried uint64 `json:"carried"`
+
+	// Expired Connections and templates whose time was over.
+	Expired uint64 `json:"expired"`
+
+	// Lost Connections and templates that found no room, or whose place another had.
+	Lost uint64 `json:"lost"`
+
+	// Evicted Unproven connections that gave way meanwhile, to those that came over or to new ones.
+	Evicted uint64 `json:"evicted"`
 }
 
 // Timeouts The connection timeouts.
@@ -2509,8 +2521,8 @@ type ClientInterface interface {
 
 	// ResizeTablesWithBody Make room for more connections, or for fewer.
 	//
-	// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
-	// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+	// While traffic flows: connections come over to new tables one by one; the answer says whether any was lost. It
+	// goes on to its end when the caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2519,8 +2531,8 @@ type ClientInterface interface {
 
 	// ResizeTables Make room for more connections, or for fewer.
 	//
-	// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
-	// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+	// While traffic flows: connections come over to new tables one by one; the answer says whether any was lost. It
+	// goes on to its end when the caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3225,8 +3237,8 @@ func (c *RawClient) LoadConnectionsWithBody(ctx context.Context, contentType str
 
 // ResizeTablesWithBody Make room for more connections, or for fewer.
 //
-// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
-// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+// While traffic flows: connections come over to new tables one by one; the answer says whether any was lost. It
+// goes on to its end when the caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3245,8 +3257,8 @@ func (c *RawClient) ResizeTablesWithBody(ctx context.Context, contentType string
 
 // ResizeTables Make room for more connections, or for fewer.
 //
-// While traffic flows: connections come over to new tables one by one, none is lost. It goes on to its end when the
-// caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
+// While traffic flows: connections come over to new tables one by one; the answer says whether any was lost. It
+// goes on to its end when the caller has gone. It makes no revision: the next start of the daemon goes by its configuration again.
 //
 // Takes a body of the `application/json` content type.
 //

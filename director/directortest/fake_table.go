@@ -22,6 +22,7 @@ type fakeTable struct {
 	faults   []director.TableFault
 	resets   []director.ConnectionFilter
 	watchers map[*fakeWatcher]bool
+	resized  director.ResizeReport
 	fail     error
 }
 
@@ -75,13 +76,20 @@ func (f *Fake) Announce(change director.ConnectionChange) int {
 	return len(f.table.watchers)
 }
 
+// SetResized sets what Resize returns.
+func (f *Fake) SetResized(report director.ResizeReport) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.table.resized = report
+}
+
 // Resize sets the limits of the tables of SetStats; ErrInvalid if the fake has more
 // connections.
-func (f *Fake) Resize(_ context.Context, v4, v6 uint64) error {
+func (f *Fake) Resize(_ context.Context, v4, v6 uint64) (director.ResizeReport, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.table.fail != nil {
-		return f.table.fail
+		return director.ResizeReport{}, f.table.fail
 	}
 	f.stats.Table = slices.Clone(f.stats.Table)
 	for i := range f.stats.Table {
@@ -91,11 +99,11 @@ func (f *Fake) Resize(_ context.Context, v4, v6 uint64) error {
 			continue
 		}
 		if there := uint64(len(f.conns)); limit < there {
-			return fmt.Errorf("resize the %s table to %d connections: %w: there are %d", t.Family, limit, director.ErrInvalid, there)
+			return director.ResizeReport{}, fmt.Errorf("resize the %s table to %d connections: %w: there are %d", t.Family, limit, director.ErrInvalid, there)
 		}
 		t.Limit = limit
 	}
-	return nil
+	return f.table.resized, nil
 }
 
 // Count counts the matching ones of SetConnections.

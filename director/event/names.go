@@ -45,6 +45,8 @@ const (
 	TableHasRoom  Name = "table-has-room"
 	TableResized  Name = "table-resized"
 
+	ConnectionsLost Name = "connections-lost"
+
 	LimitHit      Name = "limit-hit"
 	LimitHitEnded Name = "limit-hit-ended"
 	GuardOn       Name = "guard-on"
@@ -101,7 +103,8 @@ func Names() []Info {
 		{TableRelieved, slog.LevelInfo, "a connection table is filling no more"},
 		{TableFull, slog.LevelError, "a connection table has no room for new connections: they are refused, or served without state"},
 		{TableHasRoom, slog.LevelInfo, "new connections have found room in a connection table for a while"},
-		{TableResized, slog.LevelInfo, "the connection tables have another size, with all connections"},
+		{TableResized, slog.LevelInfo, "the connection tables have another size"},
+		{ConnectionsLost, slog.LevelWarn, "connections found no room in the resized tables"},
 		{LimitHit, slog.LevelWarn, "new connections of a service are refused for one of its limits"},
 		{LimitHitEnded, slog.LevelInfo, "no new connection of a service was refused for this limit for a while"},
 		{GuardOn, slog.LevelWarn, "the guard of a service went on: tcp clients have to show first that they are real"},

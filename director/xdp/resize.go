@@ -110,44 +110,50 @@ type carryState struct {
 // tables, and what names connections, wait for that; Apply and Stats do not. Once the
 // new tables are in force, the context's end does not stop it: only Close does, and
 // the next daemon goes on with it.
-func (d *Dataplane) Resize(ctx context.Context, v4, v6 uint64) error {
-	if err := d.resize(ctx, v4, v6); err != nil {
-		return fmt.Errorf("resize the connection tables: %w", err)
+func (d *Dataplane) Resize(ctx context.Context, v4, v6 uint64) (director.ResizeReport, error) {
+	report, err := d.resize(ctx, v4, v6)
+	if err != nil {
+		return director.ResizeReport{}, fmt.Errorf("resize the connection tables: %w", err)
 	}
-	return nil
+	return report, nil
 }
 
-func (d *Dataplane) resize(ctx context.Context, v4, v6 uint64) error {
+func (d *Dataplane) resize(ctx context.Context, v4, v6 uint64) (report director.ResizeReport, err error) {
 	if v4 > bpf.MaxConnections || v6 > bpf.MaxConnections {
-		return fmt.Errorf("%w: at most %d connections are possible", director.ErrInvalid, bpf.MaxConnections)
+		return report, fmt.Errorf("%w: at most %d connections are possible", director.ErrInvalid, bpf.MaxConnections)
 	}
 	if err := d.gate.close(ctx); err != nil {
-		return err
+		return report, err
 	}
 	defer d.gate.open()
 	if !d.beginCarrying() {
-		return errClosed
+		return report, errClosed
 	}
 	defer d.carries.Done()
 	before := d.plane.Limits // nobody else changes them
 	if hasSize(v4, before.Connections4) && hasSize(v6, before.Connections6) {
-		return nil
+		return report, nil
 	}
 	if err := errors.Join(d.checkRoom(false, v4, before.Connections4), d.checkRoom(true, v6, before.Connections6)); err != nil {
-		return err
+		return report, err
 	}
 	d.opts.Log.Info("connection tables are being resized", "has", before.Connections4, "has6", before.Connections6, "wanted", v4, "wanted6", v6)
 	change, err := d.plane.PrepareResize(v4, v6)
 	if errors.Is(err, unix.ENOMEM) {
-		return fmt.Errorf("%w for them: %w", director.ErrNoMemory, err)
+		return report, fmt.Errorf("%w for them: %w", director.ErrNoMemory, err)
 	}
 	if err != nil {
-		return err
+		return report, err
+	}
+	counts, err := d.carryCounts()
+	if err != nil {
+		change.Discard()
+		return report, err
 	}
 	if err := d.commit(change, true); err != nil {
-		return err
+		return report, err
 	}
-	return d.bringOver()
+	return d.bringOver(counts)
 }
 
 // hasSize says whether a table of has connections is what want asks for; 0 asks for none.
@@ -206,29 +212,46 @@ func (d *Dataplane) commit(change *bpf.Change, active bool) error {
 	return err
 }
 
-// bringOver brings over the connections that no packet has, and lets the old tables go.
-// The gate is closed.
-func (d *Dataplane) bringOver() error {
+// carryCounts are what packets and bringOver have counted of connections.
+type carryCounts struct{ carried, lost, evicted uint64 }
+
+func (d *Dataplane) carryCounts() (carryCounts, error) {
+	n, err := d.plane.EventCounts()
+	return carryCounts{n[bpf.KernelEventEVENT_NOTE_CARRIED], n[bpf.KernelEventEVENT_NOTE_CARRY_LOST], n[bpf.KernelEventEVENT_NOTE_EVICTED]}, err
+}
+
+// bringOver brings over the connections that no packet has, and lets the old tables go;
+// before is what was counted when the new ones were put in force. The gate is closed.
+func (d *Dataplane) bringOver(before carryCounts) (report director.ResizeReport, err error) {
 	began := time.Now()
-	report, err := d.plane.Carry(d.lifetime)
+	brought, err := d.plane.Carry(d.lifetime)
 	if err != nil {
-		return fmt.Errorf("bring connections over: %w (they come over with their packets, and the next start goes on with it)", err)
+		return report, fmt.Errorf("bring connections over: %w (they come over with their packets, and the next start goes on with it)", err)
 	}
 	change, err := d.plane.PrepareEnd()
-	if err == nil {
-		err = d.commit(change, false)
-	}
 	if err != nil {
-		return fmt.Errorf("let the tables of before go: %w (the next start does)", err)
+		return report, fmt.Errorf("let the tables of before go: %w (the next start does)", err)
+	}
+	counts, err := d.carryCounts() // before the commit, which adds those of an earlier layout
+	if err != nil {
+		change.Discard()
+		return report, fmt.Errorf("let the tables of before go: %w (the next start does)", err)
+	}
+	if err := d.commit(change, false); err != nil {
+		return report, fmt.Errorf("let the tables of before go: %w (the next start does)", err)
+	}
+	report = director.ResizeReport{
+		Carried: counts.carried - before.carried, Expired: brought.Expired,
+		Lost: counts.lost - before.lost + brought.Left, Evicted: counts.evicted - before.evicted,
 	}
 	log := d.opts.Log.Info
-	if report.Lost+report.Left > 0 {
+	if report.Lost > 0 {
 		log = d.opts.Log.Warn
 	}
 	v4, v6 := d.MaxConnections()
-	log("all connections have come over to the new tables", "connections", v4, "connections6", v6,
-		"carried", report.Carried, "expired", report.Expired, "lost", report.Lost+report.Left, "took", time.Since(began).Round(time.Millisecond))
-	return nil
+	log("all connections have come over to the new tables", "connections", v4, "connections6", v6, "carried", report.Carried,
+		"expired", report.Expired, "lost", report.Lost, "evicted", report.Evicted, "took", time.Since(began).Round(time.Millisecond))
+	return report, nil
 }
 
 // settleTables ends what an upgrade or an earlier daemon's resize has begun, and gives
@@ -242,7 +265,7 @@ func (d *Dataplane) settleTables(ctx context.Context) {
 	if hasSize(want.Connections4, has.Connections4) && hasSize(want.Connections6, has.Connections6) {
 		return
 	}
-	if err := d.Resize(ctx, want.Connections4, want.Connections6); err != nil && ctx.Err() == nil && !d.isClosed() {
+	if _, err := d.Resize(ctx, want.Connections4, want.Connections6); err != nil && ctx.Err() == nil && !d.isClosed() {
 		d.opts.Log.Warn("connection tables keep the sizes they were made with: shunt conn resize changes them",
 			"has", has.Connections4, "has6", has.Connections6, "configured", want.Connections4, "configured6", want.Connections6, "err", err)
 	}
@@ -254,7 +277,11 @@ func (d *Dataplane) endCarrying() bool {
 		return false
 	}
 	defer d.carries.Done()
-	if err := d.bringOver(); err != nil {
+	counts, err := d.carryCounts()
+	if err == nil {
+		_, err = d.bringOver(counts)
+	}
+	if err != nil {
 		if !d.isClosed() {
 			d.opts.Log.Error("connections do not come over to the new tables: they cannot be listed or removed until a restart", "err", err)
 		}

@@ -78,11 +78,11 @@ func TestResize(t *testing.T) {
 	if len(before) != talkers+talkers/10 {
 		t.Fatalf("%d connections and templates: %v", len(before), before)
 	}
-	if err := r.Resize(t.Context(), 5000, 0); err != nil {
-		t.Fatal(err)
+	if report, err := r.Resize(t.Context(), 5000, 0); err != nil || report != (director.ResizeReport{Carried: talkers}) {
+		t.Fatalf("%+v, %v", report, err)
 	}
 	r.expectTables(5000, 512, before)
-	if err := r.Resize(t.Context(), 300, 700); err != nil {
+	if _, err := r.Resize(t.Context(), 300, 700); err != nil {
 		t.Fatal(err)
 	}
 	r.expectTables(300, 700, before)
@@ -90,15 +90,15 @@ func TestResize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.Resize(t.Context(), 20, 0)
+	_, err = r.Resize(t.Context(), 20, 0)
 	if !errors.Is(err, director.ErrInvalid) || !strings.Contains(err.Error(), "126 keys") || !strings.Contains(err.Error(), "63") {
 		t.Errorf("a table for 20 connections: %v", err)
 	}
-	if err := r.Resize(t.Context(), 1<<40, 0); !errors.Is(err, director.ErrInvalid) {
+	if _, err := r.Resize(t.Context(), 1<<40, 0); !errors.Is(err, director.ErrInvalid) {
 		t.Errorf("a table for 2^40 connections: %v", err)
 	}
-	if err := r.Resize(t.Context(), 300, 0); err != nil {
-		t.Error(err)
+	if report, err := r.Resize(t.Context(), 300, 0); err != nil || report != (director.ResizeReport{}) {
+		t.Errorf("%+v, %v", report, err)
 	}
 	if now, err := r.tablesNumber(); err != nil || now != number {
 		t.Errorf("the tables are others: %d, before %d, %v", now, number, err)
@@ -109,6 +109,41 @@ func TestResize(t *testing.T) {
 	}
 	if left := r.mustPairings(); len(left) > 0 {
 		t.Errorf("killed, and still there: %v", left)
+	}
+}
+
+// What finds no room, and what gives way, is counted, whether a packet or the daemon
+// meant to bring it over.
+func TestResizeCountsTheLost(t *testing.T) {
+	r := newTalkingRig(t, Options{MaxConnections: 1024, MaxConnectionsIPv6: 512})
+	virtual := newStickyService().Key.Address
+	for i := range byte(talkers) { // the proven give way to none
+		r.send(bpftest.Packet{Source: bpftest.ServerMAC, Destination: bpftest.DirectorInside, From: natServer().Address, To: talker(i), Flags: "SA", Seq: 7, Ack: 1})
+		r.send(bpftest.Packet{From: talker(i), To: virtual, Flags: "A", Seq: 1, Ack: 8})
+	}
+	before := r.mustPairings()
+	change, err := r.plane.PrepareResize(1, 0) // which Resize refuses
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts, err := r.carryCounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.commit(change, true); err != nil {
+		t.Fatal(err)
+	}
+	for i := range byte(talkers / 2) {
+		r.send(bpftest.Packet{From: talker(i), To: virtual, Flags: "A", Seq: 1, Ack: 8})
+	}
+	report, err := r.bringOver(counts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := r.mustPairings()
+	t.Logf("%d connections and templates, then %d: %+v", len(before), len(after), report)
+	if report.Lost == 0 || report.Expired > 0 || uint64(len(before)-len(after)) != report.Lost+report.Evicted {
+		t.Errorf("of %d connections and templates %d are left: %+v", len(before), len(after), report)
 	}
 }
 

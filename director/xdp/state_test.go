@@ -234,7 +234,10 @@ func newStateMachine(r *stateRig, rt *rapid.T) *stateMachine {
 // clear ends what a run before has left that failed.
 func (s *stateMachine) clear() {
 	if s.plane.Carrying() {
-		s.ok(s.bringOver())
+		counts, err := s.carryCounts()
+		s.ok(err)
+		_, err = s.bringOver(counts)
+		s.ok(err)
 	}
 	s.ok(ignore(s.Kill(s.t.Context(), director.ConnectionFilter{})))
 	s.ok(s.stateRig.sweep(s.t.Context()))

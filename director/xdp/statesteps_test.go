@@ -269,9 +269,17 @@ func (s *stateMachine) size() uint64 {
 func (s *stateMachine) resize() {
 	s.note("resize")
 	size := s.size()
-	s.ok(s.Resize(s.t.Context(), size, size))
+	s.noneLost(s.Resize(s.t.Context(), size, size))
 	s.readEvents()
 	s.compare()
+}
+
+func (s *stateMachine) noneLost(report director.ResizeReport, err error) {
+	s.T.Helper()
+	s.ok(err)
+	if report.Lost > 0 || report.Evicted > 0 {
+		s.fail("the resize: %+v", report)
+	}
 }
 
 // carry has packets meet connections that have not come over yet.
@@ -279,6 +287,8 @@ func (s *stateMachine) carry() {
 	size := s.size()
 	s.note("resize, and before it ends:")
 	change, err := s.plane.PrepareResize(size, size)
+	s.ok(err)
+	counts, err := s.carryCounts()
 	s.ok(err)
 	s.ok(s.commit(change, true))
 	s.readEvents()
@@ -292,7 +302,7 @@ func (s *stateMachine) carry() {
 		}
 		s.packetAmid(p)
 	}
-	s.ok(s.bringOver())
+	s.noneLost(s.bringOver(counts))
 	s.readEvents()
 	s.compare()
 }

@@ -160,7 +160,7 @@ func (r *stressRig) operate(ctx context.Context) (o operations) {
 				r.t.Log(err) // some changed at every try
 			}
 		}
-		if err := r.Resize(ctx, size, size); err == nil {
+		if _, err := r.Resize(ctx, size, size); err == nil {
 			o.resizes++
 		} else if ctx.Err() == nil && !errors.Is(err, director.ErrInvalid) { // too many for the small one
 			r.t.Error(err)
