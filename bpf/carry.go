@@ -102,15 +102,6 @@ func (p *Plane) carryTable(ctx context.Context, v6 bool, what KernelCarryWhat, r
 // carryMost is less than bpf_loop's most rounds (kernel: include/linux/bpf.h, BPF_MAX_LOOPS).
 const carryMost = 1 << 20
 
-// EndCarry is PrepareEnd and Commit, for who has the Plane to itself.
-func (p *Plane) EndCarry() error {
-	c, err := p.PrepareEnd()
-	if err != nil {
-		return err
-	}
-	return p.Commit(c)
-}
-
 // endCarry removes the last of what connections came over from.
 func (p *Plane) endCarry() error {
 	if err := p.takeEvents(); err != nil {

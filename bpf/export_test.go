@@ -49,6 +49,15 @@ func (p *Plane) EnterChange(c *Change) error {
 	return p.enter(&programs, c.set)
 }
 
+// EndCarry is PrepareEnd and Commit, for who has the Plane to itself.
+func (p *Plane) EndCarry() error {
+	c, err := p.PrepareEnd()
+	if err != nil {
+		return err
+	}
+	return p.Commit(c)
+}
+
 // Replaceable is how many maps PinChange can be asked for.
 var Replaceable = len(replaceable)
 
