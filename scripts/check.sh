@@ -33,9 +33,15 @@ run() {
 		scripts/gotest.sh "${packages[@]}"
 		;;
 	guest)
+		local slow='^Test(Conformance|Race|SchedulersRace|CarryRace|CarryDropsNothing|Stress|FloodsAreMeasured'
+		slow+='|ResizeOutlivesCrashes|UpgradeFromLayout4|OtherVersionsAreRefused|TemplateComesOverForANewConnection'
+		slow+='|ReplyKeyOfAnOldConnectionIsTaken|OpenRefuses|OpenAfterInterruptedStart|OpenKeepsConnections'
+		slow+='|OpenAdoptsWhatIsPinned|ConnectionTrafficIsAdopted|StartResizes|ResizeGoesOnAfterRestart'
+		slow+='|ResizeCountsTheLost|RemovedPinsAreRepaired)$'
 		# The oldest supported kernel; its IPVS beside the fast path. Without
-		# what the step root runs and is slow on an emulated CPU.
-		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -timeout 25m -parallel 24 -skip '^Test(Conformance|CarryRace|ResizeOutlivesCrashes)$' \
+		# what the step root runs and is slow on an emulated CPU, which is one:
+		# races, and what loads the programs again and again.
+		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -timeout 25m -parallel 24 -skip "$slow" \
 			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp &&
 			make -s build &&
 			SHUNT_GUEST=1 SHUNT_BIN=/bin CGO_ENABLED=0 scripts/gotest.sh -run '^TestMigration' \
