@@ -1,14 +1,10 @@
 package labtest
 
 import (
-	"context"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/shunt-lb/shunt/director/directortest"
 )
@@ -164,68 +160,4 @@ func TestBadStarts(t *testing.T) {
 			t.Errorf("%s has an XDP program", name)
 		}
 	}
-}
-
-// A full table takes no new connections and keeps those it has.
-func TestFullTable(t *testing.T) {
-	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 1})
-	if _, err := lab.ServeUDP(53); err != nil {
-		t.Fatal(err)
-	}
-	d := startDaemon(t, lab, "--max-connections", "1Ki")
-	d.do(t, "service add udp://192.0.2.10:53 --name dns\nserver add dns 10.2.0.11 --method nat")
-	const flows = 3000 // twice as many keys as the table has room for
-	to := netip.AddrPortFrom(vip4, 53)
-	var mu sync.Mutex // guards the two
-	var answered, lost []uint16
-	ask := func(port uint16, timeout time.Duration) bool {
-		_, err := lab.Client.QueryUDP(context.Background(), netip.AddrPortFrom(lab.ClientAddrs4[0], port), to, port, timeout)
-		return err == nil
-	}
-	ports := make(chan uint16, flows)
-	for i := range uint16(flows) {
-		ports <- 10_000 + i
-	}
-	close(ports)
-	var askers sync.WaitGroup
-	for range 100 {
-		askers.Go(func() {
-			for port := range ports {
-				// The lost ones wait in vain; one whose answer is late counts as lost.
-				ok := ask(port, time.Second/2)
-				mu.Lock()
-				if ok {
-					answered = append(answered, port)
-				} else {
-					lost = append(lost, port)
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	askers.Wait()
-	total, _ := d.counters(t, "dns")
-	// One that waits for its first reply is unproven and may give way to another.
-	events := d.events(t)
-	full, evicted := events["table-full"], events["evicted"]
-	held := total.Connections - evicted
-	if full == 0 || held < uint64(len(answered)) || total.Connections+full > flows {
-		t.Errorf("%d queries answered and %d lost, the director counted %d connections, %d dropped as table-full and %d evicted",
-			len(answered), len(lost), total.Connections, full, evicted)
-	}
-	if len(answered) < 1024 {
-		t.Errorf("the table took %d connections, it is sized for 1024", len(answered))
-	}
-	for i := 0; i < len(answered); i += 20 {
-		if !ask(answered[i], limit) {
-			t.Errorf("the connection of port %d was lost", answered[i])
-		}
-	}
-	if again, _ := d.counters(t, "dns"); again.Connections != total.Connections {
-		t.Errorf("%d connections after their further queries, before %d", again.Connections, total.Connections)
-	}
-	if n := d.connections(t); n != held {
-		t.Errorf("conn list shows %d connections of %d", n, held)
-	}
-	d.noFaults(t, "table-full")
 }

@@ -1,8 +1,12 @@
 package labtest
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,37 +19,49 @@ import (
 // larger table ends it.
 func TestTableFullOfProven(t *testing.T) {
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 2})
-	if _, err := lab.ServeHTTP(80); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lab.ServeUDP(53); err != nil {
-		t.Fatal(err)
+	for _, port := range []uint16{80, 81} {
+		if _, err := lab.ServeHTTP(port); err != nil {
+			t.Fatal(err)
+		}
 	}
 	d := startDaemon(t, lab, "--max-connections", "1Ki")
-	web, dns := netip.AddrPortFrom(vip4, 80), netip.AddrPortFrom(vip4, 53)
-	d.do(t, "service add udp://192.0.2.10:53 --name dns --scheduler rr\nservice add tcp://192.0.2.10:80 --name web --scheduler mh")
+	web, shop := netip.AddrPortFrom(vip4, 80), netip.AddrPortFrom(vip4, 81)
+	d.do(t, "service add tcp://192.0.2.10:81 --name shop --scheduler rr\nservice add tcp://192.0.2.10:80 --name web --scheduler mh")
 	for _, s := range lab.Servers {
-		d.do(t, fmt.Sprintf("server add dns %s:53 --method nat\nserver add web %[1]s:80 --method dr", s.Addr4))
+		d.do(t, fmt.Sprintf("server add shop %s:81 --method nat\nserver add web %[1]s:80 --method dr", s.Addr4))
 	}
 	since := d.lastEvent(t)
-	ask := func(port uint16, timeout time.Duration) error {
-		_, err := lab.Client.QueryUDP(t.Context(), netip.AddrPortFrom(lab.ClientAddrs4[0], port), dns, port, timeout)
-		return err
-	}
-	answered := []uint16{}
-	for port := uint16(10_000); d.events(t)["table-full"] < 20; port += 100 {
-		if port > 20_000 {
+	var mu sync.Mutex // guards held
+	var held []net.Conn
+	for begun := 0; d.events(t)["table-full"] < 20; begun += 100 {
+		if begun > 10_000 {
 			t.Fatal("10000 connections fit a table for 1024")
 		}
-		for i := range uint16(100) {
-			if ask(port+i, 50*time.Millisecond) == nil {
-				answered = append(answered, port+i)
-			}
+		var batch sync.WaitGroup
+		for range 100 {
+			batch.Go(func() {
+				// The refused ones wait in vain.
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				if c, err := lab.Client.Dial(ctx, "tcp", netip.AddrPort{}, shop); err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					held = append(held, c)
+				}
+			})
 		}
+		batch.Wait()
+	}
+	var calls []*call
+	for _, c := range held {
+		t.Cleanup(func() { _ = c.Close() })
+		calls = append(calls, &call{conn: c, reader: bufio.NewReader(c)})
+	}
+	if len(calls) < 1024 {
+		t.Errorf("the table took %d connections, it is sized for 1024", len(calls))
 	}
 	d.tells(t, since, "table-full", "")
-	p := pair{lab: lab, d: d, vip: web}
-	p.requests(t, 200)
+	pair{lab: lab, d: d, vip: web}.requests(t, 200)
 	if events := d.events(t); events["stateless"] == 0 {
 		t.Error("no packet was served without state")
 	}
@@ -53,19 +69,9 @@ func TestTableFullOfProven(t *testing.T) {
 		table := read[api.Status](t, d, "status").Tables[0]
 		return table.Pressure > 1 && table.Refused > 0
 	})
+	askAll(t, calls)
 	d.shunt(t, "conn", "resize", "8Ki")
-	for port := range uint16(200) {
-		if err := ask(30_000+port, limit); err != nil {
-			t.Errorf("a new connection in a larger table: %v", err)
-		}
-	}
-	for _, port := range answered {
-		if err := ask(port, limit); err != nil {
-			t.Errorf("a connection of before: %v", err)
-		}
-	}
-	if total, _ := d.counters(t, "dns"); total.Connections != uint64(len(answered))+200 {
-		t.Errorf("%d connections were made for %d clients that were answered", total.Connections, len(answered)+200)
-	}
+	pair{lab: lab, d: d, vip: shop}.requests(t, 100)
+	askAll(t, calls)
 	d.noFaults(t, "table-full")
 }

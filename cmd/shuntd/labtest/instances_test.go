@@ -51,7 +51,7 @@ func TestSecondDaemon(t *testing.T) {
 	})
 	t.Run("on_the_same_interface", func(t *testing.T) {
 		d := newDaemon(t, p.lab.Director, p.lab.DirectorLinks)
-		d.fails(t, 1, "attach to eth0", "another XDP program is attached")
+		d.fails(t, 1, "attach to eth0", "shunt_root")
 		d.noPins(t)
 	})
 	if err := c.ask(); err != nil {
