@@ -11,10 +11,10 @@ trap 'rm -f "$log"' EXIT
 status=0
 go test -v -count=1 "$@" >"$log" 2>&1 || status=1
 if [ "$status" = 0 ]; then
-	grep -E '^ok\s' "$log"
+	grep -aE '^ok\s' "$log"
 else
 	# Without the tests that passed and the talk of all.
-	grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)|\[no test files\]$' "$log"
+	grep -avE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)|\[no test files\]$' "$log"
 fi
 [ "${REQUIRE_PRIVILEGED:-}" = 1 ] || exit "$status"
 
@@ -28,6 +28,6 @@ while read -r name; do
 	fi
 	echo "$name: $verdict:"
 	# The reason comes before the line in a test, after it in older formats.
-	grep -F -B2 -A1 -e "--- SKIP: $name (" "$log" | grep -vE '^\s*(===|---)'
+	grep -aF -B2 -A1 -e "--- SKIP: $name (" "$log" | grep -avE '^\s*(===|---)'
 done < <(sed -nE 's/^\s*--- SKIP: (\S+) .*/\1/p' "$log")
 exit "$status"
