@@ -157,6 +157,7 @@ func nameOf(to netip.AddrPort) string {
 func TestGuard(t *testing.T) {
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
+			t.Parallel() // most of it is a wait
 			f := startFlooded(t, method)
 			f.d.do(t, "service edit web --guard auto --guard-on 500 --guard-off 100")
 			held := mustOpen(t, f.lab.Client, f.vip)
