@@ -30,14 +30,16 @@ run() {
 		# Programs loaded, namespaces, daemon and CLI.
 		local packages
 		mapfile -t packages < <(go list ./... | grep -v -e '/scripts/guest$' -e '/directortest/ipvs$')
-		scripts/gotest.sh "${packages[@]}"
+		# The longest first: two packages run at a time.
+		scripts/gotest.sh ./cmd/shuntd/labtest ./bpf ./director/xdp "${packages[@]}"
 		;;
 	guest)
 		local slow='^Test(Conformance|Race|SchedulersRace|CarryRace|CarryDropsNothing|Stress|FloodsAreMeasured'
 		slow+='|ResizeOutlivesCrashes|UpgradeFromLayout4|OtherVersionsAreRefused|TemplateComesOverForANewConnection'
 		slow+='|ReplyKeyOfAnOldConnectionIsTaken|OpenRefuses|OpenAfterInterruptedStart|OpenKeepsConnections'
 		slow+='|OpenAdoptsWhatIsPinned|ConnectionTrafficIsAdopted|StartResizes|ResizeGoesOnAfterRestart'
-		slow+='|ResizeCountsTheLost|RemovedPinsAreRepaired)$'
+		slow+='|ResizeCountsTheLost|RemovedPinsAreRepaired|StartRepairs|StartRepairsWideServices'
+		slow+='|WideServicesAsTheRule|ResizeKeepsEntries)$'
 		# The oldest supported kernel; its IPVS beside the fast path. Without
 		# what the step root runs and is slow on an emulated CPU, which is one:
 		# races, and what loads the programs again and again.
