@@ -39,7 +39,7 @@ run() {
 		slow+='|ReplyKeyOfAnOldConnectionIsTaken|OpenRefuses|OpenAfterInterruptedStart|OpenKeepsConnections'
 		slow+='|OpenAdoptsWhatIsPinned|ConnectionTrafficIsAdopted|StartResizes|ResizeGoesOnAfterRestart'
 		slow+='|ResizeCountsTheLost|RemovedPinsAreRepaired|StartRepairs|StartRepairsWideServices'
-		slow+='|WideServicesAsTheRule|ResizeKeepsEntries)$'
+		slow+='|WideServicesAsTheRule|ResizeKeepsEntries|TablesFollowTheModel|EverySchedulerHasRoomForAllServers)$'
 		# The oldest supported kernel; its IPVS beside the fast path. Without
 		# what the step root runs and is slow on an emulated CPU, which is one:
 		# races, and what loads the programs again and again.
