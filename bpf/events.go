@@ -41,6 +41,12 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_DROP_NOT_QUOTABLE:        {"not-quotable", "drop", "an ICMP error or reset was due but could not be made of the packet"},
 	KernelEventEVENT_DROP_BUSY:                {"busy", "drop", "another CPU was making or removing the connection"},
 	KernelEventEVENT_DROP_TOO_BIG:             {"too-big", "drop", "longer than the next hop's MTU, and its sender may not be told"},
+	KernelEventEVENT_DROP_HEADROOM:            {"headroom", "drop", "the frame has no room in front for the tunnel's headers"},
+	KernelEventEVENT_DROP_LOCAL_PORTS:         {"local-ports", "drop", "full NAT: no address and port left to stand in for the client's"},
+	KernelEventEVENT_DROP_FRAGMENT_UNKNOWN:    {"fragment-unknown", "drop", "a later fragment of a datagram whose first was not seen"},
+	KernelEventEVENT_DROP_FRAGMENT_TINY:       {"fragment-tiny", "drop", "a fragment that divides the transport header"},
+	KernelEventEVENT_DROP_ECHO:                {"echo-dropped", "drop", "echo requests to a virtual address without a server to offer"},
+	KernelEventEVENT_DROP_ICMP:                {"icmp-dropped", "drop", "an ICMP error of a connection that could not be sent on"},
 
 	KernelEventEVENT_ANSWER_NO_SERVER: {"no-server", "answer", "no server available: ICMP port unreachable"},
 	KernelEventEVENT_ANSWER_TTL:       {"ttl-exceeded", "answer", "time to live used up: ICMP time exceeded"},
@@ -48,6 +54,7 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_ANSWER_RESET:     {"reset", "answer", "TCP without a connection, reset by setting"},
 	KernelEventEVENT_ANSWER_GUARD:     {"guard", "answer", "a first segment of an unknown source, answered so that a real client shows itself"},
 	KernelEventEVENT_ANSWER_KILLED:    {"killed", "answer", "TCP of a connection that was killed: its sender reset"},
+	KernelEventEVENT_ANSWER_ECHO:      {"echo", "answer", "echo requests to a virtual address, answered"},
 
 	KernelEventEVENT_NOTE_EVICTED:           {"evicted", "note", "unproven connections given up for new ones"},
 	KernelEventEVENT_NOTE_INSERT_RACE:       {"insert-race", "note", "another CPU made the same connection first"},
@@ -67,6 +74,12 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_NOTE_CARRIED:           {"carried", "note", "connections brought over from the table before"},
 	KernelEventEVENT_NOTE_CARRY_LOST:        {"carry-lost", "note", "connections not brought over: no room, or there already"},
 	KernelEventEVENT_NOTE_NEWS_LOST:         {"news-lost", "note", "openings and closings that watchers were not told of, being too slow"},
+	KernelEventEVENT_NOTE_ICMP_IN:           {"icmp-to-server", "note", "ICMP errors sent on to the server of the connection they quote"},
+	KernelEventEVENT_NOTE_ICMP_OUT:          {"icmp-to-client", "note", "ICMP errors sent on to the client of the connection they quote"},
+	KernelEventEVENT_NOTE_PATH_MTU:          {"path-mtu", "note", "routers' reports of the MTU of a tunnel's path"},
+	KernelEventEVENT_NOTE_FRAGMENTS:         {"fragments", "note", "later fragments that followed the first of their datagram"},
+	KernelEventEVENT_NOTE_MSS_CLAMPED:       {"mss-clamped", "note", "first segments whose announced segment size was lowered"},
+	KernelEventEVENT_NOTE_DROPS_UNLISTED:    {"drops-unlisted", "note", "drops that are counted by their reason alone, as too many kinds are listed"},
 
 	KernelEventEVENT_FAULT_MAP:    {"fault-map", "fault", "a map without an element that must be there"},
 	KernelEventEVENT_FAULT_SERVER: {"fault-server", "fault", "a connection of a server that is free"},

@@ -14,6 +14,7 @@ type Limits struct {
 	Destinations uint32 // virtual addresses that lblc and lblcr remember, of all services
 	Matches      uint32 // prefixes that services of several addresses or ports have
 	Sources      uint32 // source networks that are limited, of all services; as many clients that have answered the guard
+	Fragments    uint32 // datagrams in fragments of which the first was seen
 	// CountConnections: packets and bytes are counted for each connection, at 16 bytes
 	// more for each of the tables' slots.
 	CountConnections bool
@@ -30,6 +31,7 @@ const (
 	DefaultDestinations = 1 << 16
 	DefaultMatches      = 4096
 	DefaultSources      = 1 << 16
+	DefaultFragments    = 1 << 14
 )
 
 // MaxServers is the most servers a recipe can name (entry.h, RECIPE_SERVER).
@@ -38,6 +40,9 @@ const MaxServers = int(KernelMasksSERVER_MASK)
 // MaxConnections is the most connections of a table whose groups a place can name
 // (entry.h, PLACE_GROUP): its memory would be 128 GiB, or 256 of IPv6.
 const MaxConnections = (1 << (32 - uint64(KernelPlaceLayoutPLACE_GROUP))) * slotsPerGroup / slotsPerConnection
+
+// tunnels returns how many elements the maps of tunnels have; a server names one in 16 bits.
+func tunnels(l Limits) uint32 { return min(l.Servers, math.MaxUint16) }
 
 // slotsPerGroup is how many keys a group has room for.
 const slotsPerGroup = uint64(KernelTableShapeSLOTS)
@@ -69,6 +74,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Sources == 0 {
 		l.Sources = DefaultSources
+	}
+	if l.Fragments == 0 {
+		l.Fragments = DefaultFragments
 	}
 	return l
 }

@@ -63,7 +63,7 @@ const lblcrExpiration = 24 * time.Hour
 // transientMaps are made anew by every process: nothing in them outlives a packet.
 var transientMaps = map[string]bool{
 	KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true, KernelMapNewDestination: true,
-	KernelMapNews: true, KernelMapCarryScratch: true,
+	KernelMapNews: true, KernelMapCarryScratch: true, KernelMapFragments: true,
 }
 
 // Open loads the programs over the maps pinned in pinDir, or makes and pins
@@ -196,7 +196,8 @@ func (p *Plane) enter(programs *KernelPrograms, set uint32) error {
 	slots := map[uint32]*ebpf.Program{
 		set + uint32(KernelSlotSLOT_SETTLE): programs.ShuntSettle, set + uint32(KernelSlotSLOT_CREATE): programs.ShuntCreate,
 		set + uint32(KernelSlotSLOT_ADMIT): programs.ShuntAdmit, set + uint32(KernelSlotSLOT_ODD): programs.ShuntOdd,
-		set + uint32(KernelSlotSLOT_CARRY): programs.ShuntCarry,
+		set + uint32(KernelSlotSLOT_CARRY): programs.ShuntCarry, set + uint32(KernelSlotSLOT_ICMP): programs.ShuntIcmp,
+		set + uint32(KernelSlotSLOT_FRAGMENT): programs.ShuntFragment,
 	}
 	for slot, prog := range slots {
 		if err := p.Slots.Put(slot, prog); err != nil {
@@ -404,6 +405,11 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapValidated:      l.Sources,
 		KernelMapDestinations:   l.Destinations,
 		KernelMapMatches:        l.Matches,
+		KernelMapTunnels:        tunnels(l),
+		KernelMapTunnelIndex:    tunnels(l),
+
+		KernelMapVirtualAddresses: l.Services,
+		KernelMapFragments:        l.Fragments,
 
 		KernelMapConnectionTraffic4: trafficEntries(l, l.Connections4),
 		KernelMapConnectionTraffic6: trafficEntries(l, l.Connections6),
@@ -430,6 +436,7 @@ func sizes(maps map[string]*ebpf.Map, asked Limits) Limits {
 		Destinations: size(KernelMapDestinations, asked.Destinations),
 		Matches:      size(KernelMapMatches, asked.Matches),
 		Sources:      size(KernelMapSources, asked.Sources),
+		Fragments:    asked.Fragments,
 
 		CountConnections: asked.CountConnections,
 	}

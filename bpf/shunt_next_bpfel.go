@@ -336,6 +336,27 @@ const (
 	KernelDestinationShapeDESTINATION_SERVERS KernelDestinationShape = 32
 )
 
+type KernelDropCount struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+}
+
+type KernelDropKey struct {
+	_       structs.HostLayout
+	Event   uint32
+	Ifindex uint32
+	Service uint32
+}
+
+type KernelEcho uint32
+
+const (
+	KernelEchoECHO_PASSED   KernelEcho = 1
+	KernelEchoECHO_ANSWERED KernelEcho = 2
+	KernelEchoECHO_DROPPED  KernelEcho = 3
+)
+
 type KernelEntry4 struct {
 	_           structs.HostLayout
 	Source      uint32
@@ -390,33 +411,46 @@ const (
 	KernelEventEVENT_DROP_NOT_QUOTABLE        KernelEvent = 27
 	KernelEventEVENT_DROP_BUSY                KernelEvent = 28
 	KernelEventEVENT_DROP_TOO_BIG             KernelEvent = 29
-	KernelEventEVENT_ANSWER_NO_SERVER         KernelEvent = 30
-	KernelEventEVENT_ANSWER_TTL               KernelEvent = 31
-	KernelEventEVENT_ANSWER_TOO_BIG           KernelEvent = 32
-	KernelEventEVENT_ANSWER_RESET             KernelEvent = 33
-	KernelEventEVENT_ANSWER_GUARD             KernelEvent = 34
-	KernelEventEVENT_ANSWER_KILLED            KernelEvent = 35
-	KernelEventEVENT_NOTE_EVICTED             KernelEvent = 36
-	KernelEventEVENT_NOTE_INSERT_RACE         KernelEvent = 37
-	KernelEventEVENT_NOTE_COLLISION_AVOIDED   KernelEvent = 38
-	KernelEventEVENT_NOTE_HOP_CHANGED         KernelEvent = 39
-	KernelEventEVENT_NOTE_HOPS_FULL           KernelEvent = 40
-	KernelEventEVENT_NOTE_BY_ROUTE            KernelEvent = 41
-	KernelEventEVENT_NOTE_EXPIRED_HIT         KernelEvent = 42
-	KernelEventEVENT_NOTE_STALE_READ          KernelEvent = 43
-	KernelEventEVENT_NOTE_CURSOR_CONTENDED    KernelEvent = 44
-	KernelEventEVENT_NOTE_DESTINATIONS_FULL   KernelEvent = 45
-	KernelEventEVENT_NOTE_TEMPLATE_HEALED     KernelEvent = 46
-	KernelEventEVENT_NOTE_STATELESS           KernelEvent = 47
-	KernelEventEVENT_NOTE_GUARD_ON            KernelEvent = 48
-	KernelEventEVENT_NOTE_GUARD_OFF           KernelEvent = 49
-	KernelEventEVENT_NOTE_KILLED              KernelEvent = 50
-	KernelEventEVENT_NOTE_CARRIED             KernelEvent = 51
-	KernelEventEVENT_NOTE_CARRY_LOST          KernelEvent = 52
-	KernelEventEVENT_NOTE_NEWS_LOST           KernelEvent = 53
-	KernelEventEVENT_FAULT_MAP                KernelEvent = 54
-	KernelEventEVENT_FAULT_SERVER             KernelEvent = 55
-	KernelEventEVENTS                         KernelEvent = 56
+	KernelEventEVENT_DROP_HEADROOM            KernelEvent = 30
+	KernelEventEVENT_DROP_LOCAL_PORTS         KernelEvent = 31
+	KernelEventEVENT_DROP_FRAGMENT_UNKNOWN    KernelEvent = 32
+	KernelEventEVENT_DROP_FRAGMENT_TINY       KernelEvent = 33
+	KernelEventEVENT_DROP_ECHO                KernelEvent = 34
+	KernelEventEVENT_DROP_ICMP                KernelEvent = 35
+	KernelEventEVENT_ANSWER_NO_SERVER         KernelEvent = 36
+	KernelEventEVENT_ANSWER_TTL               KernelEvent = 37
+	KernelEventEVENT_ANSWER_TOO_BIG           KernelEvent = 38
+	KernelEventEVENT_ANSWER_RESET             KernelEvent = 39
+	KernelEventEVENT_ANSWER_GUARD             KernelEvent = 40
+	KernelEventEVENT_ANSWER_KILLED            KernelEvent = 41
+	KernelEventEVENT_ANSWER_ECHO              KernelEvent = 42
+	KernelEventEVENT_NOTE_EVICTED             KernelEvent = 43
+	KernelEventEVENT_NOTE_INSERT_RACE         KernelEvent = 44
+	KernelEventEVENT_NOTE_COLLISION_AVOIDED   KernelEvent = 45
+	KernelEventEVENT_NOTE_HOP_CHANGED         KernelEvent = 46
+	KernelEventEVENT_NOTE_HOPS_FULL           KernelEvent = 47
+	KernelEventEVENT_NOTE_BY_ROUTE            KernelEvent = 48
+	KernelEventEVENT_NOTE_EXPIRED_HIT         KernelEvent = 49
+	KernelEventEVENT_NOTE_STALE_READ          KernelEvent = 50
+	KernelEventEVENT_NOTE_CURSOR_CONTENDED    KernelEvent = 51
+	KernelEventEVENT_NOTE_DESTINATIONS_FULL   KernelEvent = 52
+	KernelEventEVENT_NOTE_TEMPLATE_HEALED     KernelEvent = 53
+	KernelEventEVENT_NOTE_STATELESS           KernelEvent = 54
+	KernelEventEVENT_NOTE_GUARD_ON            KernelEvent = 55
+	KernelEventEVENT_NOTE_GUARD_OFF           KernelEvent = 56
+	KernelEventEVENT_NOTE_KILLED              KernelEvent = 57
+	KernelEventEVENT_NOTE_CARRIED             KernelEvent = 58
+	KernelEventEVENT_NOTE_CARRY_LOST          KernelEvent = 59
+	KernelEventEVENT_NOTE_NEWS_LOST           KernelEvent = 60
+	KernelEventEVENT_NOTE_ICMP_IN             KernelEvent = 61
+	KernelEventEVENT_NOTE_ICMP_OUT            KernelEvent = 62
+	KernelEventEVENT_NOTE_PATH_MTU            KernelEvent = 63
+	KernelEventEVENT_NOTE_FRAGMENTS           KernelEvent = 64
+	KernelEventEVENT_NOTE_MSS_CLAMPED         KernelEvent = 65
+	KernelEventEVENT_NOTE_DROPS_UNLISTED      KernelEvent = 66
+	KernelEventEVENT_FAULT_MAP                KernelEvent = 67
+	KernelEventEVENT_FAULT_SERVER             KernelEvent = 68
+	KernelEventEVENTS                         KernelEvent = 69
 )
 
 type KernelEventArgs struct {
@@ -457,6 +491,23 @@ const (
 	KernelFilterShapeFILTER_BITS  KernelFilterShape = 65536
 	KernelFilterShapeFILTER_WORDS KernelFilterShape = 2048
 )
+
+type KernelFragment struct {
+	_        structs.HostLayout
+	Ports    uint32
+	Tick     uint32
+	IsPassed uint32
+}
+
+type KernelFragmentKey struct {
+	_           structs.HostLayout
+	Source      [4]uint32
+	Destination [4]uint32
+	Id          uint32
+	Protocol    uint8
+	Family      uint8
+	Pad         [2]uint8
+}
 
 type KernelGroup4 struct {
 	_    structs.HostLayout
@@ -630,6 +681,22 @@ const (
 	KernelLoadShapeLOAD_BATCH KernelLoadShape = 48
 )
 
+type KernelLocalAddress struct {
+	_       structs.HostLayout
+	Address [4]uint32
+	Offered uint32
+	Pad     [3]uint32
+}
+
+type KernelLocalLayout uint32
+
+const (
+	KernelLocalLayoutLOCAL_PORT  KernelLocalLayout = 0
+	KernelLocalLayoutLOCAL_INDEX KernelLocalLayout = 16
+	KernelLocalLayoutLOCALS6     KernelLocalLayout = 2048
+	KernelLocalLayoutLOCALS      KernelLocalLayout = 4096
+)
+
 type KernelMasks uint32
 
 const (
@@ -665,10 +732,11 @@ const (
 type KernelMethod uint32
 
 const (
-	KernelMethodMETHOD_NAT    KernelMethod = 0
-	KernelMethodMETHOD_LOCAL  KernelMethod = 1
-	KernelMethodMETHOD_TUNNEL KernelMethod = 2
-	KernelMethodMETHOD_DR     KernelMethod = 3
+	KernelMethodMETHOD_NAT     KernelMethod = 0
+	KernelMethodMETHOD_LOCAL   KernelMethod = 1
+	KernelMethodMETHOD_TUNNEL  KernelMethod = 2
+	KernelMethodMETHOD_DR      KernelMethod = 3
+	KernelMethodMETHOD_FULLNAT KernelMethod = 5
 )
 
 type KernelMidstream uint32
@@ -685,6 +753,17 @@ const (
 	KernelNewsKindNEWS_ESTABLISHED KernelNewsKind = 2
 	KernelNewsKindNEWS_CLOSED      KernelNewsKind = 3
 )
+
+type KernelPacketOptions struct {
+	_             structs.HostLayout
+	Locals4       uint32
+	Locals6       uint32
+	LocalFirst    uint16
+	LocalLast     uint16
+	FragmentTicks uint32
+	PathTicks     uint32
+	Pad           [11]uint32
+}
 
 type KernelPlaceLayout uint32
 
@@ -715,6 +794,7 @@ const (
 	KernelRecipeLayoutRECIPE_REPLY      KernelRecipeLayout = 43
 	KernelRecipeLayoutRECIPE_SERVER     KernelRecipeLayout = 44
 	KernelRecipeLayoutRECIPE_TOLD       KernelRecipeLayout = 38
+	KernelRecipeLayoutRECIPE_FULLNAT    KernelRecipeLayout = 37
 )
 
 type KernelRecount struct {
@@ -773,7 +853,8 @@ const (
 
 type KernelServer struct {
 	_              structs.HostLayout
-	Hop            uint32
+	Hop            uint16
+	Tunnel         uint16
 	Service        uint32
 	Life           uint8
 	Method         uint8
@@ -793,7 +874,8 @@ type KernelServer struct {
 type KernelServerArgs struct {
 	_             structs.HostLayout
 	Server        uint32
-	Hop           uint32
+	Hop           uint16
+	Tunnel        uint16
 	Weight        uint32
 	LastWeight    uint32
 	OfferedWeight uint32
@@ -836,7 +918,8 @@ type KernelService struct {
 	Prefix       uint8
 	ClientPrefix uint8
 	Life         uint8
-	Pad          [3]uint8
+	Pad          uint8
+	Mss          uint16
 	Name         [64]uint8
 }
 
@@ -930,8 +1013,10 @@ const (
 	KernelSlotSLOT_CREATE   KernelSlot = 2
 	KernelSlotSLOT_ODD      KernelSlot = 3
 	KernelSlotSLOT_CARRY    KernelSlot = 4
-	KernelSlotSLOTS_IN_SET  KernelSlot = 5
-	KernelSlotPROGRAM_SLOTS KernelSlot = 11
+	KernelSlotSLOT_ICMP     KernelSlot = 5
+	KernelSlotSLOT_FRAGMENT KernelSlot = 6
+	KernelSlotSLOTS_IN_SET  KernelSlot = 7
+	KernelSlotPROGRAM_SLOTS KernelSlot = 15
 )
 
 type KernelSlotTraffic struct {
@@ -964,7 +1049,7 @@ type KernelSlow struct {
 	IsValidated uint8
 	IsCounted   uint8
 	IsAdmitted  uint8
-	_           [1]byte
+	IsLater     uint8
 	Hop         uint32
 	_           [4]byte
 	Recipe      uint64
@@ -1174,7 +1259,7 @@ type KernelSwitchArgs struct {
 	Prefix       uint8
 	ClientPrefix uint8
 	LastPort     uint16
-	Pad1         uint16
+	Mss          uint16
 	Access       uint32
 	Seconds      [3]uint32
 	Persistence  uint32
@@ -1220,6 +1305,60 @@ type KernelTraffic struct {
 	OutBytes    uint64
 }
 
+type KernelTunnel struct {
+	_        structs.HostLayout
+	Address  [4]uint32
+	Source   [4]uint32
+	Spread   uint32
+	Family   uint8
+	Type     uint8
+	Checksum uint8
+	Overhead uint8
+	Port     uint16
+	Mtu      uint16
+	MtuTick  uint32
+	Next     uint32
+	Pad      [3]uint32
+}
+
+type KernelTunnelChecksum uint32
+
+const (
+	KernelTunnelChecksumTUNNEL_NO_CHECKSUM     KernelTunnelChecksum = 0
+	KernelTunnelChecksumTUNNEL_CHECKSUM        KernelTunnelChecksum = 1
+	KernelTunnelChecksumTUNNEL_REMOTE_CHECKSUM KernelTunnelChecksum = 2
+)
+
+type KernelTunnelKey struct {
+	_       structs.HostLayout
+	Address [4]uint32
+	Port    uint16
+	Type    uint8
+	Family  uint8
+}
+
+type KernelTunnelType uint32
+
+const (
+	KernelTunnelTypeTUNNEL_IPIP KernelTunnelType = 0
+	KernelTunnelTypeTUNNEL_GUE  KernelTunnelType = 1
+	KernelTunnelTypeTUNNEL_GRE  KernelTunnelType = 2
+)
+
+type KernelVirtualKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Family  uint32
+	Address [4]uint32
+}
+
+type KernelVirtualLayout uint32
+
+const (
+	KernelVirtualLayoutVIRTUAL_HEAD_BITS KernelVirtualLayout = 32
+	KernelVirtualLayoutVIRTUAL_KEY_BITS  KernelVirtualLayout = 160
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -1236,14 +1375,18 @@ const (
 	KernelMapConnections4           = "connections4"
 	KernelMapConnections6           = "connections6"
 	KernelMapDestinations           = "destinations"
+	KernelMapDrops                  = "drops"
 	KernelMapEvents                 = "events"
+	KernelMapFragments              = "fragments"
 	KernelMapHopUses                = "hop_uses"
 	KernelMapHops                   = "hops"
 	KernelMapLimits                 = "limits"
 	KernelMapLoads                  = "loads"
+	KernelMapLocals                 = "locals"
 	KernelMapMatches                = "matches"
 	KernelMapNewDestination         = "new_destination"
 	KernelMapNews                   = "news"
+	KernelMapOptions                = "options"
 	KernelMapPorts                  = "ports"
 	KernelMapRecounts               = "recounts"
 	KernelMapRetiredTraffic         = "retired_traffic"
@@ -1258,8 +1401,11 @@ const (
 	KernelMapSources                = "sources"
 	KernelMapTableStates            = "table_states"
 	KernelMapTimeouts               = "timeouts"
+	KernelMapTunnelIndex            = "tunnel_index"
+	KernelMapTunnels                = "tunnels"
 	KernelMapValidated              = "validated"
 	KernelMapValidatedHints         = "validated_hints"
+	KernelMapVirtualAddresses       = "virtual_addresses"
 	KernelMapWords                  = "words"
 	KernelMapZeroedTraffic          = "zeroed_traffic"
 	KernelProgShuntAddEvent         = "shunt_add_event"
@@ -1272,6 +1418,8 @@ const (
 	KernelProgShuntCreate           = "shunt_create"
 	KernelProgShuntExplain4         = "shunt_explain4"
 	KernelProgShuntExplain6         = "shunt_explain6"
+	KernelProgShuntFragment         = "shunt_fragment"
+	KernelProgShuntIcmp             = "shunt_icmp"
 	KernelProgShuntLoad4            = "shunt_load4"
 	KernelProgShuntLoad6            = "shunt_load6"
 	KernelProgShuntMain             = "shunt_main"
@@ -1301,6 +1449,7 @@ const (
 	KernelVarExportCursorLayout     = "export_cursor_layout"
 	KernelVarExportDecider          = "export_decider"
 	KernelVarExportDestinationShape = "export_destination_shape"
+	KernelVarExportEcho             = "export_echo"
 	KernelVarExportEvent            = "export_event"
 	KernelVarExportEventArgs        = "export_event_args"
 	KernelVarExportExplainArgs      = "export_explain_args"
@@ -1314,6 +1463,7 @@ const (
 	KernelVarExportLoadFlags        = "export_load_flags"
 	KernelVarExportLoadResult       = "export_load_result"
 	KernelVarExportLoadShape        = "export_load_shape"
+	KernelVarExportLocalLayout      = "export_local_layout"
 	KernelVarExportMasks            = "export_masks"
 	KernelVarExportMatchLayout      = "export_match_layout"
 	KernelVarExportMethod           = "export_method"
@@ -1330,6 +1480,9 @@ const (
 	KernelVarExportSweepTemplates   = "export_sweep_templates"
 	KernelVarExportTableShape       = "export_table_shape"
 	KernelVarExportTemplateLayout   = "export_template_layout"
+	KernelVarExportTunnelChecksum   = "export_tunnel_checksum"
+	KernelVarExportTunnelType       = "export_tunnel_type"
+	KernelVarExportVirtualLayout    = "export_virtual_layout"
 	KernelVarGroups4                = "groups4"
 	KernelVarGroups6                = "groups6"
 	KernelVarOurs                   = "ours"
@@ -1393,6 +1546,8 @@ type KernelProgramSpecs struct {
 	ShuntCreate    *ebpf.ProgramSpec `ebpf:"shunt_create"`
 	ShuntExplain4  *ebpf.ProgramSpec `ebpf:"shunt_explain4"`
 	ShuntExplain6  *ebpf.ProgramSpec `ebpf:"shunt_explain6"`
+	ShuntFragment  *ebpf.ProgramSpec `ebpf:"shunt_fragment"`
+	ShuntIcmp      *ebpf.ProgramSpec `ebpf:"shunt_icmp"`
 	ShuntLoad4     *ebpf.ProgramSpec `ebpf:"shunt_load4"`
 	ShuntLoad6     *ebpf.ProgramSpec `ebpf:"shunt_load6"`
 	ShuntMain      *ebpf.ProgramSpec `ebpf:"shunt_main"`
@@ -1423,14 +1578,18 @@ type KernelMapSpecs struct {
 	Connections4       *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6       *ebpf.MapSpec `ebpf:"connections6"`
 	Destinations       *ebpf.MapSpec `ebpf:"destinations"`
+	Drops              *ebpf.MapSpec `ebpf:"drops"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
+	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	HopUses            *ebpf.MapSpec `ebpf:"hop_uses"`
 	Hops               *ebpf.MapSpec `ebpf:"hops"`
 	Limits             *ebpf.MapSpec `ebpf:"limits"`
 	Loads              *ebpf.MapSpec `ebpf:"loads"`
+	Locals             *ebpf.MapSpec `ebpf:"locals"`
 	Matches            *ebpf.MapSpec `ebpf:"matches"`
 	NewDestination     *ebpf.MapSpec `ebpf:"new_destination"`
 	News               *ebpf.MapSpec `ebpf:"news"`
+	Options            *ebpf.MapSpec `ebpf:"options"`
 	Ports              *ebpf.MapSpec `ebpf:"ports"`
 	Recounts           *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -1445,8 +1604,11 @@ type KernelMapSpecs struct {
 	Sources            *ebpf.MapSpec `ebpf:"sources"`
 	TableStates        *ebpf.MapSpec `ebpf:"table_states"`
 	Timeouts           *ebpf.MapSpec `ebpf:"timeouts"`
+	TunnelIndex        *ebpf.MapSpec `ebpf:"tunnel_index"`
+	Tunnels            *ebpf.MapSpec `ebpf:"tunnels"`
 	Validated          *ebpf.MapSpec `ebpf:"validated"`
 	ValidatedHints     *ebpf.MapSpec `ebpf:"validated_hints"`
+	VirtualAddresses   *ebpf.MapSpec `ebpf:"virtual_addresses"`
 	Words              *ebpf.MapSpec `ebpf:"words"`
 	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
@@ -1472,6 +1634,7 @@ type KernelVariableSpecs struct {
 	ExportCursorLayout     *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
 	ExportDecider          *ebpf.VariableSpec `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.VariableSpec `ebpf:"export_destination_shape"`
+	ExportEcho             *ebpf.VariableSpec `ebpf:"export_echo"`
 	ExportEvent            *ebpf.VariableSpec `ebpf:"export_event"`
 	ExportEventArgs        *ebpf.VariableSpec `ebpf:"export_event_args"`
 	ExportExplainArgs      *ebpf.VariableSpec `ebpf:"export_explain_args"`
@@ -1485,6 +1648,7 @@ type KernelVariableSpecs struct {
 	ExportLoadFlags        *ebpf.VariableSpec `ebpf:"export_load_flags"`
 	ExportLoadResult       *ebpf.VariableSpec `ebpf:"export_load_result"`
 	ExportLoadShape        *ebpf.VariableSpec `ebpf:"export_load_shape"`
+	ExportLocalLayout      *ebpf.VariableSpec `ebpf:"export_local_layout"`
 	ExportMasks            *ebpf.VariableSpec `ebpf:"export_masks"`
 	ExportMatchLayout      *ebpf.VariableSpec `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.VariableSpec `ebpf:"export_method"`
@@ -1501,6 +1665,9 @@ type KernelVariableSpecs struct {
 	ExportSweepTemplates   *ebpf.VariableSpec `ebpf:"export_sweep_templates"`
 	ExportTableShape       *ebpf.VariableSpec `ebpf:"export_table_shape"`
 	ExportTemplateLayout   *ebpf.VariableSpec `ebpf:"export_template_layout"`
+	ExportTunnelChecksum   *ebpf.VariableSpec `ebpf:"export_tunnel_checksum"`
+	ExportTunnelType       *ebpf.VariableSpec `ebpf:"export_tunnel_type"`
+	ExportVirtualLayout    *ebpf.VariableSpec `ebpf:"export_virtual_layout"`
 	Groups4                *ebpf.VariableSpec `ebpf:"groups4"`
 	Groups6                *ebpf.VariableSpec `ebpf:"groups6"`
 	Ours                   *ebpf.VariableSpec `ebpf:"ours"`
@@ -1544,14 +1711,18 @@ type KernelMaps struct {
 	Connections4       *ebpf.Map `ebpf:"connections4"`
 	Connections6       *ebpf.Map `ebpf:"connections6"`
 	Destinations       *ebpf.Map `ebpf:"destinations"`
+	Drops              *ebpf.Map `ebpf:"drops"`
 	Events             *ebpf.Map `ebpf:"events"`
+	Fragments          *ebpf.Map `ebpf:"fragments"`
 	HopUses            *ebpf.Map `ebpf:"hop_uses"`
 	Hops               *ebpf.Map `ebpf:"hops"`
 	Limits             *ebpf.Map `ebpf:"limits"`
 	Loads              *ebpf.Map `ebpf:"loads"`
+	Locals             *ebpf.Map `ebpf:"locals"`
 	Matches            *ebpf.Map `ebpf:"matches"`
 	NewDestination     *ebpf.Map `ebpf:"new_destination"`
 	News               *ebpf.Map `ebpf:"news"`
+	Options            *ebpf.Map `ebpf:"options"`
 	Ports              *ebpf.Map `ebpf:"ports"`
 	Recounts           *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.Map `ebpf:"retired_traffic"`
@@ -1566,8 +1737,11 @@ type KernelMaps struct {
 	Sources            *ebpf.Map `ebpf:"sources"`
 	TableStates        *ebpf.Map `ebpf:"table_states"`
 	Timeouts           *ebpf.Map `ebpf:"timeouts"`
+	TunnelIndex        *ebpf.Map `ebpf:"tunnel_index"`
+	Tunnels            *ebpf.Map `ebpf:"tunnels"`
 	Validated          *ebpf.Map `ebpf:"validated"`
 	ValidatedHints     *ebpf.Map `ebpf:"validated_hints"`
+	VirtualAddresses   *ebpf.Map `ebpf:"virtual_addresses"`
 	Words              *ebpf.Map `ebpf:"words"`
 	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
@@ -1586,14 +1760,18 @@ func (m *KernelMaps) Close() error {
 		m.Connections4,
 		m.Connections6,
 		m.Destinations,
+		m.Drops,
 		m.Events,
+		m.Fragments,
 		m.HopUses,
 		m.Hops,
 		m.Limits,
 		m.Loads,
+		m.Locals,
 		m.Matches,
 		m.NewDestination,
 		m.News,
+		m.Options,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -1608,8 +1786,11 @@ func (m *KernelMaps) Close() error {
 		m.Sources,
 		m.TableStates,
 		m.Timeouts,
+		m.TunnelIndex,
+		m.Tunnels,
 		m.Validated,
 		m.ValidatedHints,
+		m.VirtualAddresses,
 		m.Words,
 		m.ZeroedTraffic,
 	)
@@ -1636,6 +1817,7 @@ type KernelVariables struct {
 	ExportCursorLayout     *ebpf.Variable `ebpf:"export_cursor_layout"`
 	ExportDecider          *ebpf.Variable `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.Variable `ebpf:"export_destination_shape"`
+	ExportEcho             *ebpf.Variable `ebpf:"export_echo"`
 	ExportEvent            *ebpf.Variable `ebpf:"export_event"`
 	ExportEventArgs        *ebpf.Variable `ebpf:"export_event_args"`
 	ExportExplainArgs      *ebpf.Variable `ebpf:"export_explain_args"`
@@ -1649,6 +1831,7 @@ type KernelVariables struct {
 	ExportLoadFlags        *ebpf.Variable `ebpf:"export_load_flags"`
 	ExportLoadResult       *ebpf.Variable `ebpf:"export_load_result"`
 	ExportLoadShape        *ebpf.Variable `ebpf:"export_load_shape"`
+	ExportLocalLayout      *ebpf.Variable `ebpf:"export_local_layout"`
 	ExportMasks            *ebpf.Variable `ebpf:"export_masks"`
 	ExportMatchLayout      *ebpf.Variable `ebpf:"export_match_layout"`
 	ExportMethod           *ebpf.Variable `ebpf:"export_method"`
@@ -1665,6 +1848,9 @@ type KernelVariables struct {
 	ExportSweepTemplates   *ebpf.Variable `ebpf:"export_sweep_templates"`
 	ExportTableShape       *ebpf.Variable `ebpf:"export_table_shape"`
 	ExportTemplateLayout   *ebpf.Variable `ebpf:"export_template_layout"`
+	ExportTunnelChecksum   *ebpf.Variable `ebpf:"export_tunnel_checksum"`
+	ExportTunnelType       *ebpf.Variable `ebpf:"export_tunnel_type"`
+	ExportVirtualLayout    *ebpf.Variable `ebpf:"export_virtual_layout"`
 	Groups4                *ebpf.Variable `ebpf:"groups4"`
 	Groups6                *ebpf.Variable `ebpf:"groups6"`
 	Ours                   *ebpf.Variable `ebpf:"ours"`
@@ -1690,6 +1876,8 @@ type KernelPrograms struct {
 	ShuntCreate    *ebpf.Program `ebpf:"shunt_create"`
 	ShuntExplain4  *ebpf.Program `ebpf:"shunt_explain4"`
 	ShuntExplain6  *ebpf.Program `ebpf:"shunt_explain6"`
+	ShuntFragment  *ebpf.Program `ebpf:"shunt_fragment"`
+	ShuntIcmp      *ebpf.Program `ebpf:"shunt_icmp"`
 	ShuntLoad4     *ebpf.Program `ebpf:"shunt_load4"`
 	ShuntLoad6     *ebpf.Program `ebpf:"shunt_load6"`
 	ShuntMain      *ebpf.Program `ebpf:"shunt_main"`
@@ -1716,6 +1904,8 @@ func (p *KernelPrograms) Close() error {
 		p.ShuntCreate,
 		p.ShuntExplain4,
 		p.ShuntExplain6,
+		p.ShuntFragment,
+		p.ShuntIcmp,
 		p.ShuntLoad4,
 		p.ShuntLoad6,
 		p.ShuntMain,

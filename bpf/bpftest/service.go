@@ -203,7 +203,7 @@ func (f *Fixture) applyServer(s *Service, server *Server) {
 	f.next.server++
 	virtual, real := s.Listen, server.Address
 	f.must(f.Plane.Servers.Put(server.Index, &bpf.KernelServer{
-		Hop: server.Hop, Service: s.Index, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(server.Method),
+		Hop: uint16(server.Hop), Service: s.Index, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(server.Method),
 		Port: bpf.Port(real.Port()), VirtualPort: bpf.Port(virtual.Port()),
 		DeltaL4: bpf.Delta(wire(virtual), wire(real)),
 		DeltaIp: bpf.Delta(virtual.Addr().AsSlice(), real.Addr().AsSlice()),
@@ -220,7 +220,7 @@ func (f *Fixture) applyServer(s *Service, server *Server) {
 func (f *Fixture) setServer(s *Service, server *Server, life bpf.KernelLifecycle) {
 	f.t.Helper()
 	f.must(f.Plane.SetServer(&bpf.KernelServerArgs{
-		Server: server.Index, Hop: server.Hop, Weight: server.Weight, LastWeight: server.lastWeight,
+		Server: server.Index, Hop: uint16(server.Hop), Weight: server.Weight, LastWeight: server.lastWeight,
 		OfferedWeight: server.offered(), Life: uint8(life), Method: uint8(server.Method),
 		Upper: server.Upper, Lower: server.Lower, Flags: serverFlags(s, server),
 	}))

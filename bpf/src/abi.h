@@ -18,7 +18,7 @@
 #ifndef LAYOUT_NEXT /* layout_next.h has its own */
 /* Raised by every change of a pinned map's layout; stored in settings. See layouts.h. */
 enum abi_version {
-	ABI_VERSION = 5,
+	ABI_VERSION = 6,
 };
 #endif
 
@@ -108,7 +108,8 @@ struct service {
 	__u8 prefix; /* user space only: length of the prefix the key's address begins; 0: one address */
 	__u8 client_prefix; /* user space only: what client_mask was made from */
 	__u8 life;
-	__u8 pad[3];
+	__u8 pad;
+	__u16 mss; /* host order; TCP segments announced larger are clamped to it; 0: not */
 	__u8 name[64]; /* user space only; zero-terminated unless full */
 };
 
@@ -119,7 +120,8 @@ enum cursor_layout {
 };
 
 struct server {
-	__u32 hop; /* next hop; 0: unreachable, then its weight in the list is 0 */
+	__u16 hop; /* next hop; 0: unreachable, then its weight in the list is 0 */
+	__u16 tunnel; /* how its packets are wrapped, of method tunnel; 0: they are not */
 	__u32 service; /* index */
 	__u8 life; /* enum lifecycle */
 	__u8 method; /* of new connections */
@@ -137,6 +139,71 @@ struct server {
 };
 
 _Static_assert(sizeof(struct server) == 64, "ABI: one cache line");
+
+/* --- tunnels ---------------------------------------------------------------- */
+
+/* The kernel's numbers (kernel: include/uapi/linux/ip_vs.h, IP_VS_CONN_F_TUNNEL_TYPE_*). */
+enum tunnel_type {
+	TUNNEL_IPIP = 0,
+	TUNNEL_GUE = 1,
+	TUNNEL_GRE = 2,
+};
+
+/* The kernel's numbers (kernel: include/uapi/linux/ip_vs.h, IP_VS_TUNNEL_ENCAP_FLAG_*). */
+enum tunnel_checksum {
+	TUNNEL_NO_CHECKSUM = 0,
+	TUNNEL_CHECKSUM = 1,
+	TUNNEL_REMOTE_CHECKSUM = 2, /* of packets that arrive with a checksum: none, as the kernel's */
+};
+
+/*
+ * How packets are wrapped for a server. Servers of one address and the same options
+ * have one: what is learned of the path is known to all.
+ */
+struct tunnel {
+	__u32 address[4]; /* the server's */
+	__u32 source[4]; /* of the outer header */
+	__u32 spread; /* which bits of the source's last word differ from connection to connection, as on the wire */
+	__u8 family; /* of the outer header: 4 or 6; 0: not in use */
+	__u8 type; /* enum tunnel_type */
+	__u8 checksum; /* enum tunnel_checksum */
+	__u8 overhead; /* octets of the outer headers */
+	__be16 port; /* gue's; 0 of other types */
+	__u16 mtu; /* of the path, as a router has told; 0: none has */
+	__u32 mtu_tick; /* when it did */
+	__u32 next; /* another of the same key; 0: none */
+	__u32 pad[3];
+};
+
+_Static_assert(sizeof(struct tunnel) == 64, "ABI: one cache line");
+
+/* By what a router's error quotes of a wrapped packet: the index of its tunnel. */
+struct tunnel_key {
+	__u32 address[4];
+	__be16 port; /* gue's */
+	__u8 type;
+	__u8 family;
+};
+
+/* --- full NAT ----------------------------------------------------------------- */
+
+/* An address of this host that stands in for clients', see fullnat.h. */
+struct local_address {
+	__u32 address[4];
+	__u32 offered; /* not 0: new connections may have it */
+	__u32 pad[3];
+};
+
+/*
+ * Elements of locals, IPv4 first. The hop word of a forward entry with RECIPE_FULLNAT
+ * names one and a port.
+ */
+enum local_layout {
+	LOCAL_PORT = 0, /* bits 0-15: as on the wire */
+	LOCAL_INDEX = 16, /* bits 16-31 */
+	LOCALS6 = 2048, /* the first of IPv6 */
+	LOCALS = 4096,
+};
 
 /* --- limits and the guard --------------------------------------------------- */
 
@@ -368,6 +435,58 @@ struct hop {
 
 _Static_assert(sizeof(struct hop) == 32, "ABI");
 
+/* --- ICMP and fragments --------------------------------------------------------- */
+
+/* Key of the trie of virtual addresses; a service of a prefix has one of its length. */
+struct virtual_key {
+	__u32 bits; /* VIRTUAL_HEAD_BITS, and the length of the prefix */
+	__u32 family; /* 4 or 6 */
+	__u32 address[4];
+};
+
+enum virtual_layout {
+	VIRTUAL_HEAD_BITS = 32,
+	VIRTUAL_KEY_BITS = 160,
+};
+
+/* What becomes of an echo request to a virtual address. */
+enum echo {
+	ECHO_PASSED = 1, /* it is left to the stack */
+	ECHO_ANSWERED,
+	ECHO_DROPPED, /* no service of it has a server to offer */
+};
+
+/* A datagram in fragments (RFC 791 §3.2, RFC 8200 §4.5). */
+struct fragment_key {
+	__u32 source[4];
+	__u32 destination[4];
+	__u32 id; /* as on the wire */
+	__u8 protocol;
+	__u8 family;
+	__u8 pad[2];
+};
+
+/* What its first fragment has shown of it. */
+struct fragment {
+	__u32 ports; /* as in a key's id */
+	__u32 tick;
+	__u32 is_passed; /* not 0: the datagram is not ours */
+};
+
+/* --- packets that were dropped ---------------------------------------------------- */
+
+/* Where packets ended, and why. */
+struct drop_key {
+	__u32 event; /* enum event: a drop, an answer or a fault */
+	__u32 ifindex; /* that they came by */
+	__u32 service; /* index; 0: none is known */
+};
+
+struct drop_count {
+	__u64 packets;
+	__u64 bytes; /* of the frames */
+};
+
 enum hop_layout {
 	HOP_INDEX_BITS = 16, /* a reference: index below, generation above */
 	STATIC_HOPS = 32768,
@@ -396,6 +515,19 @@ struct settings {
 	__u32 watching; /* not 0: connection_news go to the ring */
 };
 
+/* What user space may change at any time, and no hit asks for. */
+struct packet_options {
+	__u32 locals4; /* elements of locals in use, of IPv4 */
+	__u32 locals6; /* and of IPv6, from LOCALS6 on */
+	__u16 local_first; /* ports that stand in for clients', host order */
+	__u16 local_last;
+	__u32 fragment_ticks; /* how long a first fragment is remembered */
+	__u32 path_ticks; /* how long a path's MTU is believed */
+	__u32 pad[11];
+};
+
+_Static_assert(sizeof(struct packet_options) == 64, "ABI");
+
 /* Bitmaps: a packet with neither bit set is not ours; set bits may be others'. */
 enum filter_shape {
 	FILTER_BITS = 65536,
@@ -419,6 +551,8 @@ enum slot {
 	SLOT_CREATE,
 	SLOT_ODD,
 	SLOT_CARRY,
+	SLOT_ICMP,
+	SLOT_FRAGMENT,
 	SLOTS_IN_SET,
 	PROGRAM_SLOTS = SLOT_SETS + 2 * SLOTS_IN_SET,
 };
@@ -462,6 +596,12 @@ enum event {
 	EVENT_DROP_NOT_QUOTABLE, /* an answer was due but the packet could not become one */
 	EVENT_DROP_BUSY, /* another CPU is making or removing the connection */
 	EVENT_DROP_TOO_BIG, /* longer than the next hop's MTU and may not be told so */
+	EVENT_DROP_HEADROOM, /* the frame has no room for outer headers */
+	EVENT_DROP_LOCAL_PORTS, /* full NAT: no address and port to stand in for the client's */
+	EVENT_DROP_FRAGMENT_UNKNOWN, /* a later fragment, of whose datagram the first was not seen */
+	EVENT_DROP_FRAGMENT_TINY, /* one that divides the transport header (RFC 1858, RFC 7112) */
+	EVENT_DROP_ECHO, /* an echo request to a virtual address without a server to offer */
+	EVENT_DROP_ICMP, /* an ICMP error of a connection that could not be sent on */
 	/* answered */
 	EVENT_ANSWER_NO_SERVER, /* port unreachable */
 	EVENT_ANSWER_TTL, /* time exceeded */
@@ -469,6 +609,7 @@ enum event {
 	EVENT_ANSWER_RESET, /* mid-stream without an entry, by setting */
 	EVENT_ANSWER_GUARD, /* a first segment: what only a real client reacts to */
 	EVENT_ANSWER_KILLED, /* a connection that was killed: its sender is reset */
+	EVENT_ANSWER_ECHO, /* an echo request to a virtual address */
 	/* worth counting */
 	EVENT_NOTE_EVICTED, /* an unproven entry made room, or a template without connections */
 	EVENT_NOTE_INSERT_RACE, /* another CPU inserted the same connection first */
@@ -488,6 +629,12 @@ enum event {
 	EVENT_NOTE_CARRIED, /* a connection came over from the table before this one */
 	EVENT_NOTE_CARRY_LOST, /* one that did not: there was no room, or it was there already */
 	EVENT_NOTE_NEWS_LOST, /* watchers were not told: they are too slow */
+	EVENT_NOTE_ICMP_IN, /* an ICMP error was sent on to a connection's server */
+	EVENT_NOTE_ICMP_OUT, /* and one to its client */
+	EVENT_NOTE_PATH_MTU, /* a router has told the MTU of a tunnel's path */
+	EVENT_NOTE_FRAGMENTS, /* a later fragment followed its first */
+	EVENT_NOTE_MSS_CLAMPED, /* a first segment announced larger ones than its service lets through */
+	EVENT_NOTE_DROPS_UNLISTED, /* a drop is counted by its event alone: too many kinds */
 	/* cannot happen */
 	EVENT_FAULT_MAP, /* an array without an element that must be there */
 	EVENT_FAULT_SERVER, /* a live connection's server is free */

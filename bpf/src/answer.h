@@ -39,6 +39,7 @@ struct answer_request {
 	__u32 l3; /* offset of the IP header */
 	__u32 l4; /* offset of the transport header, from the frame's start */
 	__u32 from[4]; /* whose error it is: the virtual address */
+	__u32 service; /* index */
 };
 
 /*
@@ -305,10 +306,10 @@ static __always_inline int build_answer6(struct xdp_md *ctx, const struct answer
 static __always_inline int answer(struct xdp_md *ctx, struct answer_request *r, const int v6)
 {
 	if (!may_answer())
-		return finish(EVENT_DROP_RATE_LIMITED);
+		return finish(ctx, EVENT_DROP_RATE_LIMITED, r->service);
 	if (!(v6 ? build_answer6(ctx, r) : build_answer4(ctx, r)))
-		return finish(EVENT_DROP_NOT_QUOTABLE);
-	return finish(r->event);
+		return finish(ctx, EVENT_DROP_NOT_QUOTABLE, r->service);
+	return finish(ctx, r->event, r->service);
 }
 
 __noinline int answer4(struct xdp_md *ctx, struct answer_request *r)
@@ -323,9 +324,9 @@ __noinline int answer6(struct xdp_md *ctx, struct answer_request *r)
 
 /* As answer, to the packet in hand, from the virtual address. */
 static __always_inline int answer_packet(struct xdp_md *ctx, const struct packet *p, const __u32 *from,
-					 enum event event, __u32 mtu, const int v6)
+					 enum event event, __u32 mtu, __u32 service, const int v6)
 {
-	struct answer_request r = { .event = event, .mtu = mtu };
+	struct answer_request r = { .event = event, .mtu = mtu, .service = service };
 
 #pragma unroll
 	for (int i = 0; i < (v6 ? 4 : 1); i++)

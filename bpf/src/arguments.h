@@ -58,7 +58,7 @@ struct switch_args {
 	__u8 prefix;
 	__u8 client_prefix;
 	__u16 last_port;
-	__u16 pad1;
+	__u16 mss;
 	__u32 access;
 	__u32 seconds[3];
 	__u32 persistence;
@@ -68,7 +68,8 @@ struct switch_args {
 /* shunt_set_server: changes a server, each member in one write. */
 struct server_args {
 	__u32 server;
-	__u32 hop;
+	__u16 hop;
+	__u16 tunnel;
 	__u32 weight;
 	__u32 last_weight;
 	__u32 offered_weight;

@@ -134,20 +134,20 @@ int shunt_carry(struct xdp_md *ctx)
 	struct carrying *c = bpf_map_lookup_elem(&carry_scratch, &index);
 
 	if (!s || !c)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (s->is_admitted) {
 		if (s->is_v6)
 			bring_template_for6(s, c);
 		else
 			bring_template_for4(s, c);
 		bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	}
 	if ((s->is_v6 ? bring_for6(s, c) : bring_for4(s, c)) == CARRY_BUSY)
-		return finish(EVENT_DROP_BUSY);
+		return finish(ctx, EVENT_DROP_BUSY, 0);
 	/* Also if it was not there: another CPU may have brought it over just before. */
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_SETTLE);
-	return finish(EVENT_FAULT_MAP);
+	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
 
 /* --- all the others ------------------------------------------------------------- */

@@ -91,6 +91,7 @@ int shunt_switch(struct switch_args *args)
 	service->last_port = args->last_port;
 	service->prefix = args->prefix;
 	service->client_prefix = args->client_prefix;
+	STORE(&service->mss, args->mss);
 	STORE(&service->access, args->access);
 	order();
 	for (int i = 0; i < SWITCH_TRIES; i++) {
@@ -121,6 +122,7 @@ int shunt_set_server(struct server_args *args)
 	STORE(&load->upper, args->upper);
 	STORE(&load->lower, args->lower);
 	STORE(&server->hop, args->hop);
+	STORE(&server->tunnel, args->tunnel);
 	STORE(&server->weight, args->weight);
 	STORE(&server->last_weight, args->last_weight);
 	STORE(&server->offered_weight, args->offered_weight);

@@ -80,6 +80,7 @@ enum recipe_layout {
 	RECIPE_VALIDATED = 62, /* set: its client had answered the guard before it began (guard.h) */
 	RECIPE_KILLED = 63, /* set: its next packets are made resets of (kill.h) */
 	RECIPE_TOLD = RECIPE_DOUBT, /* with RECIPE_KILLED, no template's: the packet's other end has been reset */
+	RECIPE_FULLNAT = RECIPE_PROLONGED, /* with RECIPE_WIDE, no template's: the client's address is replaced too */
 };
 #endif
 
@@ -195,6 +196,7 @@ enum method {
 	METHOD_LOCAL = 1,
 	METHOD_TUNNEL = 2,
 	METHOD_DR = 3,
+	METHOD_FULLNAT = 5, /* ours; of a server. A recipe has METHOD_NAT and RECIPE_FULLNAT */
 };
 
 #endif

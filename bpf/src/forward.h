@@ -58,51 +58,51 @@ __noinline int retag(struct xdp_md *ctx, struct hop *hop, __u32 tags)
 	return 1;
 }
 
-static __always_inline int leave_by(struct xdp_md *ctx, __u32 ifindex)
+static __always_inline int leave_by(struct xdp_md *ctx, __u32 ifindex, __u32 service)
 {
 	if (ifindex == ctx->ingress_ifindex)
 		return XDP_TX;
 	if (bpf_redirect_map(&ports, ifindex, XDP_ABORTED) != XDP_REDIRECT)
-		return finish(EVENT_DROP_NO_ROUTE);
+		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
 	return XDP_REDIRECT;
 }
 
 /* Sends a reply by the route: its learned hop is void or has failed. fib: all but ifindex set. */
-__noinline int leave_by_route(struct xdp_md *ctx, struct bpf_fib_lookup *fib)
+__noinline int leave_by_route(struct xdp_md *ctx, struct bpf_fib_lookup *fib, __u32 service)
 {
 	struct bpf_fib_lookup lookup;
 	struct ethhdr *eth;
 
 	if (!fib)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	lookup = *fib;
 	lookup.ifindex = ctx->ingress_ifindex;
 	if (bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0))
-		return finish(EVENT_DROP_NO_ROUTE);
+		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
 	eth = (void *)(long)ctx->data;
 	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
-		return finish(EVENT_DROP_NO_ROUTE);
+		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
 	__builtin_memcpy(eth->h_dest, lookup.dmac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, lookup.smac, ETH_ALEN);
 	count(EVENT_NOTE_BY_ROUTE);
-	return leave_by(ctx, lookup.ifindex);
+	return leave_by(ctx, lookup.ifindex, service);
 }
 
 /* Sets the link addresses and leaves by the hop. */
-static __always_inline int leave(struct xdp_md *ctx, const struct packet *p, struct hop *hop)
+static __always_inline int leave(struct xdp_md *ctx, const struct packet *p, struct hop *hop, __u32 service)
 {
 	struct ethhdr *eth = (void *)(long)ctx->data;
 
 	if (((__u32)p->outer_vlan | (__u32)p->inner_vlan << 16) != *(__u32 *)&hop->outer_vlan) {
 		if (!retag(ctx, hop, (p->outer_vlan != 0) + (p->inner_vlan != 0)))
-			return finish(EVENT_DROP_VLAN);
+			return finish(ctx, EVENT_DROP_VLAN, service);
 	} else {
 		if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
-			return finish(EVENT_FAULT_MAP);
+			return finish(ctx, EVENT_FAULT_MAP, 0);
 		store_mac(eth->h_dest, load_mac(hop->destination_mac));
 		store_mac(eth->h_source, load_mac(hop->source_mac));
 	}
-	return leave_by(ctx, hop->ifindex);
+	return leave_by(ctx, hop->ifindex, service);
 }
 
 /* Decrements the time to live as a router does; delta_ip is what else changed in the IPv4 header. */
@@ -186,11 +186,11 @@ static __always_inline const __u32 *destination_of(const struct packet *p, const
 
 /* A packet longer than the next hop's MTU: tell the sender, or drop what may be fragmented. */
 static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
-				   const struct hop *hop, const int v6)
+				   const struct hop *hop, __u32 service, const int v6)
 {
 	if (!v6 && !(((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_DF)))
-		return finish(EVENT_DROP_TOO_BIG);
-	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, v6);
+		return finish(ctx, EVENT_DROP_TOO_BIG, service);
+	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, service, v6);
 }
 
 /* A client's packet, to the server of its connection. */
@@ -208,22 +208,22 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 		traffic->in_bytes += p->length;
 	}
 	if (method == METHOD_LOCAL)
-		return finish(EVENT_PASS_LOCAL);
+		return finish(ctx, EVENT_PASS_LOCAL, server->service);
 	hop_index = server->hop;
 	hop = bpf_map_lookup_elem(&hops, &hop_index);
 	if (!hop || !hop->ifindex)
-		return finish(EVENT_DROP_UNREACHABLE);
+		return finish(ctx, EVENT_DROP_UNREACHABLE, server->service);
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, destination_of(p, v6), EVENT_ANSWER_TTL, 0, v6);
+		return answer_packet(ctx, p, destination_of(p, v6), EVENT_ANSWER_TTL, 0, server->service, v6);
 	if (is_too_big(p, hop))
-		return too_big(ctx, p, destination_of(p, v6), hop, v6);
+		return too_big(ctx, p, destination_of(p, v6), hop, server->service, v6);
 	if (method == METHOD_NAT) {
 		rewrite_destination(p, server, v6);
 		age(p, server->delta_ip, v6);
 	} else {
 		age(p, 0, v6);
 	}
-	return leave(ctx, p, hop);
+	return leave(ctx, p, hop, server->service);
 }
 
 /* A server's packet, to the client of its connection. */
@@ -238,9 +238,9 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 		traffic->out_bytes += p->length;
 	}
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TTL, 0, v6);
+		return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TTL, 0, server->service, v6);
 	if (hop && is_too_big(p, hop))
-		return too_big(ctx, p, server->virtual_address, hop, v6);
+		return too_big(ctx, p, server->virtual_address, hop, server->service, v6);
 	rewrite_source(p, server, v6);
 	age(p, (__u16)~server->delta_ip, v6);
 	if (!hop) {
@@ -248,9 +248,9 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 		struct bpf_fib_lookup *fib;
 
 		if (!slow)
-			return finish(EVENT_FAULT_MAP);
+			return finish(ctx, EVENT_FAULT_MAP, 0);
 		if (p->outer_vlan)
-			return finish(EVENT_DROP_VLAN);
+			return finish(ctx, EVENT_DROP_VLAN, server->service);
 		fib = (void *)slow->fib;
 		__builtin_memset(fib, 0, sizeof(*fib));
 		fib->l4_protocol = p->protocol;
@@ -261,9 +261,9 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 			fib->ipv6_src[i] = server->virtual_address[i];
 			fib->ipv6_dst[i] = p->key.destination[i];
 		}
-		return leave_by_route(ctx, fib);
+		return leave_by_route(ctx, fib, server->service);
 	}
-	return leave(ctx, p, hop);
+	return leave(ctx, p, hop, server->service);
 }
 
 /* What becomes of the packets of connections to a server that is not live. */
@@ -281,7 +281,7 @@ static __always_inline int follow_to(struct xdp_md *ctx, const struct packet *p,
 	__u32 index = recipe_server(recipe);
 
 	if (server->life != LIFE_LIVE)
-		return finish(event_of_dead(server));
+		return finish(ctx, event_of_dead(server), server->service);
 	if (recipe & BIT(RECIPE_REPLY))
 		return give_back(ctx, p, server, index, hop, v6);
 	return forward(ctx, p, server, index, recipe_method(recipe), v6);

@@ -256,10 +256,10 @@ static __always_inline int challenge(struct xdp_md *ctx, struct slow *c, const i
 	__u64 sum;
 
 	if (!return_link(data, end, 0, 0))
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (v6) {
 		if (l3 + sizeof(struct challenge6) > end)
-			return finish(EVENT_FAULT_MAP);
+			return finish(ctx, EVENT_FAULT_MAP, 0);
 		word[0] = bpf_htonl(6 << 28);
 		word[1] = bpf_htonl(sizeof(struct tcphdr) << 16 | IPPROTO_TCP << 8 | TIME_TO_LIVE);
 #pragma unroll
@@ -268,10 +268,10 @@ static __always_inline int challenge(struct xdp_md *ctx, struct slow *c, const i
 			word[6 + i] = c->key.source[i];
 		}
 		write_challenge(word + 10, c, v6);
-		return finish(EVENT_ANSWER_GUARD);
+		return finish(ctx, EVENT_ANSWER_GUARD, c->pick.service);
 	}
 	if (l3 + sizeof(struct challenge4) > end)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	word[0] = bpf_htonl(PLAIN_IPV4 << 24 | sizeof(struct challenge4));
 	word[1] = bpf_htonl(IP_DF);
 	word[2] = bpf_htonl(TIME_TO_LIVE << 24 | IPPROTO_TCP << 16);
@@ -280,7 +280,7 @@ static __always_inline int challenge(struct xdp_md *ctx, struct slow *c, const i
 	word[3] = c->key.destination[0];
 	word[4] = c->key.source[0];
 	write_challenge(word + 5, c, v6);
-	return finish(EVENT_ANSWER_GUARD);
+	return finish(ctx, EVENT_ANSWER_GUARD, c->pick.service);
 }
 
 __noinline int challenge4(struct xdp_md *ctx, struct slow *c)

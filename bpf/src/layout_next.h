@@ -40,6 +40,7 @@ enum recipe_layout {
 	RECIPE_REPLY = 43,
 	RECIPE_SERVER = 44, /* 20 bits */
 	RECIPE_TOLD = RECIPE_DOUBT,
+	RECIPE_FULLNAT = RECIPE_PROLONGED,
 };
 
 #endif

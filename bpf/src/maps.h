@@ -73,6 +73,20 @@ SHARED_MAP(retired_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
 SHARED_MAP(zeroed_traffic, BPF_MAP_TYPE_ARRAY, __u32, struct traffic, 1);
 SHARED_MAP(words, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1);
 SHARED_MAP(hops, BPF_MAP_TYPE_ARRAY, __u32, struct hop, HOPS);
+MAP(options, BPF_MAP_TYPE_ARRAY, __u32, struct packet_options, 1);
+SHARED_MAP(tunnels, BPF_MAP_TYPE_ARRAY, __u32, struct tunnel, 1);
+MAP(tunnel_index, BPF_MAP_TYPE_HASH, struct tunnel_key, __u32, 1);
+SHARED_MAP(locals, BPF_MAP_TYPE_ARRAY, __u32, struct local_address, LOCALS);
+MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment, 1);
+MAP(drops, BPF_MAP_TYPE_PERCPU_HASH, struct drop_key, struct drop_count, 8192);
+/* What becomes of echo requests: enum echo. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct virtual_key);
+	__type(value, __u32);
+} virtual_addresses SEC(".maps");
 /* Which services a prefix of virtual addresses has. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

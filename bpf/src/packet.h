@@ -23,7 +23,10 @@
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define IP_DF 0x4000
 #define EXTENSION_HEADERS 4
-#define EVENT_GO_ODD EVENTS /* not counted: the packet is shunt_odd's */
+/* Not counted: the packet is another program's. */
+#define EVENT_GO_ODD EVENTS
+#define EVENT_GO_ICMP (EVENTS + 1)
+#define EVENT_GO_FRAGMENT (EVENTS + 2)
 
 enum tcp_flags {
 	TCP_FIN = 0x01,
@@ -49,6 +52,7 @@ struct packet {
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 is_new; /* the first of its connection */
+	__u8 is_later; /* a fragment but the first: it has no transport header */
 };
 
 static __always_inline __be16 vlan_id(__be16 tci)
@@ -92,6 +96,40 @@ static __always_inline int parse_tag(struct packet *p, __be16 *vlan, void *end)
 	return 1;
 }
 
+/* Where what was parsed is left and taken from again. */
+struct parsed {
+	__u32 l3; /* offsets: of the frame, */
+	__u32 l4; /* of the network header */
+	__be16 outer_vlan;
+	__be16 inner_vlan;
+	__be16 eth_proto;
+	__u8 protocol;
+	__u8 pad;
+};
+
+/*
+ * The link header and VLAN tags; false: too short. By way of scratch memory, or the
+ * verifier would walk all that follows for each number of tags.
+ */
+static __always_inline int parse_tagged_link(struct packet *p, struct parsed *scratch, void *data, void *end)
+{
+	if (!parse_link(p, data, end))
+		return 0;
+	if (is_vlan(p->eth_proto) && !parse_tag(p, &p->outer_vlan, end))
+		return 0;
+	if (is_vlan(p->eth_proto) && !parse_tag(p, &p->inner_vlan, end))
+		return 0;
+	STORE(&scratch->l3, p->l3 - data);
+	STORE(&scratch->outer_vlan, p->outer_vlan);
+	STORE(&scratch->inner_vlan, p->inner_vlan);
+	STORE(&scratch->eth_proto, p->eth_proto);
+	p->l3 = data + (LOAD(&scratch->l3) & 0x1f);
+	p->outer_vlan = LOAD(&scratch->outer_vlan);
+	p->inner_vlan = LOAD(&scratch->inner_vlan);
+	p->eth_proto = LOAD(&scratch->eth_proto);
+	return 1;
+}
+
 /* Which bit of the filter an address has; folded by multiplying, as xor cancels regular ones. */
 static __always_inline __u32 filter_bit(const __u32 *address, const int v6)
 {
@@ -117,6 +155,13 @@ static __always_inline int may_be_server(const struct packet *p, const int v6)
 	__u32 bit = filter_bit(p->key.source, v6);
 
 	return ours.server_address[bit >> 5] >> (bit & 31) & 1;
+}
+
+/* Whether an ICMP message follows the addresses: of an error, only what it quotes says whose it is. */
+static __always_inline int is_icmp(const struct packet *p, const int v6)
+{
+	return v6 ? ((struct ipv6hdr *)p->l3)->nexthdr == IPPROTO_ICMPV6 :
+		    ((struct iphdr *)p->l3)->protocol == IPPROTO_ICMP;
 }
 
 /* The addresses; false: no whole header. */
@@ -146,17 +191,6 @@ static __always_inline int parse_addresses(struct packet *p, void *end, const in
 	return 1;
 }
 
-/* Where shunt_odd leaves what it parsed and takes it from again. */
-struct parsed {
-	__u32 l3; /* offsets: of the frame, */
-	__u32 l4; /* of the network header */
-	__be16 outer_vlan;
-	__be16 inner_vlan;
-	__be16 eth_proto;
-	__u8 protocol;
-	__u8 pad;
-};
-
 #define PLAIN_IPV4 0x45 /* version 4, a header of 5 words */
 
 /*
@@ -174,10 +208,10 @@ static __always_inline enum event parse_network4(struct packet *p, void *end, st
 		if (!scratch)
 			return EVENT_GO_ODD;
 		if (ip->version != 4 || ip->ihl * 4 < sizeof(*ip))
-			return ip->frag_off & bpf_htons(IP_FRAGMENT) ? EVENT_PASS_FRAGMENT : EVENT_PASS_MALFORMED;
+			return EVENT_PASS_MALFORMED;
 	}
 	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
-		return EVENT_PASS_FRAGMENT;
+		return EVENT_GO_FRAGMENT;
 	p->length = bpf_ntohs(ip->tot_len);
 	p->protocol = ip->protocol;
 	if (scratch) {
@@ -240,7 +274,7 @@ static __always_inline enum event parse_network6(struct packet *p, void *end, st
 		p->protocol = LOAD(&scratch->protocol);
 	}
 	if (p->protocol == IPPROTO_FRAGMENT)
-		return EVENT_PASS_FRAGMENT;
+		return EVENT_GO_FRAGMENT;
 	p->l4 = p->l3 + offset;
 	return EVENT_NONE;
 }
@@ -263,7 +297,7 @@ static __always_inline enum event parse_transport(struct packet *p, void *end, s
 		if ((void *)(udp + 1) > end || (__u32)p->length < (__u32)(p->l4 - p->l3) + sizeof(*udp))
 			return EVENT_PASS_MALFORMED;
 	} else if (p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) {
-		return EVENT_PASS_ICMP;
+		return EVENT_GO_ICMP;
 	} else {
 		return EVENT_PASS_PROTOCOL;
 	}

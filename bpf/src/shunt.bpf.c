@@ -12,6 +12,8 @@
 #include "control.h"
 #include "load.h"
 #include "explain.h"
+#include "icmp.h"
+#include "fragment.h"
 #include "bring.h"
 
 static __always_inline int is_only_ack(__u8 tcp_flags)
@@ -80,11 +82,23 @@ static __always_inline int is_proof(const struct packet *p, const struct found *
 	       prove_in_place(found->entry + WORDS(v6) + 1, found->recipe, bpf_ntohl(tcp->ack_seq));
 }
 
-/* Hands the packet to shunt_odd; comes back only if that is not there. */
-static __always_inline int go_odd(struct xdp_md *ctx)
+/* Hands the packet to the program in the slot of the set, which parses it anew; comes back only if there is none. */
+static __always_inline int go_on(struct xdp_md *ctx, __u32 slot)
 {
-	bpf_tail_call(ctx, &slots, slot_set + SLOT_ODD);
-	return finish(EVENT_FAULT_MAP);
+	bpf_tail_call(ctx, &slots, slot_set + slot);
+	return finish(ctx, EVENT_FAULT_MAP, 0);
+}
+
+/* The same, by what parse_transport says; what it says else becomes of the packet. */
+static __always_inline int divert(struct xdp_md *ctx, enum event event)
+{
+	if (event == EVENT_GO_ODD)
+		return go_on(ctx, SLOT_ODD);
+	if (event == EVENT_GO_ICMP)
+		return go_on(ctx, SLOT_ICMP);
+	if (event == EVENT_GO_FRAGMENT)
+		return go_on(ctx, SLOT_FRAGMENT);
+	return finish(ctx, event, 0);
 }
 
 /* Leaves the packet where the slow path finds it; 0: there is no such place. */
@@ -111,6 +125,7 @@ static __always_inline struct slow *note_packet(struct xdp_md *ctx, const struct
 	s->is_trial = 0;
 	s->old = 0;
 	s->is_admitted = 0;
+	s->is_later = 0;
 	return s;
 }
 
@@ -120,18 +135,18 @@ static __always_inline int go_settle(struct xdp_md *ctx, const struct packet *p,
 {
 	if (note_packet(ctx, p, hash, is_virtual, v6))
 		bpf_tail_call(ctx, &slots, slot_set + SLOT_SETTLE);
-	return finish(EVENT_FAULT_MAP);
+	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
 
 /* Ends the matter of a packet that gets no connection; the XDP action. */
 static __always_inline int refuse(struct xdp_md *ctx, const struct slow *s, enum event event)
 {
-	struct answer_request r = { .l3 = s->l3, .l4 = s->l4 };
+	struct answer_request r = { .l3 = s->l3, .l4 = s->l4, .service = s->pick.service };
 
 	if (event == EVENT_DROP_MIDSTREAM && current.midstream == MIDSTREAM_RESET && !(s->tcp_flags & TCP_RST))
 		event = EVENT_ANSWER_RESET;
 	if (event != EVENT_ANSWER_NO_SERVER && event != EVENT_ANSWER_RESET)
-		return finish(event);
+		return finish(ctx, event, s->pick.service);
 	r.event = event;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
@@ -152,7 +167,7 @@ static __always_inline int begin(struct xdp_md *ctx, struct slow *s, enum event 
 		bpf_tail_call(ctx, &slots, slot_set + SLOT_CARRY);
 	}
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_CREATE);
-	return finish(EVENT_FAULT_MAP);
+	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
 
 /*
@@ -166,13 +181,13 @@ static __always_inline int meet(struct xdp_md *ctx, const struct packet *p, __u3
 	const struct tcphdr *tcp = p->l4;
 
 	if (!s)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (is_segment && !carried_groups(v6)) {
 		s->sequence = bpf_ntohl(tcp->seq);
 		return begin(ctx, s, v6 ? admit6(s) : admit4(s), v6);
 	}
 	bpf_tail_call(ctx, &slots, slot_set + (carried_groups(v6) ? SLOT_CARRY : SLOT_ADMIT));
-	return finish(EVENT_FAULT_MAP);
+	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
 
 static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct parsed *scratch, const int v6)
@@ -186,23 +201,22 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	__u32 index;
 
 	if (!parse_addresses(p, end, v6))
-		return finish(EVENT_PASS_MALFORMED);
+		return finish(ctx, EVENT_PASS_MALFORMED, 0);
 	is_virtual = may_be_virtual(p, v6);
 	if (!is_virtual && !may_be_server(p, v6))
-		return finish(EVENT_PASS_NOT_OURS);
+		return is_icmp(p, v6) ? go_on(ctx, SLOT_ICMP) : finish(ctx, EVENT_PASS_NOT_OURS, 0);
 	event = parse_transport(p, end, scratch, v6);
-	if (event == EVENT_GO_ODD)
-		return go_odd(ctx);
 	if (event != EVENT_NONE)
-		return finish(event);
+		return divert(ctx, event);
 	if (!locate(&place, hash_key(&p->key, v6), v6))
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	p->tick = now_tick();
 	p->is_new = 0;
+	p->is_later = 0;
 	find(&found, &place, &p->key, v6);
 	if (!found.entry) {
 		if (!is_virtual && !carried_groups(v6))
-			return finish(EVENT_PASS_NO_SERVICE);
+			return finish(ctx, EVENT_PASS_NO_SERVICE, 0);
 		return meet(ctx, p, place.hash, is_virtual, !scratch && p->protocol == IPPROTO_TCP, v6);
 	}
 	/* What is odd is proven by settle: the verifier would walk what follows here once more. */
@@ -211,7 +225,7 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	index = recipe_server(found.recipe);
 	server = bpf_map_lookup_elem(&servers, &index);
 	if (!server)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	/* What the service wants of the connections of a server that is gone, settle knows. */
 	if (server->life != LIFE_LIVE)
 		return go_settle(ctx, p, place.hash, is_virtual, v6);
@@ -226,7 +240,7 @@ static __always_inline int dispatch_network(struct xdp_md *ctx, struct packet *p
 		return dispatch(ctx, p, scratch, 0);
 	if (p->eth_proto == bpf_htons(ETH_P_IPV6))
 		return dispatch(ctx, p, scratch, 1);
-	return finish(EVENT_PASS_NOT_OURS);
+	return finish(ctx, EVENT_PASS_NOT_OURS, 0);
 }
 
 SEC("xdp.frags")
@@ -236,9 +250,9 @@ int shunt_main(struct xdp_md *ctx)
 	struct packet p;
 
 	if (!parse_link(&p, (void *)(long)ctx->data, end))
-		return finish(EVENT_PASS_MALFORMED);
+		return finish(ctx, EVENT_PASS_MALFORMED, 0);
 	if (is_vlan(p.eth_proto))
-		return go_odd(ctx);
+		return go_on(ctx, SLOT_ODD);
 	return dispatch_network(ctx, &p, 0);
 }
 
@@ -251,22 +265,9 @@ int shunt_odd(struct xdp_md *ctx)
 	struct packet p;
 
 	if (!s)
-		return finish(EVENT_FAULT_MAP);
-	if (!parse_link(&p, data, end))
-		return finish(EVENT_PASS_MALFORMED);
-	if (is_vlan(p.eth_proto) && !parse_tag(&p, &p.outer_vlan, end))
-		return finish(EVENT_PASS_MALFORMED);
-	if (is_vlan(p.eth_proto) && !parse_tag(&p, &p.inner_vlan, end))
-		return finish(EVENT_PASS_MALFORMED);
-	/* By way of memory, or the verifier would walk all that follows for each number of tags. */
-	STORE(&s->parsed.l3, p.l3 - data);
-	STORE(&s->parsed.outer_vlan, p.outer_vlan);
-	STORE(&s->parsed.inner_vlan, p.inner_vlan);
-	STORE(&s->parsed.eth_proto, p.eth_proto);
-	p.l3 = data + (LOAD(&s->parsed.l3) & 0x1f);
-	p.outer_vlan = LOAD(&s->parsed.outer_vlan);
-	p.inner_vlan = LOAD(&s->parsed.inner_vlan);
-	p.eth_proto = LOAD(&s->parsed.eth_proto);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
+	if (!parse_tagged_link(&p, &s->parsed, data, end))
+		return finish(ctx, EVENT_PASS_MALFORMED, 0);
 	return dispatch_network(ctx, &p, &s->parsed);
 }
 
@@ -295,34 +296,35 @@ static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const
 	struct packet p;
 
 	if (!server)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (server->life == LIFE_LIVE)
 		count_slow(s, v6);
 	if (is_wide(s->recipe)) {
 		if (!tailor_server(s))
-			return finish(EVENT_FAULT_MAP);
+			return finish(ctx, EVENT_FAULT_MAP, 0);
 		server = &s->own;
 	}
 
 	p.key = s->key;
 	p.length = s->length;
 	p.is_new = s->is_new;
+	p.is_later = s->is_later;
 	p.outer_vlan = s->outer_vlan;
 	p.inner_vlan = s->inner_vlan;
 	p.l3 = data + l3;
 	p.l4 = data + l4;
 	if (p.l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) > end)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	/* The protocol as a constant: the verifier must not think of UDP's bounds and TCP's fields. */
 	if (s->protocol == IPPROTO_TCP) {
 		p.protocol = IPPROTO_TCP;
 		if (p.l4 + sizeof(struct tcphdr) > end)
-			return finish(EVENT_FAULT_MAP);
+			return finish(ctx, EVENT_FAULT_MAP, 0);
 		return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
 	}
 	p.protocol = IPPROTO_UDP;
 	if (p.l4 + sizeof(struct udphdr) > end)
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
 }
 
@@ -379,10 +381,10 @@ int shunt_settle(struct xdp_md *ctx)
 	int action;
 
 	if (!s || !view_link(ctx, s) || !view_segment(ctx, s))
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	settled = s->is_v6 ? settle6(s) : settle4(s);
 	if (settled == SETTLED_BUSY)
-		return finish(EVENT_DROP_BUSY);
+		return finish(ctx, EVENT_DROP_BUSY, 0);
 	if (settled == SETTLED_KILLED) {
 		action = s->is_v6 ? meet_killed6(ctx, s) : meet_killed4(ctx, s);
 		if (action != KILL_GOES_ON)
@@ -391,9 +393,9 @@ int shunt_settle(struct xdp_md *ctx)
 	if (settled != SETTLED_DEAD)
 		return follow_made(ctx, s);
 	if (!s->is_virtual)
-		return finish(EVENT_PASS_NO_SERVICE);
+		return finish(ctx, EVENT_PASS_NO_SERVICE, 0);
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_ADMIT);
-	return finish(EVENT_FAULT_MAP);
+	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
 
 /* As begin; the packet ends a connection that is over, also where it begins no other. */
@@ -413,7 +415,7 @@ int shunt_admit(struct xdp_md *ctx)
 	struct slow *s = slow_scratch();
 
 	if (!s || !view_segment(ctx, s))
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	return s->is_v6 ? begin_after(ctx, s, 1) : begin_after(ctx, s, 0);
 }
 
@@ -425,7 +427,7 @@ int shunt_create(struct xdp_md *ctx)
 	enum event event;
 
 	if (!s || !view_link(ctx, s))
-		return finish(EVENT_FAULT_MAP);
+		return finish(ctx, EVENT_FAULT_MAP, 0);
 	event = s->is_v6 ? create6(s) : create4(s);
 	return event == EVENT_NONE ? follow_made(ctx, s) : refuse(ctx, s, event);
 }
@@ -480,5 +482,10 @@ EXPORT(struct connection_news, connection_news);
 EXPORT(struct carry_args, carry_args);
 EXPORT(enum carry_what, carry_what);
 EXPORT(struct event_args, event_args);
+EXPORT(enum tunnel_type, tunnel_type);
+EXPORT(enum tunnel_checksum, tunnel_checksum);
+EXPORT(enum local_layout, local_layout);
+EXPORT(enum virtual_layout, virtual_layout);
+EXPORT(enum echo, echo);
 EXPORT(enum abi_version, abi_version);
 EXPORT(enum layout, layout);

@@ -32,6 +32,7 @@ struct slow {
 	__u8 is_counted; /* admit's: its source network's count has it, or give_back_source takes it from there */
 
 	__u8 is_admitted; /* it begins a connection: for shunt_carry */
+	__u8 is_later; /* a fragment but the first: there is nothing at l4 */
 
 	__u32 hop; /* out: reference to the client's next hop */
 	__u64 recipe; /* out: to be followed */

@@ -191,7 +191,7 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 func kernelServer(s *server) bpf.KernelServer {
 	virtual, real := s.service.key.Address, s.address
 	return bpf.KernelServer{
-		Hop: s.hop, Service: s.service.index, Life: uint8(s.life()), Method: uint8(s.method),
+		Hop: uint16(s.hop), Service: s.service.index, Life: uint8(s.life()), Method: uint8(s.method),
 		Port: bpf.Port(real.Port()), VirtualPort: bpf.Port(virtual.Port()),
 		DeltaL4: bpf.Delta(wire(virtual), wire(real)),
 		DeltaIp: bpf.Delta(virtual.Addr().AsSlice(), real.Addr().AsSlice()),
@@ -239,6 +239,6 @@ func parseServer(index uint32, k *bpf.KernelServer, load *bpf.KernelServerLoad, 
 			draining: k.Flags&uint8(bpf.KernelServerFlagsSERVER_DRAINING) != 0,
 		},
 		removed: k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
-		hop:     k.Hop,
+		hop:     uint32(k.Hop),
 	}
 }

@@ -58,10 +58,40 @@ type TableDestinationKey struct {
 	Address [4]uint32
 }
 
+type TableDropCount struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+}
+
+type TableDropKey struct {
+	_       structs.HostLayout
+	Event   uint32
+	Ifindex uint32
+	Service uint32
+}
+
 type TableFilter struct {
 	_              structs.HostLayout
 	VirtualAddress [2048]uint32
 	ServerAddress  [2048]uint32
+}
+
+type TableFragment struct {
+	_        structs.HostLayout
+	Ports    uint32
+	Tick     uint32
+	IsPassed uint32
+}
+
+type TableFragmentKey struct {
+	_           structs.HostLayout
+	Source      [4]uint32
+	Destination [4]uint32
+	Id          uint32
+	Protocol    uint8
+	Family      uint8
+	Pad         [2]uint8
 }
 
 type TableGroup4 struct {
@@ -143,6 +173,13 @@ type TableHop struct {
 	Claim          uint32
 }
 
+type TableLocalAddress struct {
+	_       structs.HostLayout
+	Address [4]uint32
+	Offered uint32
+	Pad     [3]uint32
+}
+
 type TableMatch struct {
 	_      structs.HostLayout
 	List   uint32
@@ -156,6 +193,17 @@ type TableMatchKey struct {
 	Address [4]uint32
 }
 
+type TablePacketOptions struct {
+	_             structs.HostLayout
+	Locals4       uint32
+	Locals6       uint32
+	LocalFirst    uint16
+	LocalLast     uint16
+	FragmentTicks uint32
+	PathTicks     uint32
+	Pad           [11]uint32
+}
+
 type TableRecount struct {
 	_         structs.HostLayout
 	Active    uint64
@@ -167,7 +215,8 @@ type TableRecount struct {
 
 type TableServer struct {
 	_              structs.HostLayout
-	Hop            uint32
+	Hop            uint16
+	Tunnel         uint16
 	Service        uint32
 	Life           uint8
 	Method         uint8
@@ -219,7 +268,8 @@ type TableService struct {
 	Prefix       uint8
 	ClientPrefix uint8
 	Life         uint8
-	Pad          [3]uint8
+	Pad          uint8
+	Mss          uint16
 	Name         [64]uint8
 }
 
@@ -315,6 +365,37 @@ type TableTraffic struct {
 	OutBytes    uint64
 }
 
+type TableTunnel struct {
+	_        structs.HostLayout
+	Address  [4]uint32
+	Source   [4]uint32
+	Spread   uint32
+	Family   uint8
+	Type     uint8
+	Checksum uint8
+	Overhead uint8
+	Port     uint16
+	Mtu      uint16
+	MtuTick  uint32
+	Next     uint32
+	Pad      [3]uint32
+}
+
+type TableTunnelKey struct {
+	_       structs.HostLayout
+	Address [4]uint32
+	Port    uint16
+	Type    uint8
+	Family  uint8
+}
+
+type TableVirtualKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Family  uint32
+	Address [4]uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -330,15 +411,19 @@ const (
 	TableMapConnections4       = "connections4"
 	TableMapConnections6       = "connections6"
 	TableMapDestinations       = "destinations"
+	TableMapDrops              = "drops"
 	TableMapEvents             = "events"
+	TableMapFragments          = "fragments"
 	TableMapHash4              = "hash4"
 	TableMapHopUses            = "hop_uses"
 	TableMapHops               = "hops"
 	TableMapLimits             = "limits"
 	TableMapLoads              = "loads"
+	TableMapLocals             = "locals"
 	TableMapMatches            = "matches"
 	TableMapNewDestination     = "new_destination"
 	TableMapNews               = "news"
+	TableMapOptions            = "options"
 	TableMapPorts              = "ports"
 	TableMapRecounts           = "recounts"
 	TableMapRetiredTraffic     = "retired_traffic"
@@ -352,8 +437,11 @@ const (
 	TableMapSources            = "sources"
 	TableMapTableStates        = "table_states"
 	TableMapTimeouts           = "timeouts"
+	TableMapTunnelIndex        = "tunnel_index"
+	TableMapTunnels            = "tunnels"
 	TableMapValidated          = "validated"
 	TableMapValidatedHints     = "validated_hints"
+	TableMapVirtualAddresses   = "virtual_addresses"
 	TableMapWords              = "words"
 	TableMapZeroedTraffic      = "zeroed_traffic"
 	TableProgHashDelete        = "hash_delete"
@@ -448,15 +536,19 @@ type TableMapSpecs struct {
 	Connections4       *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6       *ebpf.MapSpec `ebpf:"connections6"`
 	Destinations       *ebpf.MapSpec `ebpf:"destinations"`
+	Drops              *ebpf.MapSpec `ebpf:"drops"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
+	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	Hash4              *ebpf.MapSpec `ebpf:"hash4"`
 	HopUses            *ebpf.MapSpec `ebpf:"hop_uses"`
 	Hops               *ebpf.MapSpec `ebpf:"hops"`
 	Limits             *ebpf.MapSpec `ebpf:"limits"`
 	Loads              *ebpf.MapSpec `ebpf:"loads"`
+	Locals             *ebpf.MapSpec `ebpf:"locals"`
 	Matches            *ebpf.MapSpec `ebpf:"matches"`
 	NewDestination     *ebpf.MapSpec `ebpf:"new_destination"`
 	News               *ebpf.MapSpec `ebpf:"news"`
+	Options            *ebpf.MapSpec `ebpf:"options"`
 	Ports              *ebpf.MapSpec `ebpf:"ports"`
 	Recounts           *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -470,8 +562,11 @@ type TableMapSpecs struct {
 	Sources            *ebpf.MapSpec `ebpf:"sources"`
 	TableStates        *ebpf.MapSpec `ebpf:"table_states"`
 	Timeouts           *ebpf.MapSpec `ebpf:"timeouts"`
+	TunnelIndex        *ebpf.MapSpec `ebpf:"tunnel_index"`
+	Tunnels            *ebpf.MapSpec `ebpf:"tunnels"`
 	Validated          *ebpf.MapSpec `ebpf:"validated"`
 	ValidatedHints     *ebpf.MapSpec `ebpf:"validated_hints"`
+	VirtualAddresses   *ebpf.MapSpec `ebpf:"virtual_addresses"`
 	Words              *ebpf.MapSpec `ebpf:"words"`
 	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
@@ -530,15 +625,19 @@ type TableMaps struct {
 	Connections4       *ebpf.Map `ebpf:"connections4"`
 	Connections6       *ebpf.Map `ebpf:"connections6"`
 	Destinations       *ebpf.Map `ebpf:"destinations"`
+	Drops              *ebpf.Map `ebpf:"drops"`
 	Events             *ebpf.Map `ebpf:"events"`
+	Fragments          *ebpf.Map `ebpf:"fragments"`
 	Hash4              *ebpf.Map `ebpf:"hash4"`
 	HopUses            *ebpf.Map `ebpf:"hop_uses"`
 	Hops               *ebpf.Map `ebpf:"hops"`
 	Limits             *ebpf.Map `ebpf:"limits"`
 	Loads              *ebpf.Map `ebpf:"loads"`
+	Locals             *ebpf.Map `ebpf:"locals"`
 	Matches            *ebpf.Map `ebpf:"matches"`
 	NewDestination     *ebpf.Map `ebpf:"new_destination"`
 	News               *ebpf.Map `ebpf:"news"`
+	Options            *ebpf.Map `ebpf:"options"`
 	Ports              *ebpf.Map `ebpf:"ports"`
 	Recounts           *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.Map `ebpf:"retired_traffic"`
@@ -552,8 +651,11 @@ type TableMaps struct {
 	Sources            *ebpf.Map `ebpf:"sources"`
 	TableStates        *ebpf.Map `ebpf:"table_states"`
 	Timeouts           *ebpf.Map `ebpf:"timeouts"`
+	TunnelIndex        *ebpf.Map `ebpf:"tunnel_index"`
+	Tunnels            *ebpf.Map `ebpf:"tunnels"`
 	Validated          *ebpf.Map `ebpf:"validated"`
 	ValidatedHints     *ebpf.Map `ebpf:"validated_hints"`
+	VirtualAddresses   *ebpf.Map `ebpf:"virtual_addresses"`
 	Words              *ebpf.Map `ebpf:"words"`
 	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
@@ -571,15 +673,19 @@ func (m *TableMaps) Close() error {
 		m.Connections4,
 		m.Connections6,
 		m.Destinations,
+		m.Drops,
 		m.Events,
+		m.Fragments,
 		m.Hash4,
 		m.HopUses,
 		m.Hops,
 		m.Limits,
 		m.Loads,
+		m.Locals,
 		m.Matches,
 		m.NewDestination,
 		m.News,
+		m.Options,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -593,8 +699,11 @@ func (m *TableMaps) Close() error {
 		m.Sources,
 		m.TableStates,
 		m.Timeouts,
+		m.TunnelIndex,
+		m.Tunnels,
 		m.Validated,
 		m.ValidatedHints,
+		m.VirtualAddresses,
 		m.Words,
 		m.ZeroedTraffic,
 	)
