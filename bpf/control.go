@@ -34,6 +34,23 @@ func (p *Plane) Settings() (KernelSettings, error) {
 	return s, nil
 }
 
+// PacketOptions reads what odd packets are handled by.
+func (p *Plane) PacketOptions() (KernelPacketOptions, error) {
+	var o KernelPacketOptions
+	if err := p.Options.Lookup(uint32(0), &o); err != nil {
+		return o, fmt.Errorf("read packet options: %w", err)
+	}
+	return o, nil
+}
+
+// SetPacketOptions writes what odd packets are handled by.
+func (p *Plane) SetPacketOptions(o *KernelPacketOptions) error {
+	if err := p.Options.Put(uint32(0), o); err != nil {
+		return fmt.Errorf("write packet options: %w", err)
+	}
+	return nil
+}
+
 // SetFilter writes the address filter. Bits that stay set are never seen clear.
 func (p *Plane) SetFilter(f *KernelFilter) error {
 	if err := p.filter.Put(uint32(0), f); err != nil {

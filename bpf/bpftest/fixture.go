@@ -103,6 +103,9 @@ func NewAt(t testing.TB, pinDir string, o Options) *Fixture {
 			s.Timeout[state] = f.Plane.Clock.Ticks(timeout)
 		}
 	})
+	f.ChangePacketOptions(func(o *bpf.KernelPacketOptions) {
+		o.FragmentTicks, o.PathTicks = f.Plane.Clock.Ticks(30*time.Second), f.Plane.Clock.Ticks(10*time.Minute)
+	})
 	return f
 }
 
@@ -159,6 +162,15 @@ func (f *Fixture) Do(function func()) { f.namespace.do(function) }
 func (f *Fixture) ChangeSettings(change func(*bpf.KernelSettings)) {
 	f.t.Helper()
 	f.must(f.Plane.ChangeSettings(change))
+}
+
+// ChangePacketOptions edits what odd packets are handled by.
+func (f *Fixture) ChangePacketOptions(change func(*bpf.KernelPacketOptions)) {
+	f.t.Helper()
+	o, err := f.Plane.PacketOptions()
+	f.must(err)
+	change(&o)
+	f.must(f.Plane.SetPacketOptions(&o))
 }
 
 func (f *Fixture) must(err error) {

@@ -132,6 +132,9 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	if err := d.adoptState(); err != nil {
 		return nil, err
 	}
+	if _, err := d.writePacketOptions(); err != nil {
+		return nil, err
+	}
 	if err := d.attach(interfaces); err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 // slots, the settings from the options, the interfaces, and prefixes that no
 // list or service has.
 func (d *Dataplane) reviewPlane() error {
-	errs := []error{d.reviewSettings(), d.reviewSlots(), d.reviewPins()}
+	errs := []error{d.reviewSettings(), d.reviewPacketOptions(), d.reviewSlots(), d.reviewPins()}
 	for i := range d.interfaces {
 		d.reviewInterface(&d.interfaces[i])
 	}

@@ -3,6 +3,7 @@ package xdp
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/bpftest"
@@ -202,6 +203,13 @@ func TestSweepRepairs(t *testing.T) {
 			s, err := r.plane.Settings()
 			r.ok(err)
 			return s.Midstream == 0 && s.AbiVersion != 99
+		}},
+		{"packet options", func() {
+			r.ok(r.plane.SetPacketOptions(&bpf.KernelPacketOptions{LocalFirst: 1}))
+		}, func() bool {
+			o, err := r.plane.PacketOptions()
+			r.ok(err)
+			return o.FragmentTicks == r.plane.Clock.Ticks(30*time.Second) && o.PathTicks == r.plane.Clock.Ticks(10*time.Minute) && o.LocalFirst != 1
 		}},
 		{"prefixes of no list", func() {
 			r.ok(r.plane.Access.Put(bpf.AccessKey(4711, netip.MustParsePrefix("198.51.100.0/24")), uint32(2)))
