@@ -322,6 +322,16 @@ type TableStats struct {
 	SweepShare  float64
 }
 
+// EchoMode says what becomes of echo requests (ping) to virtual addresses.
+type EchoMode string
+
+// The modes of echo.
+const (
+	EchoService EchoMode = "service" // answered while a service of the address has a server to offer, else dropped
+	EchoAlways  EchoMode = "always"  // answered for as long as there is a service of the address
+	EchoStack   EchoMode = "stack"   // left to the host, which answers for addresses of its own
+)
+
 // InterfaceMode says how the data plane is attached to an interface.
 type InterfaceMode string
 

@@ -22,7 +22,7 @@ type Features struct {
 
 	Marks        bool // services of firewall marks
 	SCTP         bool // services of SCTP
-	Tunnels      bool // method tunnel
+	Tunnels      bool // method tunnel, to servers of either address family
 	Engines      bool // persistence engines
 	Sync         bool // the daemons that replicate connections
 	OwnAddresses bool // any method to an address of the host itself; loopback addresses
@@ -35,6 +35,8 @@ type Features struct {
 	Decide   bool // asked what it would decide, it answers
 	Limits   bool // limits by service and by source network
 	Guard    bool // services' guards
+	FullNAT  bool // method fullnat
+	MSS      bool // largest segment sizes by service
 
 	MaxWeight uint32 // the largest weight of a server
 }
@@ -104,7 +106,7 @@ func (f Features) lacks(op Operation) error {
 	case AddService:
 		c.service(&Service{
 			Key: op.Service.Key, Access: op.Service.Access, Persistence: op.Service.Persistence, Timeouts: op.Service.Timeouts, Rules: op.Service.Rules,
-			Limits: op.Service.Limits, Guard: op.Service.Guard,
+			Limits: op.Service.Limits, Guard: op.Service.Guard, MSS: op.Service.MSS,
 		})
 	case EditService:
 		return f.lacks(AddService(op))
@@ -143,6 +145,7 @@ func (c *lack) service(s *Service) {
 	c.unless(f.Timeouts || s.Timeouts == (conntrack.Timeouts{}), "timeouts", "a service's own timeout")
 	c.unless(f.Limits || s.Limits.IsZero(), "limits", "a limit of connections")
 	c.unless(f.Guard || s.Guard == (SourceGuard{}), "guard", "a guard")
+	c.unless(f.MSS || s.MSS == 0, "mss", "a limit of segments' size")
 	c.rules(s.Rules)
 	where := c.at
 	for i, server := range s.Servers {
@@ -168,6 +171,7 @@ func (c *lack) server(key ServiceKey, server realserver.Server) {
 		c.add(ErrUnsupported, "weight", fmt.Sprintf("weight %d: the %s data plane has weights up to %d", server.Weight, c.features.Plane, c.features.MaxWeight))
 	}
 	c.unless(c.features.Tunnels || server.Method != realserver.Tunnel, "method", "method tunnel")
+	c.unless(c.features.FullNAT || server.Method != realserver.FullNAT, "method", "method fullnat")
 	addr := server.Address.Addr()
 	if c.features.OwnAddresses || server.Method == realserver.Local || !addr.IsValid() {
 		return

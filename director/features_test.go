@@ -109,6 +109,14 @@ var lacking = map[string]struct {
 		func(s *director.State) { s.Services[0].Guard.Mode = director.GuardOn },
 		[]string{`guard: services[0] "web": a guard`},
 	},
+	"FullNAT": {
+		func(s *director.State) { s.Services[0].Servers[0].Method = realserver.FullNAT },
+		[]string{`method: services[0] "web": servers[0]: method fullnat`},
+	},
+	"MSS": {
+		func(s *director.State) { s.Services[0].MSS = 1400 },
+		[]string{`mss: services[0] "web": a limit of segments' size`},
+	},
 	"MaxWeight": {
 		func(s *director.State) { s.Services[0].Servers[0].Weight = realserver.MaxWeight },
 		[]string{`weight: services[0] "web": servers[0]: weight 2147483647: the xdp data plane has weights up to 65535`},

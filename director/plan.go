@@ -94,7 +94,7 @@ func changed(wanted, old []realserver.Server) []realserver.Server {
 func sameSettings(a, b *Service) bool {
 	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags && a.VIP == b.VIP && a.Access.Equal(b.Access) &&
 		a.Persistence == b.Persistence && a.OnePacket == b.OnePacket && a.Timeouts == b.Timeouts && a.Rules == b.Rules &&
-		a.Limits == b.Limits && a.Guard == b.Guard
+		a.Limits == b.Limits && a.Guard == b.Guard && a.MSS == b.MSS
 }
 
 // indexServices returns the places of the services.

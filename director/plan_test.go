@@ -79,6 +79,7 @@ func TestPlanEveryServiceSettingIsCompared(t *testing.T) {
 		"limits":    func(s *director.Service) { s.Limits.Connections = 1 },
 		"source":    func(s *director.Service) { s.Limits.Source = director.SourceLimits{Prefix: 64, Rate: 1} },
 		"guard":     func(s *director.Service) { s.Guard.Mode = director.GuardOn },
+		"mss":       func(s *director.Service) { s.MSS = 1400 },
 	}
 	for name, edit := range edits {
 		t.Run(name, func(t *testing.T) {

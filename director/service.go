@@ -105,6 +105,10 @@ type Service struct {
 	Rules    Rules
 	Limits   Limits
 	Guard    SourceGuard
+	// MSS is the largest segment that either end of a connection may announce to the
+	// other (TCP's option of that name); a larger one is lowered to it on its way.
+	// 0: as they announce.
+	MSS uint16
 	// Servers in the order they were added. The kernel keeps its list the other
 	// way round (last added first); schedulers walk it in that order.
 	Servers []realserver.Server

@@ -24,6 +24,7 @@ func TestIdentical(t *testing.T) {
 		SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseNever,
 	}
 	full.Limits = director.Limits{Rate: 1, Connections: 2, Source: director.SourceLimits{Prefix: 24, Rate: 3, Connections: 4}}
+	full.MSS = 1400
 	full.Guard = director.SourceGuard{Mode: director.GuardAuto, On: 5, Off: 1}
 	full.Servers[1].Upper, full.Servers[1].Lower, full.Servers[1].Draining = 10, 5, true
 	full.Servers[1].Tunnel = realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}

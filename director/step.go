@@ -195,6 +195,7 @@ func (s Service) fields() []field {
 		{"source rate", perSecond(s.Limits.Source.Rate)},
 		{"source connections", threshold(s.Limits.Source.Connections)},
 		{"guard", guardWord(s.Guard)},
+		{"mss", threshold(uint32(s.MSS))},
 	}
 }
 

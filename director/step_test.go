@@ -23,7 +23,7 @@ func TestExplain(t *testing.T) {
 
 	edited, opened := web(), dns()
 	edited.Name, edited.Scheduler, edited.VIP = "", director.WeightedRoundRobin, director.VIPExternal
-	edited.Access.Deny = prefixes("10.1.0.0/16")
+	edited.Access.Deny, edited.MSS = prefixes("10.1.0.0/16"), 1400
 	edited.Servers = []realserver.Server{
 		server("10.0.0.1:8080", realserver.NAT, 0),
 		server("10.0.0.2:80", realserver.NAT, 5),
@@ -41,7 +41,7 @@ func TestExplain(t *testing.T) {
 		"remove server 192.0.2.1:80 from tcp://192.0.2.1:80",
 		"remove service udp://192.0.2.9:53",
 		"add service tcp://192.0.2.5:80: scheduler sh, flags sh-port, vip managed, allow 10.0.0.0/8,192.0.2.0/24, deny 10.1.0.0/16",
-		"edit service tcp://192.0.2.1:80: name web → none, scheduler rr → wrr, vip managed → external, deny none → 10.1.0.0/16",
+		"edit service tcp://192.0.2.1:80: name web → none, scheduler rr → wrr, vip managed → external, deny none → 10.1.0.0/16, mss none → 1400",
 		"drain server 10.0.0.1:8080 of tcp://192.0.2.1:80: weight 1 → 0",
 		"edit server 10.0.0.2:80 of tcp://192.0.2.1:80: method dr → nat, weight 2 → 5",
 		"edit service udp://[2001:db8::1]:53: name none → dns, flags mh-fallback,mh-port → none",
@@ -67,7 +67,7 @@ func TestExplain(t *testing.T) {
 		"remove tcp://192.0.2.1:80 192.0.2.1:80 0",
 		"remove udp://192.0.2.9:53 1",
 		"add tcp://192.0.2.5:80 5",
-		"change tcp://192.0.2.1:80 4",
+		"change tcp://192.0.2.1:80 5",
 		"drain tcp://192.0.2.1:80 10.0.0.1:8080 1",
 		"change tcp://192.0.2.1:80 10.0.0.2:80 2",
 		"change udp://[2001:db8::1]:53 2",

@@ -138,6 +138,7 @@ func (c *checker) service(s Service) {
 	c.rules(s)
 	c.limits(s)
 	c.guard(s)
+	c.mss(s.Key, s.MSS)
 	if len(s.Servers) > MaxServers {
 		c.report("servers", "%d servers: a service has at most %d", len(s.Servers), MaxServers)
 	}
@@ -151,6 +152,9 @@ func (c *checker) service(s Service) {
 			seen[server.Address] = i
 		}
 		c.server(s.Key, server)
+		if s.OnePacket && server.Method == realserver.FullNAT {
+			c.report("method", "method fullnat: one-packet scheduling makes no connection, by which replies would find their client")
+		}
 	}
 	c.at = where
 }
@@ -235,6 +239,27 @@ func (c *checker) rules(s Service) {
 	}
 }
 
+// The smallest segment sizes that may be asked for: what every host takes with headers
+// of ordinary length.
+const (
+	MinMSS     = 536  // RFC 9293 §3.7.1, from RFC 791's 576
+	MinMSSIPv6 = 1220 // of RFC 8200 §5's 1280
+)
+
+func (c *checker) mss(key ServiceKey, mss uint16) {
+	least := uint16(MinMSS)
+	if key.Address.Addr().Is6() {
+		least = MinMSSIPv6
+	}
+	switch {
+	case mss == 0:
+	case key.Protocol != conntrack.TCP:
+		c.report("mss", "mss is for tcp")
+	case mss < least:
+		c.report("mss", "mss %d: want %d to 65535", mss, least)
+	}
+}
+
 func (c *checker) scheduler(name Scheduler) {
 	if !name.Known() {
 		c.report("scheduler", "unknown scheduler %q: want %s", name, schedulerList())
@@ -267,11 +292,11 @@ func (c *checker) server(key ServiceKey, server realserver.Server) {
 		return // what follows compares two addresses that are right by themselves
 	}
 	vip, addr := key.Address, server.Address
-	rewrites := server.Method == realserver.NAT
+	rewrites := server.Method.Rewrites()
 	switch {
 	case key.mixes(server) && server.Method != realserver.Tunnel:
 		c.report("address", "%s is not of the service's address family (%s): only tunnels can mix them", addr.Addr(), vip.Addr())
-	case key.IsMark(): // the port is only rewritten by nat, and there 0 is the client's
+	case key.IsMark(): // the port is only rewritten by nat and fullnat, and there 0 is the client's
 	case key.AnyPort() && !rewrites && addr.Port() != 0:
 		c.report("address", "port %d: method %s does not rewrite packets, and the service has several ports: leave the port out", addr.Port(), server.Method)
 	case key.AnyPort():

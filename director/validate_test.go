@@ -20,12 +20,22 @@ func TestValidateAccepts(t *testing.T) {
 		{},
 		{Services: []director.Service{web(), dns()}, Timeouts: conntrack.DefaultTimeouts()},
 		everything(),
+		{Services: []director.Service{translated()}},
 	}
 	for i, state := range states {
 		if err := state.Validate(); err != nil {
 			t.Errorf("states[%d]: %v", i, err)
 		}
 	}
+}
+
+// translated has what method fullnat may have, the smallest segments included: ports
+// of its own, or the client's.
+func translated() director.Service {
+	s := web()
+	s.Key, s.MSS = mustKey("tcp://192.0.2.1:80-90"), director.MinMSS
+	s.Servers = []realserver.Server{server("10.0.0.1:8080", realserver.FullNAT, 1), server("10.0.0.2:0", realserver.FullNAT, 1)}
+	return s
 }
 
 func TestValidateRefuses(t *testing.T) {
@@ -234,6 +244,39 @@ func TestValidateRefuses(t *testing.T) {
 			},
 		},
 	}
+	tests = append(tests, []struct {
+		name string
+		edit func(*director.State)
+		want []string
+	}{
+		{
+			"mss", func(s *director.State) {
+				s.Services[0].MSS = 535
+				s.Services[1].MSS = 1400
+				six := dns()
+				six.Key, six.Servers, six.MSS = mustKey("tcp://[2001:db8::2]:80"), nil, 1219
+				marked := director.Service{Key: mustKey("fwmark://7"), MSS: 1400}
+				s.Services = append(s.Services, six, marked.Normalize())
+			},
+			[]string{
+				`services[0] "web": mss 535: want 536 to 65535`,
+				`services[1] udp://[2001:db8::1]:53: mss is for tcp`,
+				`services[2] tcp://[2001:db8::2]:80: mss 1219: want 1220 to 65535`,
+				`services[3] fwmark://7: mss is for tcp`,
+			},
+		},
+		{
+			"fullnat", func(s *director.State) {
+				s.Services[0].Servers[0] = server("[2001:db8:1::1]:80", realserver.FullNAT, 1)
+				s.Services[1].OnePacket = true
+				s.Services[1].Servers = []realserver.Server{server("[2001:db8:1::1]:5353", realserver.FullNAT, 1)}
+			},
+			[]string{
+				`services[0] "web": servers[0]: 2001:db8:1::1 is not of the service's address family (192.0.2.1): only tunnels can mix them`,
+				`services[1] udp://[2001:db8::1]:53: servers[0]: method fullnat: one-packet scheduling makes no connection, by which replies would find their client`,
+			},
+		},
+	}...)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			state := director.State{Services: []director.Service{web(), dns()}}

@@ -7,7 +7,8 @@ import (
 )
 
 // Method is how packets are handed to a server: the forwarding method. The
-// numbers are the kernel's (kernel: include/uapi/linux/ip_vs.h).
+// numbers are the kernel's (kernel: include/uapi/linux/ip_vs.h), where 4 is its
+// bypass, which is nobody's to configure; FullNAT is none of its own.
 type Method uint8
 
 // The forwarding methods.
@@ -16,7 +17,17 @@ const (
 	Local  Method = 1 // IP_VS_CONN_F_LOCALNODE
 	Tunnel Method = 2 // IP_VS_CONN_F_TUNNEL
 	DR     Method = 3 // IP_VS_CONN_F_DROUTE
+	// FullNAT rewrites the client's address too, to one of the director's own, so
+	// that replies come back whatever route the server has.
+	FullNAT Method = 5 // DPVS's IP_VS_CONN_F_FULLNAT
 )
+
+// Methods returns all of them, in the order of help and of error messages.
+func Methods() []Method { return []Method{NAT, DR, Tunnel, FullNAT, Local} }
+
+// Rewrites reports whether packets get the server's address and port, and its
+// replies come back through the director to have the virtual ones again.
+func (m Method) Rewrites() bool { return m == NAT || m == FullNAT }
 
 // String returns the word used in configuration and the CLI.
 func (m Method) String() string {
@@ -29,6 +40,8 @@ func (m Method) String() string {
 		return "tunnel"
 	case DR:
 		return "dr"
+	case FullNAT:
+		return "fullnat"
 	default:
 		return fmt.Sprintf("method-%d", uint8(m))
 	}
@@ -36,18 +49,12 @@ func (m Method) String() string {
 
 // ParseMethod reads a word as String prints it, in any case.
 func ParseMethod(s string) (Method, error) {
-	switch strings.ToLower(s) {
-	case "nat":
-		return NAT, nil
-	case "local":
-		return Local, nil
-	case "tunnel":
-		return Tunnel, nil
-	case "dr":
-		return DR, nil
-	default:
-		return 0, fmt.Errorf("unknown forwarding method %q: want nat, dr, tunnel or local", s)
+	for _, m := range Methods() {
+		if strings.EqualFold(s, m.String()) {
+			return m, nil
+		}
 	}
+	return 0, fmt.Errorf("unknown forwarding method %q: want nat, dr, tunnel, fullnat or local", s)
 }
 
 // Server is a real server of one service as configured. Comparable.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Problem is one thing wrong with a server, and the field it is in.
@@ -25,9 +26,7 @@ func (s Server) Validate() error {
 	if text := addressProblem(s.Address.Addr(), s.Method); text != "" {
 		report("address", "%s", text)
 	}
-	switch s.Method {
-	case NAT, DR, Local, Tunnel:
-	default:
+	if !slices.Contains(Methods(), s.Method) {
 		report("method", "unknown forwarding method %d", uint8(s.Method))
 	}
 	if s.Method != Tunnel && s.Tunnel != (TunnelOptions{}) {

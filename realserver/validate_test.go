@@ -2,6 +2,7 @@ package realserver_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,6 +35,8 @@ func TestValidate(t *testing.T) {
 		{"v4", "10.0.0.1:80", realserver.NAT, 1, nil},
 		{"v6", "[2001:db8::1]:65535", dr, realserver.MaxWeight, nil},
 		{"tunnel_is_a_method", "10.0.0.1:80", realserver.Tunnel, 0, nil},
+		{"fullnat", "10.0.0.1:80", realserver.FullNAT, 1, nil},
+		{"the_kernels_bypass", "10.0.0.1:80", 4, 1, []realserver.Problem{{"method", "unknown forwarding method 4"}}},
 		{"loopback_local", "127.0.0.1:80", local, 0, nil},
 		{"loopback", "127.0.0.1:80", dr, 0, nil}, // the kernel's IPVS takes it for local
 		{"link_local_v6", "[fe80::1]:80", dr, 0, []realserver.Problem{{"address", "address fe80::1 is link-local: it names no interface to reach it by"}}},
@@ -104,7 +107,7 @@ func TestValidateTunnel(t *testing.T) {
 }
 
 func TestMethod(t *testing.T) {
-	for name, m := range map[string]realserver.Method{"nat": 0, "local": 1, "tunnel": 2, "dr": 3} {
+	for name, m := range map[string]realserver.Method{"nat": 0, "local": 1, "tunnel": 2, "dr": 3, "fullnat": 5} {
 		if got := m.String(); got != name {
 			t.Errorf("String: %q, want %q", got, name)
 		}
@@ -115,7 +118,17 @@ func TestMethod(t *testing.T) {
 	if got, want := realserver.Method(4).String(), "method-4"; got != want {
 		t.Errorf("String: %q, want %q", got, want)
 	}
-	if _, err := realserver.ParseMethod("masq"); err == nil {
-		t.Error("ParseMethod(masq): no error")
+	const unknown = `unknown forwarding method "masq": want nat, dr, tunnel, fullnat or local`
+	if _, err := realserver.ParseMethod("masq"); err == nil || err.Error() != unknown {
+		t.Errorf("ParseMethod(masq): %v, want %s", err, unknown)
+	}
+	var rewriting []realserver.Method
+	for _, m := range realserver.Methods() {
+		if m.Rewrites() {
+			rewriting = append(rewriting, m)
+		}
+	}
+	if want := []realserver.Method{realserver.NAT, realserver.FullNAT}; !slices.Equal(rewriting, want) {
+		t.Errorf("methods %v rewrite packets, want %v", rewriting, want)
 	}
 }

@@ -104,7 +104,7 @@ func TestErrors(t *testing.T) {
 			`f:3:14: services[0]: unknown key "sheduler": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, guard, limits, listen, method, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, tunnel, vip; did you mean scheduler?`,
 			`f:3:63: services[0] tcp://192.0.2.1:80: unknown vip "extrenal": want managed or external; did you mean external?`,
 			`f:3:84: services[0].servers[0]: unknown key "adress": want address, lower, method, tunnel, upper, weight; did you mean address?`,
-			`f:3:129: services[0].servers[0].method: unknown forwarding method "NTA": want nat, dr, tunnel or local; did you mean nat?`,
+			`f:3:129: services[0].servers[0].method: unknown forwarding method "NTA": want nat, dr, tunnel, fullnat or local; did you mean nat?`,
 		}},
 		{"plain_only", "director:\n  mode: |-\n    native\n  midstream: !!str drop\n  interfaces: [~, &a b]\n  !!str log: {}\n", []string{
 			`f:2:9: director.mode: write the value on the line of its key`,
@@ -147,7 +147,7 @@ func TestErrors(t *testing.T) {
 			`f:3:12: services[1].listen: "0" is not a firewall mark: want 1 to 4294967295`,
 			`f:4:12: services[2].listen: "a" is not an IP address (names are not looked up)`,
 			`f:4:45: services[2].servers[0].address: "b" is not an IP address and a port (names are not looked up)`,
-			`f:4:56: services[2].servers[0].method: unknown forwarding method "c": want nat, dr, tunnel or local`,
+			`f:4:56: services[2].servers[0].method: unknown forwarding method "c": want nat, dr, tunnel, fullnat or local`,
 		}},
 		{"semantic", `services:
 - name: web

@@ -2,8 +2,10 @@ package xdp
 
 import (
 	"log/slog"
+	"net/netip"
 
 	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/director"
 )
 
 // Options of Open. Sizes are used when the maps are made. An earlier daemon's maps are
@@ -28,6 +30,18 @@ type Options struct {
 	// tables too: those that did not count begin to, and forget it if they are not to.
 	CountConnections bool
 
+	// TunnelSources are the addresses that tunnels' outer headers come from, one prefix
+	// of a family at most: an address of this host, or a prefix whose host bits differ
+	// from connection to connection, so that receivers spread them. Default: what the
+	// route to the server says.
+	TunnelSources []netip.Prefix
+	// LocalAddresses stand in for clients' with method fullnat, from the ports LocalFirst
+	// to LocalLast; default 1024 and 65535. Without one of a server's family it gets no
+	// new connections by that method.
+	LocalAddresses        []netip.Prefix
+	LocalFirst, LocalLast uint16
+	Echo                  director.EchoMode // default: director.EchoService
+
 	MidstreamReset bool   // reset TCP segments without a connection; default: drop them
 	ICMPRate       uint32 // ICMP errors and resets sent a second; 0: none
 
@@ -36,9 +50,22 @@ type Options struct {
 	Log *slog.Logger // default: nothing is logged
 }
 
+// The ports that stand in for clients' where none are configured: all that are nobody's
+// well-known ones.
+const (
+	DefaultLocalFirst = 1024
+	DefaultLocalLast  = 65535
+)
+
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.LocalFirst == 0 && o.LocalLast == 0 {
+		o.LocalFirst, o.LocalLast = DefaultLocalFirst, DefaultLocalLast
+	}
+	if o.Echo == "" {
+		o.Echo = director.EchoService
 	}
 	return o
 }
