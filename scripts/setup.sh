@@ -8,6 +8,7 @@ packages=(
 	gcc libc6-dev                                   # go test -race
 	shellcheck git procps                           # lint and check
 	curl ethtool iproute2 nftables iptables         # lab
+	iperf3 tshark tcpdump traceroute iputils-ping   # lab: odd packets
 	zsh fish man-db groff-base                      # completion and manual pages
 	qemu-system-x86 cpio busybox-static kmod        # guest
 	user-mode-linux                                 # differential

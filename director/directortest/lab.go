@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
 // Shape is how the director is connected.
 type Shape string
 
-// The two shapes.
+// The shapes.
 const (
 	// TwoArmed: the director has a link to the client, eth0, and one to each
 	// server, eth1 and up. Packets leave by another link than they came.
@@ -21,6 +22,11 @@ const (
 	// virtual address go from server to client directly (DR), all others
 	// through the director (NAT).
 	OneArmed Shape = "one-armed"
+	// Routed: as one-armed, but the client is behind a router, and so is the last
+	// server: Lab.Router and Lab.Far, which can be told of a small MTU beyond them
+	// (SetPathMTU). Servers send replies from a virtual address by Router, all else
+	// by the director.
+	Routed Shape = "routed"
 )
 
 // Topology describes a lab. The zero value is two-armed with two servers and
@@ -59,7 +65,7 @@ func (t Topology) withDefaults() (Topology, error) {
 		t.VIPs = []netip.Addr{VIP4, VIP6}
 	}
 	switch {
-	case t.Shape != TwoArmed && t.Shape != OneArmed:
+	case !slices.Contains([]Shape{TwoArmed, OneArmed, Routed}, t.Shape):
 		return t, fmt.Errorf("unknown lab shape %q", t.Shape)
 	case t.Standby && t.Shape != OneArmed:
 		return t, fmt.Errorf("a %s lab has no standby director", t.Shape)
@@ -93,6 +99,8 @@ type Lab struct {
 	Client   *Namespace // its link is eth0
 	Director *Namespace
 	Standby  *Namespace // nil: none; its link is eth0
+	Router   *Namespace // of a routed lab: eth0 leads to the client, eth1 to the bridge
+	Far      *Namespace // of a routed lab: eth0 leads to the last server, eth1 to the bridge
 	Servers  []*Server
 
 	// DirectorLinks are the director's interfaces: the client's side first.

@@ -20,6 +20,9 @@ const (
 	xdpHasFrags = 1 << 5
 )
 
+// sourceTable is the routing table of routes by source.
+const sourceTable = 100
+
 // AddVeth makes a pair of connected interfaces, link in n and peerLink in peer,
 // and sets both up. An mtu of 0 is the kernel's 1500.
 func (n *Namespace) AddVeth(name string, peer *Namespace, peerName string, mtu int) error {
@@ -77,29 +80,67 @@ func (n *Namespace) AddAddress(name string, prefix netip.Prefix) error {
 // AddRoute routes a destination through a gateway. 0.0.0.0/0 and ::/0 are the
 // default routes.
 func (n *Namespace) AddRoute(destination netip.Prefix, gateway netip.Addr) error {
-	err := n.route.RouteReplace(&netlink.Route{Dst: ipNet(destination), Gw: gateway.AsSlice()})
-	if err != nil {
-		return fmt.Errorf("add route to %s via %s in %s: %w", destination, gateway, n.Name, err)
-	}
-	return nil
+	return n.replaceRoute(&netlink.Route{Dst: ipNet(destination), Gw: gateway.AsSlice()})
 }
 
-// AddRouteFrom makes packets with the given source address reach a destination
-// directly on a link, past the other routes. It uses routing table 100.
-func (n *Namespace) AddRouteFrom(source netip.Addr, destination netip.Prefix, name string) error {
-	const table = 100
+// SetPathMTU has the namespace know a small MTU towards a neighbour on a link: as a
+// router it forwards nothing longer, and says so. 0 takes that back.
+func (n *Namespace) SetPathMTU(neighbour netip.Addr, name string, mtu int) error {
 	l, err := n.link(name)
 	if err != nil {
 		return err
 	}
 	route := &netlink.Route{
-		Dst: ipNet(destination), LinkIndex: l.Attrs().Index, Table: table, Scope: netlink.SCOPE_LINK,
+		Dst: ipNet(netip.PrefixFrom(neighbour, neighbour.BitLen())), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK,
 	}
+	if mtu == 0 {
+		if err := n.route.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("remove route %s in %s: %w", route, n.Name, err)
+		}
+		return nil
+	}
+	// Of IPv6 only a locked one is heeded by what is forwarded
+	// (kernel: include/net/ip6_route.h, ip6_dst_mtu_maybe_forward).
+	route.MTU, route.MTULock = mtu, true
+	return n.replaceRoute(route)
+}
+
+// AddRouteFrom makes packets with the given source address reach a destination
+// directly on a link, past the other routes. It uses routing table 100.
+func (n *Namespace) AddRouteFrom(source netip.Addr, destination netip.Prefix, name string) error {
+	l, err := n.link(name)
+	if err != nil {
+		return err
+	}
+	route := &netlink.Route{
+		Dst: ipNet(destination), LinkIndex: l.Attrs().Index, Table: sourceTable, Scope: netlink.SCOPE_LINK,
+	}
+	if err := n.replaceRoute(route); err != nil {
+		return err
+	}
+	return n.addRuleFrom(source)
+}
+
+// AddRouteFromVia is AddRouteFrom by a gateway.
+func (n *Namespace) AddRouteFromVia(source netip.Addr, destination netip.Prefix, gateway netip.Addr) error {
+	route := &netlink.Route{Dst: ipNet(destination), Gw: gateway.AsSlice(), Table: sourceTable}
+	if err := n.replaceRoute(route); err != nil {
+		return err
+	}
+	return n.addRuleFrom(source)
+}
+
+func (n *Namespace) replaceRoute(route *netlink.Route) error {
 	if err := n.route.RouteReplace(route); err != nil {
-		return fmt.Errorf("add route to %s on %s in %s: %w", destination, name, n.Name, err)
+		return fmt.Errorf("add route %s in %s: %w", route, n.Name, err)
 	}
+	return nil
+}
+
+// addRuleFrom has packets with the source address look into the table of AddRouteFrom.
+func (n *Namespace) addRuleFrom(source netip.Addr) error {
 	rule := netlink.NewRule()
-	rule.Src, rule.Table, rule.Family = ipNet(netip.PrefixFrom(source, source.BitLen())), table, unix.AF_INET
+	rule.Src, rule.Table, rule.Family = ipNet(netip.PrefixFrom(source, source.BitLen())), sourceTable, unix.AF_INET
 	if source.Is6() {
 		rule.Family = unix.AF_INET6
 	}

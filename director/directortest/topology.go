@@ -51,11 +51,8 @@ func (l *Lab) build() error {
 		l.Servers = append(l.Servers, &Server{Namespace: n})
 	}
 
-	connect := l.connectTwoArmed
-	if l.Topology.Shape == OneArmed {
-		connect = l.connectOneArmed
-	}
-	if err := connect(); err != nil {
+	connect := map[Shape]func() error{TwoArmed: l.connectTwoArmed, OneArmed: l.connectOneArmed, Routed: l.connectRouted}
+	if err := connect[l.Topology.Shape](); err != nil {
 		return err
 	}
 	for _, knob := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
@@ -222,6 +219,9 @@ func (l *Lab) addServerAddresses(s *Server, v4, v6 netip.Prefix) error {
 func (l *Lab) addVIP(s *Server, vip netip.Addr) error {
 	if err := s.AddAddress("lo", netip.PrefixFrom(vip, vip.BitLen())); err != nil {
 		return err
+	}
+	if l.Topology.Shape == Routed {
+		return l.routeVIP(s, vip)
 	}
 	if l.Topology.Shape != OneArmed {
 		return nil
