@@ -153,6 +153,8 @@ static __always_inline void rewrite_destination(const struct packet *p, const st
 	} else {
 		((struct iphdr *)p->l3)->daddr = server->address[0];
 	}
+	if (p->is_later)
+		return;
 	((struct udphdr *)p->l4)->dest = server->port;
 	adjust_transport(p, server->delta_l4);
 }
@@ -169,6 +171,8 @@ static __always_inline void rewrite_source(const struct packet *p, const struct 
 	} else {
 		((struct iphdr *)p->l3)->saddr = server->virtual_address[0];
 	}
+	if (p->is_later)
+		return;
 	((struct udphdr *)p->l4)->source = server->virtual_port;
 	adjust_transport(p, (__u16)~server->delta_l4);
 }
@@ -184,11 +188,20 @@ static __always_inline const __u32 *destination_of(const struct packet *p, const
 	return v6 ? ((struct ipv6hdr *)p->l3)->daddr.in6_u.u6_addr32 : &((struct iphdr *)p->l3)->daddr;
 }
 
+/* A packet whose time to live is used up: tell the sender, but not of a later fragment (RFC 1122 §3.2.2). */
+static __always_inline int time_out(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
+				    __u32 service, const int v6)
+{
+	if (p->is_later)
+		return finish(ctx, EVENT_DROP_NOT_QUOTABLE, service);
+	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TTL, 0, service, v6);
+}
+
 /* A packet longer than the next hop's MTU: tell the sender, or drop what may be fragmented. */
 static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
 				   const struct hop *hop, __u32 service, const int v6)
 {
-	if (!v6 && !(((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_DF)))
+	if (p->is_later || (!v6 && !(((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_DF))))
 		return finish(ctx, EVENT_DROP_TOO_BIG, service);
 	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, service, v6);
 }
@@ -214,7 +227,7 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	if (!hop || !hop->ifindex)
 		return finish(ctx, EVENT_DROP_UNREACHABLE, server->service);
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, destination_of(p, v6), EVENT_ANSWER_TTL, 0, server->service, v6);
+		return time_out(ctx, p, destination_of(p, v6), server->service, v6);
 	if (is_too_big(p, hop))
 		return too_big(ctx, p, destination_of(p, v6), hop, server->service, v6);
 	if (method == METHOD_NAT) {
@@ -238,7 +251,7 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 		traffic->out_bytes += p->length;
 	}
 	if (!lifetime_left(p, v6))
-		return answer_packet(ctx, p, server->virtual_address, EVENT_ANSWER_TTL, 0, server->service, v6);
+		return time_out(ctx, p, server->virtual_address, server->service, v6);
 	if (hop && is_too_big(p, hop))
 		return too_big(ctx, p, server->virtual_address, hop, server->service, v6);
 	rewrite_source(p, server, v6);

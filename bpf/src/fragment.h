@@ -3,7 +3,7 @@
 #ifndef SHUNT_FRAGMENT_H
 #define SHUNT_FRAGMENT_H
 
-#include "forward.h"
+#include "follow.h"
 
 SEC("xdp.frags")
 int shunt_fragment(struct xdp_md *ctx)

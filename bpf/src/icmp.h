@@ -3,7 +3,7 @@
 #ifndef SHUNT_ICMP_H
 #define SHUNT_ICMP_H
 
-#include "forward.h"
+#include "follow.h"
 
 static __always_inline int meet_icmp(struct xdp_md *ctx, struct packet *p, const int v6)
 {

@@ -82,14 +82,7 @@ static __always_inline int is_proof(const struct packet *p, const struct found *
 	       prove_in_place(found->entry + WORDS(v6) + 1, found->recipe, bpf_ntohl(tcp->ack_seq));
 }
 
-/* Hands the packet to the program in the slot of the set, which parses it anew; comes back only if there is none. */
-static __always_inline int go_on(struct xdp_md *ctx, __u32 slot)
-{
-	bpf_tail_call(ctx, &slots, slot_set + slot);
-	return finish(ctx, EVENT_FAULT_MAP, 0);
-}
-
-/* The same, by what parse_transport says; what it says else becomes of the packet. */
+/* go_on, by what parse_transport says; what it says else becomes of the packet. */
 static __always_inline int divert(struct xdp_md *ctx, enum event event)
 {
 	if (event == EVENT_GO_ODD)
@@ -99,34 +92,6 @@ static __always_inline int divert(struct xdp_md *ctx, enum event event)
 	if (event == EVENT_GO_FRAGMENT)
 		return go_on(ctx, SLOT_FRAGMENT);
 	return finish(ctx, event, 0);
-}
-
-/* Leaves the packet where the slow path finds it; 0: there is no such place. */
-static __always_inline struct slow *note_packet(struct xdp_md *ctx, const struct packet *p, __u32 hash, int is_virtual,
-						const int v6)
-{
-	struct slow *s = slow_scratch();
-
-	if (!s)
-		return 0;
-	s->key = p->key;
-	s->hash = hash;
-	s->l3 = p->l3 - (void *)(long)ctx->data;
-	s->l4 = p->l4 - (void *)(long)ctx->data;
-	s->tick = p->tick;
-	s->length = p->length;
-	s->outer_vlan = p->outer_vlan;
-	s->inner_vlan = p->inner_vlan;
-	s->protocol = p->protocol;
-	s->tcp_flags = p->tcp_flags;
-	s->is_v6 = v6;
-	s->is_virtual = is_virtual;
-	s->is_new = 0;
-	s->is_trial = 0;
-	s->old = 0;
-	s->is_admitted = 0;
-	s->is_later = 0;
-	return s;
 }
 
 /* Hands the packet to shunt_settle; comes back only if that is not there. */
@@ -271,73 +236,6 @@ int shunt_odd(struct xdp_md *ctx)
 	return dispatch_network(ctx, &p, &s->parsed);
 }
 
-/* As count_hit, of the packet in s, if its key has an entry. */
-static __always_inline void count_slow(struct slow *s, const int v6)
-{
-	struct lookup *l = &s->hit;
-
-	if (!counts_connections)
-		return;
-	l->key = s->key;
-	if (v6)
-		look_up6(l);
-	else
-		look_up4(l);
-	if (l->recipe)
-		count_in_slot(l->group, l->slot, s->length, v6);
-}
-
-/* follow, of the packet in s, whose headers are looked at anew. */
-static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const int v6)
-{
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 l3 = s->l3 & 0x1f, l4 = s->l4 & 0x3fff, index = recipe_server(s->recipe);
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
-	struct packet p;
-
-	if (!server)
-		return finish(ctx, EVENT_FAULT_MAP, 0);
-	if (server->life == LIFE_LIVE)
-		count_slow(s, v6);
-	if (is_wide(s->recipe)) {
-		if (!tailor_server(s))
-			return finish(ctx, EVENT_FAULT_MAP, 0);
-		server = &s->own;
-	}
-
-	p.key = s->key;
-	p.length = s->length;
-	p.is_new = s->is_new;
-	p.is_later = s->is_later;
-	p.outer_vlan = s->outer_vlan;
-	p.inner_vlan = s->inner_vlan;
-	p.l3 = data + l3;
-	p.l4 = data + l4;
-	if (p.l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) > end)
-		return finish(ctx, EVENT_FAULT_MAP, 0);
-	/* The protocol as a constant: the verifier must not think of UDP's bounds and TCP's fields. */
-	if (s->protocol == IPPROTO_TCP) {
-		p.protocol = IPPROTO_TCP;
-		if (p.l4 + sizeof(struct tcphdr) > end)
-			return finish(ctx, EVENT_FAULT_MAP, 0);
-		return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
-	}
-	p.protocol = IPPROTO_UDP;
-	if (p.l4 + sizeof(struct udphdr) > end)
-		return finish(ctx, EVENT_FAULT_MAP, 0);
-	return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
-}
-
-__noinline int follow_slow4(struct xdp_md *ctx, struct slow *s)
-{
-	return s ? follow_slow(ctx, s, 0) : XDP_DROP;
-}
-
-__noinline int follow_slow6(struct xdp_md *ctx, struct slow *s)
-{
-	return s ? follow_slow(ctx, s, 1) : XDP_DROP;
-}
-
 /* Notes how the packet came, for the hop that leads back there. */
 static __always_inline int view_link(struct xdp_md *ctx, struct slow *s)
 {
@@ -365,11 +263,6 @@ static __always_inline int view_segment(struct xdp_md *ctx, struct slow *s)
 	s->sequence = bpf_ntohl(tcp->seq);
 	s->acknowledged = bpf_ntohl(tcp->ack_seq);
 	return 1;
-}
-
-static __always_inline int follow_made(struct xdp_md *ctx, struct slow *s)
-{
-	return s->is_v6 ? follow_slow6(ctx, s) : follow_slow4(ctx, s);
 }
 
 /* Packets that change their connection's state, or come when a second has passed. */
