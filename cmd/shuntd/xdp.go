@@ -45,6 +45,11 @@ func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplan
 		MaxAccessPrefixes:  s.Limits.AccessPrefixes,
 		MaxSources:         s.Sources,
 		CountConnections:   s.CountConnections,
+		Echo:               s.Echo,
+		TunnelSources:      s.TunnelSources,
+		LocalAddresses:     s.LocalAddresses,
+		LocalFirst:         s.LocalPorts.First,
+		LocalLast:          s.LocalPorts.Last,
 		Version:            version,
 		Log:                log,
 	})

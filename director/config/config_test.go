@@ -27,7 +27,7 @@ var cmpNetip = cmp.Options{
 func defaults() config.Settings {
 	return config.Settings{
 		Dataplane: "xdp", Mode: "native", MaxConnections: 1 << 20, MaxConnections6: 1 << 18, Sources: 64 << 10,
-		Midstream: "drop", ICMPRate: 1000,
+		Midstream: "drop", ICMPRate: 1000, Echo: "service", LocalPorts: config.Ports{First: 1024, Last: 65535},
 		Limits:       config.Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20, AccessPrefixes: 64 << 10},
 		RemovalLimit: 50, Reconcile: 2 * time.Second, StateDir: config.DefaultStateDir, History: 10000,
 		Socket: config.DefaultSocket, PinDir: config.DefaultPinDir, LogLevel: "info", LogFormat: "text",
@@ -42,6 +42,8 @@ func reference() config.Config {
 	settings := defaults()
 	settings.Interfaces = []string{"eth0", "eth1"}
 	settings.SocketGroup = "shunt"
+	settings.TunnelSources = prefixes("10.0.0.32/28")
+	settings.LocalAddresses = prefixes("10.0.0.16/28")
 	settings.API = config.APISettings{
 		Listen: "192.0.2.1:9443", Certificate: "/etc/shunt/tls/server.crt", Key: "/etc/shunt/tls/server.key",
 		ClientCA: "/etc/shunt/tls/clients.crt", Tokens: "/etc/shunt/tokens",

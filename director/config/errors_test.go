@@ -140,7 +140,7 @@ func TestErrors(t *testing.T) {
 			`f:2:3: services[0].listen: the key is missing: a URL such as tcp://192.0.2.1:80`,
 			`f:2:3: services[0].servers: the key is missing: a list of servers, [] for none`,
 			`f:3:44: services[1].servers[0].address: the key is missing: an IP address with or without a port`,
-			`f:3:44: services[1].servers[0].method: the method is missing: give it here or at the service: nat, dr, tunnel or local`,
+			`f:3:44: services[1].servers[0].method: the method is missing: give it here or at the service: nat, dr, tunnel, fullnat or local`,
 		}},
 		{"bad_listen", "services:\n- {listen: 'tcp://192.0.2.1:9-5', servers: []}\n- {listen: 'fwmark://0', servers: []}\n- {listen: 'tcp://a:1', servers: [{address: b, method: c}]}\n", []string{
 			`f:2:12: services[0].listen: "9-5" is not a range of ports: want FIRST-LAST within 1 to 65535`,

@@ -122,6 +122,9 @@ func TestWarnings(t *testing.T) {
   connections: {max: 64Ki, max-ipv6: 1Ki, counters: true, sources: 5, timeouts: {udp: 1m}}
   midstream: reset
   icmp-rate: 1
+  echo: stack
+  tunnel: {sources: [10.0.0.1]}
+  fullnat: {addresses: [10.0.0.2], ports: 5}
   limits: {services: 5, servers: 6, scheduler-words: 8Ki, access-prefixes: 7}
   reconcile: 1s
   pin-dir: /sys/fs/bpf/x
@@ -146,9 +149,13 @@ func TestWarnings(t *testing.T) {
 		"f:4:68: director.connections.sources" + unused,
 		"f:5:14: director.midstream" + unused,
 		"f:6:14: director.icmp-rate" + unused,
-		"f:7:54: director.limits.scheduler-words" + unused,
-		"f:7:76: director.limits.access-prefixes" + unused,
-		"f:9:12: director.pin-dir" + unused,
+		"f:7:9: director.echo" + unused,
+		"f:8:21: director.tunnel.sources" + unused,
+		"f:9:24: director.fullnat.addresses" + unused,
+		"f:9:43: director.fullnat.ports" + unused,
+		"f:10:54: director.limits.scheduler-words" + unused,
+		"f:10:76: director.limits.access-prefixes" + unused,
+		"f:12:12: director.pin-dir" + unused,
 	}
 	if diff := cmp.Diff(want, cfg.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)

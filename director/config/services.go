@@ -178,7 +178,7 @@ func (d *decoder) server(n *yaml.Node, path string, service serverDefaults) real
 	case service.method != nil:
 		s.Method = *service.method
 	case !d.broken[path+".method"] && !d.broken[serviceOf(path)+".method"]:
-		d.refuse(n, path+".method", "the method is missing: give it here or at the service: nat, dr, tunnel or local")
+		d.refuse(n, path+".method", "the method is missing: give it here or at the service: nat, dr, tunnel, fullnat or local")
 	default:
 		return s // which tunnel goes with it is not known
 	}
@@ -208,7 +208,7 @@ func unlocated(err error) error {
 }
 
 func parseMethod(s string) (*realserver.Method, error) {
-	method, err := hinted(realserver.ParseMethod, "nat", "dr", "tunnel", "local")(s)
+	method, err := hinted(realserver.ParseMethod, "nat", "dr", "tunnel", "fullnat", "local")(s)
 	return &method, err
 }
 

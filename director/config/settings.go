@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -29,7 +30,18 @@ type Settings struct {
 	// connection and begins none: "drop" (default) or "reset".
 	Midstream string
 	ICMPRate  uint32 // ICMP errors a second, at most; default 1000, 0 sends none
-	Limits    Limits
+	// Echo is what becomes of echo requests to virtual addresses; default
+	// director.EchoService.
+	Echo director.EchoMode
+	// TunnelSources are what outer headers come from, one of a family at most: an
+	// address of this host, or a prefix that is its, of which each connection has its
+	// own. Default: what the route to the server says.
+	TunnelSources []netip.Prefix
+	// LocalAddresses stand in for clients' with method fullnat, of the ports LocalPorts:
+	// those from 1024 on by default.
+	LocalAddresses []netip.Prefix
+	LocalPorts     Ports
+	Limits         Limits
 	// RemovalLimit is the share of services and of servers, in per cent, that a
 	// change may remove without force: 0 to 100, default 50.
 	RemovalLimit int
@@ -97,6 +109,8 @@ func defaultSettings() Settings {
 		Sources:         64 << 10,
 		Midstream:       "drop",
 		ICMPRate:        1000,
+		Echo:            director.EchoService,
+		LocalPorts:      Ports{1024, 65535},
 		Limits:          Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20, AccessPrefixes: 64 << 10},
 		RemovalLimit:    director.DefaultMaxRemoval,
 		Reconcile:       director.DefaultReconcile,
@@ -146,6 +160,18 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 		{"sync", func(n *yaml.Node, path string) { d.syncDaemons(n, path, &cfg.State) }},
 		{"midstream", word(d, &s.Midstream, oneOf("drop", "reset"))},
 		{"icmp-rate", word(d, &s.ICMPRate, size32(0, 1<<30))},
+		{"echo", word(d, &s.Echo, oneOf(director.EchoService, director.EchoAlways, director.EchoStack))},
+		{"tunnel", func(n *yaml.Node, path string) {
+			d.mapping(n, path, fields{
+				{"sources", func(n *yaml.Node, path string) { s.TunnelSources = d.tunnelSources(n, path) }},
+			})
+		}},
+		{"fullnat", func(n *yaml.Node, path string) {
+			d.mapping(n, path, fields{
+				{"addresses", func(n *yaml.Node, path string) { s.LocalAddresses = d.localAddresses(n, path) }},
+				{"ports", word(d, &s.LocalPorts, parsePorts)},
+			})
+		}},
 		{"limits", func(n *yaml.Node, path string) {
 			d.mapping(n, path, fields{
 				{"services", word(d, &s.Limits.Services, size32(1, maxServices))},
