@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/shunt-lb/shunt/bpf"
 )
 
@@ -65,11 +67,15 @@ type Fixture struct {
 	t         testing.TB // the test that made it; see T
 	namespace *namespace
 	pinDir    string
-	filter    bpf.KernelFilter
-	next      indices
-	servers   map[uint32]*Server
-	wide      []*Service                    // those in force that have several addresses or ports
-	events    [bpf.KernelEventEVENTS]uint64 // at the last call of Events
+	soil      struct { // what RunOn runs, and which plane's slots it goes on to
+		program *ebpf.Program
+		of      *ebpf.Map
+	}
+	filter  bpf.KernelFilter
+	next    indices
+	servers map[uint32]*Server
+	wide    []*Service                    // those in force that have several addresses or ports
+	events  [bpf.KernelEventEVENTS]uint64 // at the last call of Events
 }
 
 // indices are the next free ones; nothing is used twice.
@@ -93,7 +99,10 @@ func NewAt(t testing.TB, pinDir string, o Options) *Fixture {
 		servers: map[uint32]*Server{},
 	}
 	f.open(o)
-	t.Cleanup(func() { f.must(f.Plane.Remove()) })
+	t.Cleanup(func() {
+		f.closeSoil()
+		f.must(f.Plane.Remove())
+	})
 	for _, index := range []uint32{f.Outside, f.Inside} {
 		f.AddPort(index)
 	}

@@ -49,12 +49,14 @@ func (f *Fixture) Run(frame []byte) Result {
 	return f.RunOn(f.Outside, frame)
 }
 
-// RunOn sends a frame in from the interface with this index.
+// RunOn sends a frame in from the interface with this index. In front of it is room,
+// full of 0xff.
 func (f *Fixture) RunOn(iface uint32, frame []byte) Result {
 	f.t.Helper()
 	var result Result
 	var err error
-	f.Do(func() { result, err = Run(f.Plane.ShuntRoot, iface, frame) })
+	program := f.soiled()
+	f.Do(func() { result, err = Run(program, iface, frame) })
 	f.must(err)
 	return result
 }
