@@ -20,10 +20,7 @@ var (
 // icmp is the error about the packet: it quotes the IP header and 8 octets.
 func (s *scene) icmp(e [2]bpftest.ICMPError, p bpftest.Packet) bpftest.Result {
 	about := e[0]
-	about.Quoted = 20 + 8
-	if p.Options > 0 {
-		about.Quoted = 60 + 8
-	}
+	about.Quoted = 20 + p.Options + 8
 	if s.isV6() {
 		about = e[1]
 		about.Quoted = 40 + 8
@@ -61,11 +58,13 @@ func TestAnswers(t *testing.T) {
 		})
 	})
 	t.Run("no server, quoting options", func(t *testing.T) {
-		for _, options := range []int{4, 40} {
-			s := newScene(t, f, families[0], bpftest.TCP)
-			p := s.request()
-			p.Options, p.Payload = options, pattern(100)
-			run(t, f, p.Bytes(), s.icmp(portUnreachable, p), one("no-server"))
+		for _, options := range []int{4, 8, 36, 40} {
+			for _, payload := range []int{0, 8, 44, 45, 100, 5000} {
+				s := newScene(t, f, families[0], bpftest.UDP)
+				p := s.request()
+				p.Options, p.Payload = options, pattern(payload)
+				run(t, f, p.Bytes(), s.icmp(portUnreachable, p), one("no-server"))
+			}
 		}
 	})
 	t.Run("no next hop", func(t *testing.T) {
@@ -120,7 +119,7 @@ func testTooBig(t *testing.T, s *scene) {
 	run(t, s.Fixture, p.Bytes(), s.icmp(about, p), one("frag-needed"))
 	if !s.isV6() {
 		p.DF = false
-		run(t, s.Fixture, p.Bytes(), dropped, one("too-big"))
+		run(t, s.Fixture, p.Bytes(), s.icmp(about, p), one("frag-needed"))
 	}
 	// Back: the client's next hop, which the program learned.
 	s.ChangeLearnedHop(s.Entries()[0].Hop, func(h *bpf.KernelHop) { h.Mtu = 1280 })

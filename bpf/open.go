@@ -63,7 +63,7 @@ const lblcrExpiration = 24 * time.Hour
 // transientMaps are made anew by every process: nothing in them outlives a packet.
 var transientMaps = map[string]bool{
 	KernelMapScratch: true, KernelMapAnswerBudgets: true, KernelMapServiceHints: true, KernelMapNewDestination: true,
-	KernelMapNews: true, KernelMapCarryScratch: true, KernelMapFragments: true,
+	KernelMapNews: true, KernelMapCarryScratch: true, KernelMapMessages: true, KernelMapOptionSpace: true, KernelMapFragments: true,
 }
 
 // Open loads the programs over the maps pinned in pinDir, or makes and pins
@@ -408,7 +408,8 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapTunnels:        tunnels(l),
 		KernelMapTunnelIndex:    tunnels(l),
 
-		KernelMapVirtualAddresses: l.Services,
+		// One more: before Linux 6.13 a full trie refuses to replace a key.
+		KernelMapVirtualAddresses: l.Services + 1,
 		KernelMapFragments:        l.Fragments,
 
 		KernelMapConnectionTraffic4: trafficEntries(l, l.Connections4),

@@ -729,6 +729,48 @@ const (
 	KernelMatchLayoutMATCH_RANGES    KernelMatchLayout = 1024
 )
 
+type KernelMessage struct {
+	_     structs.HostLayout
+	Outer struct {
+		_           structs.HostLayout
+		Source      [4]uint32
+		Destination [4]uint32
+		Id          uint64
+	}
+	Quoted struct {
+		_           structs.HostLayout
+		Source      [4]uint32
+		Destination [4]uint32
+		Id          uint64
+	}
+	OuterTo struct {
+		_           structs.HostLayout
+		Source      [4]uint32
+		Destination [4]uint32
+		Id          uint64
+	}
+	QuotedTo struct {
+		_           structs.HostLayout
+		Source      [4]uint32
+		Destination [4]uint32
+		Id          uint64
+	}
+	L3        uint32
+	L4        uint32
+	Quote     uint32
+	Transport uint32
+	End       uint32
+	Passed    uint32
+	Parameter uint32
+	Length    uint16
+	OuterVlan uint16
+	InnerVlan uint16
+	Lifetime  uint8
+	IcmpType  uint8
+	Code      uint8
+	Pad       [3]uint8
+}
+
 type KernelMethod uint32
 
 const (
@@ -1282,6 +1324,15 @@ type KernelTableState struct {
 	Full     uint64
 }
 
+type KernelTcpOptionSpace struct {
+	_      structs.HostLayout
+	Octets [64]uint8
+	Length uint32
+	Next   uint32
+	Found  uint32
+	Pad    uint32
+}
+
 type KernelTemplateLayout uint32
 
 const (
@@ -1384,8 +1435,10 @@ const (
 	KernelMapLoads                  = "loads"
 	KernelMapLocals                 = "locals"
 	KernelMapMatches                = "matches"
+	KernelMapMessages               = "messages"
 	KernelMapNewDestination         = "new_destination"
 	KernelMapNews                   = "news"
+	KernelMapOptionSpace            = "option_space"
 	KernelMapOptions                = "options"
 	KernelMapPorts                  = "ports"
 	KernelMapRecounts               = "recounts"
@@ -1587,8 +1640,10 @@ type KernelMapSpecs struct {
 	Loads              *ebpf.MapSpec `ebpf:"loads"`
 	Locals             *ebpf.MapSpec `ebpf:"locals"`
 	Matches            *ebpf.MapSpec `ebpf:"matches"`
+	Messages           *ebpf.MapSpec `ebpf:"messages"`
 	NewDestination     *ebpf.MapSpec `ebpf:"new_destination"`
 	News               *ebpf.MapSpec `ebpf:"news"`
+	OptionSpace        *ebpf.MapSpec `ebpf:"option_space"`
 	Options            *ebpf.MapSpec `ebpf:"options"`
 	Ports              *ebpf.MapSpec `ebpf:"ports"`
 	Recounts           *ebpf.MapSpec `ebpf:"recounts"`
@@ -1720,8 +1775,10 @@ type KernelMaps struct {
 	Loads              *ebpf.Map `ebpf:"loads"`
 	Locals             *ebpf.Map `ebpf:"locals"`
 	Matches            *ebpf.Map `ebpf:"matches"`
+	Messages           *ebpf.Map `ebpf:"messages"`
 	NewDestination     *ebpf.Map `ebpf:"new_destination"`
 	News               *ebpf.Map `ebpf:"news"`
+	OptionSpace        *ebpf.Map `ebpf:"option_space"`
 	Options            *ebpf.Map `ebpf:"options"`
 	Ports              *ebpf.Map `ebpf:"ports"`
 	Recounts           *ebpf.Map `ebpf:"recounts"`
@@ -1769,8 +1826,10 @@ func (m *KernelMaps) Close() error {
 		m.Loads,
 		m.Locals,
 		m.Matches,
+		m.Messages,
 		m.NewDestination,
 		m.News,
+		m.OptionSpace,
 		m.Options,
 		m.Ports,
 		m.Recounts,

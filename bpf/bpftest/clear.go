@@ -30,6 +30,11 @@ func (f *Fixture) Clear() {
 		}
 	}
 	f.wide = nil
+	echoes, err := f.Plane.EchoEntries()
+	f.must(err)
+	for _, e := range echoes {
+		f.must(f.Plane.ClearEcho(e.Key))
+	}
 	f.must(bpf.ClearArray[bpf.KernelService](f.Plane.Services))
 	f.filter = bpf.KernelFilter{}
 	f.must(f.Plane.SetFilter(&f.filter))

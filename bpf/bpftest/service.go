@@ -48,6 +48,7 @@ type Service struct {
 	Scheduler bpf.KernelScheduler    // 0: rr
 	Flags     bpf.KernelServiceFlags // SERVICE_HASH_PORT, SERVICE_FALLBACK
 	Access    uint32                 // of PutAccess; 0: every client is let in
+	MSS       uint16                 // announced segment sizes are clamped to it; 0: not
 	// ClientPrefix is the length of the networks whose clients a template holds
 	// together, with SERVICE_PERSISTENT.
 	ClientPrefix int
@@ -91,7 +92,7 @@ func (f *Fixture) Apply(s *Service) *Service {
 		steps = []uint32{schedule.MaxWeight, schedule.Gcd}
 	}
 	f.must(f.Plane.Switch(&bpf.KernelSwitchArgs{
-		Key: serviceKey(s), Access: s.Access,
+		Key: serviceKey(s), Access: s.Access, Mss: s.MSS,
 		Service: s.Index, Schedule: schedule,
 		Steps: f.putWords(steps), StepCount: uint32(len(steps) / 2),
 		Positions: f.positions(s), OldServers: uint32(len(s.applied)),

@@ -99,13 +99,27 @@ static __always_inline int cut(struct xdp_md *ctx, __u32 length)
 
 #define GROWN4 (sizeof(struct iphdr) + sizeof(struct icmp_error))
 
-/* An ICMP error that quotes quote octets: the header and 8 more; of a header with options, all there may be. */
-static __always_inline int icmp4(struct xdp_md *ctx, const struct answer_request *r, const int quote)
+/* Adds to sum the options that the quoted header, of that length, has, and as much behind them; -1: they are not there.
+ */
+static __always_inline __s64 add_options(__u32 sum, __u32 *word, void *end, __u32 header)
 {
+	for (int i = 0; i < (MAX_HEADER4 - sizeof(struct iphdr)) / 4 && sizeof(struct iphdr) + i * 4 < header; i++) {
+		if ((void *)(word + i + 1) > end)
+			return -1;
+		sum = add_sum(sum, word + i, sizeof(*word));
+	}
+	return sum;
+}
+
+/* An ICMP error that quotes the header and 8 octets. */
+static __always_inline int icmp4(struct xdp_md *ctx, const struct answer_request *r)
+{
+	const __u32 header = r->l4 - r->l3, quote = header + QUOTED;
 	struct icmp_error *icmp;
 	__u32 l3 = r->l3 & 0x1f;
 	struct iphdr *ip, *quoted;
 	void *data, *end;
+	__s64 sum;
 
 	if (bpf_xdp_adjust_head(ctx, -(int)GROWN4) || !cut(ctx, l3 + GROWN4 + quote))
 		return 0;
@@ -116,7 +130,7 @@ static __always_inline int icmp4(struct xdp_md *ctx, const struct answer_request
 	ip = data + l3;
 	icmp = (void *)(ip + 1);
 	quoted = (void *)(icmp + 1);
-	if ((void *)quoted + quote > end)
+	if ((void *)(quoted + 1) + QUOTED > end)
 		return 0;
 	icmp->icmp_type = ICMP4_UNREACHABLE;
 	icmp->code = ICMP4_UNREACHABLE_PORT;
@@ -129,7 +143,11 @@ static __always_inline int icmp4(struct xdp_md *ctx, const struct answer_request
 		icmp->code = ICMP4_UNREACHABLE_FRAGMENTATION;
 		icmp->parameter = bpf_htonl(r->mtu);
 	}
-	icmp->checksum = ~fold(add_sum(0, icmp, sizeof(*icmp) + quote));
+	sum = add_options(add_sum(0, icmp, sizeof(*icmp) + sizeof(*quoted) + QUOTED), (void *)(quoted + 1) + QUOTED,
+			  end, header);
+	if (sum < 0)
+		return 0;
+	icmp->checksum = ~fold(sum);
 	*(__u32 *)ip = 0;
 	ip->version = 4;
 	ip->ihl = sizeof(*ip) / 4;
@@ -289,9 +307,7 @@ static __always_inline int build_answer4(struct xdp_md *ctx, const struct answer
 {
 	if (r->event == EVENT_ANSWER_RESET)
 		return reset4(ctx, r);
-	if (r->l4 - r->l3 == sizeof(struct iphdr))
-		return icmp4(ctx, r, sizeof(struct iphdr) + QUOTED);
-	return icmp4(ctx, r, MAX_HEADER4 + QUOTED);
+	return icmp4(ctx, r);
 }
 
 static __always_inline int build_answer6(struct xdp_md *ctx, const struct answer_request *r)

@@ -6,7 +6,7 @@
 #ifndef SHUNT_FOLLOW_H
 #define SHUNT_FOLLOW_H
 
-#include "forward.h"
+#include "mss.h"
 
 /* Hands the packet to the program in the slot of the set, which parses it anew; comes back only if there is none. */
 static __always_inline int go_on(struct xdp_md *ctx, __u32 slot)
@@ -119,6 +119,8 @@ __noinline int follow_slow6(struct xdp_md *ctx, struct slow *s)
 
 static __always_inline int follow_made(struct xdp_md *ctx, struct slow *s)
 {
+	if (s->protocol == IPPROTO_TCP && s->tcp_flags & TCP_SYN)
+		clamp_mss(ctx, s);
 	return s->is_v6 ? follow_slow6(ctx, s) : follow_slow4(ctx, s);
 }
 

@@ -197,11 +197,14 @@ static __always_inline int time_out(struct xdp_md *ctx, const struct packet *p, 
 	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TTL, 0, service, v6);
 }
 
-/* A packet longer than the next hop's MTU: tell the sender, or drop what may be fragmented. */
+/*
+ * A packet longer than the next hop's MTU: tell the sender. Also of IPv4 without DF, of which
+ * this program makes no fragments: hosts lower their path's MTU by it (decision 0006).
+ */
 static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
 				   const struct hop *hop, __u32 service, const int v6)
 {
-	if (p->is_later || (!v6 && !(((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_DF))))
+	if (p->is_later)
 		return finish(ctx, EVENT_DROP_TOO_BIG, service);
 	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, service, v6);
 }

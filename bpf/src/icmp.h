@@ -1,30 +1,295 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* ICMP and ICMPv6 messages. */
+/*
+ * ICMP and ICMPv6 messages, whoever's: whose an error is, only the packet it quotes
+ * says. Of that packet the IP header and 8 octets are enough (RFC 792). TCP's sequence
+ * number is among them, and is not looked at (RFC 5927 §4.1 asks it of the host that is
+ * told: only that one knows what it has sent). No error changes a connection: neither
+ * its state nor when it was last seen.
+ *
+ * Errors are read and written by offset, at the price of a helper's call for each piece:
+ * headers lie behind headers of any length here, of which the verifier would think
+ * together. All is read and found right before anything is written.
+ */
 #ifndef SHUNT_ICMP_H
 #define SHUNT_ICMP_H
 
+#include "echo.h"
 #include "follow.h"
+#include "message.h"
+#include "track.h"
 
-static __always_inline int meet_icmp(struct xdp_md *ctx, struct packet *p, const int v6)
+enum icmp_errors {
+	ICMP4_PARAMETER_PROBLEM = 12,
+	ICMP6_PARAMETER_PROBLEM = 4,
+	ICMP6_FIRST_ERROR = ICMP6_UNREACHABLE,
+	ICMP6_LAST_ERROR = ICMP6_PARAMETER_PROBLEM,
+};
+
+/* Source quench is none: it is not to be sent, nor listened to (RFC 6633). */
+static __always_inline int is_error(__u8 icmp_type, const int v6)
 {
+	if (v6)
+		return icmp_type >= ICMP6_FIRST_ERROR && icmp_type <= ICMP6_LAST_ERROR;
+	return icmp_type == ICMP4_UNREACHABLE || icmp_type == ICMP4_TIME_EXCEEDED ||
+	       icmp_type == ICMP4_PARAMETER_PROBLEM;
+}
+
+/*
+ * The key that packets of the quoted one's connection have the other way. An entry with
+ * it is the forward one if a packet to the client is quoted, the reply entry if it is
+ * one to a server.
+ */
+static __always_inline void turned_key(struct key *key, const struct key *quoted)
+{
+	__u32 ports = quoted->id;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		key->source[i] = quoted->destination[i];
+		key->destination[i] = quoted->source[i];
+	}
+	key->id = make_id(ports >> 16 | ports << 16, quoted->id >> ID_PROTOCOL);
+}
+
+static __always_inline void copy_address(__u32 *to, const __u32 *from)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		to[i] = from[i];
+}
+
+/* Sends the error on by the hop, with what it quotes as m has it; the XDP action. */
+static __always_inline int send_by(struct xdp_md *ctx, struct message *m, struct hop *hop, __u32 service, const int v6)
+{
+	struct packet p = { .outer_vlan = m->outer_vlan, .inner_vlan = m->inner_vlan };
+
+	if (hop->mtu && m->length > hop->mtu)
+		return finish(ctx, EVENT_DROP_TOO_BIG, service);
+	if (!(v6 ? translate6(ctx, m) : translate4(ctx, m)))
+		return finish(ctx, EVENT_FAULT_MAP, service);
+	return leave(ctx, &p, hop, service);
+}
+
+/* The same by the route. */
+static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, struct message *m, __u32 service,
+					 const int v6)
+{
+	struct bpf_fib_lookup *fib = (void *)s->fib;
+
+	if (m->outer_vlan)
+		return finish(ctx, EVENT_DROP_VLAN, service);
+	if (!(v6 ? translate6(ctx, m) : translate4(ctx, m)))
+		return finish(ctx, EVENT_FAULT_MAP, service);
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->l4_protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+	fib->tot_len = m->length;
+	fib->family = v6 ? 10 /* AF_INET6 */ : 2 /* AF_INET */;
+#pragma unroll
+	for (int i = 0; i < (v6 ? 4 : 1); i++) {
+		fib->ipv6_src[i] = m->outer_to.source[i];
+		fib->ipv6_dst[i] = m->outer_to.destination[i];
+	}
+	return leave_by_route(ctx, fib, service);
+}
+
+static __always_inline int counted(int action, enum event event)
+{
+	if (action == XDP_TX || action == XDP_REDIRECT)
+		count(event);
+	return action;
+}
+
+/* An error about a packet to the client, which is for its connection's server. */
+static __always_inline int to_server(struct xdp_md *ctx, struct slow *s, struct message *m, struct server *server,
+				     const int v6)
+{
+	__u32 index = server->hop, service = server->service;
+	struct hop *hop;
+
+	if (recipe_method(s->recipe) == METHOD_LOCAL)
+		return finish(ctx, EVENT_PASS_LOCAL, service);
+	hop = bpf_map_lookup_elem(&hops, &index);
+	if (!hop || !hop->ifindex)
+		return finish(ctx, EVENT_DROP_UNREACHABLE, service);
+	if (recipe_method(s->recipe) == METHOD_NAT) {
+		copy_address(m->outer_to.destination, server->address);
+		copy_address(m->quoted_to.source, server->address);
+		m->quoted_to.id = (m->quoted.id & ~0xffffULL) | server->port;
+	}
+	return counted(send_by(ctx, m, hop, service, v6), EVENT_NOTE_ICMP_IN);
+}
+
+/*
+ * An error about a packet to a server, which is for its connection's client. Whose it is
+ * stays, unless it is the server's (kernel: ip_vs_core.c, ip_vs_nat_icmp, has it from the
+ * virtual address always: then no traceroute shows the way).
+ */
+static __always_inline int to_client(struct xdp_md *ctx, struct slow *s, struct message *m, struct server *server,
+				     __u32 hop_ref, const int v6)
+{
+	struct hop *hop = learned_hop(hop_ref);
+	__u32 service = server->service;
+	int action;
+
+	if (!address_differs(m->outer.source, m->quoted.destination))
+		copy_address(m->outer_to.source, server->virtual_address);
+	copy_address(m->quoted_to.destination, server->virtual_address);
+	m->quoted_to.id = (m->quoted.id & ~0xffff0000ULL) | (__u32)server->virtual_port << 16;
+	if (hop)
+		action = send_by(ctx, m, hop, service, v6);
+	else
+		action = send_by_route(ctx, s, m, service, v6);
+	return counted(action, EVENT_NOTE_ICMP_OUT);
+}
+
+/* The error in m, to whom the connection in s->hit says. */
+static __always_inline int send_on(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
+{
+	__u32 index = recipe_server(s->hit.recipe), hop_ref = 0;
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	if (!server)
+		return finish(ctx, EVENT_FAULT_MAP, 0);
+	if (server->life != LIFE_LIVE)
+		return finish(ctx, event_of_dead(server), server->service);
+	if (m->lifetime <= 1)
+		return finish(ctx, EVENT_DROP_ICMP, server->service);
+	s->key = s->hit.key;
+	s->recipe = s->hit.recipe;
+	if (s->recipe & BIT(RECIPE_REPLY)) {
+		hop_ref = s->hit.hop;
+		if (is_wide(s->recipe)) {
+			look_up_forward(&s->other, &s->key, s->recipe, hop_ref, v6);
+			if (!s->other.recipe)
+				return finish(ctx, m->passed, 0);
+			hop_ref = hop_of_reply(&s->hit, &s->other);
+		}
+	}
+	if (is_wide(s->recipe)) {
+		if (!tailor_server(s))
+			return finish(ctx, EVENT_FAULT_MAP, 0);
+		server = &s->own;
+	}
+	m->outer_to = m->outer;
+	m->quoted_to = m->quoted;
+	if (s->recipe & BIT(RECIPE_REPLY))
+		return to_client(ctx, s, m, server, hop_ref, v6);
+	return to_server(ctx, s, m, server, v6);
+}
+
+__noinline int send_on4(struct xdp_md *ctx, struct slow *s, struct message *m)
+{
+	return s && m ? send_on(ctx, s, m, 0) : XDP_DROP;
+}
+
+__noinline int send_on6(struct xdp_md *ctx, struct slow *s, struct message *m)
+{
+	return s && m ? send_on(ctx, s, m, 1) : XDP_DROP;
+}
+
+/* Whether the quoted packet may be of a connection of ours: from a virtual address, or to a server. */
+static __always_inline int may_be_quoted(const struct message *m, const int v6)
+{
+	__u32 source = filter_bit(m->quoted.source, v6), destination = filter_bit(m->quoted.destination, v6);
+
+	return ours.virtual_address[source >> 5] >> (source & 31) & 1 ||
+	       ours.server_address[destination >> 5] >> (destination & 31) & 1;
+}
+
+/*
+ * An error. It comes to the sender of what it quotes (RFC 1812 §4.3.2.5, RFC 4443
+ * §2.2 (b)): any other one is not the network's.
+ */
+static __always_inline int meet_error(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
+{
+	if (!(v6 ? parse_quote6(ctx, m) : parse_quote4(ctx, m)) ||
+	    address_differs(m->outer.destination, m->quoted.source))
+		return finish(ctx, m->passed, 0);
+	if (!may_be_quoted(m, v6))
+		return finish(ctx, m->passed, 0);
+	turned_key(&s->hit.key, &m->quoted);
+	if (v6)
+		look_up6(&s->hit);
+	else
+		look_up4(&s->hit);
+	if (!s->hit.recipe)
+		return finish(ctx, m->passed, 0);
+	return v6 ? send_on6(ctx, s, m) : send_on4(ctx, s, m);
+}
+
+/* Leaves in m where the message's parts are; EVENT_NONE or why it is passed. */
+static __always_inline enum event note_message(struct xdp_md *ctx, struct packet *p, struct slow *s, struct message *m,
+					       struct icmp_error **header, const int v6)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct icmp_error *icmp;
+	enum event event;
+
+	event = v6 ? parse_network6(p, end, &s->parsed) : parse_network4(p, end, &s->parsed);
+	if (event == EVENT_GO_FRAGMENT)
+		return EVENT_PASS_FRAGMENT;
+	if (event != EVENT_NONE)
+		return event;
+	if (p->protocol != (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return EVENT_PASS_PROTOCOL;
+	icmp = p->l4;
+	if ((void *)(icmp + 1) > end || (__u32)p->length < (__u32)(p->l4 - p->l3) + sizeof(*icmp) ||
+	    p->l3 - data + p->length > bpf_xdp_get_buff_len(ctx))
+		return EVENT_PASS_MALFORMED;
+	m->l3 = p->l3 - data;
+	m->l4 = p->l4 - data;
+	m->quote = m->l4 + sizeof(*icmp);
+	m->end = m->l3 + p->length;
+	m->length = p->length;
+	m->outer_vlan = p->outer_vlan;
+	m->inner_vlan = p->inner_vlan;
+	m->lifetime = v6 ? ((struct ipv6hdr *)p->l3)->hop_limit : ((struct iphdr *)p->l3)->ttl;
+	m->outer = p->key;
+	*header = icmp;
+	return EVENT_NONE;
+}
+
+static __always_inline int meet_icmp(struct xdp_md *ctx, struct packet *p, struct slow *s, struct message *m,
+				     const int v6)
+{
+	struct icmp_error *icmp;
+	enum event event;
+
 	if (!parse_addresses(p, (void *)(long)ctx->data_end, v6))
 		return finish(ctx, EVENT_PASS_MALFORMED, 0);
-	if (!may_be_virtual(p, v6) && !may_be_server(p, v6))
-		return finish(ctx, EVENT_PASS_NOT_OURS, 0);
-	return finish(ctx, EVENT_PASS_ICMP, 0);
+	p->key.id = 0;
+	m->passed = may_be_virtual(p, v6) || may_be_server(p, v6) ? EVENT_PASS_ICMP : EVENT_PASS_NOT_OURS;
+	event = note_message(ctx, p, s, m, &icmp, v6);
+	if (event != EVENT_NONE)
+		return finish(ctx, m->passed == EVENT_PASS_ICMP ? event : m->passed, 0);
+	if (is_echo_request(icmp->icmp_type, v6)) {
+		event = may_be_virtual(p, v6) ? (v6 ? judge_echo6(&m->outer) : judge_echo4(&m->outer)) : EVENT_NONE;
+		if (event == EVENT_NONE)
+			return finish(ctx, m->passed, 0);
+		if (event != EVENT_ANSWER_ECHO)
+			return finish(ctx, event, 0);
+		return v6 ? return_echo6(ctx, m->l3, m->l4) : return_echo4(ctx, m->l3, m->l4);
+	}
+	if (!is_error(icmp->icmp_type, v6))
+		return finish(ctx, m->passed, 0);
+	m->icmp_type = icmp->icmp_type;
+	m->code = icmp->code;
+	m->parameter = icmp->parameter;
+	return meet_error(ctx, s, m, v6);
 }
 
 SEC("xdp.frags")
 int shunt_icmp(struct xdp_md *ctx)
 {
+	struct message *m = message_scratch();
 	struct slow *s = slow_scratch();
 	struct packet p;
 
-	if (!s)
+	if (!s || !m)
 		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (!parse_tagged_link(&p, &s->parsed, (void *)(long)ctx->data, (void *)(long)ctx->data_end))
 		return finish(ctx, EVENT_PASS_MALFORMED, 0);
-	return p.eth_proto == bpf_htons(ETH_P_IPV6) ? meet_icmp(ctx, &p, 1) : meet_icmp(ctx, &p, 0);
+	return p.eth_proto == bpf_htons(ETH_P_IPV6) ? meet_icmp(ctx, &p, s, m, 1) : meet_icmp(ctx, &p, s, m, 0);
 }
 
 #endif

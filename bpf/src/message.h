@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * An ICMP error in hand: what it quotes, and how that and its own addresses are
+ * replaced. Checksums inside and out are adjusted for what changes, so that a wrong one
+ * stays wrong; one that the quote does not reach is not there.
+ */
+#ifndef SHUNT_MESSAGE_H
+#define SHUNT_MESSAGE_H
+
+#include "forward.h"
+
+#define IP_OFFSET 0x1fff /* of a fragment, IPv4 */
+#define IP6_OFFSET 0xfff8 /* the same in the fragment header */
+
+struct message {
+	struct key outer; /* the error's addresses */
+	struct key quoted; /* those of what it quotes, its ports and protocol */
+	struct key outer_to; /* what they are to be; also if they stay */
+	struct key quoted_to;
+	__u32 l3; /* offsets from the frame's start: of its header, */
+	__u32 l4; /* its ICMP header, */
+	__u32 quote; /* the IP header it quotes, */
+	__u32 transport; /* what is quoted behind that, */
+	__u32 end; /* and of the packet's end */
+	__u32 passed; /* enum event: what it is counted as if it is not of ours */
+	__be32 parameter; /* the second word of the ICMP header */
+	__u16 length; /* of the IP packet */
+	__be16 outer_vlan; /* as in struct packet */
+	__be16 inner_vlan;
+	__u8 lifetime; /* TTL, or hop limit */
+	__u8 icmp_type;
+	__u8 code;
+	__u8 pad[3];
+};
+
+/* Each CPU's; see slow.h. */
+MAP(messages, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct message, 1);
+
+static __always_inline struct message *message_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&messages, &zero);
+}
+
+static __always_inline int address_differs(const __u32 *a, const __u32 *b)
+{
+	return !!((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]));
+}
+
+/* Takes the addresses of the quoted header, which begins with IPv4's; false if it is none, or of a later fragment. */
+static __always_inline int parse_quoted_network4(struct xdp_md *ctx, struct message *m, __u8 *protocol)
+{
+	struct iphdr ip;
+
+	if (m->quote + sizeof(ip) > m->end || bpf_xdp_load_bytes(ctx, m->quote, &ip, sizeof(ip)))
+		return 0;
+	if (ip.version != 4 || ip.ihl * 4 < sizeof(ip) || ip.frag_off & bpf_htons(IP_OFFSET))
+		return 0;
+	m->quoted.source[0] = ip.saddr;
+	m->quoted.destination[0] = ip.daddr;
+#pragma unroll
+	for (int i = 1; i < 4; i++)
+		m->quoted.source[i] = m->quoted.destination[i] = 0;
+	m->transport = m->quote + ip.ihl * 4;
+	*protocol = ip.protocol;
+	return 1;
+}
+
+/* The same of IPv6, its extension headers skipped. */
+static __always_inline int parse_quoted_network6(struct xdp_md *ctx, struct message *m, __u8 *protocol)
+{
+	struct extension_header extension;
+	__u32 offset = m->quote;
+	struct ipv6hdr ip6;
+
+	if (offset + sizeof(ip6) > m->end || bpf_xdp_load_bytes(ctx, offset, &ip6, sizeof(ip6)) || ip6.version != 6)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		m->quoted.source[i] = ip6.saddr.in6_u.u6_addr32[i];
+		m->quoted.destination[i] = ip6.daddr.in6_u.u6_addr32[i];
+	}
+	*protocol = ip6.nexthdr;
+	offset += sizeof(ip6);
+	for (int i = 0; i < EXTENSION_HEADERS + 1 && (is_extension(*protocol) || *protocol == IPPROTO_FRAGMENT); i++) {
+		if (offset + sizeof(extension) > m->end ||
+		    bpf_xdp_load_bytes(ctx, offset, &extension, sizeof(extension)))
+			return 0;
+		if (*protocol == IPPROTO_FRAGMENT) {
+			if (*(__be16 *)extension.rest & bpf_htons(IP6_OFFSET))
+				return 0;
+			extension.length = 0;
+		}
+		*protocol = extension.next;
+		offset += (extension.length + 1) * 8;
+	}
+	m->transport = offset;
+	return 1;
+}
+
+/* What the error quotes; false if it is no packet of TCP or UDP with its ports. */
+static __always_inline int parse_quote(struct xdp_md *ctx, struct message *m, const int v6)
+{
+	__u8 protocol = 0;
+	__u32 ports;
+
+	if (!(v6 ? parse_quoted_network6(ctx, m, &protocol) : parse_quoted_network4(ctx, m, &protocol)))
+		return 0;
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return 0;
+	if (m->transport + QUOTED > m->end || bpf_xdp_load_bytes(ctx, m->transport, &ports, sizeof(ports)))
+		return 0;
+	m->quoted.id = make_id(ports, protocol);
+	return 1;
+}
+
+__noinline int parse_quote4(struct xdp_md *ctx, struct message *m)
+{
+	return m ? parse_quote(ctx, m, 0) : 0;
+}
+
+__noinline int parse_quote6(struct xdp_md *ctx, struct message *m)
+{
+	return m ? parse_quote(ctx, m, 1) : 0;
+}
+
+/* The sum that one word replaced by another adds. */
+static __always_inline __u32 word_delta(__u16 from, __u16 to)
+{
+	return (__u32)(__u16)~from + to;
+}
+
+/* Replaces the error's own addresses and lowers its time to live; what that adds to the addresses' sum in *delta. */
+static __always_inline int rewrite_outer(struct xdp_md *ctx, const struct message *m, __u32 *delta, const int v6)
+{
+	*delta = address_delta(m->outer.source, m->outer_to.source) +
+		 address_delta(m->outer.destination, m->outer_to.destination);
+	if (v6) {
+		struct ipv6hdr ip6;
+
+		if (bpf_xdp_load_bytes(ctx, m->l3, &ip6, sizeof(ip6)))
+			return 0;
+		ip6.hop_limit--;
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			ip6.saddr.in6_u.u6_addr32[i] = m->outer_to.source[i];
+			ip6.daddr.in6_u.u6_addr32[i] = m->outer_to.destination[i];
+		}
+		return !bpf_xdp_store_bytes(ctx, m->l3, &ip6, sizeof(ip6));
+	}
+	struct iphdr ip;
+
+	if (bpf_xdp_load_bytes(ctx, m->l3, &ip, sizeof(ip)))
+		return 0;
+	ip.ttl--;
+	ip.saddr = m->outer_to.source[0];
+	ip.daddr = m->outer_to.destination[0];
+	ip.check = adjust_checksum(ip.check, *delta + TTL_DELTA);
+	return !bpf_xdp_store_bytes(ctx, m->l3, &ip, sizeof(ip));
+}
+
+/* Replaces the addresses of the quoted header; what that adds to the message's sum is added to *sum. */
+static __always_inline int rewrite_quoted(struct xdp_md *ctx, const struct message *m, __u32 *sum, const int v6)
+{
+	__u32 delta = address_delta(m->quoted.source, m->quoted_to.source) +
+		      address_delta(m->quoted.destination, m->quoted_to.destination);
+	__u16 check;
+
+	*sum += delta;
+	if (v6) {
+		const __u32 source = m->quote + __builtin_offsetof(struct ipv6hdr, saddr);
+
+		return !bpf_xdp_store_bytes(ctx, source, (void *)m->quoted_to.source, 16) &&
+		       !bpf_xdp_store_bytes(ctx, source + 16, (void *)m->quoted_to.destination, 16);
+	}
+	struct iphdr ip;
+
+	if (bpf_xdp_load_bytes(ctx, m->quote, &ip, sizeof(ip)))
+		return 0;
+	check = ip.check;
+	ip.saddr = m->quoted_to.source[0];
+	ip.daddr = m->quoted_to.destination[0];
+	ip.check = adjust_checksum(check, delta);
+	*sum += word_delta(check, ip.check);
+	return !bpf_xdp_store_bytes(ctx, m->quote, &ip, sizeof(ip));
+}
+
+/* The same of the quoted ports, and of the transport checksum if the quote reaches it. */
+static __always_inline int rewrite_transport(struct xdp_md *ctx, const struct message *m, __u32 *sum)
+{
+	__u32 from = m->quoted.id, to = m->quoted_to.id, offset, delta;
+	const int is_udp = (__u8)(m->quoted.id >> ID_PROTOCOL) == IPPROTO_UDP;
+	__u16 check, checked;
+
+	delta = word_delta(from, to) + word_delta(from >> 16, to >> 16);
+	*sum += delta;
+	if (bpf_xdp_store_bytes(ctx, m->transport, &to, sizeof(to)))
+		return 0;
+	offset = m->transport +
+		 (is_udp ? __builtin_offsetof(struct udphdr, check) : __builtin_offsetof(struct tcphdr, check));
+	if (offset + sizeof(check) > m->end)
+		return 1;
+	if (bpf_xdp_load_bytes(ctx, offset, &check, sizeof(check)))
+		return 0;
+	if (is_udp && !check)
+		return 1; /* there is none, RFC 768 */
+	delta += address_delta(m->quoted.source, m->quoted_to.source) +
+		 address_delta(m->quoted.destination, m->quoted_to.destination);
+	checked = adjust_checksum(check, delta);
+	if (is_udp && !checked)
+		checked = 0xffff;
+	*sum += word_delta(check, checked);
+	return !bpf_xdp_store_bytes(ctx, offset, &checked, sizeof(checked));
+}
+
+/* Makes the error what m says it is to be; false: the frame is not what m was made from. */
+static __always_inline int translate(struct xdp_md *ctx, struct message *m, const int v6)
+{
+	const __u32 offset = m->l4 + __builtin_offsetof(struct icmp_error, checksum);
+	__u32 outer, sum = 0;
+	__u16 check;
+
+	if (!rewrite_outer(ctx, m, &outer, v6) || !rewrite_quoted(ctx, m, &sum, v6) || !rewrite_transport(ctx, m, &sum))
+		return 0;
+	if (v6)
+		sum += outer; /* of the pseudo-header */
+	if (bpf_xdp_load_bytes(ctx, offset, &check, sizeof(check)))
+		return 0;
+	check = adjust_checksum(check, sum);
+	return !bpf_xdp_store_bytes(ctx, offset, &check, sizeof(check));
+}
+
+__noinline int translate4(struct xdp_md *ctx, struct message *m)
+{
+	return m ? translate(ctx, m, 0) : 0;
+}
+
+__noinline int translate6(struct xdp_md *ctx, struct message *m)
+{
+	return m ? translate(ctx, m, 1) : 0;
+}
+
+#endif
