@@ -16,6 +16,7 @@ const module = "github.com/shunt-lb/shunt"
 // may import directly. A package that is not in it fails the test.
 var mayImport = map[string][]string{
 	"bpf":                                {},
+	"bpf/decap":                          {},
 	"bpf/bpftest":                        {"bpf"},
 	"bpf/bpftest/bench":                  {"bpf"},
 	"conntrack":                          {},
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 	"director/ipvs":                      {"director", "director/ipvs/kernel", "director/vip", "realserver", "conntrack"},
 	"director/ipvs/kernel":               {},
 	"director/api":                       {"director", "director/event", "realserver", "conntrack", "conntrack/record"},
-	"director/directortest":              {"director", "realserver", "conntrack", "conntrack/record"},
+	"director/directortest":              {"bpf/decap", "director", "realserver", "conntrack", "conntrack/record"},
 	"director/directortest/conformance":  {"conntrack", "director", "director/directortest", "realserver"},
 	"director/directortest/ipvs":         {"bpf/bpftest", "director", "director/directortest", "director/ipvs/kernel", "realserver", "conntrack"},
 	"director/directortest/differential": {"bpf/bpftest", "conntrack", "director", "director/directortest/ipvs", "director/scheduler", "realserver"},

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/cilium/ebpf/link"
 )
 
 // Shape is how the director is connected.
@@ -109,7 +111,8 @@ type Lab struct {
 	// what an unbound socket uses.
 	ClientAddrs4, ClientAddrs6 []netip.Addr
 
-	closers []func() error // in order of creation
+	passing map[linkOf]link.Link // of AttachPass
+	closers []func() error       // in order of creation
 }
 
 // Start builds a lab for a test and closes it at the end of the test.
@@ -135,7 +138,7 @@ func NewLab(topology Topology) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Topology: topology}
+	l := &Lab{Topology: topology, passing: map[linkOf]link.Link{}}
 	if err := l.build(); err != nil {
 		return nil, errors.Join(fmt.Errorf("build the lab: %w", err), l.Close())
 	}

@@ -161,6 +161,7 @@ func (n *Namespace) AttachPass(name string) (link.Link, error) {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name:         "lab_pass",
 		Type:         ebpf.XDP,
+		AttachType:   ebpf.AttachXDP, // so that another one can take its place
 		Flags:        xdpHasFrags,
 		License:      "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()},

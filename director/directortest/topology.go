@@ -244,6 +244,7 @@ func (l *Lab) attachPass(n *Namespace, name string) error {
 	attached, err := n.AttachPass(name)
 	if err == nil {
 		l.closeLater(attached)
+		l.passing[linkOf{n, name}] = attached
 	}
 	return err
 }
