@@ -142,6 +142,8 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return plain(sortedBy...)
 	case "age", "idle":
 		return plain(">1h", "<10s", "1h..6h")
+	case "mss":
+		return plain("1400", "1360", notSet)
 	case "guard":
 		return plain(guardModes...)
 	case "conn-reuse-mode":

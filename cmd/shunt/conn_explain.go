@@ -10,6 +10,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/scheduler"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 func connExplainCommand() *cli.Command {
@@ -91,6 +92,7 @@ func decisionTable(t *table, d api.Decision) {
 		t.row("gets", t.in(red, "no server"))
 	} else {
 		t.row("gets", t.in(green, d.Server)+" by "+d.Method)
+		methodRow(t, d.Method)
 	}
 	t.row("because", because(d))
 	if d.Scheduler == "" {
@@ -106,6 +108,16 @@ func decisionTable(t *table, d api.Decision) {
 	if len(d.Candidates) > 0 {
 		t.blank()
 		candidateTable(t, d)
+	}
+}
+
+// methodRow says what a method does to packets that the other names do not tell.
+func methodRow(t *table, method string) {
+	switch method {
+	case realserver.Tunnel.String():
+		t.row("reached", "packets go there wrapped, and the server answers the client itself")
+	case realserver.FullNAT.String():
+		t.row("reached", "the server sees an address of this director's, and answers to that")
 	}
 }
 

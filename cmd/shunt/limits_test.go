@@ -92,3 +92,37 @@ func TestStatusOfTables(t *testing.T) {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 }
+
+func TestForwardingRows(t *testing.T) {
+	got := printed(t, func(table *table) {
+		forwardingRows(table, &api.Forwarding{Echo: "service", LocalPorts: "1024-65535"})
+		forwardingRows(table, &api.Forwarding{
+			Echo: "stack", TunnelSources: []string{"10.0.0.32/28", "2001:db8::/112"}, LocalAddresses: []string{"10.0.0.2/32"}, LocalPorts: "1024-65535",
+		})
+		forwardingRows(table, nil)
+	})
+	want := []string{
+		"echo            service",
+		"echo            stack",
+		"tunnel sources  10.0.0.32/28, 2001:db8::/112",
+		"fullnat         10.0.0.2/32, ports 1024-65535",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+}
+
+func TestMethodRow(t *testing.T) {
+	got := printed(t, func(table *table) {
+		for _, method := range methods {
+			methodRow(table, method)
+		}
+	})
+	want := []string{
+		"reached  packets go there wrapped, and the server answers the client itself",
+		"reached  the server sees an address of this director's, and answers to that",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}

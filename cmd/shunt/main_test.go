@@ -56,6 +56,8 @@ func TestScripts(t *testing.T) {
 					d.empty()
 				case args[0] == "seeded":
 					d.seed()
+				case args[0] == "whole":
+					d.whole()
 				case args[0] == "ipvs":
 					d.seedKernel()
 				}
@@ -87,6 +89,14 @@ type daemon struct {
 
 func (d *daemon) empty() {
 	d.fake, d.store, d.plane = directortest.NewFake(director.State{}), &directortest.Store{}, "fake"
+}
+
+// whole is empty with all that the XDP plane is made for.
+func (d *daemon) whole() {
+	d.empty()
+	features := director.XDPFeatures()
+	features.Tunnels, features.FullNAT, features.MSS = true, true, true
+	d.fake.SetFeatures(features)
 }
 
 func (d *daemon) seed() {

@@ -50,12 +50,18 @@ func serverCommand() *cli.Command {
 	}
 }
 
-// methods are the forwarding methods; tunnel is of the data plane ipvs.
-var methods = []string{realserver.NAT.String(), realserver.DR.String(), realserver.Tunnel.String(), realserver.Local.String()}
+// methods are the words of the forwarding methods.
+var methods = func() []string {
+	var words []string
+	for _, m := range realserver.Methods() {
+		words = append(words, m.String())
+	}
+	return words
+}()
 
 func serverFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr, tunnel (data plane ipvs) or local"},
+		&cli.StringFlag{Name: "method", Usage: "forwarding `METHOD`: nat, dr, tunnel, fullnat (data plane xdp) or local"},
 		&cli.StringFlag{Name: flagTunnel, Usage: "wrap packets in `TYPE[:PORT][:CHECKSUM]`: ipip, gre:full, gue:5555:remote; without --method, that is tunnel"},
 		&cli.StringFlag{Name: "weight", Aliases: []string{"w"}, Usage: "share of new connections, `N` (a new server's default: 1)"},
 		&cli.StringFlag{Name: "upper", Aliases: []string{"x"}, Usage: "from `N` connections on it gets no new ones; none: no limit, and no --lower unless it is given"},

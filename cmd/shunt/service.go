@@ -27,6 +27,7 @@ func serviceCommand() *cli.Command {
 					"shunt service add tcp://192.0.2.10:22 --allow 198.51.100.0/24 --deny 198.51.100.66",
 					"shunt service add tcp://192.0.2.10:443 --persistent 5m --prefix 24 --timeout-tcp 1h",
 					"shunt service add tcp://192.0.2.10:443 --limit-rate 5000 --source-prefix 24 --source-connections 1000 --guard auto",
+					"shunt service add tcp://192.0.2.10:8443 --mss 1400",
 					"shunt service add tcp://192.0.2.0/24:8000-8999 --vip external",
 					"shunt service add udp://192.0.2.10:514 --one-packet",
 					"shunt service add udp://192.0.2.10:5060 --persistent 5m --engine sip",

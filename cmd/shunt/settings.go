@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
 )
 
@@ -40,6 +41,7 @@ func settingFlags() []cli.Flag {
 		&cli.StringFlag{Name: "timeout-udp", Usage: "`TIMEOUT` of UDP; none: the director's"},
 		&cli.IntFlag{Name: "conn-reuse-mode", DefaultText: "1", Usage: "connections that a client's first segment replaces, `MODE`: 0 none, 1 those in TIME_WAIT and CLOSE, 3 in FIN_WAIT too where replies are not seen"},
 	}
+	flags = append(flags, &cli.StringFlag{Name: "mss", Usage: "lower what either end announces as its largest segment to `BYTES` (tcp; data plane xdp); none: leave it as it is"})
 	for _, s := range switches {
 		flags = append(flags, &cli.BoolFlag{Name: s.name, Usage: s.usage})
 	}
@@ -90,6 +92,9 @@ func readSettings(c *cli.Context, edit *api.ServiceEdit) error {
 	if c.IsSet("conn-reuse-mode") {
 		edit.ConnReuseMode = new(c.Int("conn-reuse-mode"))
 	}
+	if edit.MSS, err = segmentSize(c); err != nil {
+		return err
+	}
 	for _, s := range switches {
 		switch no := "no-" + s.name; {
 		case c.Bool(s.name) && c.Bool(no):
@@ -122,6 +127,22 @@ func timeout(c *cli.Context, name string) (*api.Duration, error) {
 	return new(api.Duration(d)), nil
 }
 
+// segmentSize reads --mss; nil where it was not given, 0 for "none".
+func segmentSize(c *cli.Context) (*uint16, error) {
+	text := c.String("mss")
+	switch {
+	case !c.IsSet("mss"):
+		return nil, nil
+	case text == notSet:
+		return new(uint16), nil
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n < director.MinMSS {
+		return nil, usage(c, "--mss: %q is not a size of segments: want %d to 65535, from %d on for IPv6, or %s", text, director.MinMSS, director.MinMSSIPv6, notSet)
+	}
+	return new(uint16(n)), nil
+}
+
 // configure takes the settings of an edit, of which nothing was there before,
 // over into a new service.
 func configure(c *cli.Context, service *api.ServiceConfig, edit api.ServiceEdit) error {
@@ -143,6 +164,9 @@ func configure(c *cli.Context, service *api.ServiceConfig, edit api.ServiceEdit)
 		return usage(c, "--source-prefix is for --source-rate and --source-connections")
 	}
 	service.Limits, service.Guard = edit.Limits, edit.Guard
+	if edit.MSS != nil {
+		service.MSS = *edit.MSS
+	}
 	service.Timeouts, service.ConnReuseMode = edit.Timeouts, edit.ConnReuseMode
 	on := func(b *bool) bool { return b != nil && *b }
 	service.OnePacket, service.SloppyTCP = on(edit.OnePacket), on(edit.SloppyTCP)
@@ -182,6 +206,9 @@ func settingRows(t *table, s api.Service) {
 		if f.on {
 			t.row(f.name, "yes")
 		}
+	}
+	if s.MSS != 0 {
+		t.row("mss", s.MSS)
 	}
 	limitRows(t, s)
 }

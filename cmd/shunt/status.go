@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -63,6 +64,7 @@ func statusTable(t *table, s api.Status) {
 	if s.Faults > 0 {
 		t.row("faults", t.in(red, fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults)))
 	}
+	forwardingRows(t, s.Forwarding)
 	for i, listen := range s.Guarding {
 		t.row(label(i, "guarding"), t.in(yellow, listen))
 	}
@@ -80,6 +82,21 @@ func statusTable(t *table, s api.Status) {
 			continue
 		}
 		t.row(table.Family, table.Limit, table.Keys, table.Slots, pressureText(t, table), fullIn(table), noRoom(t, table), size(table.Bytes), table.Expired, table.Corrected)
+	}
+}
+
+// forwardingRows shows what the daemon was configured with for pings, tunnels and
+// full NAT; what it was not is not shown.
+func forwardingRows(t *table, f *api.Forwarding) {
+	if f == nil {
+		return
+	}
+	t.row("echo", f.Echo)
+	if len(f.TunnelSources) > 0 {
+		t.row("tunnel sources", strings.Join(f.TunnelSources, ", "))
+	}
+	if len(f.LocalAddresses) > 0 {
+		t.row("fullnat", strings.Join(f.LocalAddresses, ", ")+", ports "+f.LocalPorts)
 	}
 }
 

@@ -187,6 +187,8 @@ func (d *instance) handler(detaching, detached func()) *api.Handler {
 		Metrics: metrics.New(metrics.Options{
 			Source: d.director, Events: d.events, Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log,
 		}).Handler(),
+		Forwarding: forwarding(d.settings),
+
 		Ready:   d.readiness,
 		Reload:  d.reload,
 		Doctor:  d.inspect,

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/xdp"
 )
@@ -57,4 +59,22 @@ func openXDP(ctx context.Context, s config.Settings, log *slog.Logger) (dataplan
 		return nil, err
 	}
 	return xdpPlane{dp}, nil
+}
+
+// forwarding is what the status says of the settings that the XDP plane alone has;
+// nil with another one.
+func forwarding(s config.Settings) *api.Forwarding {
+	if s.Dataplane != director.PlaneXDP {
+		return nil
+	}
+	texts := func(prefixes []netip.Prefix) []string {
+		all := make([]string, len(prefixes))
+		for i, p := range prefixes {
+			all[i] = p.String()
+		}
+		return all
+	}
+	return &api.Forwarding{
+		Echo: string(s.Echo), TunnelSources: texts(s.TunnelSources), LocalAddresses: texts(s.LocalAddresses), LocalPorts: s.LocalPorts.String(),
+	}
 }

@@ -26,9 +26,11 @@ func TestConfigured(t *testing.T) {
 		Rules:    director.Rules{SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseFinWait},
 		Limits:   director.Limits{Rate: 5, Connections: 6, Source: director.SourceLimits{Prefix: 24, Rate: 7, Connections: 8}},
 		Guard:    director.SourceGuard{Mode: director.GuardAuto, On: 100, Off: 50},
+		MSS:      1400,
 		Servers: []realserver.Server{
 			{Address: addr("10.0.0.11:0"), Method: realserver.DR, Weight: 0, Upper: 1000, Lower: 700, Draining: true},
 			{Address: addr("10.0.0.12:80"), Method: realserver.NAT, Weight: 3},
+			{Address: addr("10.0.0.12:81"), Method: realserver.FullNAT, Weight: 1},
 			{Address: addr("10.0.0.13:0"), Method: realserver.Tunnel, Weight: 1, Tunnel: realserver.TunnelOptions{Type: realserver.TunnelGRE, Checksum: realserver.TunnelChecksumOn}},
 		},
 	}

@@ -103,7 +103,7 @@ func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error)
 	}
 	if c.Method == "" {
 		return realserver.Server{}, invalid(fmt.Sprintf("server %s: method is required", address),
-			"give nat, dr, tunnel or local (there is no default: ipvsadm's and keepalived's differ)")
+			"give nat, dr, tunnel, fullnat or local (there is no default: ipvsadm's and keepalived's differ)")
 	}
 	method, err := realserver.ParseMethod(c.Method)
 	if err != nil {
@@ -237,7 +237,7 @@ func serviceConfig(s director.Service) ServiceConfig {
 		Persistence: persistenceModel(s.Persistence), OnePacket: s.OnePacket, Timeouts: serviceTimeouts(s.Timeouts),
 		ConnReuseMode: reuseModel(s.Rules.ConnReuse), SloppyTCP: s.Rules.SloppyTCP,
 		ExpireNodestConn: s.Rules.ExpireNoDestConn, ExpireQuiescentTemplate: s.Rules.ExpireQuiescentTemplate,
-		Limits: limitsModel(s.Limits), Guard: guardModel(s.Guard),
+		Limits: limitsModel(s.Limits), Guard: guardModel(s.Guard), MSS: s.MSS,
 	}
 	if !s.Access.IsZero() {
 		c.Access = &Access{Allow: prefixTexts(s.Access.Allow), Deny: prefixTexts(s.Access.Deny)}
@@ -263,7 +263,7 @@ func (s Service) Configured() (director.Service, error) {
 		Name: s.Name, Scheduler: s.Scheduler, Flags: s.Flags, VIP: s.VIP, Access: s.Access,
 		OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
 		SloppyTCP: s.SloppyTCP, ExpireNodestConn: s.ExpireNodestConn, ExpireQuiescentTemplate: s.ExpireQuiescentTemplate,
-		Limits: s.Limits, Guard: s.Guard,
+		Limits: s.Limits, Guard: s.Guard, MSS: s.MSS,
 	}.serviceOf(key)
 	if err != nil {
 		return director.Service{}, err

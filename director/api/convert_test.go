@@ -31,9 +31,11 @@ func TestConfigurationAndState(t *testing.T) {
 				Rules:       director.Rules{SloppyTCP: true, ExpireNoDestConn: true, ExpireQuiescentTemplate: true, ConnReuse: director.ReuseFinWait},
 				Limits:      director.Limits{Rate: 5, Connections: 6, Source: director.SourceLimits{Prefix: 24, Rate: 7}},
 				Guard:       director.SourceGuard{Mode: director.GuardAuto, On: 100, Off: 50},
+				MSS:         1400,
 				Servers: []realserver.Server{
 					{Address: addr("10.0.0.11:0"), Method: realserver.DR, Weight: 1, Upper: 1000, Lower: 700},
 					{Address: addr("10.0.0.12:80"), Method: realserver.NAT, Weight: 1, Upper: 5},
+					{Address: addr("10.0.0.12:81"), Method: realserver.FullNAT, Weight: 1},
 				},
 			},
 			{

@@ -100,11 +100,14 @@ func (d drawing) service(i int) director.Service {
 			{}, {Mode: director.GuardOn}, {Mode: director.GuardAuto, On: uint32(on), Off: uint32(1 + d.IntN(on))},
 		}[d.IntN(3)]
 	}
+	if d.features.MSS && s.Key.Protocol == conntrack.TCP && d.maybe() {
+		s.MSS = uint16(director.MinMSSIPv6 + d.IntN(100))
+	}
 	if d.features.Access && d.maybe() && s.Key.Address.Addr().Is4() {
 		s.Access.Allow = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	}
 	for j := range d.IntN(4) {
-		s.Servers = append(s.Servers, d.server(s.Key, j))
+		s.Servers = append(s.Servers, d.server(s.Key, s.OnePacket, j))
 	}
 	return s
 }
@@ -128,7 +131,7 @@ func (d drawing) key(i int) director.ServiceKey {
 	return key
 }
 
-func (d drawing) server(key director.ServiceKey, j int) realserver.Server {
+func (d drawing) server(key director.ServiceKey, onePacket bool, j int) realserver.Server {
 	addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(1 + j)})
 	if key.Address.Addr().Is6() {
 		addr = netip.MustParseAddr(fmt.Sprintf("2001:db8:1::%d", 1+j))
@@ -137,12 +140,15 @@ func (d drawing) server(key director.ServiceKey, j int) realserver.Server {
 	if d.features.Tunnels {
 		methods = append(methods, realserver.Tunnel)
 	}
+	if d.features.FullNAT && !onePacket {
+		methods = append(methods, realserver.FullNAT)
+	}
 	s := realserver.Server{Method: methods[d.IntN(len(methods))], Weight: uint32(d.IntN(int(d.features.MaxWeight) + 1))}
 	port := key.Address.Port()
 	if key.AnyPort() {
 		port = 0
 	}
-	if s.Method == realserver.NAT {
+	if s.Method.Rewrites() {
 		port = uint16(1 + d.IntN(65535))
 	}
 	s.Address = netip.AddrPortFrom(addr, port)

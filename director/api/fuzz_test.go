@@ -55,6 +55,7 @@ func FuzzBodies(f *testing.F) {
 	for _, seed := range []string{
 		`{"listen":"tcp://192.0.2.1:80","name":"web","scheduler":"sh","flags":["sh-port"],"vip":"external","access":{"allow":["10.0.0.0/8"]},"servers":[{"address":"10.0.0.1","method":"dr","weight":0}]}`,
 		`{"services":[{"listen":"udp://[2001:db8::1]:53","servers":[{"address":"[2001:db8::2]:5353","method":"nat"}]}],"timeouts":{"udp":"7s"}}`,
+		`{"mss":1400}`, `{"mss":65536}`, `{"method":"fullnat"}`,
 		`{"limits":{"rate":0,"connections":1,"source":{"prefix":1,"rate":null}},"guard":{"mode":"auto","on":5,"off":5}}`,
 		`{"name":null,"access":{"deny":["::/0","x"]}}`, `{"weight":4294967296}`, `{"method":"local","weight":1e3}`, `{"tcp":"1h","tcp-fin":"-1s","udp":""}`,
 		`{"role":"master","interface":"eth1","id":255,"group":"ff02::81","port":0,"max-length":65535}`, `{"services":[],"sync":[{"role":"backup"},{}]}`, `{"service":"fwmark://7"}`,

@@ -17,6 +17,9 @@ type Options struct {
 	Version   string    // of the daemon
 	Dataplane string    // its name: xdp or ipvs
 	Started   time.Time // when the daemon started
+	// Forwarding is what it was configured with for the status; nil where the data plane
+	// does not have it.
+	Forwarding *Forwarding
 	// Detach takes the data plane off the interfaces and removes everything it
 	// keeps in the kernel. Nil: POST /v1/detach is not supported.
 	Detach func(context.Context) error

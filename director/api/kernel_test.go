@@ -47,7 +47,7 @@ func TestKernelRequests(t *testing.T) {
 		{"zeroes_all", "POST", "/v1/zero", `{}`, 204, ""},
 		{"zeroes_one", "POST", "/v1/zero", `{"service":"web"}`, 204, ""},
 		{"zeroes_a_foreign_one", "POST", "/v1/zero", `{"service":"udp://192.0.2.99:53"}`, 204, ""},
-		{"says_what_it_can", "GET", "/v1/status", "", 200, `"features":{"marks":true,"sctp":true,"tunnels":true,"engines":true,"sync":true,"own-addresses":true,"ranges":false,"access":false,"timeouts":false,"rules":false,"kill":false,"decide":false,"limits":false,"guard":false,"max-weight":2147483647}`},
+		{"says_what_it_can", "GET", "/v1/status", "", 200, `"features":{"marks":true,"sctp":true,"tunnels":true,"engines":true,"sync":true,"own-addresses":true,"ranges":false,"access":false,"timeouts":false,"rules":false,"kill":false,"decide":false,"limits":false,"guard":false,"fullnat":false,"mss":false,"max-weight":2147483647}`},
 
 		{"a_tunnel_of_dr", "PATCH", web + "/servers/10.0.0.11:80", `{"method":"dr","tunnel":{"type":"gre"}}`, 422, "method dr has no tunnel"},
 		{"gue_without_a_port", "POST", web + "/servers", `{"address":"10.0.0.12","method":"tunnel","tunnel":{"type":"gue"}}`, 422, "gue wants a port"},
@@ -65,6 +65,8 @@ func TestKernelRequests(t *testing.T) {
 		{"an_unknown_role_to_stop", "DELETE", "/v1/sync/boss", "", 422, `unknown role \"boss\"`},
 		{"a_range_of_ports", "POST", "/v1/services", `{"listen":"tcp://192.0.2.1:80-90"}`, 501, "a range of ports is not there on the ipvs data plane"},
 		{"a_limit", "PATCH", "/v1/services/web", `{"limits":{"connections":5}}`, 501, "a limit of connections is not there on the ipvs data plane"},
+		{"fullnat", "POST", "/v1/services/web/servers", `{"address":"10.0.0.13","method":"fullnat"}`, 501, "method fullnat is not there on the ipvs data plane"},
+		{"segments", "PATCH", "/v1/services/web", `{"mss":1400}`, 501, "a limit of segments' size is not there on the ipvs data plane"},
 		{"a_guard", "PATCH", "/v1/services/web", `{"guard":{"mode":"on"}}`, 501, "a guard is not there on the ipvs data plane"},
 		{"a_mark_that_is_none", "POST", "/v1/services", `{"listen":"fwmark://0"}`, 422, "is not a firewall mark"},
 	} {

@@ -29,7 +29,7 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 		Info: infoModel(stats.Info), Features: featuresModel(e.director.Features()),
 		Revision: head.Number, Interfaces: interfaceModels(stats.Interfaces), Tables: tableModels(stats.Table),
 		Timeouts: timeoutsModel(head.State.Timeouts), Services: len(head.State.Services),
-		Foreign: len(drift.Foreign), Guarding: guarding(stats.Services), Drift: driftSummary(drift),
+		Foreign: len(drift.Foreign), Guarding: guarding(stats.Services), Forwarding: e.opts.Forwarding, Drift: driftSummary(drift),
 	}
 	if err := e.ready(); err != nil {
 		status.NotReady = err.Error()
@@ -167,7 +167,7 @@ func featuresModel(f director.Features) Features {
 	return Features{
 		Marks: f.Marks, SCTP: f.SCTP, Tunnels: f.Tunnels, Engines: f.Engines, Sync: f.Sync, OwnAddresses: f.OwnAddresses,
 		Ranges: f.Ranges, Access: f.Access, Timeouts: f.Timeouts, Rules: f.Rules, Kill: f.Kill, Decide: f.Decide,
-		Limits: f.Limits, Guard: f.Guard, MaxWeight: f.MaxWeight,
+		Limits: f.Limits, Guard: f.Guard, FullNAT: f.FullNAT, MSS: f.MSS, MaxWeight: f.MaxWeight,
 	}
 }
 

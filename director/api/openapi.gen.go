@@ -651,7 +651,7 @@ type Features struct {
 	// SCTP Services of SCTP.
 	SCTP bool `json:"sctp"`
 
-	// Tunnels Method tunnel.
+	// Tunnels Method tunnel, to servers of either address family.
 	Tunnels bool `json:"tunnels"`
 
 	// Engines Persistence engines.
@@ -686,6 +686,12 @@ type Features struct {
 
 	// Guard Guards of services.
 	Guard bool `json:"guard"`
+
+	// FullNAT Method fullnat.
+	FullNAT bool `json:"fullnat"`
+
+	// MSS Largest segment sizes by service.
+	MSS bool `json:"mss"`
 
 	// MaxWeight The largest weight of a server.
 	MaxWeight uint32 `json:"max-weight"`
@@ -722,6 +728,23 @@ type Finding struct {
 
 // FindingSeverity How bad it is.
 type FindingSeverity string
+
+// Forwarding What the daemon was configured with for packets that are not simply handed on; left out where the data plane does not have it.
+type Forwarding struct {
+	// Echo What becomes of echo requests to virtual addresses: answered while a service of the address has a server to offer, answered always, or left to the host's stack.
+	Echo string `json:"echo"`
+
+	// TunnelSources Prefixes that tunnels' outer headers come from; without one of a family, the address that the route to the server says.
+	TunnelSources []string `json:"tunnel-sources"`
+
+	// LocalAddresses Prefixes of the addresses that stand in for clients' with method fullnat.
+	LocalAddresses []string `json:"local-addresses"`
+
+	// LocalPorts The range of their ports.
+	//
+	// Examples: 1024-65535
+	LocalPorts string `json:"local-ports"`
+}
 
 // Found All that the kernel holds.
 type Found struct {
@@ -1262,6 +1285,9 @@ type Service struct {
 	// than off for ten seconds. An edit replaces the whole.
 	Guard *SourceGuard `json:"guard,omitempty"`
 
+	// MSS The largest segment that either end may announce; left out where they may announce any.
+	MSS uint16 `json:"mss,omitempty"`
+
 	// Refused New connections that a service was asked for and refused, ever, by the limit's name: service-rate, service-connections,
 	// source-rate, source-connections; and table-full, those refused, or served without state, for want of room.
 	Refused *Refused `json:"refused,omitempty"`
@@ -1326,6 +1352,9 @@ type ServiceConfig struct {
 	// remembered. auto is on from so many connections a second that do not prove themselves, and off when there were fewer
 	// than off for ten seconds. An edit replaces the whole.
 	Guard *SourceGuard `json:"guard,omitempty"`
+
+	// MSS The largest segment that either end of a connection may announce to the other: 536 at least, with IPv6 1220; 0 for what they announce; tcp.
+	MSS uint16 `json:"mss,omitempty"`
 
 	// Servers Its servers.
 	Servers []ServerConfig `json:"servers,omitempty"`
@@ -1392,6 +1421,9 @@ type ServiceEdit struct {
 	// remembered. auto is on from so many connections a second that do not prove themselves, and off when there were fewer
 	// than off for ten seconds. An edit replaces the whole.
 	Guard *SourceGuard `json:"guard,omitempty"`
+
+	// MSS The largest segment that either end may announce; 0 for any; tcp.
+	MSS *uint16 `json:"mss,omitempty"`
 }
 
 // ServiceList A page of services.
@@ -1551,6 +1583,9 @@ type Status struct {
 
 	// Guarding The services whose guard is on at this moment.
 	Guarding []string `json:"guarding"`
+
+	// Forwarding What the daemon was configured with for packets that are not simply handed on; left out where the data plane does not have it.
+	Forwarding *Forwarding `json:"forwarding,omitempty"`
 
 	// Drift What comparing the kernel with what is desired has seen. Numbers are totals since the daemon started.
 	Drift DriftSummary `json:"drift"`

@@ -12,7 +12,7 @@ import (
 )
 
 // The settings of a service beside its scheduler and its servers: persistence,
-// one-packet, timeouts of its own, limits and the guard, and what the kernel has as
+// one-packet, timeouts of its own, limits, the guard, the size of segments, and what the kernel has as
 // sysctls.
 
 // setSettings takes the model's settings over.
@@ -26,7 +26,7 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 			return err
 		}
 	}
-	s.OnePacket = c.OnePacket
+	s.OnePacket, s.MSS = c.OnePacket, c.MSS
 	if c.Timeouts != nil {
 		c.Timeouts.apply(&s.Timeouts)
 	}
@@ -62,6 +62,7 @@ func (e ServiceEdit) applySettings(s *director.Service) error {
 		}
 	}
 	set(&s.OnePacket, e.OnePacket)
+	set(&s.MSS, e.MSS)
 	if e.Limits != nil {
 		e.Limits.apply(&s.Limits)
 	}

@@ -1,12 +1,14 @@
 package store
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // A shunt before limits and guards reads what has none of them, and refuses the rest
@@ -15,11 +17,14 @@ func TestRecordVersion(t *testing.T) {
 	plain, limited, guarded := director.Service{Key: tcp("192.0.2.1:80")}, director.Service{Key: tcp("192.0.2.1:80")}, director.Service{Key: tcp("192.0.2.1:80")}
 	limited.Limits.Source = director.SourceLimits{Prefix: 24, Connections: 5}
 	guarded.Guard.Mode = director.GuardOn
+	clamped, translated := guarded, limited
+	clamped.MSS = 1400
+	translated.Servers = []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.FullNAT}}
 	for _, tt := range []struct {
 		name    string
 		service director.Service
 		want    byte
-	}{{"plain", plain, 1}, {"limited", limited, 2}, {"guarded", guarded, 2}} {
+	}{{"plain", plain, 1}, {"limited", limited, 2}, {"guarded", guarded, 2}, {"clamped", clamped, 3}, {"translated", translated, 3}} {
 		t.Run(tt.name, func(t *testing.T) {
 			data, err := seal(revisionOf(7).RevisionInfo, encodeState(director.State{Services: []director.Service{tt.service}}), wholeState, sum{})
 			if err != nil || data[0] != tt.want {

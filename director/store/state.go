@@ -112,6 +112,7 @@ type serviceJSON struct {
 	ConnReuse       director.ReuseMode `json:"connReuse,omitempty"`
 	Limits          limitsJSON         `json:"limits,omitzero"`
 	Guard           guardJSON          `json:"guard,omitzero"`
+	MSS             uint16             `json:"mss,omitempty"`
 	Servers         []serverJSON       `json:"servers,omitempty"` // in order
 }
 
@@ -189,12 +190,16 @@ func encodeState(s director.State) stateJSON {
 
 // version is that of the record that can hold the state.
 func (j stateJSON) version() byte {
+	least := byte(plainVersion)
 	for i := range j.Services {
-		if j.Services[i].Limits != (limitsJSON{}) || j.Services[i].Guard != (guardJSON{}) {
+		switch s := &j.Services[i]; {
+		case s.MSS != 0 || slices.ContainsFunc(s.Servers, func(s serverJSON) bool { return s.Method == realserver.FullNAT }):
 			return recordVersion
+		case s.Limits != (limitsJSON{}) || s.Guard != (guardJSON{}):
+			least = limitsVersion
 		}
 	}
-	return plainVersion
+	return least
 }
 
 func encodeService(s director.Service) serviceJSON {
@@ -205,7 +210,7 @@ func encodeService(s director.Service) serviceJSON {
 	j.OnePacket, j.SloppyTCP, j.ConnReuse = s.OnePacket, s.Rules.SloppyTCP, s.Rules.ConnReuse
 	j.ExpireNoDest, j.ExpireQuiescent = s.Rules.ExpireNoDestConn, s.Rules.ExpireQuiescentTemplate
 	j.Limits = limitsJSON{Rate: s.Limits.Rate, Connections: s.Limits.Connections, Source: sourceLimitsJSON(s.Limits.Source)}
-	j.Guard = guardJSON(s.Guard)
+	j.Guard, j.MSS = guardJSON(s.Guard), s.MSS
 	if s.Persistence != (director.Persistence{}) {
 		p := persistenceJSON(s.Persistence)
 		j.Persistence = &p
@@ -229,7 +234,7 @@ func (j serviceJSON) decode() director.Service {
 			SloppyTCP: j.SloppyTCP, ExpireNoDestConn: j.ExpireNoDest, ExpireQuiescentTemplate: j.ExpireQuiescent, ConnReuse: j.ConnReuse,
 		},
 		Limits: director.Limits{Rate: j.Limits.Rate, Connections: j.Limits.Connections, Source: director.SourceLimits(j.Limits.Source)},
-		Guard:  director.SourceGuard(j.Guard),
+		Guard:  director.SourceGuard(j.Guard), MSS: j.MSS,
 	}
 	if j.Persistence != nil {
 		s.Persistence = director.Persistence(*j.Persistence)

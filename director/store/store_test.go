@@ -57,7 +57,7 @@ func drawState(t *rapid.T) director.State {
 		addr := netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "addr")))
 		return realserver.Server{
 			Address: netip.AddrPortFrom(addr, rapid.Uint16().Draw(t, "port")),
-			Method:  realserver.Method(rapid.IntRange(0, 3).Draw(t, "method")),
+			Method:  rapid.SampledFrom(realserver.Methods()).Draw(t, "method"),
 			Tunnel: realserver.TunnelOptions{
 				Type: realserver.TunnelType(rapid.IntRange(0, 2).Draw(t, "tunnel")), Port: rapid.Uint16().Draw(t, "tunnel port"),
 				Checksum: realserver.TunnelChecksum(rapid.IntRange(0, 2).Draw(t, "checksum")),
@@ -98,6 +98,7 @@ func drawState(t *rapid.T) director.State {
 				Mode: rapid.SampledFrom([]director.GuardMode{director.GuardOff, director.GuardAuto, director.GuardOn}).Draw(t, "guard"),
 				On:   rapid.Uint32().Draw(t, "guard on"), Off: rapid.Uint32().Draw(t, "guard off"),
 			},
+			MSS:       rapid.Uint16().Draw(t, "mss"),
 			Name:      rapid.SampledFrom([]string{"", "web", "dns"}).Draw(t, "name"),
 			Scheduler: rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
 			Flags:     director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback"), Third: rapid.Bool().Draw(t, "third")},
