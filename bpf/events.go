@@ -1,6 +1,11 @@
 package bpf
 
-import "fmt"
+import (
+	"fmt"
+	"iter"
+
+	"github.com/cilium/ebpf"
+)
 
 // EventInfo says what an event counter counts (abi.h, enum event).
 type EventInfo struct {
@@ -9,7 +14,8 @@ type EventInfo struct {
 	Help string
 }
 
-// Events are the counters' names in the order of the ABI; the first is unused.
+// Events are the counters' names by their numbers in the ABI, which are theirs for ever.
+// Those without a name are not in use: AllEvents leaves them out.
 var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_PASS_NOT_OURS:   {"not-ours", "pass", "neither to a virtual address nor from a server"},
 	KernelEventEVENT_PASS_NO_SERVICE: {"no-service", "pass", "to or from an address of ours, but of no service or connection"},
@@ -85,10 +91,32 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_FAULT_SERVER: {"fault-server", "fault", "a connection of a server that is free"},
 }
 
-// EventCounts reads all event counters, summed over CPUs, in the order of Events.
+// AllEvents returns the events and their numbers, in their order.
+func AllEvents() iter.Seq2[KernelEvent, EventInfo] {
+	return func(yield func(KernelEvent, EventInfo) bool) {
+		for i, info := range Events {
+			if info.Name != "" && !yield(KernelEvent(i), info) {
+				return
+			}
+		}
+	}
+}
+
+// EventCounts reads all event counters, summed over CPUs, by their numbers.
 func (p *Plane) EventCounts() ([KernelEventEVENTS]uint64, error) {
+	return EventCountsOf(p.KernelMaps.Events, p.KernelMaps.Drops)
+}
+
+// EventCountsOf is EventCounts of these maps. What the program counts by reason, service
+// and interface it does not count by its event too: that costs a packet in a flood.
+func EventCountsOf(events, drops *ebpf.Map) ([KernelEventEVENTS]uint64, error) {
 	var counts [KernelEventEVENTS]uint64
-	err := readPerCPU(p.KernelMaps.Events, uint32(len(counts)), func(i uint32, n *uint64) { counts[i] += *n })
+	if err := readPerCPU(events, uint32(len(counts)), func(i uint32, n *uint64) { counts[i] += *n }); err != nil {
+		return counts, err
+	}
+	err := eachDropRow(drops, func(_ uint32, r *KernelDropRow) {
+		counts[decodeDrop(r.Key).Event] += r.Packets
+	})
 	return counts, err
 }
 

@@ -411,6 +411,7 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		// One more: before Linux 6.13 a full trie refuses to replace a key.
 		KernelMapVirtualAddresses: l.Services + 1,
 		KernelMapFragments:        l.Fragments,
+		KernelMapDrops:            uint32(KernelDropShapeDROP_ROWS) * uint32(ebpf.MustPossibleCPU()),
 
 		KernelMapConnectionTraffic4: trafficEntries(l, l.Connections4),
 		KernelMapConnectionTraffic6: trafficEntries(l, l.Connections6),

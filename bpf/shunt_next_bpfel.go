@@ -336,18 +336,37 @@ const (
 	KernelDestinationShapeDESTINATION_SERVERS KernelDestinationShape = 32
 )
 
-type KernelDropCount struct {
-	_       structs.HostLayout
-	Packets uint64
-	Bytes   uint64
+type KernelDropLayout uint32
+
+const (
+	KernelDropLayoutDROP_EVENT     KernelDropLayout = 0
+	KernelDropLayoutDROP_SERVICE   KernelDropLayout = 8
+	KernelDropLayoutDROP_INTERFACE KernelDropLayout = 32
+)
+
+type KernelDropNote struct {
+	_   structs.HostLayout
+	Key uint64
+	Row uint32
+	Pad uint32
 }
 
-type KernelDropKey struct {
-	_       structs.HostLayout
-	Event   uint32
-	Ifindex uint32
-	Service uint32
+type KernelDropRow struct {
+	_              structs.HostLayout
+	Key            uint64
+	Packets        uint64
+	Bytes          uint64
+	ClearedPackets uint64
+	ClearedBytes   uint64
+	Pad            [3]uint64
 }
+
+type KernelDropShape uint32
+
+const (
+	KernelDropShapeDROP_ROWS  KernelDropShape = 1024
+	KernelDropShapeDROP_TRIES KernelDropShape = 16
+)
 
 type KernelEcho uint32
 
@@ -390,67 +409,67 @@ const (
 	KernelEventEVENT_PASS_PROTOCOL            KernelEvent = 6
 	KernelEventEVENT_PASS_LOCAL               KernelEvent = 7
 	KernelEventEVENT_PASS_MIGRATING           KernelEvent = 8
-	KernelEventEVENT_DROP_MIGRATION_HELD      KernelEvent = 9
-	KernelEventEVENT_DROP_MIDSTREAM           KernelEvent = 10
-	KernelEventEVENT_DROP_SERVER_REMOVED      KernelEvent = 11
-	KernelEventEVENT_DROP_SERVICE_REMOVED     KernelEvent = 12
-	KernelEventEVENT_DROP_UNREACHABLE         KernelEvent = 13
-	KernelEventEVENT_DROP_REPLY_COLLISION     KernelEvent = 14
-	KernelEventEVENT_DROP_TABLE_FULL          KernelEvent = 15
-	KernelEventEVENT_DROP_FTP_DATA            KernelEvent = 16
-	KernelEventEVENT_DROP_MARTIAN             KernelEvent = 17
-	KernelEventEVENT_DROP_ACCESS_DENIED       KernelEvent = 18
-	KernelEventEVENT_DROP_SERVICE_RATE        KernelEvent = 19
-	KernelEventEVENT_DROP_SERVICE_CONNECTIONS KernelEvent = 20
-	KernelEventEVENT_DROP_SOURCE_RATE         KernelEvent = 21
-	KernelEventEVENT_DROP_SOURCE_CONNECTIONS  KernelEvent = 22
-	KernelEventEVENT_DROP_GUARD_ANSWERED      KernelEvent = 23
-	KernelEventEVENT_DROP_NO_ROUTE            KernelEvent = 24
-	KernelEventEVENT_DROP_VLAN                KernelEvent = 25
-	KernelEventEVENT_DROP_RATE_LIMITED        KernelEvent = 26
-	KernelEventEVENT_DROP_NOT_QUOTABLE        KernelEvent = 27
-	KernelEventEVENT_DROP_BUSY                KernelEvent = 28
-	KernelEventEVENT_DROP_TOO_BIG             KernelEvent = 29
-	KernelEventEVENT_DROP_HEADROOM            KernelEvent = 30
-	KernelEventEVENT_DROP_LOCAL_PORTS         KernelEvent = 31
-	KernelEventEVENT_DROP_FRAGMENT_UNKNOWN    KernelEvent = 32
-	KernelEventEVENT_DROP_FRAGMENT_TINY       KernelEvent = 33
-	KernelEventEVENT_DROP_ECHO                KernelEvent = 34
-	KernelEventEVENT_DROP_ICMP                KernelEvent = 35
-	KernelEventEVENT_ANSWER_NO_SERVER         KernelEvent = 36
-	KernelEventEVENT_ANSWER_TTL               KernelEvent = 37
-	KernelEventEVENT_ANSWER_TOO_BIG           KernelEvent = 38
-	KernelEventEVENT_ANSWER_RESET             KernelEvent = 39
-	KernelEventEVENT_ANSWER_GUARD             KernelEvent = 40
-	KernelEventEVENT_ANSWER_KILLED            KernelEvent = 41
-	KernelEventEVENT_ANSWER_ECHO              KernelEvent = 42
-	KernelEventEVENT_NOTE_EVICTED             KernelEvent = 43
-	KernelEventEVENT_NOTE_INSERT_RACE         KernelEvent = 44
-	KernelEventEVENT_NOTE_COLLISION_AVOIDED   KernelEvent = 45
-	KernelEventEVENT_NOTE_HOP_CHANGED         KernelEvent = 46
-	KernelEventEVENT_NOTE_HOPS_FULL           KernelEvent = 47
-	KernelEventEVENT_NOTE_BY_ROUTE            KernelEvent = 48
-	KernelEventEVENT_NOTE_EXPIRED_HIT         KernelEvent = 49
-	KernelEventEVENT_NOTE_STALE_READ          KernelEvent = 50
-	KernelEventEVENT_NOTE_CURSOR_CONTENDED    KernelEvent = 51
-	KernelEventEVENT_NOTE_DESTINATIONS_FULL   KernelEvent = 52
-	KernelEventEVENT_NOTE_TEMPLATE_HEALED     KernelEvent = 53
-	KernelEventEVENT_NOTE_STATELESS           KernelEvent = 54
-	KernelEventEVENT_NOTE_GUARD_ON            KernelEvent = 55
-	KernelEventEVENT_NOTE_GUARD_OFF           KernelEvent = 56
-	KernelEventEVENT_NOTE_KILLED              KernelEvent = 57
-	KernelEventEVENT_NOTE_CARRIED             KernelEvent = 58
-	KernelEventEVENT_NOTE_CARRY_LOST          KernelEvent = 59
-	KernelEventEVENT_NOTE_NEWS_LOST           KernelEvent = 60
-	KernelEventEVENT_NOTE_ICMP_IN             KernelEvent = 61
-	KernelEventEVENT_NOTE_ICMP_OUT            KernelEvent = 62
-	KernelEventEVENT_NOTE_PATH_MTU            KernelEvent = 63
-	KernelEventEVENT_NOTE_FRAGMENTS           KernelEvent = 64
-	KernelEventEVENT_NOTE_MSS_CLAMPED         KernelEvent = 65
-	KernelEventEVENT_NOTE_DROPS_UNLISTED      KernelEvent = 66
-	KernelEventEVENT_FAULT_MAP                KernelEvent = 67
-	KernelEventEVENT_FAULT_SERVER             KernelEvent = 68
-	KernelEventEVENTS                         KernelEvent = 69
+	KernelEventEVENT_DROP_MIGRATION_HELD      KernelEvent = 32
+	KernelEventEVENT_DROP_MIDSTREAM           KernelEvent = 33
+	KernelEventEVENT_DROP_SERVER_REMOVED      KernelEvent = 34
+	KernelEventEVENT_DROP_SERVICE_REMOVED     KernelEvent = 35
+	KernelEventEVENT_DROP_UNREACHABLE         KernelEvent = 36
+	KernelEventEVENT_DROP_REPLY_COLLISION     KernelEvent = 37
+	KernelEventEVENT_DROP_TABLE_FULL          KernelEvent = 38
+	KernelEventEVENT_DROP_FTP_DATA            KernelEvent = 39
+	KernelEventEVENT_DROP_MARTIAN             KernelEvent = 40
+	KernelEventEVENT_DROP_ACCESS_DENIED       KernelEvent = 41
+	KernelEventEVENT_DROP_SERVICE_RATE        KernelEvent = 42
+	KernelEventEVENT_DROP_SERVICE_CONNECTIONS KernelEvent = 43
+	KernelEventEVENT_DROP_SOURCE_RATE         KernelEvent = 44
+	KernelEventEVENT_DROP_SOURCE_CONNECTIONS  KernelEvent = 45
+	KernelEventEVENT_DROP_GUARD_ANSWERED      KernelEvent = 46
+	KernelEventEVENT_DROP_NO_ROUTE            KernelEvent = 47
+	KernelEventEVENT_DROP_VLAN                KernelEvent = 48
+	KernelEventEVENT_DROP_RATE_LIMITED        KernelEvent = 49
+	KernelEventEVENT_DROP_NOT_QUOTABLE        KernelEvent = 50
+	KernelEventEVENT_DROP_BUSY                KernelEvent = 51
+	KernelEventEVENT_DROP_TOO_BIG             KernelEvent = 52
+	KernelEventEVENT_DROP_HEADROOM            KernelEvent = 53
+	KernelEventEVENT_DROP_LOCAL_PORTS         KernelEvent = 54
+	KernelEventEVENT_DROP_FRAGMENT_UNKNOWN    KernelEvent = 55
+	KernelEventEVENT_DROP_FRAGMENT_TINY       KernelEvent = 56
+	KernelEventEVENT_DROP_ECHO                KernelEvent = 57
+	KernelEventEVENT_DROP_ICMP                KernelEvent = 58
+	KernelEventEVENT_ANSWER_NO_SERVER         KernelEvent = 96
+	KernelEventEVENT_ANSWER_TTL               KernelEvent = 97
+	KernelEventEVENT_ANSWER_TOO_BIG           KernelEvent = 98
+	KernelEventEVENT_ANSWER_RESET             KernelEvent = 99
+	KernelEventEVENT_ANSWER_GUARD             KernelEvent = 100
+	KernelEventEVENT_ANSWER_KILLED            KernelEvent = 101
+	KernelEventEVENT_ANSWER_ECHO              KernelEvent = 102
+	KernelEventEVENT_NOTE_EVICTED             KernelEvent = 128
+	KernelEventEVENT_NOTE_INSERT_RACE         KernelEvent = 129
+	KernelEventEVENT_NOTE_COLLISION_AVOIDED   KernelEvent = 130
+	KernelEventEVENT_NOTE_HOP_CHANGED         KernelEvent = 131
+	KernelEventEVENT_NOTE_HOPS_FULL           KernelEvent = 132
+	KernelEventEVENT_NOTE_BY_ROUTE            KernelEvent = 133
+	KernelEventEVENT_NOTE_EXPIRED_HIT         KernelEvent = 134
+	KernelEventEVENT_NOTE_STALE_READ          KernelEvent = 135
+	KernelEventEVENT_NOTE_CURSOR_CONTENDED    KernelEvent = 136
+	KernelEventEVENT_NOTE_DESTINATIONS_FULL   KernelEvent = 137
+	KernelEventEVENT_NOTE_TEMPLATE_HEALED     KernelEvent = 138
+	KernelEventEVENT_NOTE_STATELESS           KernelEvent = 139
+	KernelEventEVENT_NOTE_GUARD_ON            KernelEvent = 140
+	KernelEventEVENT_NOTE_GUARD_OFF           KernelEvent = 141
+	KernelEventEVENT_NOTE_KILLED              KernelEvent = 142
+	KernelEventEVENT_NOTE_CARRIED             KernelEvent = 143
+	KernelEventEVENT_NOTE_CARRY_LOST          KernelEvent = 144
+	KernelEventEVENT_NOTE_NEWS_LOST           KernelEvent = 145
+	KernelEventEVENT_NOTE_ICMP_IN             KernelEvent = 146
+	KernelEventEVENT_NOTE_ICMP_OUT            KernelEvent = 147
+	KernelEventEVENT_NOTE_PATH_MTU            KernelEvent = 148
+	KernelEventEVENT_NOTE_FRAGMENTS           KernelEvent = 149
+	KernelEventEVENT_NOTE_MSS_CLAMPED         KernelEvent = 150
+	KernelEventEVENT_NOTE_DROPS_UNLISTED      KernelEvent = 151
+	KernelEventEVENT_FAULT_MAP                KernelEvent = 224
+	KernelEventEVENT_FAULT_SERVER             KernelEvent = 225
+	KernelEventEVENTS                         KernelEvent = 256
 )
 
 type KernelEventArgs struct {
@@ -459,6 +478,15 @@ type KernelEventArgs struct {
 	Event uint32
 	Pad   uint32
 }
+
+type KernelEventKinds uint32
+
+const (
+	KernelEventKindsEVENT_DROPS   KernelEventKinds = 32
+	KernelEventKindsEVENT_ANSWERS KernelEventKinds = 96
+	KernelEventKindsEVENT_NOTES   KernelEventKinds = 128
+	KernelEventKindsEVENT_FAULTS  KernelEventKinds = 224
+)
 
 type KernelExplainArgs struct {
 	_               structs.HostLayout
@@ -1248,7 +1276,8 @@ type KernelSlow struct {
 		Protocol  uint8
 		Pad       uint8
 	}
-	Fib [8]uint64
+	Drop KernelDropNote
+	Fib  [8]uint64
 }
 
 type KernelSource struct {
@@ -1502,9 +1531,13 @@ const (
 	KernelVarExportCursorLayout     = "export_cursor_layout"
 	KernelVarExportDecider          = "export_decider"
 	KernelVarExportDestinationShape = "export_destination_shape"
+	KernelVarExportDropLayout       = "export_drop_layout"
+	KernelVarExportDropNote         = "export_drop_note"
+	KernelVarExportDropShape        = "export_drop_shape"
 	KernelVarExportEcho             = "export_echo"
 	KernelVarExportEvent            = "export_event"
 	KernelVarExportEventArgs        = "export_event_args"
+	KernelVarExportEventKinds       = "export_event_kinds"
 	KernelVarExportExplainArgs      = "export_explain_args"
 	KernelVarExportFilterShape      = "export_filter_shape"
 	KernelVarExportGuardMode        = "export_guard_mode"
@@ -1689,9 +1722,13 @@ type KernelVariableSpecs struct {
 	ExportCursorLayout     *ebpf.VariableSpec `ebpf:"export_cursor_layout"`
 	ExportDecider          *ebpf.VariableSpec `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.VariableSpec `ebpf:"export_destination_shape"`
+	ExportDropLayout       *ebpf.VariableSpec `ebpf:"export_drop_layout"`
+	ExportDropNote         *ebpf.VariableSpec `ebpf:"export_drop_note"`
+	ExportDropShape        *ebpf.VariableSpec `ebpf:"export_drop_shape"`
 	ExportEcho             *ebpf.VariableSpec `ebpf:"export_echo"`
 	ExportEvent            *ebpf.VariableSpec `ebpf:"export_event"`
 	ExportEventArgs        *ebpf.VariableSpec `ebpf:"export_event_args"`
+	ExportEventKinds       *ebpf.VariableSpec `ebpf:"export_event_kinds"`
 	ExportExplainArgs      *ebpf.VariableSpec `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.VariableSpec `ebpf:"export_filter_shape"`
 	ExportGuardMode        *ebpf.VariableSpec `ebpf:"export_guard_mode"`
@@ -1876,9 +1913,13 @@ type KernelVariables struct {
 	ExportCursorLayout     *ebpf.Variable `ebpf:"export_cursor_layout"`
 	ExportDecider          *ebpf.Variable `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.Variable `ebpf:"export_destination_shape"`
+	ExportDropLayout       *ebpf.Variable `ebpf:"export_drop_layout"`
+	ExportDropNote         *ebpf.Variable `ebpf:"export_drop_note"`
+	ExportDropShape        *ebpf.Variable `ebpf:"export_drop_shape"`
 	ExportEcho             *ebpf.Variable `ebpf:"export_echo"`
 	ExportEvent            *ebpf.Variable `ebpf:"export_event"`
 	ExportEventArgs        *ebpf.Variable `ebpf:"export_event_args"`
+	ExportEventKinds       *ebpf.Variable `ebpf:"export_event_kinds"`
 	ExportExplainArgs      *ebpf.Variable `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.Variable `ebpf:"export_filter_shape"`
 	ExportGuardMode        *ebpf.Variable `ebpf:"export_guard_mode"`

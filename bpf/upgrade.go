@@ -212,7 +212,7 @@ func (p *Plane) takeEvents() error {
 		return fmt.Errorf("count CPUs: %w", err)
 	}
 	index := map[string]uint32{}
-	for i, e := range Events {
+	for i, e := range AllEvents() {
 		index[e.Name] = uint32(i)
 	}
 	counts := make([]uint64, old.MaxEntries())

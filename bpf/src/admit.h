@@ -11,15 +11,13 @@
 
 #define FTP_DATA_PORT 20 /* kernel: ip_vs_core.c, ip_vs_schedule, "Not scheduling FTPDATA" */
 
-_Static_assert(EVENT_DROP_MIGRATION_HELD == EVENT_PASS_MIGRATING + 1, "leave_to_stack");
-
 /*
  * What becomes of a packet that the host's stack may know what to do with, by the
  * flags of its service, which migrates. No branch: the verifier walks each.
  */
 static __always_inline enum event leave_to_stack(__u32 flags)
 {
-	return EVENT_PASS_MIGRATING + !!(flags & SERVICE_HELD);
+	return EVENT_PASS_MIGRATING + !!(flags & SERVICE_HELD) * (EVENT_DROP_MIGRATION_HELD - EVENT_PASS_MIGRATING);
 }
 
 /*

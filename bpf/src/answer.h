@@ -8,7 +8,7 @@
 #define SHUNT_ANSWER_H
 
 #include "checksum.h"
-#include "slow.h"
+#include "finish.h"
 
 #define QUOTED 8
 #define MAX_HEADER4 60

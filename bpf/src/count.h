@@ -5,8 +5,6 @@
 
 #include "maps.h"
 
-#define E2BIG_ERROR 7 /* kernel: include/uapi/asm-generic/errno-base.h, E2BIG */
-
 static __always_inline void count(enum event event)
 {
 	__u32 index = event;
@@ -14,40 +12,6 @@ static __always_inline void count(enum event event)
 
 	if (counter)
 		*counter += 1;
-}
-
-/* Counts where a packet ended, and why: by event, interface and service. */
-__noinline int note_drop(struct xdp_md *ctx, __u32 event, __u32 service)
-{
-	struct drop_key key = { .event = event, .service = service, .ifindex = ctx->ingress_ifindex };
-	struct drop_count *c = bpf_map_lookup_elem(&drops, &key), first = {};
-
-	if (!c) {
-		/* Another CPU may have been first: then it is there. */
-		if (bpf_map_update_elem(&drops, &key, &first, BPF_NOEXIST) == -E2BIG_ERROR)
-			count(EVENT_NOTE_DROPS_UNLISTED);
-		c = bpf_map_lookup_elem(&drops, &key);
-		if (!c)
-			return 0;
-	}
-	c->packets += 1;
-	c->bytes += bpf_xdp_get_buff_len(ctx);
-	return 0;
-}
-
-/*
- * Maps an event to the XDP action it implies and counts it: the only way out. service
- * is the index of the one that the packet was for; 0: none is known.
- */
-static __always_inline int finish(struct xdp_md *ctx, enum event event, __u32 service)
-{
-	count(event);
-	if (event <= EVENT_PASS_MIGRATING)
-		return XDP_PASS;
-	note_drop(ctx, event, service);
-	if (event >= EVENT_ANSWER_NO_SERVER && event < EVENT_NOTE_EVICTED)
-		return XDP_TX;
-	return XDP_DROP;
 }
 
 /*

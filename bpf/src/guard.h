@@ -268,7 +268,7 @@ static __always_inline int challenge(struct xdp_md *ctx, struct slow *c, const i
 			word[6 + i] = c->key.source[i];
 		}
 		write_challenge(word + 10, c, v6);
-		return finish(ctx, EVENT_ANSWER_GUARD, c->pick.service);
+		return end_refused(ctx, c, EVENT_ANSWER_GUARD, XDP_TX);
 	}
 	if (l3 + sizeof(struct challenge4) > end)
 		return finish(ctx, EVENT_FAULT_MAP, 0);
@@ -280,7 +280,7 @@ static __always_inline int challenge(struct xdp_md *ctx, struct slow *c, const i
 	word[3] = c->key.destination[0];
 	word[4] = c->key.source[0];
 	write_challenge(word + 5, c, v6);
-	return finish(ctx, EVENT_ANSWER_GUARD, c->pick.service);
+	return end_refused(ctx, c, EVENT_ANSWER_GUARD, XDP_TX);
 }
 
 __noinline int challenge4(struct xdp_md *ctx, struct slow *c)

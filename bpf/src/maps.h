@@ -78,7 +78,7 @@ SHARED_MAP(tunnels, BPF_MAP_TYPE_ARRAY, __u32, struct tunnel, 1);
 MAP(tunnel_index, BPF_MAP_TYPE_HASH, struct tunnel_key, __u32, 1);
 SHARED_MAP(locals, BPF_MAP_TYPE_ARRAY, __u32, struct local_address, LOCALS);
 MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment, 1);
-MAP(drops, BPF_MAP_TYPE_PERCPU_HASH, struct drop_key, struct drop_count, 8192);
+SHARED_MAP(drops, BPF_MAP_TYPE_ARRAY, __u32, struct drop_row, DROP_ROWS); /* of each CPU */
 /* What becomes of echo requests: enum echo. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

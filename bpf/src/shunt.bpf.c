@@ -111,7 +111,7 @@ static __always_inline int refuse(struct xdp_md *ctx, const struct slow *s, enum
 	if (event == EVENT_DROP_MIDSTREAM && current.midstream == MIDSTREAM_RESET && !(s->tcp_flags & TCP_RST))
 		event = EVENT_ANSWER_RESET;
 	if (event != EVENT_ANSWER_NO_SERVER && event != EVENT_ANSWER_RESET)
-		return finish(ctx, event, s->pick.service);
+		return end_refused(ctx, s, event, XDP_DROP);
 	r.event = event;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
@@ -348,6 +348,10 @@ EXPORT(enum match_layout, match_layout);
 EXPORT(enum lifecycle, lifecycle);
 EXPORT(enum midstream, midstream);
 EXPORT(enum event, event);
+EXPORT(enum event_kinds, event_kinds);
+EXPORT(enum drop_shape, drop_shape);
+EXPORT(enum drop_layout, drop_layout);
+EXPORT(struct drop_note, drop_note);
 EXPORT(enum table_shape, table_shape);
 EXPORT(enum id_layout, id_layout);
 EXPORT(enum recipe_layout, recipe_layout);

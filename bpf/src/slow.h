@@ -66,6 +66,7 @@ struct slow {
 
 	struct link_view link;
 	struct parsed parsed;
+	struct drop_note drop; /* finish.h's, and bpf/capture's */
 	__u64 fib[8]; /* struct bpf_fib_lookup: its unnamed unions have no Go type */
 };
 

@@ -33,9 +33,9 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	if err != nil {
 		return stats, err
 	}
-	for i, info := range bpf.Events[1:] {
+	for i, info := range bpf.AllEvents() {
 		stats.PacketEvents = append(stats.PacketEvents, director.PacketEvent{
-			Name: info.Name, Kind: director.PacketKind(info.Kind), Help: info.Help, Count: counts[i+1],
+			Name: info.Name, Kind: director.PacketKind(info.Kind), Help: info.Help, Count: counts[i],
 		})
 	}
 	v4, v6 := d.plane.Limits.Connections4, d.plane.Limits.Connections6

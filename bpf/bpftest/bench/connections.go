@@ -17,14 +17,8 @@ type counts struct {
 }
 
 func (w *world) counts() (c counts, err error) {
-	var perCPU []uint64
-	for i := range c.events {
-		if err := w.Maps[bpf.KernelMapEvents].Lookup(uint32(i), &perCPU); err != nil {
-			return c, fmt.Errorf("read events: %w", err)
-		}
-		for _, n := range perCPU {
-			c.events[i] += n
-		}
+	if c.events, err = bpf.EventCountsOf(w.Maps[bpf.KernelMapEvents], w.Maps[bpf.KernelMapDrops]); err != nil {
+		return c, err
 	}
 	var traffic []bpf.KernelTraffic
 	for i := w.firstServer(); i < w.firstServer()+servers; i++ {

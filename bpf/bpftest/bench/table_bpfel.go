@@ -58,17 +58,14 @@ type TableDestinationKey struct {
 	Address [4]uint32
 }
 
-type TableDropCount struct {
-	_       structs.HostLayout
-	Packets uint64
-	Bytes   uint64
-}
-
-type TableDropKey struct {
-	_       structs.HostLayout
-	Event   uint32
-	Ifindex uint32
-	Service uint32
+type TableDropRow struct {
+	_              structs.HostLayout
+	Key            uint64
+	Packets        uint64
+	Bytes          uint64
+	ClearedPackets uint64
+	ClearedBytes   uint64
+	Pad            [3]uint64
 }
 
 type TableFilter struct {
