@@ -97,9 +97,22 @@ static __always_inline void *at(struct xdp_md *ctx, __u32 offset, __u32 size)
 	return start + size <= (void *)(long)ctx->data_end ? start : 0;
 }
 
+/* Adds the octets, of which there are 1 to CHUNK, to *sum; false: the frame has fewer. */
+static __always_inline int add_chunk(struct xdp_md *ctx, struct unwrap *u, __u32 offset, __u32 octets, __u32 *sum)
+{
+	__u32 last = (octets - 1) & (CHUNK - 1); /* octet */
+
+	/* What is left of its word counts as zero. */
+	u->chunk[last / 4] = 0;
+	if (bpf_xdp_load_bytes(ctx, offset, u->chunk, last + 1))
+		return 0;
+	*sum = fold(bpf_csum_diff(0, 0, u->chunk, (last & (CHUNK - 4)) + 4, *sum));
+	return 1;
+}
+
 /*
- * The one's complement sum of so many octets from the offset on; negative: the frame
- * has fewer. Bounded by what an IP packet can have.
+ * The one's complement sum of so many octets from the offset on, of no more than an
+ * IP packet can have; negative: the frame has fewer. Global: verified once.
  */
 __noinline int sum_octets(struct xdp_md *ctx, struct unwrap *u, __u32 offset, __u32 octets)
 {
@@ -107,19 +120,19 @@ __noinline int sum_octets(struct xdp_md *ctx, struct unwrap *u, __u32 offset, __
 
 	if (!u)
 		return -1;
-	for (int i = 0; i <= 65536 / CHUNK && octets; i++) {
-		__u32 part = octets < CHUNK ? octets : CHUNK;
-		__u32 last = (part - 1) & (CHUNK - 4); /* word */
-
-		/* What is left of it counts as zero. */
-		u->chunk[last / 4] = 0;
-		if (bpf_xdp_load_bytes(ctx, offset, u->chunk, part))
+	for (int i = 0; i < 65536 / CHUNK && octets >= CHUNK; i++) {
+		if (!add_chunk(ctx, u, offset, CHUNK, &sum))
 			return -1;
-		sum = fold(bpf_csum_diff(0, 0, u->chunk, last + 4, sum));
-		offset += part;
-		octets -= part;
+		offset += CHUNK;
+		octets -= CHUNK;
 	}
-	return octets ? -1 : sum;
+	if (octets >= CHUNK)
+		return -1;
+	if (!octets)
+		return sum;
+	/* Or clang leaves out the mask that shows the verifier the bounds. */
+	asm volatile("" : "+r"(octets));
+	return add_chunk(ctx, u, offset, octets, &sum) ? (int)sum : -1;
 }
 
 #endif
