@@ -64,9 +64,28 @@ var odd = []struct {
 	{"without checksum", func(_ *bpftest.Message, q *bpftest.Packet) { q.NoChecksum = q.Protocol == bpftest.UDP }},
 }
 
-// Errors about packets to a client go to the one server of the connection they quote.
-func TestICMPToServer(t *testing.T) {
+// ICMP, all over one fixture: loading one takes longer than most of these.
+func TestICMP(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
+	for _, tt := range []struct {
+		name string
+		test func(*testing.T, *bpftest.Fixture)
+	}{
+		{"to the server", testICMPToServer},
+		{"to the client", testICMPToClient},
+		{"of a wide service", testICMPOfWideService},
+		{"about a first fragment", testICMPAboutFirstFragment},
+		{"passed untouched", testICMPPassesUntouched},
+		{"dropped by name", testICMPDrops},
+		{"echo", testEcho},
+		{"echo not answered", testEchoIsNotAnswered},
+	} {
+		t.Run(tt.name, func(t *testing.T) { tt.test(t, f) })
+	}
+}
+
+// Errors about packets to a client go to the one server of the connection they quote.
+func testICMPToServer(t *testing.T, f *bpftest.Fixture) {
 	for name, method := range map[string]bpf.KernelMethod{"nat": nat, "dr": dr} {
 		for _, a := range families {
 			for _, protocol := range protocols {
@@ -118,8 +137,7 @@ func (s *scene) icmpToServer(t *testing.T, e bpftest.Message, quoted int, change
 
 // Errors about packets to a server go to the client of the connection they quote. A
 // router keeps its address, be it of no filter; a server has the virtual one.
-func TestICMPToClient(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func testICMPToClient(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		for _, protocol := range protocols {
 			t.Run(a.name+"/"+protocol.name, func(t *testing.T) {

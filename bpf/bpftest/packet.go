@@ -30,6 +30,8 @@ type Packet struct {
 	Flags      string // of TCP: letters of SAFRP
 	Seq, Ack   uint32
 	TCPOptions int // octets
+	// RawTCPOptions are TCP's options as they are, in place of TCPOptions; a multiple of 4 octets.
+	RawTCPOptions []byte
 	// NoChecksum makes UDP's checksum 0.
 	NoChecksum bool
 	Payload    []byte
@@ -46,7 +48,13 @@ var serialize = gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: tr
 // Bytes returns the frame. It panics on what no packet can be.
 func (p Packet) Bytes() []byte {
 	network, eth := p.network()
+	if p.RawTCPOptions != nil {
+		p.TCPOptions = len(p.RawTCPOptions)
+	}
 	body := serialized(p.transport(network), gopacket.Payload(p.Payload))
+	if p.RawTCPOptions != nil {
+		p.putTCPOptions(body)
+	}
 	if p.NoChecksum {
 		body[6], body[7] = 0, 0
 	}
