@@ -70,6 +70,11 @@ func (l *Lab) connectRouted() error {
 	if err := l.setUpRouter(l.Far, host(far4, 1), host(far6, 1), farHost); err != nil {
 		return err
 	}
+	for _, s := range l.Servers {
+		if err := l.sendAllErrors(s.Namespace); err != nil {
+			return err
+		}
+	}
 	for _, kind := range []string{"all", "eth0"} {
 		if err := l.Director.Sysctl("net/ipv4/conf/"+kind+"/send_redirects", "0"); err != nil {
 			return err
@@ -109,16 +114,27 @@ func (l *Lab) setUpRouter(n *Namespace, v4, v6 netip.Prefix, number int) error {
 		{"net/ipv6/conf/all/forwarding", "1"},
 		{"net/ipv4/conf/all/send_redirects", "0"},
 		{"net/ipv4/conf/default/send_redirects", "0"},
-		{"net/ipv4/icmp_ratelimit", "0"}, // every error counts in a test
-		{"net/ipv6/icmp/ratelimit", "0"},
 	} {
 		if err := n.Sysctl(knob.name, knob.value); err != nil {
 			return err
 		}
 	}
+	if err := l.sendAllErrors(n); err != nil {
+		return err
+	}
 	for _, name := range []string{"eth0", "eth1"} {
 		// Also ends TSO: what a later link would drop is not hidden in a bundle.
 		if err := n.SetOffload(name, TxChecksum, Off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendAllErrors ends the limits of ICMP errors: in a test every one counts.
+func (l *Lab) sendAllErrors(n *Namespace) error {
+	for _, knob := range []string{"net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"} {
+		if err := n.Sysctl(knob, "0"); err != nil {
 			return err
 		}
 	}

@@ -108,6 +108,17 @@ type job struct {
 // run sends the request over a connection of its own and returns the name of
 // the server that answered it in full.
 func (j job) run(ns *directortest.Namespace) (string, error) {
+	header, err := j.do(ns)
+	return header.Get(directortest.HeaderServer), err
+}
+
+// do is run that returns all of the answer's header.
+func (j job) do(ns *directortest.Namespace) (http.Header, error) {
+	return j.doWithin(context.Background(), ns)
+}
+
+// doWithin is do that gives up when the context ends.
+func (j job) doWithin(ctx context.Context, ns *directortest.Namespace) (http.Header, error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -126,30 +137,30 @@ func (j job) run(ns *directortest.Namespace) (string, error) {
 		url, method = fmt.Sprintf("http://%s/upload", j.address), http.MethodPost
 		body = io.LimitReader(directortest.Pattern(), j.size)
 	}
-	request, err := http.NewRequest(method, url, body)
+	request, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if j.upload {
 		request.ContentLength = j.size
 	}
 	answer, err := client.Do(request)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", url, answer.Status)
+		return nil, fmt.Errorf("%s: %s", url, answer.Status)
 	}
 	if j.upload {
 		var count int64
 		if _, err := fmt.Fscan(answer.Body, &count); err != nil || count != want {
-			return "", fmt.Errorf("%s: %d bytes of %d came: %w", url, count, want, err)
+			return nil, fmt.Errorf("%s: %d bytes of %d came: %w", url, count, want, err)
 		}
 	} else if count, err := directortest.Pattern().Compare(answer.Body); err != nil || count != want {
-		return "", fmt.Errorf("%s: %d bytes: %w", url, count, err)
+		return nil, fmt.Errorf("%s: %d bytes: %w", url, count, err)
 	}
-	return answer.Header.Get(directortest.HeaderServer), nil
+	return answer.Header, nil
 }
 
 // tally counts answers by service and server.

@@ -32,7 +32,7 @@ type offer struct {
 
 var weights = [3]int{3, 2, 1}
 
-const nat, dr = "nat", "dr"
+const nat, dr, fullnat = "nat", "dr", "fullnat"
 
 var webs = []offer{
 	{"nat4", netip.AddrPortFrom(vip4, 80), 8081, [3]string{nat, nat, nat}},
