@@ -39,6 +39,7 @@ func hostOf(s config.Settings, state director.State) doctor.Host {
 	return doctor.Host{
 		Interfaces: s.Interfaces, Services: state.Services, PinDir: s.PinDir, Dataplane: s.Dataplane,
 		MaxConnections4: s.MaxConnections, MaxConnections6: s.MaxConnections6, Generic: s.Generic(),
+		TunnelSources: s.TunnelSources, LocalAddresses: s.LocalAddresses,
 	}
 }
 

@@ -40,6 +40,8 @@ func Checks() []Check {
 		{"route", "routes to servers", "servers are reached by named interfaces", xdp, checkRoutes},
 		{"neighbour", "neighbours", "no server's next hop is known to be silent", each, checkNeighbours},
 		{"mtu", "MTU headroom", "what comes in fits where it goes", each, checkMTU},
+		{"tunnel", "sources of tunnels", "what is told to tunnels' sources comes here", xdp, checkTunnels},
+		{"fullnat", "addresses of full NAT", "servers' replies to full NAT's addresses come here", xdp, checkFullNAT},
 		{"vip", "virtual addresses", "virtual addresses are where the services want them", each, checkVIP},
 		{"nftables", "nftables rules that XDP bypasses", "no rule is about the services", xdp, checkNftables},
 		{"iptables", "iptables rules that XDP bypasses", "no rule is about the services", xdp, checkIptables},

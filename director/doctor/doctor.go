@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -63,6 +64,9 @@ type Host struct {
 	// Dataplane is xdp or ipvs, empty for xdp; checks that are about the other one
 	// alone are left out.
 	Dataplane string
+	// TunnelSources and LocalAddresses are what outer headers of tunnels come from, and
+	// what stands in for clients' addresses with method fullnat; of xdp.
+	TunnelSources, LocalAddresses []netip.Prefix
 	// NIC asks the network cards; nil asks them by ethtool's ioctl.
 	NIC NIC
 }

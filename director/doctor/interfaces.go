@@ -49,6 +49,13 @@ func (i *inspection) checkMaster(r *report, l netlink.Link) {
 			"packets are seen twice, or attaching to one of the two is refused", "name only one of the two in director.interfaces")
 		return
 	}
+	if kind == "bond" {
+		// Kernel commit 9e2ee5c7e7c3 ("net, bonding: Add XDP support to the bonding driver"), 5.15.
+		r.add(Error, name, fmt.Sprintf("%s is a port of the bond %s", name, master),
+			"the route to a server leads out of "+master+", which is not named, and packets of its other ports are not seen. A bond has native XDP if its ports' drivers have, in the modes balance-rr, active-backup, balance-xor and 802.3ad",
+			"name "+master+" in director.interfaces in the place of its ports, then: systemctl restart shuntd")
+		return
+	}
 	r.add(Warning, name, fmt.Sprintf("%s is part of %s (%s)", name, master, kind),
 		"XDP sees packets before "+master+" does: the route to a server leads out of "+master+", which is not named, and other ports of it are not looked at",
 		"ip link set dev "+quote(name)+" nomaster # or name "+master+" in director.interfaces instead")

@@ -253,3 +253,61 @@ func TestNftMatches(t *testing.T) {
 		}
 	}
 }
+
+// TestNotAttached is about interfaces that another one has to stand for, which the
+// kernel of the tests may not be able to make.
+func TestNotAttached(t *testing.T) {
+	port := &netlink.Dummy{LinkAttrs: attrs("eth1", 2, 0)}
+	port.MasterIndex = 3
+	i := &inspection{
+		Host: Host{Interfaces: []string{"eth1", "eth0.5"}},
+		byName: map[string]netlink.Link{
+			"eth0": &netlink.Dummy{LinkAttrs: attrs("eth0", 1, 0)}, "eth0.5": &netlink.Vlan{LinkAttrs: attrs("eth0.5", 4, 1)},
+			"eth1": port, "bond0": &netlink.Bond{LinkAttrs: attrs("bond0", 3, 0)},
+		},
+	}
+	r := &report{}
+	i.reportNoNative(r, i.byName["eth0.5"])
+	i.checkMaster(r, port)
+	var got []string
+	for _, f := range r.findings {
+		got = append(got, string(f.Severity)+": "+f.What+": "+f.Fix)
+	}
+	want := []string{
+		"error: eth0.5 is a VLAN on eth0: VLAN interfaces have no native XDP: name eth0 in the place of eth0.5 in director.interfaces, then: ethtool -K eth0 rxvlan off; systemctl restart shuntd",
+		"error: eth1 is a port of the bond bond0: name bond0 in director.interfaces in the place of its ports, then: systemctl restart shuntd",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+	i.Interfaces = append(i.Interfaces, "bond0")
+	r = &report{}
+	if i.checkMaster(r, port); len(r.findings) != 1 || !strings.Contains(r.findings[0].What, "are both named") {
+		t.Errorf("both named: %+v", r.findings)
+	}
+}
+
+func TestOverhead(t *testing.T) {
+	const gue, gre = realserver.TunnelGUE, realserver.TunnelGRE
+	for _, tt := range []struct {
+		tunnel  realserver.TunnelOptions
+		address string
+		want    int
+	}{
+		{realserver.TunnelOptions{}, "10.0.0.1:80", 20},
+		{realserver.TunnelOptions{}, "[2001:db8::1]:80", 40},
+		{realserver.TunnelOptions{Type: gue, Port: 5555}, "10.0.0.1:80", 32},
+		{realserver.TunnelOptions{Type: gue, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}, "10.0.0.1:80", 32},
+		{realserver.TunnelOptions{Type: gre}, "10.0.0.1:80", 24},
+		{realserver.TunnelOptions{Type: gre, Checksum: realserver.TunnelChecksumOn}, "[2001:db8::1]:80", 48},
+	} {
+		s := realserver.Server{Address: netip.MustParseAddrPort(tt.address), Method: realserver.Tunnel, Tunnel: tt.tunnel}
+		if got := (&inspection{}).overhead(s); got != tt.want {
+			t.Errorf("%s to %s: %d, want %d", tt.tunnel, tt.address, got, tt.want)
+		}
+	}
+	remote := realserver.Server{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.Tunnel, Tunnel: realserver.TunnelOptions{Type: gue, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}}
+	if got := (&inspection{Host: Host{Dataplane: director.PlaneIPVS}}).overhead(remote); got != 40 {
+		t.Errorf("%s on IPVS: %d, want 40", remote.Tunnel, got)
+	}
+}

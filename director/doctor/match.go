@@ -72,7 +72,7 @@ func (i *inspection) bypassing() []subject {
 		targets := []target{{s.Key.Prefix(), portRange{first, last}}}
 		local := len(s.Servers) > 0
 		for _, server := range s.Servers {
-			if server.Method == realserver.NAT {
+			if server.Method.Rewrites() {
 				t := target{netip.PrefixFrom(server.Address.Addr(), server.Address.Addr().BitLen()), portRange{first, last}}
 				if port := server.Address.Port(); port != 0 { // else the client's
 					t.ports = portRange{port, port}

@@ -186,25 +186,34 @@ func TestMTU(t *testing.T) {
 	t.Run("tunnel", func(t *testing.T) {
 		b := newBed(t, directortest.TwoArmed)
 		b.host.Services[0].Servers[0].Method = realserver.Tunnel
-		b.cures("mtu", "eth1", doctor.Warning, "(tunnel) by eth1 fit 1480")
+		b.cures("mtu", "eth1 tunnel", doctor.Info, "(tunnel) by eth1 fit 1480")
 	})
 	t.Run("tunnel_ipv6", func(t *testing.T) {
 		b := newBed(t, directortest.TwoArmed)
 		b.host.Services[1].Servers[0].Method = realserver.Tunnel
-		b.cures("mtu", "eth1", doctor.Warning, "(tunnel) by eth1 fit 1460")
+		b.cures("mtu", "eth1 tunnel", doctor.Info, "(tunnel) by eth1 fit 1460")
 	})
 	t.Run("tunnel_one_arm", func(t *testing.T) {
 		b := newBed(t, directortest.OneArmed)
 		b.host.Services[0].Servers[0].Method = realserver.Tunnel
-		if f := b.wants("mtu", "eth0", doctor.Warning, "(tunnel) by eth0 fit 1480"); f.Fix != "" {
+		if f := b.wants("mtu", "eth0 tunnel", doctor.Info, "(tunnel) by eth0 fit 1480"); f.Fix != "shunt service edit web --mss 1440" {
 			t.Errorf("fix %q: a wider interface takes wider packets in, too", f.Fix)
 		}
+		b.host.Services[0].MSS = 1440
+		b.wantsNone("mtu", "")
+		second := b.serve("more", "udp://192.0.2.11:53", b.Servers[0].Addr4.String()+":53", realserver.Tunnel)
+		if f := b.wants("mtu", "eth0 tunnel", doctor.Info, "(tunnel) by eth0 fit 1480"); f.Fix != "" {
+			t.Errorf("fix %q of UDP", f.Fix)
+		}
+		second.Servers[0].Tunnel = realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555}
+		second.Servers[0].Address = netip.MustParseAddrPort("10.1.0.77:53")
+		b.wants("mtu", "eth0 tunnel", doctor.Info, "10.1.0.77 (tunnel) by eth0 fit 1468")
 	})
 	t.Run("route", func(t *testing.T) {
 		b := newBed(t, directortest.TwoArmed)
 		addr := b.Servers[0].Addr4.String()
 		shell(t, b.Director, "ip route add "+addr+"/32 dev eth1 mtu 1300")
-		b.wants("mtu", "eth1", doctor.Warning, "by eth1 fit 1300 (its route's MTU)")
+		b.wants("mtu", "eth1 nat", doctor.Warning, "by eth1 fit 1300 (its route's MTU)")
 		shell(t, b.Director, "ip route del "+addr+"/32 dev eth1 mtu 1300")
 		b.wantsNone("mtu", "")
 	})
@@ -215,6 +224,71 @@ func TestMTU(t *testing.T) {
 		b.host.Interfaces = []string{"tap0"} // tun's driver gives XDP one buffer
 		b.cures("mtu", "tap0", doctor.Error, "tap0 has MTU 9000, and its driver gives XDP one buffer")
 	})
+}
+
+func TestTunnelSources(t *testing.T) {
+	b := newBed(t, directortest.TwoArmed)
+	b.host.TunnelSources = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/32"), netip.MustParsePrefix("2001:db8:9::/124")}
+	b.wantsNone("tunnel", "") // nothing is sent by a tunnel
+	for n := range b.host.Services {
+		b.host.Services[n].Servers[0].Method = realserver.Tunnel
+	}
+	b.cures("tunnel", "10.9.0.1/32", doctor.Warning, "tunnels' packets come from 10.9.0.1/32, which is not of this host")
+	b.cures("tunnel", "2001:db8:9::/124", doctor.Warning, "come from 2001:db8:9::/124")
+}
+
+func TestFullNAT(t *testing.T) {
+	b := newBed(t, directortest.TwoArmed)
+	b.wantsNone("fullnat", "") // nothing is translated so
+	for n := range b.host.Services {
+		b.host.Services[n].Servers[0].Method = realserver.FullNAT
+	}
+	for _, family := range []string{"IPv4", "IPv6"} {
+		b.wants("fullnat", family, doctor.Error, "director.fullnat.addresses has no "+family+" address")
+	}
+	pool := func(texts ...string) {
+		b.host.LocalAddresses = nil
+		for _, text := range texts {
+			b.host.LocalAddresses = append(b.host.LocalAddresses, netip.MustParsePrefix(text))
+		}
+	}
+	network6 := netip.PrefixFrom(b.Servers[0].Addr6, 64).Masked().Addr()
+	near := func(last byte) string { // in the servers' network
+		bytes := network6.As16()
+		bytes[14], bytes[15] = 0x77, last
+		return netip.AddrFrom16(bytes).String()
+	}
+	for _, tt := range []struct{ pool, what string }{
+		{"10.9.0.2/32", "10.9.0.2/32 of full NAT is not on this host"},
+		{"10.9.0.16/28", "10.9.0.16/28 of full NAT is not on this host"},
+		{"2001:db8:9::2/128", "2001:db8:9::2/128 of full NAT is not on this host"},
+		{"2001:db8:9::10/124", "2001:db8:9::10/124 of full NAT is not on this host"},
+		{near(1) + "/128", "of full NAT is not on this host"},
+	} {
+		pool("10.9.0.2/32", "2001:db8:9::2/128", tt.pool)
+		if tt.pool == "10.9.0.2/32" || tt.pool == "2001:db8:9::2/128" {
+			b.host.LocalAddresses = b.host.LocalAddresses[:2]
+		}
+		b.cures("fullnat", tt.pool, doctor.Error, tt.what)
+	}
+	b.wantsNone("fullnat", "")
+
+	// On lo, nobody of the link hears of an address of IPv6.
+	pool("10.9.0.2/32", near(2)+"/128")
+	shell(t, b.Director, "ip -6 address add "+near(2)+"/128 dev lo nodad")
+	b.cures("fullnat", "", doctor.Error, "is in the network of eth1, and not on it")
+
+	pool("10.9.0.2/32", "192.0.2.0/28", "2001:db8:9::2/128")
+	shell(t, b.Director, "ip route add local 192.0.2.0/28 dev lo")
+	b.wants("fullnat", "192.0.2.0/28", doctor.Error, "192.0.2.0/28 of full NAT has the virtual address 192.0.2.10")
+
+	own, err := b.Director.Command(t.Context(), "sh", "-c", "ip -o route get "+b.Servers[0].Addr4.String()+" | sed 's/.* src //; s/ .*//'").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := strings.TrimSpace(string(own)) + "/32"
+	pool(address, "2001:db8:9::2/128")
+	b.wants("fullnat", address, doctor.Warning, "which this host's own packets to servers come from")
 }
 
 func TestVIP(t *testing.T) {

@@ -110,14 +110,28 @@ func checkXDPMode(i *inspection, r *report) {
 		}
 		switch {
 		case can&featureBasic == 0 && !i.Generic:
-			driver, _ := i.NIC.Driver(name) // only for the message
-			r.add(Error, name, strings.TrimSpace(fmt.Sprintf("the driver of %s has no native XDP %s", name, driver)),
-				"attaching fails", "shuntd --generic # slow: for trying things out; else use a card whose driver has XDP")
+			i.reportNoNative(r, l)
 		case can&featureBasic != 0 && i.Generic:
 			r.add(Warning, name, "generic mode is asked for, and "+name+" could do native",
 				"packets take the slow way through the kernel first", "set director.mode to native (leave --generic out) and restart shuntd")
 		}
 	}
+}
+
+// reportNoNative says what to attach to in the place of an interface that has no
+// native XDP.
+func (i *inspection) reportNoNative(r *report, l netlink.Link) {
+	name := l.Attrs().Name
+	if l.Type() == "vlan" {
+		parent := i.linkName(l.Attrs().ParentIndex)
+		r.add(Error, name, fmt.Sprintf("%s is a VLAN on %s: VLAN interfaces have no native XDP", name, parent),
+			"attaching fails. On "+parent+" Shunt sees the VLAN's packets with their tag, and answers with it",
+			fmt.Sprintf("name %s in the place of %s in director.interfaces, then: ethtool -K %s rxvlan off; systemctl restart shuntd", parent, name, quote(parent)))
+		return
+	}
+	driver, _ := i.NIC.Driver(name) // only for the message
+	r.add(Error, name, strings.TrimSpace(fmt.Sprintf("the driver of %s has no native XDP %s", name, driver)),
+		"attaching fails", "shuntd --generic # slow: for trying things out; else use a card whose driver has XDP")
 }
 
 // checkOtherXDP looks for programs that are not ours where ours belongs.

@@ -6,8 +6,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/shunt-lb/shunt/realserver"
 )
 
 // checkRoutes looks at whether servers are reached by interfaces that the data
@@ -93,64 +91,5 @@ func (i *inspection) reportNeighbour(r *report, w way, state int) {
 	case state&unix.NUD_PERMANENT != 0:
 		r.add(Info, addr, fmt.Sprintf("the MAC address of %s is set by hand on %s", whom, name),
 			"it is kept whatever happens: a server that fails or gets another card goes unnoticed", fmt.Sprintf("ip neigh del %s dev %s", addr, quote(name)))
-	}
-}
-
-// overhead is what the method adds to a packet.
-func overhead(s realserver.Server) int {
-	switch {
-	case s.Method != realserver.Tunnel:
-		return 0
-	case s.Address.Addr().Is6():
-		return 40
-	default:
-		return 20
-	}
-}
-
-// singleBufferMTU is about what fits into one page with XDP's headroom and the
-// kernel's shared info; longer packets take several buffers.
-const singleBufferMTU = 3498
-
-// checkMTU looks at packets that come in and cannot go on.
-func checkMTU(i *inspection, r *report) {
-	for _, l := range i.named() {
-		name, mtu := l.Attrs().Name, l.Attrs().MTU
-		if can, err := features(l); err == nil && mtu > singleBufferMTU && !i.Generic && can&featureBasic != 0 && can&featureRXBuffers == 0 {
-			r.add(Error, name, fmt.Sprintf("%s has MTU %d, and its driver gives XDP one buffer a packet", name, mtu),
-				"attaching is refused above about 3500 bytes", fmt.Sprintf("ip link set dev %s mtu %d", quote(name), singleBufferMTU))
-		}
-	}
-	_, clients := i.sides()
-	widest := 0
-	for _, l := range clients {
-		widest = max(widest, l.Attrs().MTU)
-	}
-	told := map[string]bool{}
-	for _, w := range i.paths() {
-		l, found := i.byName[w.link(i)]
-		if w.err != nil || !found || !i.isNamed(l.Attrs().Name) {
-			continue
-		}
-		name, mtu, where := l.Attrs().Name, l.Attrs().MTU, "MTU"
-		if w.route.MTU > 0 && w.route.MTU < mtu {
-			mtu, where = w.route.MTU, "its route's MTU"
-		}
-		from := widest
-		if from == 0 {
-			from = l.Attrs().MTU // one arm: clients' packets come by the same interface
-		}
-		want := from + overhead(w.server)
-		subject := fmt.Sprintf("%s %s", name, w.server.Method)
-		if mtu >= want || told[subject] {
-			continue
-		}
-		told[subject] = true
-		fix := fmt.Sprintf("ip link set dev %s mtu %d", quote(name), want)
-		if l.Attrs().MTU >= want || widest == 0 {
-			fix = "" // the route's, or both ways by one interface: no command widens it
-		}
-		what := fmt.Sprintf("clients' packets have up to %d bytes; to server %s (%s) by %s fit %d (%s)", from, w.server.Address.Addr(), w.server.Method, name, mtu-overhead(w.server), where)
-		r.add(Warning, name, what, "longer packets are answered by \"fragmentation needed\" or dropped as too-big: clients that do not hear the answer hang", fix)
 	}
 }

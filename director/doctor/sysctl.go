@@ -21,7 +21,7 @@ func checkForwarding(i *inspection, r *report) {
 		{false, "net.ipv4.ip_forward", "proc/sys/net/ipv4/ip_forward", ""},
 		{true, "net.ipv6.conf.all.forwarding", "proc/sys/net/ipv6/conf/all/forwarding", "; and sets accept_ra to 2 where the default route comes from a router's advertisement"},
 	} {
-		if !i.uses(realserver.NAT, family.v6) {
+		if !i.uses(realserver.NAT, family.v6) && !i.uses(realserver.FullNAT, family.v6) {
 			continue
 		}
 		on, err := i.number(family.file)
@@ -33,7 +33,7 @@ func checkForwarding(i *inspection, r *report) {
 				"the kernel's IPVS translates the servers' replies as they are forwarded: none comes to a client",
 				"sysctl -w "+family.knob+"=1")
 		} else if on == 0 {
-			r.add(Info, family.knob, family.knob+" is 0 and there are services with method nat",
+			r.add(Info, family.knob, family.knob+" is 0 and there are services with method nat or fullnat",
 				"a reply whose way back to the client is not known, or has failed, is dropped as no-route. With 1 it goes by the director's routes; who sets it makes the host a router for others too, and filters what it forwards"+family.note,
 				"sysctl -w "+family.knob+"=1")
 		}
@@ -50,7 +50,7 @@ func checkRPFilter(i *inspection, r *report) {
 			r.unknown(name, err)
 		} else if max(all, own) == 1 {
 			r.add(Warning, name, fmt.Sprintf("rp_filter is strict on %s (all: %d, %s: %d; the larger one holds)", name, all, name, own),
-				"what Shunt passes to the stack (method local, ICMP, fragments, replies that go by the director's routes), and clients' ARP requests, are dropped without a word if the route back leads out of another interface",
+				"what Shunt passes to the stack (method local, packets that are not the services', replies that go by the director's routes), and clients' ARP requests, are dropped without a word if the route back leads out of another interface",
 				setConf("rp_filter", "2", name))
 		}
 	}
