@@ -29,6 +29,10 @@ func (d *Dataplane) adoptState() error {
 	}
 	d.matches = newMatchTable(d.plane, d.words)
 	d.matches.adopt(r.matches, d.model)
+	d.echoes = newEchoTable(d.plane, d.opts.Echo)
+	for _, svc := range d.model.services {
+		d.echoes.take(svc)
+	}
 	if err := d.hops.adopt(d.plane, d.model); err != nil {
 		return err
 	}
@@ -57,6 +61,9 @@ func (d *Dataplane) adoptState() error {
 		}
 	}
 	if err := d.adoptIndex(r); err != nil {
+		return err
+	}
+	if _, err := d.echoes.repair(); err != nil {
 		return err
 	}
 	if err := d.access.purge(d.model.setsInUse()); err != nil {

@@ -50,6 +50,7 @@ type Dataplane struct {
 	access *accessSets
 	// matches is how packets find services of several addresses or ports.
 	matches  *matchTable
+	echoes   *echoTable
 	sweeps   sweepState
 	carrying carryState
 	// watching is who is told what becomes of connections.

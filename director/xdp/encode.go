@@ -123,6 +123,7 @@ func kernelService(svc *service) bpf.KernelService {
 		Persistence: uint32(svc.persistence.Timeout / time.Second),
 		LastPort:    svc.key.LastPort,
 		Prefix:      svc.key.Bits, ClientPrefix: svc.persistence.Prefix,
+		Mss: svc.mss,
 	}
 	if svc.removed {
 		k.Life = uint8(bpf.KernelLifecycleLIFE_SERVICE_REMOVED)
@@ -174,6 +175,7 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 				Timeout: time.Duration(k.Persistence) * time.Second, Prefix: k.ClientPrefix,
 			},
 			timeouts: parseSeconds(k.Seconds),
+			mss:      k.Mss,
 		},
 		removed:   k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
 		migration: parseMigration(schedule(k).Flags),

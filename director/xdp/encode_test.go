@@ -27,6 +27,7 @@ func TestServiceEntry(t *testing.T) {
 			vip:         rapid.SampledFrom([]director.VIPOwner{director.VIPManaged, director.VIPExternal}).Draw(t, "vip"),
 			persistence: director.Persistence{Timeout: seconds.Draw(t, "persistence"), Prefix: uint8(rapid.IntRange(0, 32).Draw(t, "prefix"))},
 			onePacket:   flag("one-packet"),
+			mss:         rapid.Uint16().Draw(t, "mss"),
 			timeouts:    conntrack.Timeouts{TCP: seconds.Draw(t, "tcp"), TCPFin: seconds.Draw(t, "tcp-fin"), UDP: seconds.Draw(t, "udp")},
 			rules: director.Rules{
 				SloppyTCP: flag("sloppy"), ExpireNoDestConn: flag("nodest"), ExpireQuiescentTemplate: flag("quiescent"),

@@ -119,7 +119,7 @@ func (r *reading) service(index uint32) director.Service {
 	return director.Service{
 		Key: svc.key, Name: svc.name, Scheduler: svc.scheduler, Flags: svc.flags, VIP: svc.vip,
 		Persistence: svc.persistence, OnePacket: svc.onePacket, Timeouts: svc.timeouts, Rules: svc.rules,
-		Limits: svc.limits, Guard: svc.guard,
+		Limits: svc.limits, Guard: svc.guard, MSS: svc.mss,
 		Access: foundAccess(r.access, k.Access, svc.key.Address.Addr().Is6()),
 	}
 }

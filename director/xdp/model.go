@@ -59,13 +59,14 @@ type settings struct {
 	rules       director.Rules
 	limits      director.Limits
 	guard       director.SourceGuard
+	mss         uint16
 }
 
 func settingsOf(s director.Service) settings {
 	return settings{
 		name: s.Name, scheduler: s.Scheduler, flags: s.Flags, vip: s.VIP,
 		persistence: s.Persistence, onePacket: s.OnePacket, timeouts: s.Timeouts, rules: s.Rules,
-		limits: s.Limits, guard: s.Guard,
+		limits: s.Limits, guard: s.Guard, mss: s.MSS,
 	}
 }
 

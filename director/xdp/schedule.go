@@ -59,6 +59,7 @@ func (d *Dataplane) reschedule(svc *service, list []*server, restart bool, steps
 	d.words.release(svc.words)
 	svc.words, svc.schedule, svc.sum = words, next, sum
 	svc.list, svc.weights = slices.Clone(list), weights
+	d.carryEcho(svc)
 	return nil
 }
 
@@ -67,7 +68,7 @@ func switchArgs(svc *service) bpf.KernelSwitchArgs {
 	k := kernelService(svc)
 	return bpf.KernelSwitchArgs{
 		Service: svc.index, Key: k.Key, Life: k.Life, Access: k.Access,
-		Seconds: k.Seconds, Persistence: k.Persistence,
+		Seconds: k.Seconds, Persistence: k.Persistence, Mss: k.Mss,
 		LastPort: k.LastPort, Prefix: k.Prefix, ClientPrefix: k.ClientPrefix, Name: k.Name,
 	}
 }
