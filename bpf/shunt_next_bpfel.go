@@ -521,10 +521,14 @@ const (
 )
 
 type KernelFragment struct {
-	_        structs.HostLayout
-	Ports    uint32
-	Tick     uint32
-	IsPassed uint32
+	_         structs.HostLayout
+	Recipe    uint64
+	Ports     uint32
+	Tick      uint32
+	MixedTick uint32
+	Header    uint16
+	Protocol  uint8
+	Fate      uint8
 }
 
 type KernelFragmentKey struct {
@@ -534,7 +538,8 @@ type KernelFragmentKey struct {
 	Id          uint32
 	Protocol    uint8
 	Family      uint8
-	Pad         [2]uint8
+	IsLast      uint8
+	Pad         uint8
 }
 
 type KernelGroup4 struct {
@@ -1114,12 +1119,12 @@ type KernelSlow struct {
 	TcpFlags    uint8
 	IsV6        uint8
 	IsVirtual   uint8
-	IsNew       uint8
-	IsTrial     uint8
 	IsValidated uint8
 	IsCounted   uint8
+	IsNew       uint8
+	IsTrial     uint8
 	IsAdmitted  uint8
-	IsLater     uint8
+	Piece       uint8
 	Hop         uint32
 	_           [4]byte
 	Recipe      uint64
@@ -1257,7 +1262,9 @@ type KernelSlow struct {
 	Own          KernelServer
 	Loading      KernelLoadEntry
 	Pad2         uint32
-	_            [4]byte
+	Fragment     KernelFragmentKey
+	Begin        uint16
+	Header       uint16
 	Link         struct {
 		_           structs.HostLayout
 		Destination uint64

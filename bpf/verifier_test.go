@@ -31,7 +31,7 @@ func TestVerifierBudget(t *testing.T) {
 func diffBudget(t *testing.T, p *bpf.Plane) {
 	t.Helper()
 	for name, program := range map[string]*ebpf.Program{
-		"shunt_root": p.ShuntRoot, "shunt_main": p.ShuntMain, "shunt_settle": p.ShuntSettle, "shunt_admit": p.ShuntAdmit, "shunt_create": p.ShuntCreate, "shunt_odd": p.ShuntOdd,
+		"shunt_root": p.ShuntRoot, "shunt_main": p.ShuntMain, "shunt_settle": p.ShuntSettle, "shunt_admit": p.ShuntAdmit, "shunt_create": p.ShuntCreate, "shunt_odd": p.ShuntOdd, "shunt_fragment": p.ShuntFragment,
 		"shunt_icmp":   p.ShuntIcmp,
 		"shunt_sweep4": p.ShuntSweep4, "shunt_sweep6": p.ShuntSweep6, "shunt_switch": p.ShuntSwitch,
 		"shunt_load4": p.ShuntLoad4, "shunt_load6": p.ShuntLoad6,

@@ -35,6 +35,7 @@ func (f *Fixture) Clear() {
 	for _, e := range echoes {
 		f.must(f.Plane.ClearEcho(e.Key))
 	}
+	f.ForgetFragments()
 	f.must(bpf.ClearArray[bpf.KernelService](f.Plane.Services))
 	f.filter = bpf.KernelFilter{}
 	f.must(f.Plane.SetFilter(&f.filter))

@@ -28,6 +28,25 @@ type Message struct {
 
 // Bytes returns the frame. It panics on what no message can be.
 func (m Message) Bytes() []byte {
+	p, eth, network, body := m.parts()
+	if ip6, ok := network.(*layers.IPv6); ok {
+		body = p.extend(ip6, body)
+	}
+	return p.framed(eth, network.(gopacket.SerializableLayer), gopacket.Payload(body))
+}
+
+// Fragments returns the message in frames, as Packet's does.
+func (m Message) Fragments(octets int, id uint16) [][]byte {
+	p, eth, network, body := m.parts()
+	p.ID = id
+	if ip, ok := network.(*layers.IPv4); ok {
+		ip.Id = id
+	}
+	return p.split(eth, network, body, octets)
+}
+
+// parts returns the packet that the message is in, its IP header, and the message.
+func (m Message) parts() (Packet, layers.EthernetType, gopacket.NetworkLayer, []byte) {
 	p := Packet{
 		Source: m.Source, Destination: m.Destination, VLANs: m.VLANs, TTL: m.TTL, TOS: m.TOS, Options: m.Options,
 		Extensions: m.Extensions, From: netip.AddrPortFrom(m.From, 0), To: netip.AddrPortFrom(m.To, 0),
@@ -41,13 +60,12 @@ func (m Message) Bytes() []byte {
 			TypeCode: layers.CreateICMPv4TypeCode(m.Type, m.Code),
 			Id:       uint16(m.Parameter >> 16), Seq: uint16(m.Parameter),
 		}
-		return p.framed(eth, network.(gopacket.SerializableLayer), icmp, gopacket.Payload(m.Body))
+		return p, eth, network, serialized(icmp, gopacket.Payload(m.Body))
 	}
 	ip6.NextHeader = layers.IPProtocolICMPv6
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(m.Type, m.Code)}
 	orPanic(icmp.SetNetworkLayerForChecksum(ip6))
-	body := serialized(icmp, gopacket.Payload(append(word, m.Body...)))
-	return p.framed(eth, ip6, gopacket.Payload(p.extend(ip6, body)))
+	return p, eth, network, serialized(icmp, gopacket.Payload(append(word, m.Body...)))
 }
 
 // Quote returns what a router quotes of the packet: its IP header, options and

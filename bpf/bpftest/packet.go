@@ -24,8 +24,9 @@ type Packet struct {
 
 	// Options is how many octets of IPv4 options (no-operation) there are.
 	Options int
-	// Extensions are the IPv6 extension headers in order.
-	Extensions []Extension
+	// Extensions are the IPv6 extension headers in order; Inside are those that a
+	// fragment header would come before.
+	Extensions, Inside []Extension
 
 	Flags      string // of TCP: letters of SAFRP
 	Seq, Ack   uint32
@@ -41,6 +42,7 @@ type Packet struct {
 type Extension struct {
 	Header uint8 // 0, 43 or 60: hop-by-hop, routing, destination options
 	Length int   // octets, a multiple of 8
+	Left   uint8 // of a routing header: how many addresses are left
 }
 
 var serialize = gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
@@ -48,17 +50,9 @@ var serialize = gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: tr
 // Bytes returns the frame. It panics on what no packet can be.
 func (p Packet) Bytes() []byte {
 	network, eth := p.network()
-	if p.RawTCPOptions != nil {
-		p.TCPOptions = len(p.RawTCPOptions)
-	}
-	body := serialized(p.transport(network), gopacket.Payload(p.Payload))
-	if p.RawTCPOptions != nil {
-		p.putTCPOptions(body)
-	}
-	if p.NoChecksum {
-		body[6], body[7] = 0, 0
-	}
-	if ip6, ok := network.(*layers.IPv6); ok {
+	ip6, is6 := network.(*layers.IPv6)
+	body := p.body(network, is6)
+	if is6 {
 		body = p.extend(ip6, body)
 	}
 	return p.framed(eth, network.(gopacket.SerializableLayer), gopacket.Payload(body))
@@ -135,19 +129,26 @@ func (p Packet) transport(network gopacket.NetworkLayer) gopacket.SerializableLa
 
 // extend puts the extension headers in front of the transport header.
 func (p Packet) extend(ip6 *layers.IPv6, body []byte) []byte {
-	next := uint8(ip6.NextHeader)
-	for i := len(p.Extensions) - 1; i >= 0; i-- {
-		e := p.Extensions[i]
+	ip6.NextHeader = layers.IPProtocol(extended(uint8(ip6.NextHeader), p.Extensions, &body))
+	return body
+}
+
+// extended puts extension headers in front of the body, of which next says what it is;
+// what the header before them has to say follows.
+func extended(next uint8, extensions []Extension, body *[]byte) uint8 {
+	for i := len(extensions) - 1; i >= 0; i-- {
+		e := extensions[i]
 		header := make([]byte, e.Length)
 		header[0], header[1] = next, uint8(e.Length/8-1)
-		if e.Header != 43 {
+		if e.Header == 43 {
+			header[3] = e.Left
+		} else {
 			header[2], header[3] = 1, uint8(e.Length-4) // PadN, RFC 8200 §4.2
 		}
-		body = append(header, body...)
+		*body = append(header, *body...)
 		next = e.Header
 	}
-	ip6.NextHeader = layers.IPProtocol(next)
-	return body
+	return next
 }
 
 func serialized(all ...gopacket.SerializableLayer) []byte {

@@ -461,16 +461,29 @@ struct fragment_key {
 	__u32 source[4];
 	__u32 destination[4];
 	__u32 id; /* as on the wire */
-	__u8 protocol;
+	__u8 protocol; /* IPv4's; 0 of IPv6, whose fragments need not agree on what follows */
 	__u8 family;
-	__u8 pad[2];
+	__u8 is_last; /* of the last datagram between the two addresses, whatever its id: that is 0 */
+	__u8 pad;
+};
+
+/* What becomes of a datagram's later fragments. */
+enum fragment_fate {
+	FRAGMENT_FOLLOWS, /* its connection, or the recipe */
+	FRAGMENT_PASSED, /* as its first was */
+	FRAGMENT_ECHOED, /* it is an echo request that is answered */
+	FRAGMENT_DROPPED, /* it is one that is not */
 };
 
 /* What its first fragment has shown of it. */
 struct fragment {
+	__u64 recipe; /* to be followed if there is no connection; 0: none is */
 	__u32 ports; /* as in a key's id */
 	__u32 tick;
-	__u32 is_passed; /* not 0: the datagram is not ours */
+	__u32 mixed_tick; /* is_last: when datagrams of other ports were last seen, or long ago */
+	__u16 header; /* octets that the transport header ends at: no other fragment may have them */
+	__u8 protocol;
+	__u8 fate; /* enum fragment_fate */
 };
 
 /* --- packets that were dropped ---------------------------------------------------- */

@@ -39,7 +39,7 @@ static __always_inline struct slow *note_packet(struct xdp_md *ctx, const struct
 	s->is_trial = 0;
 	s->old = 0;
 	s->is_admitted = 0;
-	s->is_later = 0;
+	s->piece = PIECE_WHOLE;
 	return s;
 }
 
@@ -115,6 +115,16 @@ __noinline int follow_slow4(struct xdp_md *ctx, struct slow *s)
 __noinline int follow_slow6(struct xdp_md *ctx, struct slow *s)
 {
 	return s ? follow_slow(ctx, s, 0, 1) : XDP_DROP;
+}
+
+__noinline int follow_later4(struct xdp_md *ctx, struct slow *s)
+{
+	return s ? follow_slow(ctx, s, 1, 0) : XDP_DROP;
+}
+
+__noinline int follow_later6(struct xdp_md *ctx, struct slow *s)
+{
+	return s ? follow_slow(ctx, s, 1, 1) : XDP_DROP;
 }
 
 static __always_inline int follow_made(struct xdp_md *ctx, struct slow *s)

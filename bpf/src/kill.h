@@ -88,7 +88,8 @@ static __always_inline int become_reset(struct xdp_md *ctx, struct slow *s, cons
 	__u16 length;
 	__u32 sum;
 
-	if (!cut(ctx, l4 + sizeof(*tcp)))
+	/* It is no fragment any more; of IPv6, the header that says so would have to go. */
+	if ((v6 && s->piece == PIECE_FIRST) || !cut(ctx, l4 + sizeof(*tcp)))
 		return 0;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -111,7 +112,10 @@ static __always_inline int become_reset(struct xdp_md *ctx, struct slow *s, cons
 		sum = add_sum(sum, &ip6->saddr, 2 * sizeof(ip6->saddr));
 	} else {
 		struct iphdr *ip = data + l3;
+		__be16 place = ip->frag_off;
 
+		ip->frag_off &= bpf_htons(IP_DF);
+		ip->check = adjust_checksum(ip->check, (__u32)(__u16)~place + ip->frag_off);
 		ip->check = adjust_checksum(ip->check, (__u16)~ip->tot_len + bpf_htons(length));
 		ip->tot_len = bpf_htons(length);
 		sum = add_sum(sum, &ip->saddr, 2 * sizeof(ip->saddr));

@@ -21,6 +21,8 @@
 #define VLAN_ID_MASK 0x0fff
 #define VLAN_PRESENT 0x1000
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define IP_MORE 0x2000
+#define IP_OFFSET 0x1fff /* in units of 8 octets */
 #define IP_DF 0x4000
 #define EXTENSION_HEADERS 4
 /* Not counted: the packet is another program's. */
@@ -225,7 +227,7 @@ static __always_inline enum event parse_network4(struct packet *p, void *end, st
 struct extension_header {
 	__u8 next;
 	__u8 length; /* in 8 octets, less the first (RFC 8200 §4.3) */
-	__u8 rest[6];
+	__u8 rest[6]; /* of a routing header: its type, and how many addresses are left */
 };
 
 static __always_inline int is_extension(__u8 next)
@@ -233,16 +235,44 @@ static __always_inline int is_extension(__u8 next)
 	return next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING;
 }
 
-/* Skips extension headers from *offset on; EVENT_NONE and the protocol, or why not. */
+/* The fragment header (RFC 8200 §4.5). */
+struct fragment_header {
+	__u8 next;
+	__u8 reserved;
+	__be16 place; /* the offset in octets, a multiple of 8, and FRAGMENT_MORE6 */
+	__be32 id;
+};
+
+#define FRAGMENT_MORE6 1
+#define FRAGMENT_OFFSET6 0xfff8
+
+/* Whether the datagram is one fragment and nothing else: it is like any whole packet (RFC 6946). */
+static __always_inline int is_atomic(const struct fragment_header *header)
+{
+	return !(header->place & bpf_htons(FRAGMENT_OFFSET6 | FRAGMENT_MORE6));
+}
+
+/*
+ * Skips extension headers from *offset on; EVENT_NONE and the protocol, or why not. It
+ * ends at a fragment header that says of other fragments. A routing header with
+ * addresses left is one of a packet that is not at its destination (RFC 8200 §4.4).
+ */
 static __always_inline enum event skip_extensions(struct packet *p, __u32 *offset, void *end)
 {
-	for (int i = 0; i < EXTENSION_HEADERS && is_extension(p->protocol); i++) {
+	for (int i = 0; i < EXTENSION_HEADERS; i++) {
 		struct extension_header *extension = p->l3 + *offset;
+		int is_fragment = p->protocol == IPPROTO_FRAGMENT;
 
+		if (!is_fragment && !is_extension(p->protocol))
+			break;
 		if ((void *)(extension + 1) > end)
 			return EVENT_PASS_MALFORMED;
+		if (is_fragment && !is_atomic((void *)extension))
+			break;
+		if (p->protocol == IPPROTO_ROUTING && extension->rest[1])
+			return EVENT_PASS_PROTOCOL;
 		p->protocol = extension->next;
-		*offset += (extension->length + 1) * 8;
+		*offset += is_fragment ? sizeof(struct fragment_header) : (extension->length + 1) * 8;
 	}
 	return EVENT_NONE;
 }

@@ -285,8 +285,10 @@ int shunt_settle(struct xdp_md *ctx)
 	}
 	if (settled != SETTLED_DEAD)
 		return follow_made(ctx, s);
-	if (!s->is_virtual)
+	if (!s->is_virtual) {
+		bind_refused(s, EVENT_PASS_NO_SERVICE);
 		return finish(ctx, EVENT_PASS_NO_SERVICE, 0);
+	}
 	bpf_tail_call(ctx, &slots, slot_set + SLOT_ADMIT);
 	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
@@ -298,6 +300,7 @@ static __always_inline int begin_after(struct xdp_md *ctx, struct slow *s, const
 
 	if (event != EVENT_NONE && s->old)
 		remove_entry(s->old_group, s->old_slot, s->old, v6);
+	bind_refused(s, event);
 	return begin(ctx, s, event, v6);
 }
 
@@ -322,6 +325,7 @@ int shunt_create(struct xdp_md *ctx)
 	if (!s || !view_link(ctx, s))
 		return finish(ctx, EVENT_FAULT_MAP, 0);
 	event = s->is_v6 ? create6(s) : create4(s);
+	bind_created(s, event);
 	return event == EVENT_NONE ? follow_made(ctx, s) : refuse(ctx, s, event);
 }
 

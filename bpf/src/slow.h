@@ -12,6 +12,13 @@
 #include "hop.h"
 #include "schedule.h"
 
+/* What a packet is a piece of. */
+enum piece {
+	PIECE_WHOLE,
+	PIECE_FIRST, /* of the datagram that fragment names */
+	PIECE_LATER, /* a fragment but the first: there is nothing at l4 */
+};
+
 struct slow {
 	/* The packet, as struct packet has it, with offsets from the frame's start. */
 	struct key key;
@@ -26,13 +33,14 @@ struct slow {
 	__u8 tcp_flags;
 	__u8 is_v6;
 	__u8 is_virtual; /* the destination may be a service's */
-	__u8 is_new; /* out: the connection was made for this packet */
-	__u8 is_trial; /* what would become of the packet is asked: nothing may be changed */
 	__u8 is_validated; /* admit's: its client has answered the guard */
 	__u8 is_counted; /* admit's: its source network's count has it, or give_back_source takes it from there */
 
+	/* What note_packet clears, in one go. */
+	__u8 is_new; /* out: the connection was made for this packet */
+	__u8 is_trial; /* what would become of the packet is asked: nothing may be changed */
 	__u8 is_admitted; /* it begins a connection: for shunt_carry */
-	__u8 is_later; /* a fragment but the first: there is nothing at l4 */
+	__u8 piece; /* enum piece */
 
 	__u32 hop; /* out: reference to the client's next hop */
 	__u64 recipe; /* out: to be followed */
@@ -63,6 +71,11 @@ struct slow {
 
 	struct load_entry loading; /* load's */
 	__u32 pad2;
+
+	/* shunt_fragment's */
+	struct fragment_key fragment;
+	__u16 begin; /* where its octets are in the datagram, */
+	__u16 header; /* and where the transport header ends there */
 
 	struct link_view link;
 	struct parsed parsed;

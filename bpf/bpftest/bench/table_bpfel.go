@@ -75,10 +75,14 @@ type TableFilter struct {
 }
 
 type TableFragment struct {
-	_        structs.HostLayout
-	Ports    uint32
-	Tick     uint32
-	IsPassed uint32
+	_         structs.HostLayout
+	Recipe    uint64
+	Ports     uint32
+	Tick      uint32
+	MixedTick uint32
+	Header    uint16
+	Protocol  uint8
+	Fate      uint8
 }
 
 type TableFragmentKey struct {
@@ -88,7 +92,8 @@ type TableFragmentKey struct {
 	Id          uint32
 	Protocol    uint8
 	Family      uint8
-	Pad         [2]uint8
+	IsLast      uint8
+	Pad         uint8
 }
 
 type TableGroup4 struct {

@@ -1,0 +1,255 @@
+package bpf_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/bpf/bpftest"
+)
+
+// unit is how much of a datagram a fragment has in these tests.
+const unit = 1400
+
+// large makes the packet one that is sent in three fragments.
+func large(p bpftest.Packet) bpftest.Packet {
+	p.Payload, p.Flags = pattern(3001), ""
+	if p.Protocol == bpftest.TCP {
+		p.Flags = "A"
+	}
+	return p
+}
+
+// runFragments runs fragments in order: all must be as wanted, and all but the first
+// be counted as followers.
+func runFragments(t *testing.T, f *bpftest.Fixture, in, want [][]byte) {
+	t.Helper()
+	for i := range in {
+		var events map[string]uint64
+		if i > 0 {
+			events = one("fragments")
+		}
+		run(t, f, in[i], bpftest.Result{Action: bpftest.TX, Packet: want[i]}, events)
+	}
+}
+
+// A datagram's fragments go where its first one does, both ways, by every method:
+// what comes out is what fragments of the whole translated datagram are.
+func TestFragments(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, tt := range []struct {
+		name   string
+		family family
+		change func(*bpftest.Packet)
+	}{
+		{"plain", families[0], func(*bpftest.Packet) {}},
+		{"plain", families[1], func(*bpftest.Packet) {}},
+		{"options", families[0], func(p *bpftest.Packet) { p.Options = 12 }},
+		{"extensions", families[1], func(p *bpftest.Packet) {
+			p.Extensions = []bpftest.Extension{{Header: 0, Length: 8}, {Header: 43, Length: 24}}
+			p.Inside = []bpftest.Extension{{Header: 60, Length: 16}}
+		}},
+		{"no checksum", families[0], func(p *bpftest.Packet) { p.NoChecksum = p.Protocol == bpftest.UDP }},
+		{"no checksum", families[1], func(p *bpftest.Packet) { p.NoChecksum = p.Protocol == bpftest.UDP }},
+		{"class and DF", families[0], func(p *bpftest.Packet) { p.TOS, p.DF, p.TTL = 0xb9, true, 2 }},
+		{"one tag", families[1], func(p *bpftest.Packet) { p.VLANs = []uint16{100} }},
+		{"two tags", families[0], func(p *bpftest.Packet) { p.VLANs = []uint16{100, 7} }},
+	} {
+		for _, protocol := range protocols {
+			for method, name := range map[bpf.KernelMethod]string{nat: "nat", dr: "dr"} {
+				t.Run(fmt.Sprint(tt.name, "/", tt.family.name, "/", protocol.name, "/", name), func(t *testing.T) {
+					s := newScene(t, f, tt.family, protocol.number, method)
+					testFragments(t, s, tt.change)
+				})
+			}
+		}
+	}
+}
+
+func testFragments(t *testing.T, s *scene, change func(*bpftest.Packet)) {
+	s.establish(t)
+	in := large(s.request())
+	change(&in)
+	link := serverLink(s.Outside)
+	link.VLANs = in.VLANs
+	s.SetHop(s.service.Servers[0].Hop, link)
+	out := routed(in)
+	if s.service.Servers[0].Method == nat {
+		out = forwarded(in, s.server)
+	}
+	s.Run(in.Fragments(unit)[0]) // the client's packets come with tags from now on
+	before := s.Traffic(s.service.Servers[0])
+	runFragments(t, s.Fixture, in.Fragments(unit), out.Fragments(unit))
+	after, octets := s.Traffic(s.service.Servers[0]), uint64(0)
+	for _, frame := range in.Fragments(unit) {
+		octets += uint64(len(frame) - 14 - 4*len(in.VLANs))
+	}
+	if n := after.InPackets - before.InPackets; n != 3 || after.InBytes-before.InBytes != octets || after.Connections != before.Connections {
+		t.Errorf("counted %+v after %+v, want 3 packets of %d octets more", after, before, octets)
+	}
+	if s.service.Servers[0].Method != nat {
+		return
+	}
+	back := large(s.reply())
+	change(&back)
+	runFragments(t, s.Fixture, back.Fragments(unit), returned(back, s.virtual).Fragments(unit))
+}
+
+// A datagram that begins its connection, to every kind of service: the later fragments
+// go where the first one went, also where there is no entry that says where.
+func TestFragmentsBegin(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, a := range families {
+		t.Run("nat/"+a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.UDP, nat)
+			in := large(s.request())
+			runFragments(t, f, in.Fragments(unit), forwarded(in, s.server).Fragments(unit))
+		})
+		t.Run("a range of ports/"+a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.UDP, nat)
+			f.Apply(&bpftest.Service{
+				Listen: netip.AddrPortFrom(a.virtual.Addr(), 5000), LastPort: 6000, Protocol: bpftest.UDP,
+				Servers: []*bpftest.Server{{Address: netip.AddrPortFrom(a.server.Addr(), 0), Weight: 1, Hop: s.service.Servers[0].Hop}},
+			})
+			in := large(s.request())
+			in.To = netip.AddrPortFrom(a.virtual.Addr(), 5353)
+			server := netip.AddrPortFrom(a.server.Addr(), 5353)
+			runFragments(t, f, in.Fragments(unit), forwarded(in, server).Fragments(unit))
+			back := large(s.reply())
+			back.From = server
+			runFragments(t, f, back.Fragments(unit), returned(back, in.To).Fragments(unit))
+		})
+		for method, want := range map[bpf.KernelMethod]func(bpftest.Packet, netip.AddrPort) bpftest.Packet{
+			nat: forwarded, dr: func(p bpftest.Packet, _ netip.AddrPort) bpftest.Packet { return routed(p) },
+		} {
+			t.Run(fmt.Sprint("one packet/", a.name, "/", method), func(t *testing.T) {
+				s := newScene(t, f, a, bpftest.UDP, method, method)
+				s.service.Flags = bpf.KernelServiceFlagsSERVICE_ONE_PACKET
+				f.Apply(s.service)
+				// The servers take turns by datagram, not by fragment.
+				for i := range 4 {
+					in := large(s.request())
+					in.ID = uint16(i)
+					server := []netip.AddrPort{s.server, s.secondServer}[i%2]
+					runFragments(t, f, in.Fragments(unit), want(in, server).Fragments(unit))
+				}
+				diffEntries(t, f)
+			})
+		}
+		t.Run("local/"+a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.UDP, local)
+			for i, frame := range large(s.request()).Fragments(unit) {
+				events := one("local")
+				if i > 0 {
+					events["fragments"]++
+				}
+				run(t, f, frame, passed(frame), events)
+			}
+		})
+		t.Run("no service/"+a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.UDP, nat)
+			f.SetEcho(netip.PrefixFrom(a.virtual.Addr(), a.virtual.Addr().BitLen()), bpf.KernelEchoECHO_PASSED)
+			in := large(s.request())
+			in.To = netip.AddrPortFrom(a.virtual.Addr(), 53)
+			frames := in.Fragments(unit)
+			run(t, f, frames[0], passed(frames[0]), one("no-service"))
+			run(t, f, frames[1], passed(frames[1]), one("fragment"))
+			run(t, f, frames[2], passed(frames[2]), one("fragment"))
+			// One that comes before its first: the last datagram was not ours either.
+			in.ID++
+			ahead := in.Fragments(unit)[1]
+			run(t, f, ahead, passed(ahead), one("fragment"))
+		})
+		t.Run("migrating/"+a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.TCP, nat)
+			s.service.Flags = bpf.KernelServiceFlagsSERVICE_MIGRATING
+			f.Apply(s.service)
+			for i, frame := range large(s.request()).Fragments(unit) {
+				run(t, f, frame, passed(frame), one([]string{"migrating", "fragment", "fragment"}[i]))
+			}
+		})
+		t.Run("refused/"+a.name, func(t *testing.T) {
+			s := newScene(t, f, a, bpftest.TCP, nat)
+			f.SetEcho(netip.PrefixFrom(a.virtual.Addr(), a.virtual.Addr().BitLen()), bpf.KernelEchoECHO_PASSED)
+			frames := large(s.request()).Fragments(unit)
+			run(t, f, frames[0], dropped, one("midstream"))
+			run(t, f, frames[1], dropped, one("fragment-unknown"))
+		})
+	}
+}
+
+// A later fragment keeps its connection, and changes nothing else of it.
+func TestFragmentsKeepTheirConnection(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, a := range families {
+		for _, isReply := range []bool{false, true} {
+			t.Run(fmt.Sprint(a.name, "/reply ", isReply), func(t *testing.T) {
+				s := newScene(t, f, a, bpftest.UDP, nat)
+				s.establish(t)
+				p := large(s.request())
+				out := forwarded(p, s.server)
+				if isReply {
+					p = large(s.reply())
+					out = returned(p, s.virtual)
+				}
+				in, want := p.Fragments(unit), out.Fragments(unit)
+				run(t, f, in[0], bpftest.Result{Action: bpftest.TX, Packet: want[0]}, nil)
+				before := f.Entries()
+				timeout := bpftest.Timeouts[bpf.KernelConnStateSTATE_UDP]
+				for range 3 {
+					f.AgeBy(timeout - 10*time.Second)
+					run(t, f, in[1], bpftest.Result{Action: bpftest.TX, Packet: want[1]}, one("fragments"))
+				}
+				if f.Sweep() != 0 {
+					t.Error("the connection ended")
+				}
+				diffEntries(t, f, withoutTicks(before)...)
+				f.AgeBy(timeout + 10*time.Second)
+				run(t, f, in[1], passed(in[1]), one("fragment"))
+			})
+		}
+	}
+}
+
+func withoutTicks(entries []bpf.Entry) []bpf.Entry {
+	entries = slices.Clone(entries)
+	for i := range entries {
+		entries[i].Seen, entries[i].Born, entries[i].Hop, entries[i].Sequence = 0, 0, 0, false
+	}
+	return entries
+}
+
+// An IPv6 packet that is its only fragment is one like others, and nothing is noted.
+func TestAtomicFragments(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, protocol := range protocols {
+		for name, change := range map[string]func(*bpftest.Packet){
+			"plain":  func(*bpftest.Packet) {},
+			"tagged": func(p *bpftest.Packet) { p.VLANs = []uint16{100} },
+			"around": func(p *bpftest.Packet) {
+				p.Extensions = []bpftest.Extension{{Header: 0, Length: 8}}
+				p.Inside = []bpftest.Extension{{Header: 60, Length: 8}}
+			},
+		} {
+			t.Run(protocol.name+"/"+name, func(t *testing.T) {
+				s := newScene(t, f, families[1], protocol.number, nat)
+				in, back := s.request(), s.reply()
+				change(&in)
+				change(&back)
+				link := serverLink(f.Outside)
+				link.VLANs = in.VLANs
+				f.SetHop(s.service.Servers[0].Hop, link)
+				for range 2 {
+					run(t, f, in.Atomic(), bpftest.Result{Action: bpftest.TX, Packet: forwarded(in, s.server).Atomic()}, nil)
+					run(t, f, back.Atomic(), bpftest.Result{Action: bpftest.TX, Packet: returned(back, s.virtual).Atomic()}, nil)
+				}
+				if noted := f.Fragments(); len(noted) > 0 {
+					t.Errorf("noted %v", noted)
+				}
+			})
+		}
+	}
+}
