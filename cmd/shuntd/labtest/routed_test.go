@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shunt-lb/shunt/bpf/decap"
 	"github.com/shunt-lb/shunt/director/directortest"
 )
 
@@ -68,6 +69,7 @@ type routing struct {
 	settings string                        // more of the director, in lines of the configuration
 	among    func(target) bool             // which targets there are; nil: all
 	prepare  func(*directortest.Lab) error // what comes before the daemon; nil: nothing
+	unwrap   func(*directortest.Lab) error // has servers take packets out of tunnels; nil: by the agent's program
 }
 
 func startRouted(t *testing.T, options routing) *routed {
@@ -83,8 +85,17 @@ func startRouted(t *testing.T, options routing) *routed {
 			}
 		}
 	}
-	if options.prepare != nil {
-		if err := options.prepare(r.lab); err != nil {
+	if options.unwrap == nil {
+		options.unwrap = func(lab *directortest.Lab) error {
+			_, err := lab.Decapsulate(decap.Config{})
+			return err
+		}
+	}
+	for _, step := range []func(*directortest.Lab) error{options.prepare, options.unwrap} {
+		if step == nil {
+			continue
+		}
+		if err := step(r.lab); err != nil {
 			t.Fatal(err)
 		}
 	}
