@@ -23,9 +23,21 @@ func fake(t testing.TB, plane string) (*daemon, *directortest.Fake) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return fakeOf(t, features)
+}
+
+func fakeOf(t testing.TB, features director.Features) (*daemon, *directortest.Fake) {
+	t.Helper()
 	dp := directortest.NewFake(director.State{Timeouts: conntrack.DefaultTimeouts()})
 	dp.SetFeatures(features)
 	return serve(t, dp), dp
+}
+
+// wholeXDP is what the XDP plane is made for.
+func wholeXDP() director.Features {
+	f := director.XDPFeatures()
+	f.Tunnels, f.FullNAT, f.MSS = true, true, true
+	return f
 }
 
 // script runs command lines that must all be taken.
@@ -146,10 +158,79 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
+// Tunnels are there on the XDP plane as on the kernel's, to servers of the other
+// address family too.
+func TestTunnelsOnXDP(t *testing.T) {
+	d, _ := fakeOf(t, wholeXDP())
+	d.script(
+		"-A -t 192.0.2.1:80 -s rr",
+		"-a -t 192.0.2.1:80 -r 10.0.0.1 -i",
+		"-a -t 192.0.2.1:80 -r 10.0.0.2 -i --tun-type gue --tun-port 5555 --tun-remcsum",
+		"-a -t 192.0.2.1:80 -r 10.0.0.3 -g",
+		"-e -t 192.0.2.1:80 -r 10.0.0.3 -i --tun-type gre --tun-csum -w 3",
+		"-a -t 192.0.2.1:80 -r [2001:db8::3]:80 -i",
+	)
+	const saved = `-A -t 192.0.2.1:80 -s rr
+-a -t 192.0.2.1:80 -r 10.0.0.1:80 -i -w 1 --tun-type ipip
+-a -t 192.0.2.1:80 -r 10.0.0.2:80 -i -w 1 --tun-type gue --tun-port 5555 --tun-remcsum
+-a -t 192.0.2.1:80 -r 10.0.0.3:80 -i -w 3 --tun-type gre --tun-csum
+-a -t 192.0.2.1:80 -r [2001:db8::3]:80 -i -w 1 --tun-type ipip
+`
+	if diff := cmp.Diff(saved, d.saved()); diff != "" {
+		t.Errorf("saved (-want +got):\n%s", diff)
+	}
+	const listed = `IP Virtual Server version  (size=0)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn
+TCP  192.0.2.1:80 rr
+  -> 10.0.0.1:80                  Tunnel  ipip          1      0          0         $
+  -> 10.0.0.2:80                  Tunnel  gue:5555:r+c  1      0          0         $
+  -> 10.0.0.3:80                  Tunnel  gre:+c        3      0          0         $
+  -> [2001:db8::3]:80             Tunnel  ipip          1      0          0         $
+`
+	if diff := cmp.Diff(listed, strings.ReplaceAll(d.ipvsadm("-L -n --tun-info").Out, " \n", " $\n")); diff != "" {
+		t.Errorf("listed (-want +got):\n%s", diff)
+	}
+	if got := d.ipvsadm("-a -t 192.0.2.1:80 -r 10.0.0.4 -i --tun-type gue"); got.Status == 0 {
+		t.Errorf("gue without a port: %+v", got)
+	}
+	// A restore makes the same.
+	d.script("-C")
+	if got := d.run(restoreProgram, saved); got != (result{}) {
+		t.Fatalf("ipvsadm-restore: %+v", got)
+	}
+	if diff := cmp.Diff(saved, d.saved()); diff != "" {
+		t.Errorf("saved again (-want +got):\n%s", diff)
+	}
+}
+
+// A server of full NAT is listed by a word of its own, and no part of a save file,
+// which is told.
+func TestFullNAT(t *testing.T) {
+	d, _ := fakeOf(t, wholeXDP())
+	d.script("-A -t 192.0.2.1:80 -s rr", "-a -t 192.0.2.1:80 -r 10.0.0.1:8080 -m")
+	key := director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.1:80")}
+	server := realserver.Server{Address: netip.MustParseAddrPort("10.0.0.2:8080"), Method: realserver.FullNAT, Weight: 1}
+	if _, err := d.director.AddServer(t.Context(), director.Request{Who: "test"}, key, server); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.ipvsadm("-L -n"); !strings.Contains(got.Out, "\n  -> 10.0.0.2:8080                FullNAT 1      0          0         \n") {
+		t.Errorf("listed %+v", got)
+	}
+	want := result{
+		Out:    "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1\n",
+		Err:    "Operation not supported\nshunt: server 10.0.0.2:8080 of tcp://192.0.2.1:80: ipvsadm has no method fullnat: not supported\nhint: `shunt export` has words for everything\n",
+		Status: 1,
+	}
+	if diff := cmp.Diff(want, d.run(saveProgram, "", "-n")); diff != "" {
+		t.Errorf("saved (-want +got):\n%s", diff)
+	}
+}
+
 // -E and -e set what is left out to its default; what ipvsadm has no words for
 // stays.
 func TestEdit(t *testing.T) {
-	d, _ := fake(t, director.PlaneXDP)
+	d, _ := fakeOf(t, wholeXDP())
 	key := director.ServiceKey{Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.1:80")}
 	client := netip.MustParsePrefix("198.51.100.0/24")
 	was := director.Service{
@@ -158,6 +239,7 @@ func TestEdit(t *testing.T) {
 		Timeouts: conntrack.Timeouts{TCP: conntrack.MinTimeout}, Rules: director.Rules{SloppyTCP: true},
 		Limits:  director.Limits{Rate: 50, Source: director.SourceLimits{Prefix: 24, Connections: 5}},
 		Guard:   director.SourceGuard{Mode: director.GuardAuto, On: 50, Off: 10},
+		MSS:     1400,
 		Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.1:8080"), Method: realserver.NAT, Weight: 7, Upper: 9, Lower: 3}},
 	}
 	if _, err := d.director.AddService(t.Context(), director.Request{Who: "test"}, was); err != nil {

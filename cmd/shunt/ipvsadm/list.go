@@ -176,7 +176,8 @@ func (l list) server(s server, protocol conntrack.Protocol) {
 	}
 }
 
-// forward is ipvsadm's word for a method (ipvsadm.c, fwd_name).
+// forward is ipvsadm's word for a method (ipvsadm.c, fwd_name); of one that it does
+// not know, one of its kind that fits the column.
 func forward(m realserver.Method) string {
 	switch m {
 	case realserver.NAT:
@@ -187,6 +188,8 @@ func forward(m realserver.Method) string {
 		return "Tunnel"
 	case realserver.DR:
 		return "Route"
+	case realserver.FullNAT:
+		return "FullNAT"
 	default:
 		return "(null)" // what printf makes of ipvsadm's NULL
 	}

@@ -41,6 +41,7 @@ func sample() view {
 				{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.2:80"), Method: realserver.DR, Weight: 3, Draining: true}},
 				{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.3:80"), Method: realserver.Local, Weight: 3}},
 				{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.4:80"), Method: realserver.Method(4)}},
+				{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.5:80"), Method: realserver.FullNAT, Weight: 2}},
 			},
 		},
 		{Service: director.Service{Key: key("udp://[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:53"), Scheduler: "rr", OnePacket: true, Persistence: director.Persistence{Timeout: time.Minute, Prefix: 64, Engine: "sip"}}},
@@ -91,6 +92,7 @@ TCP  223.255.255.255:65535 wlc
   -> 10.0.0.2:80                  Route   0      0          0         $
   -> 10.0.0.3:80                  Local   3      0          0         $
   -> 10.0.0.4:80                  (null)  0      0          0         $
+  -> 10.0.0.5:80                  FullNAT 2      0          0         $
 SCTP 192.0.2.1:9 sh (sh-fallback,sh-port) persistent 300 mask 255.255.255.0
   -> [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535 Masq    1      0          0         $
 TCP  [2001:db8::/64]:80 lc
@@ -111,6 +113,7 @@ TCP  223.255.255.255:65535        99999999  100000K    1000M     100G     100T
   -> 10.0.0.2:80                         0        0        0        0        0
   -> 10.0.0.3:80                         0        0        0        0        0
   -> 10.0.0.4:80                         0        0        0        0        0
+  -> 10.0.0.5:80                         0        0        0        0        0
 SCTP 192.0.2.1:9                         0        0        0        0        0
   -> [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535        0        0        0        0        0
 TCP  [2001:db8::/64]:80                  0        0        0        0        0
@@ -131,6 +134,7 @@ TCP  223.255.255.255:65535 wlc
   -> 10.0.0.2:80                  0          0          0          0         $
   -> 10.0.0.3:80                  0          0          0          0         $
   -> 10.0.0.4:80                  0          0          0          0         $
+  -> 10.0.0.5:80                  0          0          0          0         $
 `},
 		{"persistent-conn", language.OptPersistentConn | language.OptTunInfo, true, first + `Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn $
   -> RemoteAddress:Port
@@ -146,6 +150,7 @@ TCP  223.255.255.255:65535 wlc
   -> 10.0.0.2:80                  0         0           0          0         $
   -> 10.0.0.3:80                  3         0           0          0         $
   -> 10.0.0.4:80                  0         0           0          0         $
+  -> 10.0.0.5:80                  2         0           0          0         $
 `},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -142,7 +142,7 @@ func read(o language.Operation, s language.Service) (director.Service, *refusal)
 // inherit gives a service what ipvsadm has no words for.
 func inherit(s, was director.Service) director.Service {
 	s.Name, s.VIP, s.Access, s.Timeouts, s.Rules = was.Name, was.VIP, was.Access.Clone(), was.Timeouts, was.Rules
-	s.Limits, s.Guard = was.Limits, was.Guard
+	s.Limits, s.Guard, s.MSS = was.Limits, was.Guard, was.MSS
 	return s
 }
 

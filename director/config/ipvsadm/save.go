@@ -21,8 +21,8 @@ type Writer struct {
 // Save returns what ipvsadm -S writes of the services, a line each with those of
 // its servers after it, in ipvsadm's order. It loses what ipvsadm's loses:
 // thresholds above all, and marks from 2³¹ on, which it writes as negative
-// numbers. Omitted are the services that ipvsadm has no words for, an error of
-// FromDirector each.
+// numbers. Omitted are the services and servers that ipvsadm has no words for: an
+// error each, which wraps ErrUnsupported.
 func (w Writer) Save(services []director.Service) (text string, omitted []error) {
 	services = slices.Clone(services)
 	SortServices(services, func(s director.Service) director.ServiceKey { return s.Key })
@@ -38,6 +38,10 @@ func (w Writer) Save(services []director.Service) (text string, omitted []error)
 		slices.Reverse(servers) // the kernel's order
 		SortServers(servers, func(s realserver.Server) netip.AddrPort { return s.Address })
 		for _, server := range servers {
+			if server.Method == realserver.FullNAT {
+				omitted = append(omitted, fmt.Errorf("server %s of %s: ipvsadm has no method %s: %w", server.Address, service.Key, server.Method, director.ErrUnsupported))
+				continue
+			}
 			lines.WriteString(w.serverLine(s, server))
 		}
 	}
