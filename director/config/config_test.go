@@ -72,7 +72,7 @@ func reference() config.Config {
 					Limits: director.Limits{
 						Rate: 5000, Connections: 200000, Source: director.SourceLimits{Prefix: 24, Rate: 50, Connections: 1000},
 					},
-					Guard: director.SourceGuard{Mode: director.GuardAuto, On: 5000, Off: 1000},
+					Guard: director.SourceGuard{Mode: director.GuardAuto, On: 5000, Off: 1000}, MSS: 1400,
 					Servers: []realserver.Server{
 						server("10.0.0.11:8080", realserver.NAT, 3), server("10.0.0.12:80", realserver.DR, 2),
 						{Address: netip.MustParseAddrPort("10.0.0.13:8080"), Method: realserver.NAT, Weight: 1, Upper: 1000, Lower: 700},

@@ -183,6 +183,7 @@ func writeRules(v *value, s director.Service) {
 	if guard := writeGuard(s.Guard); guard != nil {
 		v.put("guard", guard)
 	}
+	counted(v, "mss", uint32(s.MSS))
 }
 
 func writeServer(s director.Service, server realserver.Server, shared serverDefaults) *value {

@@ -50,6 +50,7 @@ services:
     timeouts: {tcp: 1h, tcp-fin: 30s, udp: 1m}
     limits: {rate: 5000, connections: 200000, source: {prefix: 24, rate: 50, connections: 1000}}
     guard: auto
+    mss: 1400
     servers: []
 
   - listen: tcp://192.0.2.128/28:8000-8999
@@ -209,6 +210,9 @@ func states(t *rapid.T, plane director.Features) director.State {
 		if plane.Guard && s.Key.Protocol == conntrack.TCP {
 			s.Guard = guards(t)
 		}
+		if plane.MSS && s.Key.Protocol == conntrack.TCP && rapid.Bool().Draw(t, "clamped") {
+			s.MSS = rapid.Uint16Range(director.MinMSSIPv6, 65535).Draw(t, "mss")
+		}
 		switch last := port.Draw(t, "last port"); rapid.IntRange(0, 3).Draw(t, "ports") {
 		case 0:
 			if plane.Ranges && last > s.Key.Address.Port() {
@@ -221,6 +225,7 @@ func states(t *rapid.T, plane director.Features) director.State {
 		}
 		switch wide := rapid.IntRange(0, 3).Draw(t, "wide") == 0; {
 		case wide && plane.Marks:
+			s.MSS = 0
 			s.Key = director.MarkKey(rapid.Uint32Range(1, 1<<32-1).Draw(t, "mark"), vip)
 		case wide && plane.Ranges:
 			s.Key.Bits = uint8(rapid.IntRange(vip.BitLen()-4, vip.BitLen()-1).Draw(t, "vip bits"))
@@ -252,6 +257,9 @@ func states(t *rapid.T, plane director.Features) director.State {
 				Method: rapid.SampledFrom(methods(plane)).Draw(t, "method"),
 				Weight: rapid.Uint32Range(0, plane.MaxWeight).Draw(t, "weight"),
 			}
+			if s.OnePacket && server.Method == realserver.FullNAT {
+				server.Method = realserver.NAT
+			}
 			if server.Upper = rapid.Uint32Range(0, realserver.MaxThreshold).Draw(t, "upper"); server.Upper > 0 {
 				server.Lower = rapid.Uint32Range(0, server.Upper).Draw(t, "lower")
 			}
@@ -268,7 +276,7 @@ func states(t *rapid.T, plane director.Features) director.State {
 					server.Address = netip.AddrPortFrom(address(!v4, "other server"), server.Address.Port())
 				}
 			}
-			if server.Method == realserver.NAT || s.Key.IsMark() {
+			if server.Method.Rewrites() || s.Key.IsMark() {
 				server.Address = netip.AddrPortFrom(server.Address.Addr(), port.Draw(t, "server port"))
 			}
 			if s.Server(server.Address) < 0 && (plane.OwnAddresses || server.Method == realserver.Local || !s.Key.Prefix().Contains(server.Address.Addr())) {
@@ -297,6 +305,9 @@ func methods(plane director.Features) []realserver.Method {
 	all := []realserver.Method{realserver.NAT, realserver.DR, realserver.Local}
 	if plane.Tunnels {
 		all = append(all, realserver.Tunnel, realserver.Tunnel)
+	}
+	if plane.FullNAT {
+		all = append(all, realserver.FullNAT)
 	}
 	return all
 }

@@ -30,7 +30,7 @@ services:
 - {listen: "tcp://192.0.2.0/24:80", access: {deny: [10.0.0.0/8]}, servers: []}
 - {listen: "tcp://192.0.2.1:80-90", timeouts: {tcp: 1m}, conn-reuse-mode: 0, servers: []}
 - {listen: "tcp://192.0.2.1:99", sloppy-tcp: true, expire-nodest-conn: true, expire-quiescent-template: true, servers: []}
-- {listen: "tcp://192.0.2.1:98", limits: {source: {rate: 5}}, guard: auto, servers: []}
+- {listen: "tcp://192.0.2.1:98", limits: {source: {rate: 5}}, guard: auto, mss: 1400, servers: []}
 `
 )
 
@@ -64,6 +64,7 @@ func TestPlaneOfTheFile(t *testing.T) {
 		"f:7:105: services[2] tcp://192.0.2.1:99: expire-quiescent-template by service (its sysctl is net.ipv4.vs.expire_quiescent_template)"+no,
 		"f:8:42: services[3] tcp://192.0.2.1:98: a limit of connections"+no,
 		"f:8:70: services[3] tcp://192.0.2.1:98: a guard"+no,
+		"f:8:81: services[3] tcp://192.0.2.1:98: a limit of segments' size"+no,
 	)
 	for _, text := range []string{
 		"director:\n" + onlyIPVS, "director:\n" + onlyXDP,
@@ -219,6 +220,25 @@ services:
 	)
 	_, err = config.Parse("f", []byte("director: {sync: {role: master}}\n"))
 	wantErrors(t, err, "f:1:18: director.sync: want a list")
+}
+
+func TestSegmentSizeErrors(t *testing.T) {
+	_, err := config.Parse("f", []byte(`services:
+- {listen: "tcp://192.0.2.1:80", mss: 535, servers: []}
+- {listen: "tcp://[2001:db8::1]:80", mss: 1219, servers: []}
+- {listen: "udp://192.0.2.1:53", mss: 1400, servers: []}
+- {listen: "tcp://192.0.2.1:81", mss: 65536, servers: []}
+- {listen: "tcp://192.0.2.1:82", mss: 0, servers: []}
+- {listen: "tcp://192.0.2.1:83", mss: 536, servers: []}
+`))
+	wantErrors(
+		t, err,
+		`f:2:39: services[0].mss: "535" is not a size of segments: want 536 to 65535`,
+		`f:3:43: services[1] tcp://[2001:db8::1]:80: mss 1219: want 1220 to 65535`,
+		`f:4:39: services[2] udp://192.0.2.1:53: mss is for tcp`,
+		`f:5:39: services[3].mss: "65536" is not a size of segments: want 536 to 65535`,
+		`f:6:39: services[4].mss: "0" is not a size of segments: want 536 to 65535`,
+	)
 }
 
 func TestTunnelErrors(t *testing.T) {

@@ -116,7 +116,7 @@ func TestSchemaRefuses(t *testing.T) {
 		service("method: tunnel, tunnel: {type: gre, port: 1}"), service("method: tunnel, tunnel: {x: 1}"), service("method: tunnel, tunnel: gre"),
 		"services: [{}]", "services: [{listen: 'tcp://192.0.2.1:80'}]", "services: [{listen: 'http://192.0.2.1:80', servers: []}]",
 		"services: [{listen: 'tcp://192.0.2.1:80', servers: [{address: 10.0.0.1}]}]", "services: [{listen: 'tcp://192.0.2.1:80', method: nat, servers: [{}]}]",
-		service("limits: {}, guard: always"), service("guard: {on: 5}"), service("guard: {mode: auto, x: 1}"), service("guard: {mode: On}"), service("guard: [auto]"),
+		service("mss: 535"), service("mss: 65536"), service("mss: some"), service("limits: {}, guard: always"), service("guard: {on: 5}"), service("guard: {mode: auto, x: 1}"), service("guard: {mode: On}"), service("guard: [auto]"),
 		service("limits: {rate: many}"), service("limits: {x: 1}"), service("limits: {source: 5}"), service("limits: {source: {prefix: 24}}"),
 		service("limits: {source: {prefix: 0, rate: 1}}"), service("limits: {source: {prefix: 129, rate: 1}}"), service("limits: [5]"),
 		"director: {echo: maybe}", "director: {tunnel: {source: 10.0.0.1}}", "director: {tunnel: {sources: 10.0.0.1}}", "director: {tunnel: {sources: [host]}}",

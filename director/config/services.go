@@ -44,6 +44,7 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		{"expire-quiescent-template", word(d, &s.Rules.ExpireQuiescentTemplate, parseBool)},
 		{"limits", func(n *yaml.Node, path string) { s.Limits = d.limits(n, path) }},
 		{"guard", func(n *yaml.Node, path string) { s.Guard = d.guard(n, path) }},
+		{"mss", word(d, &s.MSS, numberBetween[uint16]("a size of segments", director.MinMSS, 65535))},
 		{"method", word(d, &defaults.method, parseMethod)},
 		{"tunnel", func(n *yaml.Node, path string) { defaults.tunnel = d.tunnel(n, path) }},
 		{"servers", func(n *yaml.Node, _ string) { servers = n }},
