@@ -45,7 +45,7 @@ func TestPass(t *testing.T) {
 		name, event string
 		frame       frames
 	}{
-		{"a client's own packet", "other", func(f family) []byte { return append(link(nil, f == v6), request(f)...) }},
+		{"a client's own packet", "other", func(f family) []byte { return append(framing(nil, f == v6), request(f)...) }},
 		{"udp to another port", "other", tunnelIs(tunnel{kind: decap.GUE, port: 6081})},
 		{"a protocol that is no tunnel", "other", outerIs(tunnel{}, func(o *outer, _ family) { o.next = 50 })},
 		{"neither IPv4 nor IPv6", "other", func(f family) []byte {

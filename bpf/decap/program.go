@@ -33,6 +33,7 @@ type Program struct {
 	Entry *ebpf.Program
 
 	counters *ebpf.Map
+	goesOn   bool // the counters are those of a program before
 }
 
 // Load loads a program that does what the configuration says. It attaches
@@ -56,7 +57,8 @@ func load(c Config, counters *ebpf.Map) (*Program, error) {
 		return nil, fmt.Errorf("set the program's configuration: %w", err)
 	}
 	options := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{}}
-	if counters != nil && spec.Maps[mapCounters].Compatible(counters) == nil {
+	goesOn := counters != nil && spec.Maps[mapCounters].Compatible(counters) == nil
+	if goesOn {
 		options.MapReplacements[mapCounters] = counters
 	}
 	var objects kernelObjects
@@ -65,7 +67,7 @@ func load(c Config, counters *ebpf.Map) (*Program, error) {
 	}
 	defer objects.DecapPrefixes.Close() // the program holds it
 	defer objects.DecapScratch.Close()
-	p := &Program{Entry: objects.ShuntDecap, counters: objects.DecapCounters}
+	p := &Program{Entry: objects.ShuntDecap, counters: objects.DecapCounters, goesOn: goesOn}
 	if err := c.fill(objects.DecapPrefixes); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

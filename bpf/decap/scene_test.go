@@ -105,11 +105,11 @@ func wrapped(tags []uint16, o outer, w tunnel, inner []byte) []byte {
 	if o.next != 0 {
 		protocol = o.next
 	}
-	return slices.Concat(link(tags, o.from.Is6()), o.header(protocol, payload))
+	return slices.Concat(framing(tags, o.from.Is6()), o.header(protocol, payload))
 }
 
-// link is the link header.
-func link(tags []uint16, isV6 bool) []byte {
+// framing is the link header.
+func framing(tags []uint16, isV6 bool) []byte {
 	frame := slices.Concat(bpftest.DirectorInside[:], bpftest.DirectorOutside[:])
 	for i, tci := range tags {
 		kind := uint16(0x8100)

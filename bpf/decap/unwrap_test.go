@@ -33,7 +33,7 @@ func TestUnwrap(t *testing.T) {
 		o := out.outer()
 		o.tos = 0xb8
 		kind, _, _ := bytes.Cut([]byte(w.String()), []byte("-"))
-		want := slices.Concat(link(tags, in == v6), inner)
+		want := slices.Concat(framing(tags, in == v6), inner)
 		if err := bpftest.Verify(want); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestUnwrap_outer_headers(t *testing.T) {
 				}
 				frame := append(wrapped(nil, o, w, request(in)), make([]byte, test.pad)...)
 				result, events := p.run(frame)
-				if want := append(link(nil, in == v6), request(in)...); !bytes.Equal(result.Packet, want) {
+				if want := append(framing(nil, in == v6), request(in)...); !bytes.Equal(result.Packet, want) {
 					t.Errorf("%s, %s in %s, %v: %v, counted%s:\n%x\nwant\n%x", test.name, in.name, test.out.name, w, result.Action, events, result.Packet, want)
 				}
 			}
@@ -105,7 +105,7 @@ func TestUnwrap_lengths(t *testing.T) {
 			inner := request(v4, func(p *bpftest.Packet) { p.Protocol, p.Payload = bpftest.UDP, pattern(length) })
 			frame := wrapped(nil, v4.outer(), w, inner)
 			result, events := p.run(frame)
-			if want := append(link(nil, false), inner...); !bytes.Equal(result.Packet, want) {
+			if want := append(framing(nil, false), inner...); !bytes.Equal(result.Packet, want) {
 				t.Errorf("%d octets, %v: %v, counted%s", length, w, result.Action, events)
 			}
 		}
@@ -145,7 +145,7 @@ func TestECN(t *testing.T) {
 					var want []byte
 					event := "ecn"
 					if becomes != drop {
-						want, event = append(link(nil, in == v6), as(becomes)...), "ipip"
+						want, event = append(framing(nil, in == v6), as(becomes)...), "ipip"
 						if outside == ce && inside != ce {
 							event += " congestion"
 						}
@@ -185,7 +185,7 @@ func TestUnwrap_whatever_is_inside(t *testing.T) {
 			}
 			for _, w := range tunnels {
 				result, events := p.run(wrapped(nil, f.outer(), w, inner))
-				if want := append(link(nil, f == v6), inner...); !bytes.Equal(result.Packet, want) {
+				if want := append(framing(nil, f == v6), inner...); !bytes.Equal(result.Packet, want) {
 					t.Errorf("%s, %s, %v: %v, counted%s", name, f.name, w, result.Action, events)
 				}
 			}
@@ -202,7 +202,7 @@ func TestUnwrap_from_anywhere(t *testing.T) {
 		o := f.outer()
 		o.from = f.otherDirector
 		frame := wrapped(nil, o, tunnel{kind: decap.GRE}, request(f))
-		if err := p.check(frame, append(link(nil, f == v6), request(f)...), "gre"); err != nil {
+		if err := p.check(frame, append(framing(nil, f == v6), request(f)...), "gre"); err != nil {
 			t.Error(err)
 		}
 		for _, kind := range []decap.Type{decap.IPIP, decap.GUE} {
