@@ -11,8 +11,8 @@ DIST    ?= dist
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
-build: ## build static bin/shuntd and bin/shunt; needs only Go (GOARCH=arm64 builds for arm64)
-	$(BUILD) -o bin/ ./cmd/shuntd ./cmd/shunt
+build: ## build static bin/shuntd, bin/shunt and bin/shunt-agent; needs only Go (GOARCH=arm64 builds for arm64)
+	$(BUILD) -o bin/ ./cmd/shuntd ./cmd/shunt ./cmd/shunt-agent
 
 generate: ## compile the BPF programs and write their Go types; needs clang-19
 	scripts/generate.sh
@@ -46,7 +46,7 @@ stress: ## a minute of both CPUs in the same small tables, and the tables agains
 install: build ## install under PREFIX (/usr/local) and DESTDIR: binaries, unit, man pages, completions; IPVSADM=1: links, so that ipvsadm is shunt
 	DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) IPVSADM=$(IPVSADM) scripts/install.sh
 
-package: build ## Debian and RPM packages in DIST (dist)
+package: build ## Debian and RPM packages, shunt's and shunt-agent's, in DIST (dist)
 	scripts/package.sh $(VERSION) $(DIST)
 
 clean: ## remove what the other targets built

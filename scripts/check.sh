@@ -92,7 +92,7 @@ differential() {
 build() {
 	GOARCH=arm64 CGO_ENABLED=0 go build ./... || return
 	make -s build || return
-	for binary in bin/shuntd bin/shunt; do
+	for binary in bin/shuntd bin/shunt bin/shunt-agent; do
 		if readelf --program-headers --wide "$binary" | grep -q INTERP; then
 			echo "$binary is not static" >&2
 			return 1

@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"conntrack":                          {},
 	"conntrack/record":                   {"conntrack"},
 	"realserver":                         {},
+	"realserver/agent":                   {"bpf/decap", "realserver"},
 	"director":                           {"realserver", "conntrack", "director/event"},
 	"director/event":                     {},
 	"director/store":                     {"director", "realserver", "conntrack"},
@@ -45,6 +46,7 @@ var mayImport = map[string][]string{
 	"director/directortest/conformance":  {"conntrack", "director", "director/directortest", "realserver"},
 	"director/directortest/ipvs":         {"bpf/bpftest", "director", "director/directortest", "director/ipvs/kernel", "realserver", "conntrack"},
 	"director/directortest/differential": {"bpf/bpftest", "conntrack", "director", "director/directortest/ipvs", "director/scheduler", "realserver"},
+	"cmd/shunt-agent":                    {"bpf/decap", "realserver", "realserver/agent"},
 	"cmd/shunt": {
 		"cmd/shunt/ipvsadm", "conntrack", "realserver", "director", "director/api", "director/config", "director/config/ipvsadm", "director/config/keepalived",
 		"director/config/ldirectord", "director/config/translation", "director/event", "director/scheduler",
@@ -83,6 +85,7 @@ var mayNotContain = map[string][]string{
 		"github.com/cilium/ebpf", "github.com/vishvananda/netlink", "go.etcd.io/bbolt",
 		module + "/bpf", module + "/director/xdp",
 	},
+	"cmd/shunt-agent": {"go.etcd.io/bbolt", module + "/bpf/bpftest", module + "/director"},
 }
 
 type listed struct {

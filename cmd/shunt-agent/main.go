@@ -1,0 +1,17 @@
+// Command shunt-agent runs on real servers. It takes packets for virtual addresses
+// out of the tunnels that directors send them by, where the host has no tunnel
+// devices.
+//
+// It is no daemon: what it starts stays in the kernel until it is stopped or the
+// host is. app.go has the commands and what errors become, decap.go the flags of
+// decapsulation, output.go the formats, completion.go the scripts for shells.
+package main
+
+import "os"
+
+// version is set by the linker: -X main.version=1.2.3.
+var version = "dev"
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
