@@ -129,6 +129,8 @@ type KernelCarrying struct {
 			Victim     uint64
 			IsLive     uint32
 			IsTrial    uint32
+			ClientHop  uint32
+			Pad2       uint32
 		}
 		Result uint32
 		Pad    uint32
@@ -172,6 +174,8 @@ type KernelCarrying struct {
 			Victim     uint64
 			IsLive     uint32
 			IsTrial    uint32
+			ClientHop  uint32
+			Pad2       uint32
 		}
 		Result uint32
 		Pad    uint32
@@ -215,6 +219,8 @@ type KernelCarrying struct {
 			Victim     uint64
 			IsLive     uint32
 			IsTrial    uint32
+			ClientHop  uint32
+			Pad2       uint32
 		}
 		Result uint32
 		Pad    uint32
@@ -279,6 +285,8 @@ type KernelConnectionNews struct {
 	Kind        uint8
 	Family      uint8
 	Pad         uint16
+	Local       uint32
+	Pad2        uint32
 	InPackets   uint64
 	InBytes     uint64
 	OutPackets  uint64
@@ -681,6 +689,7 @@ type KernelLoadEntry struct {
 	Server         uint32
 	Left           uint32
 	Age            uint32
+	Local          uint32
 	Protocol       uint8
 	State          uint8
 	Method         uint8
@@ -718,7 +727,8 @@ type KernelLocalAddress struct {
 	_       structs.HostLayout
 	Address [4]uint32
 	Offered uint32
-	Pad     [3]uint32
+	Uses    uint32
+	Pad     [2]uint32
 }
 
 type KernelLocalLayout uint32
@@ -1126,6 +1136,8 @@ type KernelSlow struct {
 	IsAdmitted  uint8
 	Piece       uint8
 	Hop         uint32
+	Local       uint32
+	Pad3        uint32
 	_           [4]byte
 	Recipe      uint64
 	Hit         struct {
@@ -1192,6 +1204,8 @@ type KernelSlow struct {
 		Victim     uint64
 		IsLive     uint32
 		IsTrial    uint32
+		ClientHop  uint32
+		Pad2       uint32
 	}
 	Reply struct {
 		_   structs.HostLayout
@@ -1213,6 +1227,8 @@ type KernelSlow struct {
 		Victim     uint64
 		IsLive     uint32
 		IsTrial    uint32
+		ClientHop  uint32
+		Pad2       uint32
 	}
 	Made struct {
 		_   structs.HostLayout
@@ -1234,6 +1250,8 @@ type KernelSlow struct {
 		Victim     uint64
 		IsLive     uint32
 		IsTrial    uint32
+		ClientHop  uint32
+		Pad2       uint32
 	}
 	Template struct {
 		_   structs.HostLayout
@@ -1265,6 +1283,7 @@ type KernelSlow struct {
 	Fragment     KernelFragmentKey
 	Begin        uint16
 	Header       uint16
+	_            [4]byte
 	Link         struct {
 		_           structs.HostLayout
 		Destination uint64

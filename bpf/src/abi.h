@@ -191,7 +191,8 @@ struct tunnel_key {
 struct local_address {
 	__u32 address[4];
 	__u32 offered; /* not 0: new connections may have it */
-	__u32 pad[3];
+	__u32 uses; /* connections that have it, as a sweep counts them */
+	__u32 pad[2];
 };
 
 /*
@@ -310,6 +311,8 @@ struct connection_news {
 	__u8 kind; /* enum news_kind */
 	__u8 family; /* 4 or 6 */
 	__u16 pad;
+	__u32 local; /* by full NAT, what stands in for the client (local_layout) */
+	__u32 pad2;
 	__u64 in_packets; /* NEWS_CLOSED, of tables with counters */
 	__u64 in_bytes;
 	__u64 out_packets;

@@ -158,9 +158,10 @@ struct load_entry {
 	__u32 server; /* index */
 	__u32 left; /* ticks until it dies; its timeout here if that is shorter */
 	__u32 age; /* ticks since it began, BORN_OLDEST at most */
+	__u32 local; /* of METHOD_FULLNAT: what stands in for the client (local_layout) */
 	__u8 protocol; /* PROTOCOL_TEMPLATE */
 	__u8 state;
-	__u8 method;
+	__u8 method; /* enum method */
 	__u8 flags; /* enum load_flags */
 	__u32 result; /* out: enum load_result */
 };

@@ -40,7 +40,7 @@ static __always_inline void find_old_forward(struct carrying *c, const int v6)
 			read_old4(forward, c->tick);
 		if (!forward->raw)
 			return;
-		reply_key(&c->look.key, &forward->key, server);
+		reply_key(&c->look.key, &forward->key, server, forward->recipe, forward->hop);
 		if (!is_wide(forward->recipe) || !same_key(&c->look.key, &reply->key))
 			forward->raw = 0;
 	} else {

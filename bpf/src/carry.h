@@ -87,6 +87,7 @@ static __always_inline int bring(struct carry_half *h, __u32 tick, const int v6)
 	r->tick = tick;
 	r->born = h->old.born;
 	r->hop = h->old.hop;
+	r->client_hop = h->old.seen;
 	r->is_trial = 0;
 	h->result = v6 ? insert_once6(r) : insert_once4(r);
 	if (h->result != INSERTED)
@@ -96,7 +97,8 @@ static __always_inline int bring(struct carry_half *h, __u32 tick, const int v6)
 	if (!entry)
 		return 0;
 	/* A packet in between has said a later tick: its next one will again. */
-	STORE((__u32 *)(entry + WORDS(v6) + 2), h->old.seen);
+	if (!has_hop_for_seen(h->old.recipe))
+		STORE((__u32 *)(entry + WORDS(v6) + 2), h->old.seen);
 	bring_traffic(h, v6);
 	return 0;
 }
@@ -335,7 +337,7 @@ static __always_inline void find_old_reply(struct carrying *c, const int v6)
 	reply->raw = 0;
 	if (recipe_method(forward->recipe) != METHOD_NAT || !server)
 		return;
-	reply_key(&reply->key, &forward->key, server);
+	reply_key(&reply->key, &forward->key, server, forward->recipe, forward->hop);
 	look_up_old(reply, c->tick, v6);
 	if (!(reply->recipe & BIT(RECIPE_REPLY)) || recipe_server(reply->recipe) != index)
 		reply->raw = 0;

@@ -8,7 +8,7 @@
 #ifndef SHUNT_CONNECTION_H
 #define SHUNT_CONNECTION_H
 
-#include "table.h"
+#include "local.h"
 
 /* Ports as on the wire: source in the low half of the word as loaded. */
 static __always_inline __u32 join_ports(__be16 source, __be16 destination)
@@ -24,15 +24,29 @@ static __always_inline __be16 real_port(const struct server *server, __u64 forwa
 	return port ? port : (__be16)(forward_id >> 16);
 }
 
-/* The reply key of the connection with this forward key on server. */
-static __always_inline void reply_key(struct key *reply, const struct key *forward, const struct server *server)
+/*
+ * The reply key of the connection with this forward key on server; recipe and word are
+ * its forward entry's, the word its hop's.
+ */
+static __always_inline void reply_key(struct key *reply, const struct key *forward, const struct server *server,
+				      __u64 recipe, __u32 word)
 {
+	const __u32 *client = forward->source;
+	__be16 port = forward->id;
+
+	if (is_full_nat(recipe)) {
+		struct local_address *local = local_of(word);
+
+		if (local)
+			client = local->address;
+		port = local_port(word);
+	}
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
 		reply->source[i] = server->address[i];
-		reply->destination[i] = forward->source[i];
+		reply->destination[i] = client[i];
 	}
-	reply->id = make_id(join_ports(real_port(server, forward->id), (__u16)forward->id), forward->id >> ID_PROTOCOL);
+	reply->id = make_id(join_ports(real_port(server, forward->id), port), forward->id >> ID_PROTOCOL);
 }
 
 /* The forward key of the connection with this reply key from server, unless it is wide. */
@@ -204,15 +218,17 @@ static __always_inline void look_up_half(struct lookup *l, __u32 server, __u64 r
 		l->recipe = 0;
 }
 
-/* The reply entry of the connection with this forward key on the server with this index. */
-static __always_inline void look_up_reply(struct lookup *reply, const struct key *forward, __u32 index, const int v6)
+/* The reply entry of the connection with this forward key, and its entry's recipe and hop word. */
+static __always_inline void look_up_reply(struct lookup *reply, const struct key *forward, __u64 recipe, __u32 word,
+					  const int v6)
 {
+	__u32 index = recipe_server(recipe);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
 
 	reply->recipe = 0;
 	if (!server)
 		return;
-	reply_key(&reply->key, forward, server);
+	reply_key(&reply->key, forward, server, recipe, word);
 	look_up_half(reply, index, BIT(RECIPE_REPLY), v6);
 }
 
@@ -230,7 +246,7 @@ static __always_inline void look_up_place(struct lookup *forward, const struct k
 		forward->recipe = 0;
 		return;
 	}
-	reply_key(&expected, &forward->key, server);
+	reply_key(&expected, &forward->key, server, forward->recipe, forward->hop);
 	if (!is_wide(forward->recipe) || forward->recipe & BIT(RECIPE_REPLY) ||
 	    recipe_server(forward->recipe) != index || !same_key(&expected, reply))
 		forward->recipe = 0;
@@ -270,6 +286,47 @@ static __always_inline void look_up_forward(struct lookup *forward, const struct
 		return;
 	forward_key(&forward->key, reply, server);
 	look_up_half(forward, index, 0, v6);
+}
+
+#define LONG_AGO (1U << 30) /* ticks: more than any timeout */
+
+/*
+ * When the connection that a reply entry of full NAT with this recipe and place is of
+ * had its last packet: its forward entry says so. Long ago, if there is none.
+ */
+static __always_inline __u32 seen_at(__u32 place, __u64 reply, const int v6)
+{
+	const __u64 same = (__u64)SERVER_MASK << RECIPE_SERVER | BIT(RECIPE_WIDE) | BIT(RECIPE_FULLNAT);
+	void *group = group_at(place >> PLACE_GROUP, v6);
+	__u64 *entry, recipe;
+
+	if (!group)
+		return now_tick() - LONG_AGO;
+	entry = entry_at(group, place & ((1 << PLACE_GROUP) - 1), v6);
+	if (!entry)
+		return now_tick() - LONG_AGO;
+	recipe = LOAD(entry + WORDS(v6) + 1);
+	if ((recipe ^ reply) & same || recipe & BIT(RECIPE_REPLY))
+		return now_tick() - LONG_AGO;
+	return LOAD(entry + WORDS(v6) + 2);
+}
+
+__noinline __u32 seen_at4(__u32 place, __u64 reply)
+{
+	return seen_at(place, reply, 0);
+}
+
+__noinline __u32 seen_at6(__u32 place, __u64 reply)
+{
+	return seen_at(place, reply, 1);
+}
+
+/* An entry's seen and hop words with a tick for seen, whatever it has there. */
+static __always_inline __u64 tail_of(__u64 recipe, __u64 tail, const int v6)
+{
+	if (!has_hop_for_seen(recipe))
+		return tail;
+	return (tail >> 32 << 32) | (v6 ? seen_at6(tail >> 32, recipe) : seen_at4(tail >> 32, recipe));
 }
 
 /* Frees the slot, whose entry is the caller's to remove. */
@@ -343,7 +400,7 @@ static __always_inline __u32 timeout_at(const struct server *server, __u64 recip
 	__u32 state = recipe_state(recipe), service;
 	struct timeout_set *own;
 
-	if (recipe & BIT(RECIPE_PROLONGED))
+	if (recipe & BIT(RECIPE_PROLONGED) && state == STATE_TEMPLATE)
 		return PROLONGED_SECONDS * refresh_ticks;
 	if (!server || !(server->flags & SERVER_OWN_TIMEOUTS))
 		return current.timeout[state];

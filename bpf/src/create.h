@@ -11,6 +11,7 @@
 #include "admit.h"
 #include "carried.h"
 #include "persist.h"
+#include "allocate.h"
 
 #define SERVER_TRIES 4
 
@@ -60,11 +61,12 @@ static __always_inline enum event make_reply(struct slow *c, __u32 index, __u64 
 
 	if (!server)
 		return EVENT_FAULT_MAP;
-	reply_key(&r->key, &c->key, server);
+	reply_key(&r->key, &c->key, server, recipe, c->local);
 	r->hash = hash_key(&r->key, v6);
 	r->recipe = recipe | BIT(RECIPE_REPLY);
 	r->tick = r->born = c->tick;
 	r->hop = is_wide(recipe) ? make_place(c->forward.group, c->forward.slot) : c->hop;
+	r->client_hop = c->hop;
 	r->is_trial = c->is_trial;
 	if (carried_groups(v6) && (v6 ? is_reply_carried6(&r->key) : is_reply_carried4(&r->key)))
 		return EVENT_DROP_REPLY_COLLISION;
@@ -120,16 +122,25 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 			return EVENT_NONE;
 		reply = with_spaced(*recipe, SPACED_NONE) & ~(BIT(RECIPE_BUSY) | BIT(RECIPE_CONTROLLED) | FILLED_MASK |
 							      BIT(RECIPE_COUNTED) | BIT(RECIPE_VALIDATED));
-		event = v6 ? make_reply6(c, recipe_server(reply), reply) : make_reply4(c, recipe_server(reply), reply);
-		if (event != EVENT_DROP_REPLY_COLLISION)
+		event = EVENT_NONE;
+		if (is_full_nat(reply))
+			event = v6 ? allocate6(c, reply) : allocate4(c, reply);
+		if (event == EVENT_NONE)
+			event = v6 ? make_reply6(c, recipe_server(reply), reply) :
+				     make_reply4(c, recipe_server(reply), reply);
+		if (event != EVENT_DROP_REPLY_COLLISION && event != EVENT_DROP_LOCAL_PORTS)
 			return event;
 		index = pick_another(c, &method);
 		if (!index)
 			return event;
 		if (index == recipe_server(*recipe))
 			continue;
+		if (v6)
+			forget_local6(c);
+		else
+			forget_local4(c);
 		/* Its template stays where it is. */
-		*recipe = with_server(*recipe & ~BIT(RECIPE_CONTROLLED), index, method);
+		*recipe = with_server(*recipe & ~BIT(RECIPE_CONTROLLED), index, method, c->pick.flags);
 		c->decided_by = DECIDED_BY_SCHEDULER;
 		if (!c->is_trial)
 			count(EVENT_NOTE_COLLISION_AVOIDED);
@@ -157,10 +168,11 @@ static __always_inline void end_claim(const struct insert_request *r, __u64 reci
 }
 
 /* Another CPU has inserted the same connection: wait until it is complete, and go on with it. */
-static __always_inline enum event adopt(struct slow *c, const struct insert_request *r, const int v6)
+static __always_inline enum event adopt(struct slow *c, struct insert_request *r, const int v6)
 {
 	count(EVENT_NOTE_INSERT_RACE);
 	c->recipe = await(r->group, r->slot, r->recipe, v6);
+	c->local = v6 ? local_in6(r) : local_in4(r);
 	return c->recipe && !(c->recipe & BIT(RECIPE_BUSY)) ? EVENT_NONE : EVENT_DROP_BUSY;
 }
 
@@ -260,15 +272,14 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 	__u64 recipe;
 
 	if ((__u8)(c->key.id >> ID_PROTOCOL) == IPPROTO_TCP)
-		state = next_tcp_state(c->method == METHOD_NAT ? DIRECTION_INPUT : DIRECTION_INPUT_ONLY, c->tcp_flags,
+		state = next_tcp_state(is_nat(c->method) ? DIRECTION_INPUT : DIRECTION_INPUT_ONLY, c->tcp_flags,
 				       STATE_NONE);
 	c->hop = 0;
-	recipe = with_server((__u64)state << RECIPE_STATE, c->chosen, c->method);
-	if (c->method == METHOD_NAT && c->pick.flags & SERVICE_WIDE)
-		recipe |= BIT(RECIPE_WIDE);
+	recipe = with_server((__u64)state << RECIPE_STATE, c->chosen, c->method, c->pick.flags);
 	if (c->is_stateless)
 		return serve_by_hash(c, recipe);
-	if (c->pick.flags & SERVICE_ONE_PACKET && state == STATE_UDP)
+	/* By full NAT its answer needs the entry. */
+	if (c->pick.flags & SERVICE_ONE_PACKET && state == STATE_UDP && c->method != METHOD_FULLNAT)
 		return serve_once(c, recipe, v6);
 	if (c->pick.flags & SERVICE_GUARDED && state != STATE_UDP)
 		recipe = with_spaced(recipe, SPACED_FIRST);
@@ -276,7 +287,7 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 	recipe |= (__u64)c->is_validated << RECIPE_VALIDATED | (__u64)c->is_counted << RECIPE_COUNTED;
 	if (c->template.recipe)
 		recipe |= BIT(RECIPE_CONTROLLED);
-	if (c->method == METHOD_NAT) {
+	if (is_nat(c->method)) {
 		recipe |= BIT(RECIPE_BUSY);
 		if (!c->is_trial)
 			c->hop = learn_hop(&c->link);
@@ -285,7 +296,7 @@ static __always_inline enum event connect(struct slow *c, const int v6)
 	if (event == EVENT_DROP_TABLE_FULL) {
 		note_full(c, v6);
 		/* Replies that have to be rewritten need an entry. */
-		if (c->method != METHOD_NAT && is_hashed(c->pick.schedule.scheduler, c->pick.flags))
+		if (!is_nat(c->method) && is_hashed(c->pick.schedule.scheduler, c->pick.flags))
 			return serve_by_hash(c, recipe);
 	}
 	/* Dropped, adopted, or with another server: the template has not got this connection. */
@@ -311,8 +322,8 @@ static __always_inline int may_go_on(const struct slow *c, const int v6)
 	__u64 recipe = (__u64)STATE_ESTABLISHED << RECIPE_STATE;
 	__u32 full_tick = last_full(v6);
 
-	return is_hashed(c->pick.schedule.scheduler, c->pick.flags) && c->method != METHOD_NAT && full_tick &&
-	       !is_longer(timeout_of(with_server(recipe, c->chosen, c->method)), full_tick, c->tick);
+	return is_hashed(c->pick.schedule.scheduler, c->pick.flags) && !is_nat(c->method) && full_tick &&
+	       !is_longer(timeout_of(with_server(recipe, c->chosen, c->method, 0)), full_tick, c->tick);
 }
 
 /* Of a packet that was admitted: EVENT_NONE or what became of it. */

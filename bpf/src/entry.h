@@ -36,7 +36,7 @@ struct entry4 {
 	__u32 destination;
 	__u64 id; /* ID_* below */
 	__u64 recipe; /* RECIPE_* below */
-	__u32 seen; /* tick of the last packet, two seconds behind at most */
+	__u32 seen; /* tick of the last packet, two seconds behind at most; of full NAT's reply entry: see local.h */
 	__u32 hop; /* HOP_*: next hop of the packets to the client; 0: by the route. RECIPE_SEQUENCE: see there */
 };
 
@@ -73,8 +73,8 @@ enum recipe_layout {
 	RECIPE_DOUBT = 55, /* of a template: the last sweep counted other connections under it than it says */
 	RECIPE_PROLONGED = 56, /* of a template: it has outlived its timeout, now it is a minute (ip_vs_conn_expire) */
 	RECIPE_LOADED = 57, /* set: it began elsewhere, and no packet has changed its recipe since (load.h) */
-	RECIPE_SEQUENCE =
-		58, /* of a forward entry: in place of the hop, what the client must acknowledge to prove itself */
+	RECIPE_SEQUENCE = 58, /* of a forward entry, or of full NAT's reply entry: in place of the client's hop,
+				 what the client must acknowledge to prove itself */
 	RECIPE_SPACED = 59, /* bits 59-60: see proof_layout */
 	RECIPE_COUNTED = 61, /* set: its source network's count has it (limits.h) */
 	RECIPE_VALIDATED = 62, /* set: its client had answered the guard before it began (guard.h) */

@@ -6,6 +6,7 @@
 #ifndef SHUNT_FOLLOW_H
 #define SHUNT_FOLLOW_H
 
+#include "fullnat.h"
 #include "mss.h"
 
 /* Hands the packet to the program in the slot of the set, which parses it anew; comes back only if there is none. */
@@ -59,6 +60,15 @@ static __always_inline void count_slow(struct slow *s, const int v6)
 		count_in_slot(l->group, l->slot, s->length, v6);
 }
 
+/* Follows the recipe in s of the packet in s, which is p. */
+static __always_inline int follow_whole(struct xdp_md *ctx, const struct packet *p, struct server *server,
+					const struct slow *s, const int v6)
+{
+	if (is_full_nat(s->recipe))
+		return follow_full_nat(ctx, p, server, s, v6);
+	return follow_to(ctx, p, server, s->recipe, s->hop, v6);
+}
+
 /*
  * follow_to, of the packet in s, whose headers are looked at anew. is_later: it is a
  * fragment but the first, and there is nothing to be looked at behind the IP header.
@@ -74,7 +84,7 @@ static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const
 		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (server->life == LIFE_LIVE)
 		count_slow(s, v6);
-	if (is_wide(s->recipe)) {
+	if (is_wide(s->recipe) && !is_full_nat(s->recipe)) {
 		if (!tailor_server(s))
 			return finish(ctx, EVENT_FAULT_MAP, 0);
 		server = &s->own;
@@ -92,19 +102,19 @@ static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const
 		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (is_later) {
 		p.protocol = s->protocol;
-		return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
+		return follow_whole(ctx, &p, server, s, v6);
 	}
 	/* The protocol as a constant: the verifier must not think of UDP's bounds and TCP's fields. */
 	if (s->protocol == IPPROTO_TCP) {
 		p.protocol = IPPROTO_TCP;
 		if (p.l4 + sizeof(struct tcphdr) > end)
 			return finish(ctx, EVENT_FAULT_MAP, 0);
-		return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
+		return follow_whole(ctx, &p, server, s, v6);
 	}
 	p.protocol = IPPROTO_UDP;
 	if (p.l4 + sizeof(struct udphdr) > end)
 		return finish(ctx, EVENT_FAULT_MAP, 0);
-	return follow_to(ctx, &p, server, s->recipe, s->hop, v6);
+	return follow_whole(ctx, &p, server, s, v6);
 }
 
 __noinline int follow_slow4(struct xdp_md *ctx, struct slow *s)

@@ -242,6 +242,30 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	return leave(ctx, p, hop, server->service);
 }
 
+/* Sends a reply, rewritten already, from the virtual address to the client by the route. */
+static __always_inline int return_by_route(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
+					   const __u32 *client, __u32 service, const int v6)
+{
+	struct slow *slow = slow_scratch();
+	struct bpf_fib_lookup *fib;
+
+	if (!slow)
+		return finish(ctx, EVENT_FAULT_MAP, 0);
+	if (p->outer_vlan)
+		return finish(ctx, EVENT_DROP_VLAN, service);
+	fib = (void *)slow->fib;
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->l4_protocol = p->protocol;
+	fib->tot_len = p->length;
+	fib->family = v6 ? 10 /* AF_INET6 */ : 2 /* AF_INET */;
+#pragma unroll
+	for (int i = 0; i < (v6 ? 4 : 1); i++) {
+		fib->ipv6_src[i] = virtual_address[i];
+		fib->ipv6_dst[i] = client[i];
+	}
+	return leave_by_route(ctx, fib, service);
+}
+
 /* A server's packet, to the client of its connection. */
 static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p, struct server *server, __u32 index,
 				     __u32 hop_ref, const int v6)
@@ -259,26 +283,8 @@ static __always_inline int give_back(struct xdp_md *ctx, const struct packet *p,
 		return too_big(ctx, p, server->virtual_address, hop, server->service, v6);
 	rewrite_source(p, server, v6);
 	age(p, (__u16)~server->delta_ip, v6);
-	if (!hop) {
-		struct slow *slow = slow_scratch();
-		struct bpf_fib_lookup *fib;
-
-		if (!slow)
-			return finish(ctx, EVENT_FAULT_MAP, 0);
-		if (p->outer_vlan)
-			return finish(ctx, EVENT_DROP_VLAN, server->service);
-		fib = (void *)slow->fib;
-		__builtin_memset(fib, 0, sizeof(*fib));
-		fib->l4_protocol = p->protocol;
-		fib->tot_len = p->length;
-		fib->family = v6 ? 10 /* AF_INET6 */ : 2 /* AF_INET */;
-#pragma unroll
-		for (int i = 0; i < (v6 ? 4 : 1); i++) {
-			fib->ipv6_src[i] = server->virtual_address[i];
-			fib->ipv6_dst[i] = p->key.destination[i];
-		}
-		return leave_by_route(ctx, fib, server->service);
-	}
+	if (!hop)
+		return return_by_route(ctx, p, server->virtual_address, p->key.destination, server->service, v6);
 	return leave(ctx, p, hop, server->service);
 }
 

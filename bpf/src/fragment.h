@@ -159,6 +159,7 @@ static __always_inline void rejoin(struct slow *s, const int v6)
 		return;
 	s->recipe = hit->recipe;
 	s->hop = hop_of_reply(hit, forward);
+	s->local = forward->hop;
 	if (server->life != LIFE_LIVE || s->tick - forward->seen < refresh_ticks)
 		return;
 	entry = entry_of(forward, v6);

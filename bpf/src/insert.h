@@ -190,7 +190,8 @@ static __always_inline long weigh(__u32 i, struct eviction *e, const int v6)
 	recipe = LOAD(entry + WORDS(v6) + 1);
 	if (recipe & BIT(RECIPE_REPLY) && e->rules & NOT_BY_REPLY)
 		return 0;
-	score = dispensability(recipe, LOAD(entry + WORDS(v6) + 2), e->tick, e->rules & FOR_LOADED);
+	score = dispensability(recipe, tail_of(recipe, LOAD(entry + WORDS(v6) + 2), v6), e->tick,
+			       e->rules & FOR_LOADED);
 	if (score & (IS_UNPROVEN | IS_HALF_PROVEN) && !(score & HAS_EXPIRED)) {
 		if (!(e->rules & SECOND_ROUND))
 			vote(e, service_of(recipe));
@@ -259,6 +260,8 @@ struct insert_request {
 	__u64 victim; /* out: the recipe of the entry to be given up first */
 	__u32 is_live; /* out: the victim has not expired */
 	__u32 is_trial; /* in: nothing is inserted, and nobody given up: is there room? */
+	__u32 client_hop; /* in: of a reply key of full NAT, in place of the tick */
+	__u32 pad2;
 };
 
 /*
@@ -282,7 +285,8 @@ static __always_inline int find_victim(struct insert_request *r, const struct pl
 		return 0;
 	r->victim = LOAD(entry + WORDS(v6) + 1);
 	/* If it has changed since it was weighed, it is not given up: the caller tries once more. */
-	if (!dispensability(r->victim, LOAD(entry + WORDS(v6) + 2), r->tick, rules & FOR_LOADED))
+	if (!dispensability(r->victim, tail_of(r->victim, LOAD(entry + WORDS(v6) + 2), v6), r->tick,
+			    rules & FOR_LOADED))
 		r->victim = 0;
 	return 1;
 }
@@ -290,7 +294,7 @@ static __always_inline int find_victim(struct insert_request *r, const struct pl
 /* try_insert of r's key; the entry's recipe and place go to r. */
 static __always_inline enum insertion insert_once(struct insert_request *r, const int v6)
 {
-	__u64 tail = (__u64)r->hop << 32 | r->tick;
+	__u64 tail = (__u64)r->hop << 32 | (has_hop_for_seen(r->recipe) ? r->client_hop : r->tick);
 	enum insertion result;
 	struct found found = {};
 	struct place place;

@@ -41,7 +41,8 @@ static __always_inline int mark_killed(struct lookup *l, const int v6)
 		if (!change(entry, old, new, v6))
 			continue;
 		l->recipe = old;
-		STORE((__u32 *)(entry + WORDS(v6) + 2), now_tick());
+		if (!has_hop_for_seen(old))
+			STORE((__u32 *)(entry + WORDS(v6) + 2), now_tick());
 		return 1;
 	}
 	return 0;
@@ -61,7 +62,7 @@ static __always_inline int kill_with_resets(struct lookup *l, const int v6)
 	move_count(l->recipe, with_state(l->recipe, STATE_CLOSE));
 	if (recipe_method(l->recipe) != METHOD_NAT)
 		return 1;
-	look_up_reply(&reply, &l->key, recipe_server(l->recipe), v6);
+	look_up_reply(&reply, &l->key, l->recipe, l->hop, v6);
 	if (reply.recipe)
 		mark_killed(&reply, v6);
 	return 1;
@@ -133,7 +134,7 @@ static __always_inline void note_told(struct slow *s, const int v6)
 	if (recipe_method(s->hit.recipe) != METHOD_NAT)
 		return;
 	if (!(s->hit.recipe & BIT(RECIPE_REPLY)))
-		look_up_reply(other, &s->key, recipe_server(s->hit.recipe), v6);
+		look_up_reply(other, &s->key, s->hit.recipe, s->hit.hop, v6);
 	if (other->recipe && !(other->recipe & BIT(RECIPE_TOLD)))
 		mark(other, BIT(RECIPE_TOLD), 0, v6);
 }

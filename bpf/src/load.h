@@ -38,7 +38,7 @@ static __always_inline enum insertion insert_loaded(struct slow *s, __u64 recipe
 	r->hash = s->hash;
 	r->tick = s->tick;
 	r->born = s->tick - s->loading.age;
-	r->hop = is_template(recipe) ? make_counts(0, COUNT_UNKNOWN) : 0;
+	r->hop = is_template(recipe) ? make_counts(0, COUNT_UNKNOWN) : is_full_nat(recipe) ? s->local : 0;
 	r->is_trial = 0;
 	r->recipe = recipe | BIT(RECIPE_BUSY);
 	result = insert_key(r, v6);
@@ -48,13 +48,13 @@ static __always_inline enum insertion insert_loaded(struct slow *s, __u64 recipe
 	return insert_key(r, v6);
 }
 
-/* Has the entry inserted seen its last packet so many ticks ago. */
+/* Has the entry inserted seen its last packet so many ticks ago; of full NAT the forward entry's says it. */
 static __always_inline void set_idle(const struct insert_request *r, __u32 idle, const int v6)
 {
 	void *group = group_at(r->group, v6);
 	__u64 *entry;
 
-	if (!group)
+	if (!group || has_hop_for_seen(r->recipe))
 		return;
 	entry = entry_at(group, r->slot, v6);
 	if (entry)
@@ -106,7 +106,7 @@ static __always_inline int catch_up(struct slow *s, __u64 recipe, __u32 idle, co
 		STORE((__u32 *)(entry + WORDS(v6) + 2), seen);
 	if (recipe_method(new) != METHOD_NAT)
 		return 1;
-	look_up_reply(&s->other, &s->key, recipe_server(new), v6);
+	look_up_reply(&s->other, &s->key, new, known->hop, v6);
 	if (s->other.recipe)
 		mirror(&s->other, new, 0, v6);
 	return 1;
@@ -190,12 +190,15 @@ static __always_inline enum load_result load_entry(struct slow *s, const struct 
 	s->tick = now_tick();
 	s->is_trial = 0;
 	s->hop = 0; /* the client's packets will show it: until then, by the route */
-	recipe = with_server((__u64)(e->state & STATE_MASK) << RECIPE_STATE, index, e->method & METHOD_MASK);
+	s->local = e->local;
+	if (e->state == STATE_TEMPLATE)
+		recipe = template_recipe(index, e->method);
+	else
+		recipe =
+			with_server((__u64)(e->state & STATE_MASK) << RECIPE_STATE, index, e->method, rules_of(server));
 	recipe |= BIT(RECIPE_LOADED);
 	if (e->flags & LOAD_PROVEN)
 		recipe |= BIT(RECIPE_PROVEN);
-	if (e->method == METHOD_NAT && !is_template(recipe) && rules_of(server) & SERVICE_WIDE)
-		recipe |= BIT(RECIPE_WIDE);
 	s->template.recipe = 0;
 	if (e->flags & LOAD_CONTROLLED && hold(s, server, index, v6))
 		recipe |= BIT(RECIPE_CONTROLLED);

@@ -12,12 +12,32 @@
 #include "admit.h"
 #include "slow.h"
 
-static __always_inline __u64 with_server(__u64 recipe, __u32 index, __u32 method)
+/* Whether replies by the method come back by us and are rewritten. */
+static __always_inline int is_nat(__u32 method)
 {
-	if (method != METHOD_NAT)
-		recipe &= ~BIT(RECIPE_WIDE);
-	recipe &= ~((__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD);
-	return recipe | (__u64)index << RECIPE_SERVER | (__u64)method << RECIPE_METHOD;
+	return method == METHOD_NAT || method == METHOD_FULLNAT;
+}
+
+/* The recipe for a server of that method, of a service with these flags. Global: what it may be is not walked for each.
+ */
+__noinline __u64 with_server(__u64 recipe, __u32 index, __u32 method, __u32 flags)
+{
+	recipe &= ~((__u64)SERVER_MASK << RECIPE_SERVER | (__u64)METHOD_MASK << RECIPE_METHOD | BIT(RECIPE_WIDE) |
+		    BIT(RECIPE_FULLNAT));
+	if (method == METHOD_FULLNAT) {
+		recipe |= BIT(RECIPE_WIDE) | BIT(RECIPE_FULLNAT);
+		method = METHOD_NAT;
+	} else if (method == METHOD_NAT && flags & SERVICE_WIDE) {
+		recipe |= BIT(RECIPE_WIDE);
+	}
+	return recipe | (__u64)index << RECIPE_SERVER | (__u64)(method & METHOD_MASK) << RECIPE_METHOD;
+}
+
+/* The recipe of a template that names the server. Its connections have the method that the server has then. */
+static __always_inline __u64 template_recipe(__u32 index, __u32 method)
+{
+	return (__u64)STATE_TEMPLATE << RECIPE_STATE | (__u64)index << RECIPE_SERVER |
+	       (is_nat(method) ? 0 : (__u64)(method & METHOD_MASK) << RECIPE_METHOD);
 }
 
 /* Picks a server that belongs to the service still; 0: none. */
@@ -29,7 +49,7 @@ static __always_inline __u32 pick_server(struct pick_request *p, struct service 
 	/* A schedule replaced while it was read may name what is another's by now. */
 	if (!index || !server || server->life != LIFE_LIVE || server->service != p->service)
 		return 0;
-	*method = server->method & METHOD_MASK;
+	*method = server->method;
 	return index;
 }
 
@@ -55,7 +75,7 @@ static __always_inline int follow_template(struct slow *c)
 	if (c->pick.flags & SERVICE_EXPIRE_QUIESCENT && !server->offered_weight)
 		return 0;
 	c->chosen = index;
-	c->method = server->method & METHOD_MASK;
+	c->method = server->method;
 	c->decided_by = DECIDED_BY_TEMPLATE;
 	return 1;
 }
@@ -91,7 +111,7 @@ static __always_inline enum insertion make_template(struct slow *c, const int v6
 
 	r->key = c->template.key;
 	r->hash = hash_key(&r->key, v6);
-	r->recipe = with_server((__u64)STATE_TEMPLATE << RECIPE_STATE, c->chosen, c->method);
+	r->recipe = template_recipe(c->chosen, c->method);
 	r->tick = r->born = c->tick;
 	r->hop = make_counts(1, COUNT_UNKNOWN);
 	r->is_trial = c->is_trial;

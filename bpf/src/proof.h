@@ -2,8 +2,8 @@
 /*
  * Proof that a connection's client is real and has not lent its address to a flood
  * (entry.h, proof_layout). Of TCP by NAT it is the client's acknowledgement of the
- * server's own sequence number: until then, the forward entry has that number in
- * place of the hop. Of UDP it is a reply, which another packet a second later makes
+ * server's own sequence number: until then, the forward entry (by full NAT, the reply
+ * entry) has that number in place of the hop. Of UDP it is a reply, which another packet a second later makes
  * firm, or several packets spaced in time. Where
  * replies are not seen the handshake's last segment is half of it, and all of it if
  * the guard had answered the client. conntrack/proof.go says the same.
@@ -57,7 +57,8 @@ static __always_inline __u64 prove_by_time(__u64 recipe)
 
 /*
  * Whether a client's segment acknowledges what is in the hop word of its forward
- * entry, whose recipe was read from in_entry: read after that, see write_hop.
+ * entry, whose recipe was read from in_entry: read after that, see write_hop. By
+ * full NAT it is elsewhere: acknowledges_reply.
  */
 static __always_inline int acknowledges(const __u64 *in_entry, __u64 recipe, __u8 tcp_flags, __u32 ack)
 {
@@ -83,7 +84,8 @@ static __always_inline void count_proof(const struct server *server, __u64 old)
 }
 
 /*
- * Writes the hop word of the entry that l has found, unless its slot has been reused
+ * Writes the hop word of the entry that l has found (of a reply entry of full NAT, the
+ * seen word, which has the hop there), unless its slot has been reused
  * or is claimed: a hop, or what the client must acknowledge. A reader that finds
  * RECIPE_SEQUENCE and reads the word after it has a number: the word is written
  * before the bit is set and after it is cleared.
@@ -99,7 +101,7 @@ static __always_inline void write_hop(const struct lookup *l, __u32 word, const 
 	entry = entry_at(head, l->slot, v6);
 	if (!entry)
 		return;
-	hop = (__u32 *)(entry + WORDS(v6) + 2) + 1;
+	hop = (__u32 *)(entry + WORDS(v6) + 2) + !has_hop_for_seen(l->recipe);
 	bpf_spin_lock(&head->lock);
 	before = LOAD(hop);
 	for (int i = 0; i < CHANGE_TRIES; i++) {
@@ -165,9 +167,11 @@ static __always_inline void set_hop(struct lookup *l, __u32 hop, const int v6)
  * Notes what the client of an unproven connection must acknowledge, by a segment from
  * its server: the beginning of a handshake, or the first of a connection that began
  * before the table had it. The latest handshake counts; a reset acknowledges nothing.
+ * The forward entry has it, or by full NAT the one that the segment has hit.
  */
 static __always_inline void note_sequence(struct slow *r, struct lookup *forward, const int v6)
 {
+	struct lookup *at = is_full_nat(forward->recipe) ? &r->hit : forward;
 	__u32 sequence = r->sequence;
 
 	if (forward->recipe & BIT(RECIPE_PROVEN) || r->protocol != IPPROTO_TCP ||
@@ -175,12 +179,12 @@ static __always_inline void note_sequence(struct slow *r, struct lookup *forward
 		return;
 	if (r->tcp_flags & TCP_SYN)
 		sequence++;
-	else if (forward->recipe & BIT(RECIPE_SEQUENCE))
+	else if (at->recipe & BIT(RECIPE_SEQUENCE))
 		return;
 	if (v6)
-		set_sequence6(forward, sequence);
+		set_sequence6(at, sequence);
 	else
-		set_sequence4(forward, sequence);
+		set_sequence4(at, sequence);
 }
 
 #endif

@@ -19,7 +19,7 @@ static __always_inline int remove_reply(__u32 index, __u32 slot, __u64 recipe, c
 	if (!entry)
 		return 0;
 	entry_key(&key, entry, v6);
-	look_up_reply(&reply, &key, recipe_server(recipe), v6);
+	look_up_reply(&reply, &key, recipe, LOAD(entry + WORDS(v6) + 2) >> 32, v6);
 	if (reply.recipe)
 		release_slot(reply.group, reply.slot, v6);
 	return 0;

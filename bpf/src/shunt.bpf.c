@@ -155,6 +155,24 @@ static __always_inline int meet(struct xdp_md *ctx, const struct packet *p, __u3
 	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
 
+/* Follows the recipe of a hit by full NAT; the XDP action, or NOT_SETTLED. */
+static __always_inline int follow_full_nat_hit(struct xdp_md *ctx, struct packet *p, const struct found *found,
+					       const int v6)
+{
+	__u64 tail = (__u64)found->hop << 32 | found->seen;
+	int action = v6 ? meet_full_nat6(ctx, found->recipe, tail, p->tick) :
+			  meet_full_nat4(ctx, found->recipe, tail, p->tick);
+
+	if (action != NOT_SETTLED) {
+		count_hit(found->entry, p->length, v6);
+		return action;
+	}
+	/* Not the same pointers for the verifier, after a function that may change the packet. */
+	p->l3 = (void *)(long)ctx->data + sizeof(struct ethhdr);
+	p->l4 = p->l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	return action;
+}
+
 static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct parsed *scratch, const int v6)
 {
 	void *end = (void *)(long)ctx->data_end;
@@ -162,7 +180,7 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 	struct found found;
 	struct place place;
 	enum event event;
-	int is_virtual;
+	int is_virtual, action = 0;
 	__u32 index;
 
 	if (!parse_addresses(p, end, v6))
@@ -184,9 +202,17 @@ static __always_inline int dispatch(struct xdp_md *ctx, struct packet *p, struct
 			return finish(ctx, EVENT_PASS_NO_SERVICE, 0);
 		return meet(ctx, p, place.hash, is_virtual, !scratch && p->protocol == IPPROTO_TCP, v6);
 	}
-	/* What is odd is proven by settle: the verifier would walk what follows here once more. */
-	if (!is_settled(p, &found) && (scratch || !is_proof(p, &found, v6)))
-		return go_settle(ctx, p, place.hash, is_virtual, v6);
+	/* What is odd is settle's, hit or proof: the verifier would walk what follows here once more. */
+	if (!is_settled(p, &found)) {
+		if (!scratch && is_full_nat(found.recipe)) {
+			action = follow_full_nat_hit(ctx, p, &found, v6);
+			if (action != NOT_SETTLED)
+				return action;
+			return go_settle(ctx, p, place.hash, is_virtual, v6);
+		}
+		if (scratch || !is_proof(p, &found, v6))
+			return go_settle(ctx, p, place.hash, is_virtual, v6);
+	}
 	index = recipe_server(found.recipe);
 	server = bpf_map_lookup_elem(&servers, &index);
 	if (!server)

@@ -43,6 +43,8 @@ struct slow {
 	__u8 piece; /* enum piece */
 
 	__u32 hop; /* out: reference to the client's next hop */
+	__u32 local; /* out: by full NAT, what stands in for the client (local_layout) */
+	__u32 pad3;
 	__u64 recipe; /* out: to be followed */
 
 	/* settle's */

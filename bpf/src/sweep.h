@@ -58,13 +58,21 @@ static __always_inline void recount(__u64 recipe)
 		recount->udp++;
 }
 
-/* Notes that an entry with this recipe names the hop. */
-static __always_inline void note_hop(__u64 recipe, __u32 reference)
+/* Notes that an entry with this recipe, and this for seen and hop, names a hop or stands for a client. */
+static __always_inline void note_hop(__u64 recipe, __u64 tail)
 {
-	__u32 index = reference & (HOPS - 1);
-	__u32 *uses = bpf_map_lookup_elem(&hop_uses, &index);
+	__u32 reference = has_hop_for_seen(recipe) ? tail : tail >> 32, index = reference & (HOPS - 1);
+	struct local_address *local;
+	__u32 *uses;
 
-	if (uses && reference && !has_place(recipe) && !(recipe & BIT(RECIPE_SEQUENCE)))
+	if (is_full_nat(recipe) && !(recipe & BIT(RECIPE_REPLY))) {
+		local = local_of(reference);
+		if (local)
+			local->uses += 1;
+		return;
+	}
+	uses = bpf_map_lookup_elem(&hop_uses, &index);
+	if (uses && reference && (has_hop_for_seen(recipe) || !has_place(recipe)) && !(recipe & BIT(RECIPE_SEQUENCE)))
 		*uses += 1;
 }
 
@@ -175,7 +183,7 @@ static __always_inline long sweep_slot(__u32 i, struct sweep *sweep, const int v
 		return 0;
 	}
 	if (recipe & BIT(RECIPE_REPLY)) {
-		if (has_expired(recipe, tail, sweep->tick - ORPHAN_TICKS)) {
+		if (has_expired(recipe, tail_of(recipe, tail, v6), sweep->tick - ORPHAN_TICKS)) {
 			sweep->work += LOOK_WORK;
 			if (v6 ? remove_orphan6(sweep->index, slot) : remove_orphan4(sweep->index, slot)) {
 				sweep->orphans++;
@@ -197,7 +205,7 @@ static __always_inline long sweep_slot(__u32 i, struct sweep *sweep, const int v
 	}
 	sweep->live_keys++;
 	recount(recipe);
-	note_hop(recipe, tail >> 32);
+	note_hop(recipe, tail);
 	return 0;
 }
 

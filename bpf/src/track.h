@@ -162,7 +162,7 @@ static __always_inline void mirror(const struct lookup *reply, __u64 forward, __
 	if (recipe != reply->recipe)
 		/* Lost to another packet of the connection: that one's state stands. */
 		change(entry, reply->recipe, recipe, v6);
-	if (tick)
+	if (tick && !has_hop_for_seen(reply->recipe))
 		STORE((__u32 *)(entry + WORDS(v6) + 2), tick);
 }
 
@@ -182,18 +182,59 @@ static __always_inline __u32 seen_after(const struct lookup *forward, const stru
 	return (__s32)(forward->seen - early) > 0 ? forward->seen : early;
 }
 
+/*
+ * As acknowledges, of the client's segment in r by full NAT: the number is the reply
+ * entry's. It is one only if the recipe says so before and after it was read.
+ */
+static __always_inline int acknowledges_reply(struct slow *r, const int v6)
+{
+	const __u64 same = GENERATION_MASK | BIT(RECIPE_SEQUENCE);
+	struct lookup *reply = &r->other;
+	__u64 *entry, recipe;
+	__u32 sequence;
+
+	if ((r->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
+		return 0;
+	look_up_reply(reply, &r->key, r->hit.recipe, r->hit.hop, v6);
+	if (!reply->recipe)
+		return 0;
+	entry = entry_of(reply, v6);
+	if (!entry)
+		return 0;
+	recipe = LOAD(entry + WORDS(v6) + 1);
+	if ((recipe ^ reply->recipe) & GENERATION_MASK || !(recipe & BIT(RECIPE_SEQUENCE)))
+		return 0;
+	order();
+	sequence = LOAD(entry + WORDS(v6) + 2);
+	order();
+	return r->acknowledged - sequence < ACK_REACH && !((LOAD(entry + WORDS(v6) + 1) ^ recipe) & same);
+}
+
+__noinline int acknowledges_reply4(struct slow *r)
+{
+	return r ? acknowledges_reply(r, 0) : 0;
+}
+
+__noinline int acknowledges_reply6(struct slow *r)
+{
+	return r ? acknowledges_reply(r, 1) : 0;
+}
+
 /* Runs a packet through the forward entry's state; false if somebody removes the connection. */
-static __always_inline int transit(const struct slow *r, struct lookup *forward, const struct server *server,
+static __always_inline int transit(struct slow *r, struct lookup *forward, const struct server *server,
 				   enum direction direction, int spaced, const int v6)
 {
 	__u64 *entry = entry_of(forward, v6);
+	int by_reply = 0;
 
 	if (!entry)
 		return 0;
+	if (direction == DIRECTION_INPUT && is_full_nat(forward->recipe) && !(forward->recipe & BIT(RECIPE_PROVEN)))
+		by_reply = v6 ? acknowledges_reply6(r) : acknowledges_reply4(r);
 	for (int i = 0; i < CHANGE_TRIES; i++) {
 		__u64 old = forward->recipe, new;
 		int acked = direction == DIRECTION_INPUT &&
-			    acknowledges(entry + WORDS(v6) + 1, old, r->tcp_flags, r->acknowledged);
+			    (by_reply || acknowledges(entry + WORDS(v6) + 1, old, r->tcp_flags, r->acknowledged));
 
 		new = advance(old, direction, r->tcp_flags, spaced, acked);
 		if (new == old)
@@ -272,6 +313,26 @@ static __always_inline enum settled replace(struct slow *r, const struct lookup 
 	return SETTLED_DEAD;
 }
 
+/* As keep_up, by full NAT: the reply entry alone has the hop, or the sequence in its place. */
+static __always_inline void keep_up_full_nat(struct slow *r, const struct lookup *forward, __u32 hop, const int v6)
+{
+	struct lookup *reply = &r->other;
+	int is_kept;
+
+	look_up_reply(reply, &r->key, forward->recipe, forward->hop, v6);
+	if (!reply->recipe)
+		return;
+	mirror(reply, forward->recipe, 0, v6);
+	is_kept = !!(reply->recipe & BIT(RECIPE_SEQUENCE));
+	if (is_kept && !(forward->recipe & BIT(RECIPE_PROVEN)) && !(r->tcp_flags & TCP_SYN))
+		return;
+	if (!is_kept && (!hop || hop == reply->seen))
+		return;
+	set_hop(reply, hop, v6);
+	if (!is_kept)
+		count(EVENT_NOTE_HOP_CHANGED);
+}
+
 /*
  * After a client's packet by NAT, which has changed the recipe from before: its reply
  * entry follows, and both have the hop that leads to where it came from. While the
@@ -286,9 +347,13 @@ static __always_inline void keep_up(struct slow *r, struct lookup *forward, __u6
 	struct lookup *reply = &r->other;
 	int has_hop, has_changed;
 
+	if (is_full_nat(recipe)) {
+		keep_up_full_nat(r, forward, hop, v6);
+		return;
+	}
 	if (recipe == before && !is_kept && (!hop || hop == known))
 		return;
-	look_up_reply(reply, &r->key, recipe_server(recipe), v6);
+	look_up_reply(reply, &r->key, recipe, forward->hop, v6);
 	if (reply->recipe)
 		mirror(reply, recipe, 0, v6);
 	has_hop = reply->recipe && !has_place(reply->recipe);
@@ -308,6 +373,8 @@ static __always_inline void keep_up(struct slow *r, struct lookup *forward, __u6
 /* The hop of the replies to the client, as the entries that were found have it. */
 static __always_inline __u32 hop_of_reply(const struct lookup *reply, const struct lookup *forward)
 {
+	if (has_hop_for_seen(reply->recipe))
+		return reply->recipe & BIT(RECIPE_SEQUENCE) ? 0 : reply->seen;
 	if (!has_place(reply->recipe))
 		return reply->hop;
 	return forward->recipe & BIT(RECIPE_SEQUENCE) ? 0 : forward->hop;
@@ -358,6 +425,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	if (forward->recipe & BIT(RECIPE_KILLED) && !r->is_trial) {
 		r->recipe = hit->recipe;
 		r->hop = hop_of_reply(hit, forward);
+		r->local = forward->hop;
 		return SETTLED_KILLED;
 	}
 	if (!is_reply && server && (is_reuse(forward->recipe, server, r->tcp_flags) || is_forsaken(server)))
@@ -370,6 +438,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	}
 	recipe = forward->recipe;
 	r->hop = hop_of_reply(hit, forward);
+	r->local = forward->hop;
 	if (!transit(r, forward, server, direction, spaced, v6))
 		return SETTLED_BUSY;
 	if (is_reply) {

@@ -13,7 +13,7 @@
 
 /* What the connection in that slot has carried, both ways, goes to *told. */
 static __always_inline void report_traffic(struct connection_news *told, __u32 group, __u32 slot, __u64 recipe,
-					   const int v6)
+					   __u32 word, const int v6)
 {
 	struct slot_traffic *in = slot_of(traffic_at(group, v6), slot), *out;
 	struct lookup reply = {};
@@ -31,7 +31,7 @@ static __always_inline void report_traffic(struct connection_news *told, __u32 g
 		key.destination[i] = told->destination[i];
 	}
 	key.id = told->id & ID_MASK;
-	look_up_reply(&reply, &key, recipe_server(recipe), v6);
+	look_up_reply(&reply, &key, recipe, word, v6);
 	out = reply.recipe ? slot_of(traffic_at(reply.group, v6), reply.slot) : 0;
 	if (!out)
 		return;
@@ -79,9 +79,11 @@ static __always_inline int announce_slot(__u32 index, __u32 slot, __u64 recipe, 
 	told->kind = kind;
 	told->family = v6 ? 6 : 4;
 	told->pad = 0;
+	told->pad2 = 0;
+	told->local = is_full_nat(recipe) ? LOAD(entry + WORDS(v6) + 2) >> 32 : 0;
 	told->in_packets = told->in_bytes = told->out_packets = told->out_bytes = 0;
 	if (kind == NEWS_CLOSED)
-		report_traffic(told, index, slot, recipe, v6);
+		report_traffic(told, index, slot, recipe, told->local, v6);
 	bpf_ringbuf_submit(told, 0);
 	return 1;
 }

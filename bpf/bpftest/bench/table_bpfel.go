@@ -179,7 +179,8 @@ type TableLocalAddress struct {
 	_       structs.HostLayout
 	Address [4]uint32
 	Offered uint32
-	Pad     [3]uint32
+	Uses    uint32
+	Pad     [2]uint32
 }
 
 type TableMatch struct {
