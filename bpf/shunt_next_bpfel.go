@@ -1135,10 +1135,10 @@ type KernelSlow struct {
 	IsTrial     uint8
 	IsAdmitted  uint8
 	Piece       uint8
+	Mss         uint32
 	Hop         uint32
 	Local       uint32
 	Pad3        uint32
-	_           [4]byte
 	Recipe      uint64
 	Hit         struct {
 		_   structs.HostLayout

@@ -27,6 +27,23 @@ func Verify(frame []byte) error {
 	return fmt.Errorf("%w: EtherType %#04x", ErrNotChecked, eth)
 }
 
+// VerifyPacket is Verify of an IP packet without a frame, which may be cut short: of
+// one that is, the IP header alone is looked at.
+func VerifyPacket(packet []byte) error {
+	switch {
+	case len(packet) == 0:
+		return fmt.Errorf("%w: no packet", ErrNotChecked)
+	case packet[0]>>4 == 6:
+		return verify6(packet)
+	}
+	if header := int(packet[0]&15) * 4; packet[0]>>4 == 4 && header >= 20 && len(packet) >= header {
+		if sum := onesSum(0, packet[:header]); sum != 0xffff {
+			return fmt.Errorf("the IPv4 header's checksum is wrong: the sum is %#04x", sum)
+		}
+	}
+	return verify4(packet)
+}
+
 // network returns what follows the Ethernet header and up to two tags.
 func network(frame []byte) (l3 []byte, eth uint16, err error) {
 	for offset := 12; ; offset += 4 {

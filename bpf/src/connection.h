@@ -448,6 +448,15 @@ static __always_inline __u32 rules_of(const struct server *server)
 	return service ? in_force(service)->flags : 0;
 }
 
+/* What the server's service has announced segment sizes clamped to; 0: nothing. */
+static __always_inline __u32 mss_of(const struct server *server)
+{
+	__u32 index = server->service;
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+
+	return service ? service->mss : 0;
+}
+
 /* Whether the connections of the server, which was removed, are to end (expire_nodest_conn). */
 static __always_inline int is_forsaken(const struct server *server)
 {

@@ -340,6 +340,7 @@ static __always_inline enum event create(struct slow *c, const int v6)
 	schedule = in_force(service);
 	/* Another one may be in force than when the packet was admitted: all from here on is of this. */
 	c->pick.flags = schedule->flags;
+	c->mss = service->mss;
 	event = choose(c, service, schedule, v6);
 	if (c->is_stateless && (event != EVENT_NONE || !may_go_on(c, v6)))
 		event = EVENT_DROP_MIDSTREAM;

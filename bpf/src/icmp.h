@@ -65,7 +65,7 @@ static __always_inline int send_by(struct xdp_md *ctx, struct message *m, struct
 
 	if (hop->mtu && m->length > hop->mtu)
 		return finish(ctx, EVENT_DROP_TOO_BIG, service);
-	if (!(v6 ? translate6(ctx, m) : translate4(ctx, m)))
+	if (!(v6 ? rewrite_error6(ctx, m) : rewrite_error4(ctx, m)))
 		return finish(ctx, EVENT_FAULT_MAP, service);
 	return leave(ctx, &p, hop, service);
 }
@@ -78,7 +78,7 @@ static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, str
 
 	if (m->outer_vlan)
 		return finish(ctx, EVENT_DROP_VLAN, service);
-	if (!(v6 ? translate6(ctx, m) : translate4(ctx, m)))
+	if (!(v6 ? rewrite_error6(ctx, m) : rewrite_error4(ctx, m)))
 		return finish(ctx, EVENT_FAULT_MAP, service);
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->l4_protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;

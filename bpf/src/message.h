@@ -215,7 +215,7 @@ static __always_inline int rewrite_transport(struct xdp_md *ctx, const struct me
 }
 
 /* Makes the error what m says it is to be; false: the frame is not what m was made from. */
-static __always_inline int translate(struct xdp_md *ctx, struct message *m, const int v6)
+static __always_inline int rewrite_error(struct xdp_md *ctx, struct message *m, const int v6)
 {
 	const __u32 offset = m->l4 + __builtin_offsetof(struct icmp_error, checksum);
 	__u32 outer, sum = 0;
@@ -231,14 +231,14 @@ static __always_inline int translate(struct xdp_md *ctx, struct message *m, cons
 	return !bpf_xdp_store_bytes(ctx, offset, &check, sizeof(check));
 }
 
-__noinline int translate4(struct xdp_md *ctx, struct message *m)
+__noinline int rewrite_error4(struct xdp_md *ctx, struct message *m)
 {
-	return m ? translate(ctx, m, 0) : 0;
+	return m ? rewrite_error(ctx, m, 0) : 0;
 }
 
-__noinline int translate6(struct xdp_md *ctx, struct message *m)
+__noinline int rewrite_error6(struct xdp_md *ctx, struct message *m)
 {
-	return m ? translate(ctx, m, 1) : 0;
+	return m ? rewrite_error(ctx, m, 1) : 0;
 }
 
 #endif

@@ -98,27 +98,17 @@ static __always_inline __u16 as_summed(__be16 size, __u32 offset)
 	return offset & 1 ? (__u16)(size << 8 | size >> 8) : size;
 }
 
-/* Lowers the segment size that the segment in s announces to its service's. Global: verified once. */
+/* Lowers the segment size that the segment in s announces to s->mss. Global: verified once. */
 __noinline int clamp_mss(struct xdp_md *ctx, struct slow *s)
 {
-	struct service *service;
-	struct server *server;
-	__u32 index, found, l4;
 	__be16 size, clamped;
+	__u32 found, l4;
 	__u16 check;
 
 	if (!s)
 		return 0;
-	index = recipe_server(s->recipe);
-	server = bpf_map_lookup_elem(&servers, &index);
-	if (!server)
-		return 0;
-	index = server->service;
-	service = bpf_map_lookup_elem(&services, &index);
-	if (!service || !LOAD(&service->mss))
-		return 0;
 	l4 = s->l4;
-	clamped = bpf_htons(LOAD(&service->mss));
+	clamped = bpf_htons(s->mss);
 	/* Options may not reach beyond the packet, where the frame may go on. */
 	found = find_mss(ctx, l4);
 	if (!found)

@@ -42,6 +42,7 @@ struct slow {
 	__u8 is_admitted; /* it begins a connection: for shunt_carry */
 	__u8 piece; /* enum piece */
 
+	__u32 mss; /* create's and settle's, of a first segment: its service's */
 	__u32 hop; /* out: reference to the client's next hop */
 	__u32 local; /* out: by full NAT, what stands in for the client (local_layout) */
 	__u32 pad3;

@@ -437,6 +437,8 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		return SETTLED;
 	}
 	recipe = forward->recipe;
+	if (r->tcp_flags & TCP_SYN)
+		r->mss = mss_of(server);
 	r->hop = hop_of_reply(hit, forward);
 	r->local = forward->hop;
 	if (!transit(r, forward, server, direction, spaced, v6))

@@ -107,6 +107,9 @@ func (b *bench) small() error {
 			if err == nil {
 				err = b.hits(nat, dr)
 			}
+			if err == nil && protocol == tcp {
+				err = b.icmp(nat)
+			}
 			if err == nil && (protocol == tcp || !f.v6) {
 				err = b.news(nat, dr)
 			}

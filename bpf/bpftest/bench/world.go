@@ -82,6 +82,7 @@ var goneOnTo = map[bpf.KernelSlot]string{
 	bpf.KernelSlotSLOT_SETTLE: bpf.KernelProgShuntSettle,
 	bpf.KernelSlotSLOT_ADMIT:  bpf.KernelProgShuntAdmit,
 	bpf.KernelSlotSLOT_CREATE: bpf.KernelProgShuntCreate,
+	bpf.KernelSlotSLOT_ICMP:   bpf.KernelProgShuntIcmp,
 }
 
 // load loads the fast path over maps of its own, without a service.
@@ -98,6 +99,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		bpf.KernelMapLimits: services, bpf.KernelMapServiceStates: services,
 		bpf.KernelMapServers: servers, bpf.KernelMapLoads: servers, bpf.KernelMapRecounts: servers,
 		bpf.KernelMapServerTraffic: servers, bpf.KernelMapWords: words, bpf.KernelMapDestinations: 64, bpf.KernelMapMatches: 64,
+		bpf.KernelMapVirtualAddresses: 64,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
