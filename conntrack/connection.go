@@ -12,7 +12,10 @@ type Connection struct {
 	Client   netip.AddrPort
 	Virtual  netip.AddrPort // where the client sends to
 	Server   netip.AddrPort // the real server it is paired with
-	Method   string         // forwarding method it was created with: nat, dr, tunnel, local
+	Method   string         // forwarding method it was created with: nat, dr, tunnel, local, fullnat
+	// Local stands in for the client where the server sees the packets, by method
+	// fullnat; not valid by others, and of templates.
+	Local netip.AddrPort
 	State    State
 	// Proven is whether the connection has shown that its client is real. TCP by nat:
 	// the client has acknowledged the server's own sequence number. TCP elsewhere,

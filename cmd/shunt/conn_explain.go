@@ -92,7 +92,7 @@ func decisionTable(t *table, d api.Decision) {
 		t.row("gets", t.in(red, "no server"))
 	} else {
 		t.row("gets", t.in(green, d.Server)+" by "+d.Method)
-		methodRow(t, d.Method)
+		methodRow(t, d)
 	}
 	t.row("because", because(d))
 	if d.Scheduler == "" {
@@ -112,12 +112,16 @@ func decisionTable(t *table, d api.Decision) {
 }
 
 // methodRow says what a method does to packets that the other names do not tell.
-func methodRow(t *table, method string) {
-	switch method {
+func methodRow(t *table, d api.Decision) {
+	switch d.Method {
 	case realserver.Tunnel.String():
 		t.row("reached", "packets go there wrapped, and the server answers the client itself")
 	case realserver.FullNAT.String():
-		t.row("reached", "the server sees an address of this director's, and answers to that")
+		sees := "an address of this director's"
+		if d.Connection != nil && d.Connection.Local != "" {
+			sees = d.Connection.Local
+		}
+		t.row("reached", "the server sees "+sees+", and answers to that")
 	}
 }
 

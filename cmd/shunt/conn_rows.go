@@ -18,6 +18,7 @@ import (
 type connectionRows struct {
 	timed   bool // the ages are known
 	counted bool // some have their traffic
+	local   bool // for some the server sees another address than the client's
 	header  []string
 	widths  []int
 	cells   []byte // of one row
@@ -33,6 +34,10 @@ func (r *connectionRows) fit(connections []conntrack.Connection) {
 		r.header = append(r.header, "AGE", "IDLE")
 	}
 	r.header = append(r.header, "STATE", "CLIENT", "VIRTUAL", "SERVER", "METHOD")
+	r.local = slices.ContainsFunc(connections, func(c conntrack.Connection) bool { return c.Local.IsValid() })
+	if r.local {
+		r.header = append(r.header, "LOCAL")
+	}
 	if r.counted {
 		r.header = append(r.header, "PACKETS", "BYTES")
 	}
@@ -117,6 +122,14 @@ func (r *connectionRows) render(c *conntrack.Connection) {
 	end()
 	b = append(b, c.Method...)
 	end()
+	if r.local {
+		if c.Local.IsValid() {
+			b = c.Local.AppendTo(b)
+		} else {
+			b = append(b, '-')
+		}
+		end()
+	}
 	if r.counted {
 		b = r.appendTraffic(b, c.Traffic)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -115,14 +116,37 @@ func TestForwardingRows(t *testing.T) {
 func TestMethodRow(t *testing.T) {
 	got := printed(t, func(table *table) {
 		for _, method := range methods {
-			methodRow(table, method)
+			methodRow(table, api.Decision{Method: method})
 		}
+		methodRow(table, api.Decision{Method: "fullnat", Connection: &api.Connection{Local: "10.0.0.2:40001"}})
 	})
 	want := []string{
 		"reached  packets go there wrapped, and the server answers the client itself",
 		"reached  the server sees an address of this director's, and answers to that",
+		"reached  the server sees 10.0.0.2:40001, and answers to that",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}
+
+func TestConnectionRowsLocal(t *testing.T) {
+	aged := agedConnections()
+	aged[1].Method, aged[1].Local = "fullnat", netip.MustParseAddrPort("10.0.0.2:40002")
+	for i := range aged {
+		aged[i].Traffic = nil
+	}
+	var out bytes.Buffer
+	rows := &connectionRows{}
+	if err := rows.printAll(&out, aged); err != nil {
+		t.Fatal(err)
+	}
+	const want = `PROTO  EXPIRES  STATE        CLIENT              VIRTUAL        SERVER          METHOD   LOCAL
+tcp    05:00    ESTABLISHED  198.51.100.7:40001  192.0.2.10:80  10.0.0.11:8080  nat      -
+tcp    14:59    ESTABLISHED  198.51.100.7:40002  192.0.2.10:80  10.0.0.12:80    fullnat  10.0.0.2:40002
+tcp    15:00    ESTABLISHED  203.0.113.9:40003   192.0.2.10:80  10.0.0.12:80    nat      -
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
 }

@@ -25,6 +25,9 @@ func (f connectionForm) model(c *conntrack.Connection) *Connection {
 		Template: c.Template, UnderTemplate: c.UnderTemplate, Mark: c.Mark, Engine: c.Engine, EngineData: c.EngineData,
 		Expires: Duration(c.Expires.Truncate(time.Millisecond)),
 	}
+	if c.Local.IsValid() {
+		model.Local = c.Local.String()
+	}
 	if c.Template {
 		model.Prefix, model.Controlled = new(c.Prefix), new(c.Controlled)
 	}
@@ -45,6 +48,9 @@ func (f connectionForm) appendConnection(b []byte, c *conntrack.Connection) []by
 	b = appendAddrPort(append(b, `","virtual":"`...), c.Virtual)
 	b = appendAddrPort(append(b, `","server":"`...), c.Server)
 	b = appendText(append(b, `","method":`...), c.Method)
+	if c.Local.IsValid() {
+		b = append(c.Local.AppendTo(append(b, `,"local":"`...)), '"')
+	}
 	b = append(append(b, `,"state":"`...), c.State.String()...)
 	b = strconv.AppendBool(append(b, `","proven":`...), c.Proven)
 	if c.Template {

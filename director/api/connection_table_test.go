@@ -50,10 +50,18 @@ func shownConnections() []conntrack.Connection {
 	return []conntrack.Connection{one, six, template, mark, sctp}
 }
 
+// translatedConnections are by full NAT.
+func translatedConnections() []conntrack.Connection {
+	all := shownConnections()[:2]
+	all[0].Method, all[0].Local = "fullnat", netip.MustParseAddrPort("10.0.0.2:40000")
+	all[1].Method, all[1].Local = "fullnat", netip.MustParseAddrPort("[2001:db8:1::2]:65535")
+	return all
+}
+
 // The lines of the list are what json.Marshal makes of the model, whose fields it
 // has all.
 func TestConnectionLines(t *testing.T) {
-	for i, c := range append(shownConnections(), conntrack.Connection{}) {
+	for i, c := range slices.Concat(shownConnections(), translatedConnections(), []conntrack.Connection{{}}) {
 		for _, timed := range []bool{false, true} {
 			line, model := api.ConnectionForms(timed, c)
 			want, err := json.Marshal(model)
@@ -71,16 +79,18 @@ func TestConnectionLines(t *testing.T) {
 func TestConnectionForms(t *testing.T) {
 	all := shownConnections()
 	all[2].EngineData = "call\x1b[1m" // of text, as all that is JSON
-	fake := directortest.NewFake(director.State{})
+	translated := slices.Concat(all, translatedConnections())
+	fake, lines := directortest.NewFake(director.State{}), directortest.NewFake(director.State{})
 	fake.SetConnections(all...)
+	lines.SetConnections(translated...)
 	for name, test := range map[string]struct {
 		dp    director.Dataplane
 		query api.ConnectionQuery
 		kind  string
 	}{
 		"records":          {fake, api.ConnectionQuery{}, "application/vnd.shunt.connections"},
-		"lines":            {fake, api.ConnectionQuery{Limit: 100}, "application/x-ndjson"},
-		"a_kernel_s_lines": {directortest.NoTable(fake), api.ConnectionQuery{}, "application/x-ndjson"},
+		"lines":            {lines, api.ConnectionQuery{Limit: 100}, "application/x-ndjson"},
+		"a_kernel_s_lines": {directortest.NoTable(lines), api.ConnectionQuery{}, "application/x-ndjson"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := serve(t, newHandler(t, test.dp))
@@ -102,6 +112,10 @@ func TestConnectionForms(t *testing.T) {
 					one.Traffic = new(*c.Traffic)
 				}
 				got = append(got, one)
+			}
+			all := all
+			if name != "records" {
+				all = translated
 			}
 			want := make([]conntrack.Connection, len(all))
 			for i, c := range all {

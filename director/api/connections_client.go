@@ -216,7 +216,10 @@ func (c *Connection) parse() (conntrack.Connection, error) {
 	for _, a := range []struct {
 		text string
 		to   *netip.AddrPort
-	}{{c.Client, &out.Client}, {c.Virtual, &out.Virtual}, {c.Server, &out.Server}} {
+	}{{c.Client, &out.Client}, {c.Virtual, &out.Virtual}, {c.Server, &out.Server}, {c.Local, &out.Local}} {
+		if a.to == &out.Local && a.text == "" {
+			continue
+		}
 		address, err := netip.ParseAddrPort(a.text)
 		if err != nil {
 			return out, readError(err)

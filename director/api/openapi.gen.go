@@ -257,6 +257,9 @@ type Connection struct {
 	// Method The forwarding method it was created with.
 	Method string `json:"method"`
 
+	// Local What stands in for the client where the server sees the packets, an address and port; by method fullnat alone.
+	Local string `json:"local,omitempty"`
+
 	// State Its state, in the kernel's words.
 	//
 	// Examples: ESTABLISHED

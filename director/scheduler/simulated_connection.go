@@ -3,9 +3,7 @@ package scheduler
 import (
 	"time"
 
-	"github.com/shunt-lb/shunt/conntrack"
-	"github.com/shunt-lb/shunt/realserver"
-)
+	"github.com/shunt-lb/shunt/conntrack")
 
 // simulatedConnection is one connection of a Simulation.
 type simulatedConnection struct {
@@ -23,7 +21,7 @@ type simulatedConnection struct {
 func (s *Simulation) connect(key Request, server *simulatedServer, under *simulatedTemplate) *simulatedConnection {
 	s.made++
 	c := &simulatedConnection{
-		key: key, serial: s.made, server: server, under: under, oneWay: server.Method != realserver.NAT,
+		key: key, serial: s.made, server: server, under: under, oneWay: !server.Method.Rewrites(),
 	}
 	c.expire = func() { s.remove(c) }
 	s.bind(server, func(l *Load) { l.Inactive++ })
