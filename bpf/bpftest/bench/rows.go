@@ -213,6 +213,9 @@ func (b *bench) hits(nat, dr *world) error {
 	g.watched("nat-hit/"+g.suffix, nat, newPlan(nat, toService, flagACK, random), inPackets, bpf.KernelEventEVENT_NONE)
 	g.watched("nat-reply/"+g.suffix, nat, newPlan(nat, fromServer, flagACK, random), outPackets, bpf.KernelEventEVENT_NONE)
 	g.watched("dr-hit/"+g.suffix, dr, newPlan(dr, toService, flagACK, random), inPackets, bpf.KernelEventEVENT_NONE)
+	if size == 1 && protocol == udp && !f.v6 {
+		g.fragments(h, nat)
+	}
 	if size == 1 && protocol == tcp {
 		plan := newPlan(nat, notOurs, flagACK, random)
 		plan.Mask = 1<<20 - 1 // any source

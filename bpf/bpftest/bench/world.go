@@ -79,10 +79,11 @@ func groups(connections uint32) uint32 {
 
 // goneOnTo are the programs that measured packets need behind the main one, by the slot in a set.
 var goneOnTo = map[bpf.KernelSlot]string{
-	bpf.KernelSlotSLOT_SETTLE: bpf.KernelProgShuntSettle,
-	bpf.KernelSlotSLOT_ADMIT:  bpf.KernelProgShuntAdmit,
-	bpf.KernelSlotSLOT_CREATE: bpf.KernelProgShuntCreate,
-	bpf.KernelSlotSLOT_ICMP:   bpf.KernelProgShuntIcmp,
+	bpf.KernelSlotSLOT_SETTLE:   bpf.KernelProgShuntSettle,
+	bpf.KernelSlotSLOT_ADMIT:    bpf.KernelProgShuntAdmit,
+	bpf.KernelSlotSLOT_CREATE:   bpf.KernelProgShuntCreate,
+	bpf.KernelSlotSLOT_ICMP:     bpf.KernelProgShuntIcmp,
+	bpf.KernelSlotSLOT_FRAGMENT: bpf.KernelProgShuntFragment,
 }
 
 // load loads the fast path over maps of its own, without a service.
@@ -100,6 +101,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		bpf.KernelMapServers: servers, bpf.KernelMapLoads: servers, bpf.KernelMapRecounts: servers,
 		bpf.KernelMapServerTraffic: servers, bpf.KernelMapWords: words, bpf.KernelMapDestinations: 64, bpf.KernelMapMatches: 64,
 		bpf.KernelMapVirtualAddresses: 64,
+		bpf.KernelMapFragments:        64,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
@@ -135,6 +137,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		DestinationMac: [6]uint8{2, 0, 0, 0, 0, 7}, SourceMac: [6]uint8{2, 0, 0, 0, 0, 1}, Ifindex: loopback, Mtu: 1500,
 	})
 	p.put(".data.settings", 0, &settings)
+	p.put(bpf.KernelMapOptions, 0, &bpf.KernelPacketOptions{FragmentTicks: forever})
 	p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_MAIN), coll.Programs[bpf.KernelProgShuntMain])
 	for slot, name := range goneOnTo {
 		p.put(bpf.KernelMapSlots, uint32(bpf.KernelSlotSLOT_SETS+slot), coll.Programs[name])
