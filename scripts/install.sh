@@ -24,6 +24,7 @@ done
 
 put 755 bin/shuntd "$prefix/sbin/shuntd"
 put 755 bin/shunt "$prefix/bin/shunt"
+put 755 bin/shunt-agent "$prefix/sbin/shunt-agent"
 for name in "${links[@]}"; do
 	ln -sfn $target "$prefix/sbin/$name"
 done
@@ -32,15 +33,21 @@ scripts/docs.sh bin/docs
 for page in bin/docs/man/*; do
 	put 644 "$page" "$prefix/share/man/man1/${page##*/}"
 done
-put 644 bin/docs/completion/shunt.bash "$prefix/share/bash-completion/completions/shunt"
-for folder in site-functions vendor-completions; do # Debian's zsh reads the latter in /usr
-	put 644 bin/docs/completion/shunt.zsh "$prefix/share/zsh/$folder/_shunt"
+cp cmd/shunt-agent/completion/* bin/docs/completion/
+for name in shunt shunt-agent; do
+	put 644 "bin/docs/completion/$name.bash" "$prefix/share/bash-completion/completions/$name"
+	for folder in site-functions vendor-completions; do # Debian's zsh reads the latter in /usr
+		put 644 "bin/docs/completion/$name.zsh" "$prefix/share/zsh/$folder/_$name"
+	done
+	put 644 "bin/docs/completion/$name.fish" "$prefix/share/fish/vendor_completions.d/$name.fish"
 done
-put 644 bin/docs/completion/shunt.fish "$prefix/share/fish/vendor_completions.d/shunt.fish"
 rm -rf bin/docs
 put 644 scripts/package/shunt-ipvsadm.1 "$prefix/share/man/man1/shunt-ipvsadm.1"
+put 644 scripts/package/shunt-agent.1 "$prefix/share/man/man1/shunt-agent.1"
 
 put 644 LICENSE "$prefix/share/doc/shunt/copyright"
+put 644 LICENSE "$prefix/share/doc/shunt-agent/copyright"
+put 644 scripts/package/decap.env "$prefix/share/doc/shunt-agent/decap.env"
 put 644 director/config/testdata/reference.yaml "$prefix/share/doc/shunt/reference.yaml"
 put 644 director/config/testdata/reference-ipvs.yaml "$prefix/share/doc/shunt/reference-ipvs.yaml"
 put 644 scripts/package/ipvs.modules-load.conf "$prefix/share/doc/shunt/ipvs.modules-load.conf"
@@ -52,7 +59,9 @@ put 644 director/metrics/alerts.yaml "$prefix/share/shunt/alerts.yaml"
 # systemd looks for these in /usr/lib and in /usr/local/lib.
 lib=$prefix/lib
 install -d "$lib/systemd/system"
-sed "s|^ExecStart=/usr/sbin/|ExecStart=${PREFIX:-/usr/local}/sbin/|" scripts/package/shuntd.service >"$lib/systemd/system/shuntd.service"
+for unit in shuntd shunt-agent-decap; do
+	sed "s|^\(Exec[A-Za-z]*\)=/usr/sbin/|\1=${PREFIX:-/usr/local}/sbin/|" "scripts/package/$unit.service" >"$lib/systemd/system/$unit.service"
+done
 put 644 scripts/package/tmpfiles.conf "$lib/tmpfiles.d/shunt.conf"
 put 644 scripts/package/sysusers.conf "$lib/sysusers.d/shunt.conf"
 [ -e "$etc/shunt.yaml" ] || put 640 scripts/package/shunt.yaml "$etc/shunt.yaml"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Debian and RPM packages of VERSION in DIST from what make install
-# lays down. GOARCH chooses the architecture.
+# lays down: shunt, and shunt-agent for real servers. GOARCH chooses the architecture.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,14 +10,22 @@ ARCH=${GOARCH:-$(go env GOARCH)}
 # A package's version begins with a digit and has no dash.
 VERSION=$(sed -e 's/^v//' -e 's/-/./g' -e 's/^[^0-9]/0.&/' <<<"$version")
 STAGE=$(mktemp -d "${TMPDIR:-/tmp}/shunt-package.XXXXXX")
-trap 'rm -rf "$STAGE"' EXIT
-export ARCH VERSION STAGE
+trap 'rm -rf "${STAGE%/director}"' EXIT
+AGENT=$STAGE/agent
+STAGE=$STAGE/director
+export ARCH VERSION STAGE AGENT
 
 # Without links: files of these names are of the ipvsadm package.
 DESTDIR=$STAGE PREFIX=/usr IPVSADM=0 scripts/install.sh
 gzip -9n "$STAGE"/usr/share/man/man1/*
+(cd "$STAGE" && find usr -name '*shunt-agent*' -prune -print0) | while IFS= read -r -d '' path; do
+	mkdir -p "$AGENT/${path%/*}"
+	mv "$STAGE/$path" "$AGENT/$path"
+done
 mkdir -p "$dist"
-for format in deb rpm; do
-	go tool -modfile=scripts/package/tools/go.mod nfpm package \
-		--config scripts/package/nfpm.yaml --packager "$format" --target "$dist/"
+for config in nfpm nfpm-agent; do
+	for format in deb rpm; do
+		go tool -modfile=scripts/package/tools/go.mod nfpm package \
+			--config "scripts/package/$config.yaml" --packager "$format" --target "$dist/"
+	done
 done

@@ -24,31 +24,32 @@ func output(t *testing.T, folder, name string, args ...string) string {
 	return string(text)
 }
 
-// packages builds both packages once and returns their paths.
-func packages(t *testing.T) (deb, rpm string) {
+// packages builds all packages once and returns the paths of shunt's, and of the
+// agent's Debian package.
+func packages(t *testing.T) (deb, rpm, agent string) {
 	t.Helper()
 	directortest.Privileged(t) // files of root's, as they are installed
 	folder := t.TempDir()
 	output(t, root, "make", "-s", "package", "VERSION=v1.2.3", "DIST="+folder)
-	for pattern, path := range map[string]*string{"*.deb": &deb, "*.rpm": &rpm} {
+	for pattern, path := range map[string]*string{"shunt_*.deb": &deb, "shunt-1*.rpm": &rpm, "shunt-agent_*.deb": &agent} {
 		found, err := filepath.Glob(filepath.Join(folder, pattern))
 		if err != nil || len(found) != 1 {
 			t.Fatalf("%s: %v, %v", pattern, found, err)
 		}
 		*path = found[0]
 	}
-	return deb, rpm
+	return deb, rpm, agent
 }
 
 // TestPackages builds the packages and uses what is in them.
 func TestPackages(t *testing.T) {
-	deb, rpm := packages(t)
+	deb, rpm, agent := packages(t)
 	if got := output(t, ".", "dpkg-deb", "--field", deb, "Package", "Version", "Architecture"); !strings.HasPrefix(got, "Package: shunt\nVersion: 1.2.3") {
 		t.Errorf("the package's control file says:\n%s", got)
 	}
 	there := t.TempDir()
 	output(t, ".", "dpkg-deb", "--extract", deb, there)
-	for path, mode := range map[string]os.FileMode{
+	checkFiles(t, there, map[string]os.FileMode{
 		"usr/sbin/shuntd":                                0o755,
 		"usr/bin/shunt":                                  0o755,
 		"usr/lib/systemd/system/shuntd.service":          0o644,
@@ -66,14 +67,7 @@ func TestPackages(t *testing.T) {
 		"usr/share/bash-completion/completions/shunt":    0o644,
 		"usr/share/zsh/vendor-completions/_shunt":        0o644,
 		"usr/share/fish/vendor_completions.d/shunt.fish": 0o644,
-	} {
-		info, err := os.Stat(filepath.Join(there, path))
-		if err != nil {
-			t.Error(err)
-		} else if info.Mode().Perm() != mode || info.Size() == 0 {
-			t.Errorf("%s has mode %v and %d bytes, want mode %v", path, info.Mode().Perm(), info.Size(), mode)
-		}
-	}
+	})
 	if got := output(t, ".", filepath.Join(there, "usr/sbin/shuntd"), "version"); !strings.HasPrefix(got, "shuntd v1.2.3 ") {
 		t.Errorf("the packaged daemon says %q", got)
 	}
@@ -91,13 +85,57 @@ func TestPackages(t *testing.T) {
 	if string(lead) != "\xed\xab\xee\xdb" {
 		t.Errorf("%s begins with %x: no RPM", rpm, lead)
 	}
-	unit(t, there)
+	unit(t, there, "shuntd.service", secure)
+	systemFiles(t, there)
+	agentPackage(t, agent)
 }
 
-// unit has systemd check the unit as it is installed.
-func unit(t *testing.T, there string) {
+// agentPackage looks into the package for real servers.
+func agentPackage(t *testing.T, deb string) {
 	t.Helper()
-	path := filepath.Join(there, "usr/lib/systemd/system/shuntd.service")
+	there := t.TempDir()
+	output(t, ".", "dpkg-deb", "--extract", deb, there)
+	checkFiles(t, there, map[string]os.FileMode{
+		"usr/sbin/shunt-agent":                                 0o755,
+		"usr/lib/systemd/system/shunt-agent-decap.service":     0o644,
+		"usr/share/man/man1/shunt-agent.1.gz":                  0o644,
+		"usr/share/doc/shunt-agent/decap.env":                  0o644,
+		"usr/share/bash-completion/completions/shunt-agent":    0o644,
+		"usr/share/zsh/vendor-completions/_shunt-agent":        0o644,
+		"usr/share/fish/vendor_completions.d/shunt-agent.fish": 0o644,
+	})
+	if found, err := filepath.Glob(filepath.Join(there, "usr/*bin/*")); err != nil || len(found) != 1 {
+		t.Errorf("programs in the agent's package: %v, %v", found, err)
+	}
+	if got := output(t, ".", filepath.Join(there, "usr/sbin/shunt-agent"), "version"); !strings.HasPrefix(got, "shunt-agent v1.2.3 ") {
+		t.Errorf("the packaged agent says %q", got)
+	}
+	unit(t, there, "shunt-agent-decap.service", capable)
+}
+
+// checkFiles compares modes, and that there is something in each.
+func checkFiles(t *testing.T, there string, modes map[string]os.FileMode) {
+	t.Helper()
+	for path, mode := range modes {
+		info, err := os.Stat(filepath.Join(there, path))
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode().Perm() != mode || info.Size() == 0 {
+			t.Errorf("%s has mode %v and %d bytes, want mode %v", path, info.Mode().Perm(), info.Size(), mode)
+		}
+	}
+}
+
+// Exposures that a unit may have, in tenths of systemd-analyze's scale, which ends at 10.
+const (
+	secure  = "30"
+	capable = "45" // with CAP_SYS_ADMIN and as root: for a moment, at the boot
+)
+
+// unit has systemd check the unit as it is installed.
+func unit(t *testing.T, there, name, exposure string) {
+	t.Helper()
+	path := filepath.Join(there, "usr/lib/systemd/system", name)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -119,8 +157,12 @@ func unit(t *testing.T, there string) {
 			t.Errorf("systemd-analyze verify: %s", line)
 		}
 	}
-	// Fails if the exposure is above 3.0 (the scale ends at 10).
-	output(t, ".", "systemd-analyze", "security", "--offline=yes", "--threshold=30", path)
+	output(t, ".", "systemd-analyze", "security", "--offline=yes", "--threshold="+exposure, path)
+}
+
+// systemFiles has systemd check the package's other files.
+func systemFiles(t *testing.T, there string) {
+	t.Helper()
 	for _, file := range []string{"sysusers.d", "tmpfiles.d"} {
 		if _, err := os.Stat(filepath.Join(there, "usr/lib", file, "shunt.conf")); err != nil {
 			t.Error(err)
@@ -134,7 +176,7 @@ func TestInstall(t *testing.T) {
 	there := t.TempDir()
 	output(t, root, "make", "-s", "install", "DESTDIR="+there, "PREFIX=/usr", "VERSION=v1.2.3")
 	for _, path := range []string{
-		"usr/sbin/shuntd", "usr/bin/shunt", "usr/lib/systemd/system/shuntd.service", "usr/lib/tmpfiles.d/shunt.conf",
+		"usr/sbin/shuntd", "usr/bin/shunt", "usr/sbin/shunt-agent", "usr/lib/systemd/system/shuntd.service", "usr/lib/tmpfiles.d/shunt.conf",
 		"usr/lib/sysusers.d/shunt.conf", "etc/shunt/shunt.yaml", "usr/share/man/man1/shunt.1",
 		"usr/share/bash-completion/completions/shunt", "usr/share/shunt/grafana.json",
 	} {
