@@ -804,6 +804,8 @@ type KernelMessage struct {
 	Transport uint32
 	End       uint32
 	Passed    uint32
+	Service   uint32
+	Hop       uint32
 	Parameter uint32
 	Length    uint16
 	OuterVlan uint16

@@ -58,28 +58,105 @@ static __always_inline void copy_address(__u32 *to, const __u32 *from)
 		to[i] = from[i];
 }
 
+/*
+ * An error about a packet to the client, which is for its connection's server: what it
+ * quotes is a reply as that has sent it. By full NAT the server knows no router beyond
+ * this host, and need not have a route to one.
+ */
+static __always_inline enum event aim_at_server(struct slow *s, struct message *m, const struct server *server)
+{
+	if (recipe_method(s->hit.recipe) == METHOD_LOCAL)
+		return EVENT_PASS_LOCAL;
+	m->hop = server->hop;
+	if (recipe_method(s->hit.recipe) != METHOD_NAT)
+		return EVENT_NONE;
+	reply_key(&m->quoted_to, &s->hit.key, server, s->hit.recipe, s->hit.hop);
+	copy_address(m->outer_to.destination, m->quoted_to.source);
+	if (is_full_nat(s->hit.recipe))
+		copy_address(m->outer_to.source, m->quoted_to.destination);
+	return EVENT_NONE;
+}
+
+/*
+ * An error about a packet to a server, which is for its connection's client: what it
+ * quotes has the forward key. Whose the error is stays, unless it is the server's
+ * (kernel: ip_vs_core.c, ip_vs_nat_icmp, has it from the virtual address always: then no
+ * traceroute shows the way).
+ */
+static __always_inline enum event aim_at_client(struct slow *s, struct message *m, const struct server *server,
+						const int v6)
+{
+	struct lookup *forward = &s->other;
+
+	if (is_wide(s->hit.recipe)) {
+		look_up_forward(forward, &s->hit.key, s->hit.recipe, s->hit.hop, v6);
+		if (!forward->recipe)
+			return m->passed;
+	} else {
+		forward_key(&forward->key, &s->hit.key, server);
+	}
+	if (!address_differs(m->outer.source, m->quoted.destination))
+		copy_address(m->outer_to.source, forward->key.destination);
+	copy_address(m->outer_to.destination, forward->key.source);
+	m->quoted_to = forward->key;
+	m->hop = hop_of_reply(&s->hit, forward);
+	return EVENT_NONE;
+}
+
+/*
+ * What the error becomes, and by which hop it goes, as the connection in s->hit says;
+ * EVENT_NONE or what else is to be said of it. Global: it has its stack to itself.
+ */
+static __always_inline enum event aim(struct slow *s, struct message *m, const int v6)
+{
+	__u32 index = recipe_server(s->hit.recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	if (!server)
+		return EVENT_FAULT_MAP;
+	m->service = server->service;
+	if (server->life != LIFE_LIVE)
+		return event_of_dead(server);
+	if (m->lifetime <= 1)
+		return EVENT_DROP_ICMP;
+	m->outer_to = m->outer;
+	m->quoted_to = m->quoted;
+	if (s->hit.recipe & BIT(RECIPE_REPLY))
+		return aim_at_client(s, m, server, v6);
+	return aim_at_server(s, m, server);
+}
+
+__noinline int aim4(struct slow *s, struct message *m)
+{
+	return s && m ? aim(s, m, 0) : EVENT_FAULT_MAP;
+}
+
+__noinline int aim6(struct slow *s, struct message *m)
+{
+	return s && m ? aim(s, m, 1) : EVENT_FAULT_MAP;
+}
+
 /* Sends the error on by the hop, with what it quotes as m has it; the XDP action. */
-static __always_inline int send_by(struct xdp_md *ctx, struct message *m, struct hop *hop, __u32 service, const int v6)
+static __always_inline int send_by(struct xdp_md *ctx, struct message *m, struct hop *hop, const int v6)
 {
 	struct packet p = { .outer_vlan = m->outer_vlan, .inner_vlan = m->inner_vlan };
 
 	if (hop->mtu && m->length > hop->mtu)
-		return finish(ctx, EVENT_DROP_TOO_BIG, service);
+		return finish(ctx, EVENT_DROP_TOO_BIG, m->service);
 	if (!(v6 ? rewrite_error6(ctx, m) : rewrite_error4(ctx, m)))
-		return finish(ctx, EVENT_FAULT_MAP, service);
-	return leave(ctx, &p, hop, service);
+		return finish(ctx, EVENT_FAULT_MAP, m->service);
+	return leave(ctx, &p, hop, m->service);
 }
 
 /* The same by the route. */
-static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, struct message *m, __u32 service,
-					 const int v6)
+static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
 	struct bpf_fib_lookup *fib = (void *)s->fib;
 
 	if (m->outer_vlan)
-		return finish(ctx, EVENT_DROP_VLAN, service);
+		return finish(ctx, EVENT_DROP_VLAN, m->service);
 	if (!(v6 ? rewrite_error6(ctx, m) : rewrite_error4(ctx, m)))
-		return finish(ctx, EVENT_FAULT_MAP, service);
+		return finish(ctx, EVENT_FAULT_MAP, m->service);
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->l4_protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
 	fib->tot_len = m->length;
@@ -89,7 +166,7 @@ static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, str
 		fib->ipv6_src[i] = m->outer_to.source[i];
 		fib->ipv6_dst[i] = m->outer_to.destination[i];
 	}
-	return leave_by_route(ctx, fib, service);
+	return leave_by_route(ctx, fib, m->service);
 }
 
 static __always_inline int counted(int action, enum event event)
@@ -99,82 +176,20 @@ static __always_inline int counted(int action, enum event event)
 	return action;
 }
 
-/* An error about a packet to the client, which is for its connection's server. */
-static __always_inline int to_server(struct xdp_md *ctx, struct slow *s, struct message *m, struct server *server,
-				     const int v6)
-{
-	__u32 index = server->hop, service = server->service;
-	struct hop *hop;
-
-	if (recipe_method(s->recipe) == METHOD_LOCAL)
-		return finish(ctx, EVENT_PASS_LOCAL, service);
-	hop = bpf_map_lookup_elem(&hops, &index);
-	if (!hop || !hop->ifindex)
-		return finish(ctx, EVENT_DROP_UNREACHABLE, service);
-	if (recipe_method(s->recipe) == METHOD_NAT) {
-		copy_address(m->outer_to.destination, server->address);
-		copy_address(m->quoted_to.source, server->address);
-		m->quoted_to.id = (m->quoted.id & ~0xffffULL) | server->port;
-	}
-	return counted(send_by(ctx, m, hop, service, v6), EVENT_NOTE_ICMP_IN);
-}
-
-/*
- * An error about a packet to a server, which is for its connection's client. Whose it is
- * stays, unless it is the server's (kernel: ip_vs_core.c, ip_vs_nat_icmp, has it from the
- * virtual address always: then no traceroute shows the way).
- */
-static __always_inline int to_client(struct xdp_md *ctx, struct slow *s, struct message *m, struct server *server,
-				     __u32 hop_ref, const int v6)
-{
-	struct hop *hop = learned_hop(hop_ref);
-	__u32 service = server->service;
-	int action;
-
-	if (!address_differs(m->outer.source, m->quoted.destination))
-		copy_address(m->outer_to.source, server->virtual_address);
-	copy_address(m->quoted_to.destination, server->virtual_address);
-	m->quoted_to.id = (m->quoted.id & ~0xffff0000ULL) | (__u32)server->virtual_port << 16;
-	if (hop)
-		action = send_by(ctx, m, hop, service, v6);
-	else
-		action = send_by_route(ctx, s, m, service, v6);
-	return counted(action, EVENT_NOTE_ICMP_OUT);
-}
-
-/* The error in m, to whom the connection in s->hit says. */
+/* Sends the error, which was aimed, on; the XDP action. */
 static __always_inline int send_on(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
-	__u32 index = recipe_server(s->hit.recipe), hop_ref = 0;
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	__u32 index = m->hop;
+	struct hop *hop;
 
-	if (!server)
-		return finish(ctx, EVENT_FAULT_MAP, 0);
-	if (server->life != LIFE_LIVE)
-		return finish(ctx, event_of_dead(server), server->service);
-	if (m->lifetime <= 1)
-		return finish(ctx, EVENT_DROP_ICMP, server->service);
-	s->key = s->hit.key;
-	s->recipe = s->hit.recipe;
-	if (s->recipe & BIT(RECIPE_REPLY)) {
-		hop_ref = s->hit.hop;
-		if (is_wide(s->recipe)) {
-			look_up_forward(&s->other, &s->key, s->recipe, hop_ref, v6);
-			if (!s->other.recipe)
-				return finish(ctx, m->passed, 0);
-			hop_ref = hop_of_reply(&s->hit, &s->other);
-		}
+	if (s->hit.recipe & BIT(RECIPE_REPLY)) {
+		hop = learned_hop(index);
+		return counted(hop ? send_by(ctx, m, hop, v6) : send_by_route(ctx, s, m, v6), EVENT_NOTE_ICMP_OUT);
 	}
-	if (is_wide(s->recipe)) {
-		if (!tailor_server(s))
-			return finish(ctx, EVENT_FAULT_MAP, 0);
-		server = &s->own;
-	}
-	m->outer_to = m->outer;
-	m->quoted_to = m->quoted;
-	if (s->recipe & BIT(RECIPE_REPLY))
-		return to_client(ctx, s, m, server, hop_ref, v6);
-	return to_server(ctx, s, m, server, v6);
+	hop = bpf_map_lookup_elem(&hops, &index);
+	if (!hop || !hop->ifindex)
+		return finish(ctx, EVENT_DROP_UNREACHABLE, m->service);
+	return counted(send_by(ctx, m, hop, v6), EVENT_NOTE_ICMP_IN);
 }
 
 __noinline int send_on4(struct xdp_md *ctx, struct slow *s, struct message *m)
@@ -202,6 +217,8 @@ static __always_inline int may_be_quoted(const struct message *m, const int v6)
  */
 static __always_inline int meet_error(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
+	enum event event;
+
 	if (!(v6 ? parse_quote6(ctx, m) : parse_quote4(ctx, m)) ||
 	    address_differs(m->outer.destination, m->quoted.source))
 		return finish(ctx, m->passed, 0);
@@ -214,6 +231,9 @@ static __always_inline int meet_error(struct xdp_md *ctx, struct slow *s, struct
 		look_up4(&s->hit);
 	if (!s->hit.recipe)
 		return finish(ctx, m->passed, 0);
+	event = v6 ? aim6(s, m) : aim4(s, m);
+	if (event != EVENT_NONE)
+		return finish(ctx, event, m->service);
 	return v6 ? send_on6(ctx, s, m) : send_on4(ctx, s, m);
 }
 
@@ -245,6 +265,7 @@ static __always_inline enum event note_message(struct xdp_md *ctx, struct packet
 	m->inner_vlan = p->inner_vlan;
 	m->lifetime = v6 ? ((struct ipv6hdr *)p->l3)->hop_limit : ((struct iphdr *)p->l3)->ttl;
 	m->outer = p->key;
+	m->service = 0;
 	*header = icmp;
 	return EVENT_NONE;
 }

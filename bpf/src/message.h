@@ -23,6 +23,8 @@ struct message {
 	__u32 transport; /* what is quoted behind that, */
 	__u32 end; /* and of the packet's end */
 	__u32 passed; /* enum event: what it is counted as if it is not of ours */
+	__u32 service; /* index: of the connection; 0: of none */
+	__u32 hop; /* that it goes by: of a server, or a reference to a client's */
 	__be32 parameter; /* the second word of the ICMP header */
 	__u16 length; /* of the IP packet */
 	__be16 outer_vlan; /* as in struct packet */
