@@ -16,7 +16,7 @@ type Connection struct {
 	// Local stands in for the client where the server sees the packets, by method
 	// fullnat; not valid by others, and of templates.
 	Local netip.AddrPort
-	State    State
+	State State
 	// Proven is whether the connection has shown that its client is real. TCP by nat:
 	// the client has acknowledged the server's own sequence number. TCP elsewhere,
 	// where replies are not seen: its handshake was complete, and the client had

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/realserver"
 )
 
 const (
@@ -184,7 +183,7 @@ func TestAdoptMany(t *testing.T) {
 	}
 	slices.SortFunc(wanted, director.ServiceKey.Compare)
 	bad := foreign()
-	bad.Servers[0].Method = realserver.Tunnel
+	bad.Servers[0].Weight = 65536
 	r.appear(bad)
 	founds := r.fake.Founds()
 	adoption, err := r.Adopt(t.Context(), by)
@@ -221,7 +220,7 @@ func TestAdoptMany(t *testing.T) {
 	}
 	want(t, "refused", []string{
 		"adopt service tcp://192.0.2.99:80: not found",
-		`adopt service tcp://192.0.2.200:25: service "mail": servers[0]: method tunnel is not there on the xdp data plane`,
+		`adopt service tcp://192.0.2.200:25: service "mail": servers[0]: weight 65536: the xdp data plane has weights up to 65535`,
 		"adopt service tcp://192.0.2.1:80: exists already",
 	}, refused)
 
@@ -242,7 +241,7 @@ func TestAdoptRefused(t *testing.T) {
 		kind error
 		want string
 	}{
-		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Method = realserver.Tunnel }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: service "mail": servers[0]: method tunnel is not there on the xdp data plane`},
+		{"what_shunt_does_not_have", func(s *director.Service) { s.Servers[0].Weight = 65536 }, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: service "mail": servers[0]: weight 65536: the xdp data plane has weights up to 65535`},
 		{"a_server_without_a_port", func(s *director.Service) {
 			s.Servers[0].Address = netip.AddrPortFrom(s.Servers[0].Address.Addr(), 0)
 		}, director.ErrUnsupported, `adopt service tcp://192.0.2.200:25: server 10.0.0.25:0: not supported: port 0 beside a service's own: replace it by 10.0.0.25:25 there first`},

@@ -72,12 +72,12 @@ func TestChangeRefused(t *testing.T) {
 				return nil
 			})
 		}, director.ErrInvalid, "edit server 10.0.0.2:80 of tcp://192.0.2.1:80: invalid: the address cannot be changed to 10.0.0.3:80: add that server and remove this one"},
-		{"edit_server_tunnel", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
+		{"edit_server_weight", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
 			return d.EditServer(ctx, by, web().Key, addr("10.0.0.2:80"), func(s *realserver.Server) error {
-				s.Method = realserver.Tunnel
+				s.Weight = 65536
 				return nil
 			})
-		}, director.ErrUnsupported, `edit server 10.0.0.2:80 of tcp://192.0.2.1:80: services[0] "web": servers[1]: method tunnel is not there on the xdp data plane`},
+		}, director.ErrUnsupported, `edit server 10.0.0.2:80 of tcp://192.0.2.1:80: services[0] "web": servers[1]: weight 65536: the xdp data plane has weights up to 65535`},
 		{"remove_server_absent", func(ctx context.Context, d *director.Director) (director.Outcome, error) {
 			return d.RemoveServer(ctx, by, web().Key, addr("10.0.0.9:80"))
 		}, director.ErrNotFound, "remove server 10.0.0.9:80 from tcp://192.0.2.1:80: server: not found"},

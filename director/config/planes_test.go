@@ -22,7 +22,6 @@ services:
   method: nat
   servers:
   - {address: 127.0.0.1:81}
-  - {address: 10.0.0.1, method: tunnel}
   - {address: 10.0.0.1:81, weight: 65536}
 `
 	onlyXDP = `  log: {}
@@ -47,8 +46,7 @@ func TestPlaneOfTheFile(t *testing.T) {
 		"f:6:48: services[1] sctp://192.0.2.1:80: a persistence engine"+not,
 		"f:7:11: services[2] tcp://127.0.0.1:80: a loopback address as the virtual one"+not,
 		"f:10:15: services[2] tcp://127.0.0.1:80: servers[0]: address 127.0.0.1 is a loopback address: only method local reaches it (not supported)",
-		"f:11:33: services[2] tcp://127.0.0.1:80: servers[1]: method tunnel"+not,
-		"f:12:36: services[2] tcp://127.0.0.1:80: servers[2]: weight 65536: the xdp data plane has weights up to 65535 (not supported)",
+		"f:11:36: services[2] tcp://127.0.0.1:80: servers[1]: weight 65536: the xdp data plane has weights up to 65535 (not supported)",
 	)
 	const no = " is not there on the ipvs data plane (not supported)"
 	_, err = config.Parse("f", []byte("director:\n  dataplane: ipvs\n"+onlyXDP))

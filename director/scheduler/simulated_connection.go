@@ -3,7 +3,8 @@ package scheduler
 import (
 	"time"
 
-	"github.com/shunt-lb/shunt/conntrack")
+	"github.com/shunt-lb/shunt/conntrack"
+)
 
 // simulatedConnection is one connection of a Simulation.
 type simulatedConnection struct {

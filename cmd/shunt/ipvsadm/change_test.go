@@ -145,7 +145,7 @@ func TestUnsupported(t *testing.T) {
 		{"-A -f 7", "apply: services[1] fwmark://7: a service of a firewall mark is not there on the xdp data plane"},
 		{"-A --sctp-service 192.0.2.1:80", "apply: services[1] sctp://192.0.2.1:80: sctp is not there on the xdp data plane"},
 		{"-A -t 192.0.2.2:80 -p --pe sip", "apply: services[1] tcp://192.0.2.2:80: a persistence engine is not there on the xdp data plane"},
-		{"-a -t 192.0.2.1:80 -r 10.0.0.1 -i", "apply: services[0] tcp://192.0.2.1:80: servers[0]: method tunnel is not there on the xdp data plane"},
+		{"-a -t 192.0.2.1:80 -r 10.0.0.1 -w 65536", "apply: services[0] tcp://192.0.2.1:80: servers[0]: weight 65536: the xdp data plane has weights up to 65535"},
 		{"--start-daemon master", "apply: sync: a sync daemon is not there on the xdp data plane"},
 	} {
 		want := result{Err: "Operation not supported\nshunt: " + test.because + "\nhint: " + planeHint + "\n", Status: 255}
