@@ -262,6 +262,20 @@ int shunt_odd(struct xdp_md *ctx)
 	return dispatch_network(ctx, &p, &s->parsed);
 }
 
+/* Takes tags without a VLAN out of a link: they say what priority a frame has, and nothing of its way (IEEE 802.1Q
+ * §6.9). */
+static __always_inline void forget_priority(struct link_view *link)
+{
+	const __be16 none = bpf_htons(VLAN_PRESENT);
+
+	if (link->inner_vlan == none)
+		link->inner_vlan = 0;
+	if (link->outer_vlan == none) {
+		link->outer_vlan = link->inner_vlan;
+		link->inner_vlan = 0;
+	}
+}
+
 /* Notes how the packet came, for the hop that leads back there. */
 static __always_inline int view_link(struct xdp_md *ctx, struct slow *s)
 {
@@ -274,6 +288,8 @@ static __always_inline int view_link(struct xdp_md *ctx, struct slow *s)
 	s->link.ifindex = ctx->ingress_ifindex;
 	s->link.outer_vlan = s->outer_vlan;
 	s->link.inner_vlan = s->inner_vlan;
+	if (s->outer_vlan)
+		forget_priority(&s->link);
 	return 1;
 }
 
