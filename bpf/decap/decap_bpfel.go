@@ -116,7 +116,7 @@ type kernelUnwrap struct {
 	IsLater     uint8
 	Ecn         uint8
 	Pad         uint8
-	Link        [24]uint8
+	Link        [32]uint8
 	Chunk       [128]uint32
 }
 

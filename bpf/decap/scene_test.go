@@ -20,7 +20,6 @@ type family struct {
 	director, server                netip.Addr // of outer headers
 	client, virtual                 netip.AddrPort
 	otherDirector, other, otherName netip.Addr // none of which is let in, this host's, virtual
-	prefix                          netip.Prefix
 }
 
 var (

@@ -11,7 +11,7 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-// ErrNoInterface: the host has no interface of that name.
+// ErrNoInterface is of a name that no interface of the host has.
 var ErrNoInterface = errors.New("no such interface")
 
 // Decap is what packets are taken out of their tunnels. The zero value of a field is

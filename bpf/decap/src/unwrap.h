@@ -20,7 +20,7 @@
 #include "checksum.h"
 
 #define OFFSET_MASK 0x3fff /* more than all headers have */
-#define LINK_MAX 22 /* Ethernet header and two tags */
+#define LINK_ROOM 32 /* more than an Ethernet header and two tags have */
 #define CHUNK 512 /* bpf_csum_diff sums no more at a time (kernel: net/core/filter.c, bpf_csum_diff) */
 
 struct unwrap {
@@ -42,7 +42,7 @@ struct unwrap {
 	__u8 is_later; /* a fragment but the first */
 	__u8 ecn; /* outer */
 	__u8 pad;
-	__u8 link[24];
+	__u8 link[LINK_ROOM];
 	__u32 chunk[CHUNK / 4];
 };
 
