@@ -63,29 +63,33 @@ func checkFullNAT(i *inspection, r *report) {
 	}
 }
 
-// checkLocal looks at whether servers' replies to the addresses come here.
+// checkLocal looks at whether servers' replies to the addresses come here. Shunt puts
+// them on lo, but for those that are on the host by somebody else's doing.
 func (i *inspection) checkLocal(r *report, p netip.Prefix) {
-	name := i.onLink(p.Addr())
-	local, err := i.isLocal(p)
-	switch {
-	case err != nil:
-		r.unknown(p.String(), err)
-	case !local && p.Addr().Is6() && name != "" && p.IsSingleIP():
-		r.add(Error, p.String(), fmt.Sprintf("%s of full NAT is not on this host", p), noReplies, addCommand(p, name))
-	case !local:
-		r.add(Error, p.String(), fmt.Sprintf("%s of full NAT is not on this host", p), noReplies, addCommand(p, "lo"))
-	case p.Addr().Is6() && name != "" && !i.answersFor(p, name):
+	if name := i.onLink(p.Addr()); p.Addr().Is6() && name != "" && !i.answersFor(p, name) {
 		// Kernel: net/ipv6/ndisc.c, ndisc_recv_ns, knows addresses of the interface alone.
-		fix := "name single addresses in director.fullnat.addresses, on " + name + ", or have the prefix routed to this host"
+		fix := "name single addresses in director.fullnat.addresses and put them on " + name + ", or have a prefix routed to this host"
 		if p.IsSingleIP() {
 			fix = addCommand(p, name)
 		}
 		r.add(Error, p.String(), fmt.Sprintf("%s of full NAT is in the network of %s, and not on it", p, name),
-			"a server of that network asks on the link who has the address, and IPv6 answers for addresses of the interface alone: no reply comes", fix)
+			"a server of that network asks on the link who has the address, and IPv6 answers for addresses of the interface alone, not for those on lo: no reply comes", fix)
+		return
+	}
+	local, err := i.isLocal(p)
+	pins, pinsErr := i.pins() // checkVIP tells of an error
+	switch {
+	case err != nil:
+		r.unknown(p.String(), err)
+	case !local && (len(pins) > 0 || pinsErr != nil):
+		fix := "systemctl restart shuntd"
+		if p.IsSingleIP() {
+			fix = addCommand(p, "lo")
+		}
+		r.add(Warning, p.String(), fmt.Sprintf("%s of full NAT is not on this host", p),
+			"servers' replies to it come to nobody: no connection gets further than its first packet; a daemon that runs puts it back", fix)
 	}
 }
-
-const noReplies = "servers' replies to it come to nobody: no connection gets further than its first packet"
 
 // isLocal reports whether the host takes packets to the prefix for its own: to its
 // first and last address, which stand for all.
@@ -118,9 +122,12 @@ func (i *inspection) answersFor(p netip.Prefix, name string) bool {
 // addCommand makes the address the interface's, or all of the prefix the host's.
 func addCommand(p netip.Prefix, name string) string {
 	family, flags := "", ""
-	if p.Addr().Is6() {
+	switch {
+	case p.Addr().Is6() && name != "lo":
 		// One that is preferred is taken for the host's own packets, too (RFC 6724 §5).
 		family, flags = " -6", " nodad preferred_lft 0"
+	case p.Addr().Is6():
+		family, flags = " -6", " nodad"
 	}
 	if !p.IsSingleIP() {
 		return fmt.Sprintf("ip%s route add local %s dev lo", family, p)
