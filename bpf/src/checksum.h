@@ -15,6 +15,13 @@ static __always_inline __u16 fold(__u32 sum)
 	return sum;
 }
 
+/* As fold, of a sum of 32-bit words. */
+static __always_inline __u16 fold_words(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return fold((sum & 0xffffffff) + (sum >> 32));
+}
+
 /* The checksum after the words it covers grew by the one's complement sum delta. */
 static __always_inline __u16 adjust_checksum(__u16 checksum, __u32 delta)
 {

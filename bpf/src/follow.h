@@ -26,7 +26,7 @@ static __always_inline struct slow *note_packet(struct xdp_md *ctx, const struct
 		return 0;
 	s->key = p->key;
 	s->hash = hash;
-	s->l3 = p->l3 - (void *)(long)ctx->data;
+	s->l3 = p->offset;
 	s->l4 = p->l4 - (void *)(long)ctx->data;
 	s->tick = p->tick;
 	s->length = p->length;
@@ -96,6 +96,7 @@ static __always_inline int follow_slow(struct xdp_md *ctx, struct slow *s, const
 	p.is_later = is_later;
 	p.outer_vlan = s->outer_vlan;
 	p.inner_vlan = s->inner_vlan;
+	p.offset = l3;
 	p.l3 = data + l3;
 	p.l4 = data + l4;
 	if (p.l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) > end)

@@ -1,127 +1,14 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Following a recipe: rewrite, time to live, next hop, out. Checksums are
- * updated incrementally, never computed, so that a wrong one stays wrong.
+ * Following a recipe: rewrite or wrap, then out (leave.h). Checksums are updated
+ * incrementally, never computed, so that a wrong one stays wrong.
  */
 #ifndef SHUNT_FORWARD_H
 #define SHUNT_FORWARD_H
 
 #include "answer.h"
-
-/* TTL - 1 in a 16-bit word as loaded on a little-endian machine is word - 1: one's complement ~1. */
-#define TTL_DELTA 0xfffe
-
-/* Pushes, pops and rewrites VLAN tags until the frame has the hop's, and sets its addresses. */
-__noinline int retag(struct xdp_md *ctx, struct hop *hop, __u32 tags)
-{
-	struct vlan_tag *outer, *inner;
-	void *data, *end;
-	struct ethhdr *eth;
-	__be16 eth_proto;
-	__u32 wanted;
-
-	if (!hop)
-		return 0;
-	wanted = (hop->outer_vlan != 0) + (hop->inner_vlan != 0);
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	eth = data;
-	outer = (void *)(eth + 1);
-	inner = outer + 1;
-	if ((void *)(inner + 1) > end)
-		return 0;
-	/* What the innermost header says follows: the network layer. */
-	eth_proto = tags == 0 ? eth->h_proto : tags == 1 ? outer->eth_proto : inner->eth_proto;
-	if (tags != wanted && bpf_xdp_adjust_head(ctx, (int)(tags - wanted) * (int)sizeof(struct vlan_tag)))
-		return 0;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	eth = data;
-	outer = (void *)(eth + 1);
-	inner = outer + 1;
-	if ((void *)(inner + 1) > end)
-		return 0;
-	store_mac(eth->h_dest, load_mac(hop->destination_mac));
-	store_mac(eth->h_source, load_mac(hop->source_mac));
-	if (wanted == 0) {
-		eth->h_proto = eth_proto;
-		return 1;
-	}
-	eth->h_proto = bpf_htons(wanted == 2 ? ETH_P_8021AD : ETH_P_8021Q);
-	outer->tci = hop->outer_vlan & bpf_htons(VLAN_ID_MASK);
-	outer->eth_proto = eth_proto;
-	if (wanted == 2) {
-		outer->eth_proto = bpf_htons(ETH_P_8021Q);
-		inner->tci = hop->inner_vlan & bpf_htons(VLAN_ID_MASK);
-		inner->eth_proto = eth_proto;
-	}
-	return 1;
-}
-
-static __always_inline int leave_by(struct xdp_md *ctx, __u32 ifindex, __u32 service)
-{
-	if (ifindex == ctx->ingress_ifindex)
-		return XDP_TX;
-	if (bpf_redirect_map(&ports, ifindex, XDP_ABORTED) != XDP_REDIRECT)
-		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
-	return XDP_REDIRECT;
-}
-
-/* Sends a reply by the route: its learned hop is void or has failed. fib: all but ifindex set. */
-__noinline int leave_by_route(struct xdp_md *ctx, struct bpf_fib_lookup *fib, __u32 service)
-{
-	struct bpf_fib_lookup lookup;
-	struct ethhdr *eth;
-
-	if (!fib)
-		return finish(ctx, EVENT_FAULT_MAP, 0);
-	lookup = *fib;
-	lookup.ifindex = ctx->ingress_ifindex;
-	if (bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0))
-		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
-	eth = (void *)(long)ctx->data;
-	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
-		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
-	__builtin_memcpy(eth->h_dest, lookup.dmac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, lookup.smac, ETH_ALEN);
-	count(EVENT_NOTE_BY_ROUTE);
-	return leave_by(ctx, lookup.ifindex, service);
-}
-
-/* Sets the link addresses and leaves by the hop. */
-static __always_inline int leave(struct xdp_md *ctx, const struct packet *p, struct hop *hop, __u32 service)
-{
-	struct ethhdr *eth = (void *)(long)ctx->data;
-
-	if (((__u32)p->outer_vlan | (__u32)p->inner_vlan << 16) != *(__u32 *)&hop->outer_vlan) {
-		if (!retag(ctx, hop, (p->outer_vlan != 0) + (p->inner_vlan != 0)))
-			return finish(ctx, EVENT_DROP_VLAN, service);
-	} else {
-		if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
-			return finish(ctx, EVENT_FAULT_MAP, 0);
-		store_mac(eth->h_dest, load_mac(hop->destination_mac));
-		store_mac(eth->h_source, load_mac(hop->source_mac));
-	}
-	return leave_by(ctx, hop->ifindex, service);
-}
-
-/* Decrements the time to live as a router does; delta_ip is what else changed in the IPv4 header. */
-static __always_inline void age(const struct packet *p, __u32 delta_ip, const int v6)
-{
-	if (v6) {
-		((struct ipv6hdr *)p->l3)->hop_limit--;
-	} else {
-		struct iphdr *ip = p->l3;
-
-		ip->ttl--;
-		ip->check = adjust_checksum(ip->check, delta_ip + TTL_DELTA);
-	}
-}
-
-static __always_inline int lifetime_left(const struct packet *p, const int v6)
-{
-	return (v6 ? ((struct ipv6hdr *)p->l3)->hop_limit : ((struct iphdr *)p->l3)->ttl) > 1;
-}
+#include "leave.h"
+#include "wrap.h"
 
 /* Adds delta to the transport checksum; a UDP checksum of 0 says there is none (RFC 768). */
 static __always_inline void adjust_transport(const struct packet *p, __u32 delta)
@@ -198,24 +85,72 @@ static __always_inline int time_out(struct xdp_md *ctx, const struct packet *p, 
 }
 
 /*
- * A packet longer than the next hop's MTU: tell the sender. Also of IPv4 without DF, of which
+ * A packet longer than that: tell the sender. Also of IPv4 without DF, of which
  * this program makes no fragments: hosts lower their path's MTU by it (decision 0006).
  */
-static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
-				   const struct hop *hop, __u32 service, const int v6)
+static __always_inline int too_long(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address, __u32 mtu,
+				    __u32 service, const int v6)
 {
 	if (p->is_later)
 		return finish(ctx, EVENT_DROP_TOO_BIG, service);
-	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TOO_BIG, hop->mtu, service, v6);
+	return answer_packet(ctx, p, virtual_address, EVENT_ANSWER_TOO_BIG, mtu, service, v6);
+}
+
+/* The same of one longer than the next hop's MTU. */
+static __always_inline int too_big(struct xdp_md *ctx, const struct packet *p, const __u32 *virtual_address,
+				   const struct hop *hop, __u32 service, const int v6)
+{
+	return too_long(ctx, p, virtual_address, hop->mtu, service, v6);
+}
+
+#define WHERE_IS_LATER 16 /* above the offset */
+
+/*
+ * A client's packet that is not just sent to a next hop: what its method says, or why
+ * it cannot be. It is as it came. refusal is what wrap has said of it.
+ */
+static __always_inline int forward_other(struct xdp_md *ctx, struct server *server, __u32 where, __u64 recipe,
+					 __u32 refusal, const int v6)
+{
+	__u32 hop_index = server->hop, method = recipe_method(recipe);
+	struct hop *hop = bpf_map_lookup_elem(&hops, &hop_index);
+	struct packet p;
+
+	if (method == METHOD_LOCAL)
+		return finish(ctx, EVENT_PASS_LOCAL, server->service);
+	if (!hop || !hop->ifindex)
+		return finish(ctx, EVENT_DROP_UNREACHABLE, server->service);
+	p.l3 = (void *)(long)ctx->data + (where & 0x1f);
+	if (p.l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) > (void *)(long)ctx->data_end)
+		return finish(ctx, EVENT_FAULT_MAP, 0);
+	p.is_later = where >> WHERE_IS_LATER;
+	p.l4 = p.l3 + (v6 ? (int)sizeof(struct ipv6hdr) : ((struct iphdr *)p.l3)->ihl * 4);
+	if (!lifetime_left(&p, v6))
+		return time_out(ctx, &p, destination_of(&p, v6), server->service, v6);
+	return too_long(ctx, &p, destination_of(&p, v6), method == METHOD_TUNNEL ? refusal >> WRAP_MTU : hop->mtu,
+			server->service, v6);
+}
+
+/* Of IPv4. Global: verified once, and no part of plain hits. */
+__noinline int forward_other4(struct xdp_md *ctx, struct server *server, __u32 where, __u64 recipe, __u32 refusal)
+{
+	return server ? forward_other(ctx, server, where, recipe, refusal, 0) : XDP_DROP;
+}
+
+/* Of IPv6. */
+__noinline int forward_other6(struct xdp_md *ctx, struct server *server, __u32 where, __u64 recipe, __u32 refusal)
+{
+	return server ? forward_other(ctx, server, where, recipe, refusal, 1) : XDP_DROP;
 }
 
 /* A client's packet, to the server of its connection. */
 static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, struct server *server, __u32 index,
-				   __u32 method, const int v6)
+				   __u64 recipe, const int v6)
 {
 	struct traffic *traffic = bpf_map_lookup_elem(&server_traffic, &index);
+	__u64 later = recipe;
+	__u32 hop_index, hash, where, method, action = 0;
 	struct hop *hop;
-	__u32 hop_index;
 
 	if (traffic) {
 		if (p->is_new)
@@ -223,23 +158,32 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 		traffic->in_packets += 1;
 		traffic->in_bytes += p->length;
 	}
-	if (method == METHOD_LOCAL)
-		return finish(ctx, EVENT_PASS_LOCAL, server->service);
 	hop_index = server->hop;
 	hop = bpf_map_lookup_elem(&hops, &hop_index);
-	if (!hop || !hop->ifindex)
-		return finish(ctx, EVENT_DROP_UNREACHABLE, server->service);
-	if (!lifetime_left(p, v6))
-		return time_out(ctx, p, destination_of(p, v6), server->service, v6);
-	if (is_too_big(p, hop))
-		return too_big(ctx, p, destination_of(p, v6), hop, server->service, v6);
-	if (method == METHOD_NAT) {
+	if (!hop || !hop->ifindex || !lifetime_left(p, v6) || is_too_big(p, hop))
+		goto other;
+	/* Or clang takes the method from it before the calls, and has to put it aside. */
+	asm volatile("" : "+r"(later));
+	method = recipe_method(later);
+	if (__builtin_expect(method == METHOD_NAT, 1)) {
 		rewrite_destination(p, server, v6);
 		age(p, server->delta_ip, v6);
-	} else {
+	} else if (method == METHOD_DR) {
 		age(p, 0, v6);
+	} else {
+		goto other;
 	}
 	return leave(ctx, p, hop, server->service);
+other:
+	if (recipe_method(recipe) == METHOD_TUNNEL) {
+		hash = p->is_later ? flow_hash(p->key.source, p->key.id, v6) : 0;
+		action = v6 ? wrap6(ctx, server, p->offset, hash) : wrap4(ctx, server, p->offset, hash);
+		if (action <= XDP_REDIRECT)
+			return action;
+	}
+	where = p->offset | (__u32)p->is_later << WHERE_IS_LATER;
+	return v6 ? forward_other6(ctx, server, where, recipe, action) :
+		    forward_other4(ctx, server, where, recipe, action);
 }
 
 /* Sends a reply, rewritten already, from the virtual address to the client by the route. */
@@ -306,7 +250,7 @@ static __always_inline int follow_to(struct xdp_md *ctx, const struct packet *p,
 		return finish(ctx, event_of_dead(server), server->service);
 	if (recipe & BIT(RECIPE_REPLY))
 		return give_back(ctx, p, server, index, hop, v6);
-	return forward(ctx, p, server, index, recipe_method(recipe), v6);
+	return forward(ctx, p, server, index, recipe, v6);
 }
 
 /* The one's complement sum that an address replaced by another adds to a checksum's words. */

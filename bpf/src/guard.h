@@ -202,12 +202,6 @@ static __always_inline enum event ask_guard(struct slow *c)
 	return EVENT_ANSWER_GUARD;
 }
 
-static __always_inline __u16 fold_words(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	return fold((sum & 0xffffffff) + (sum >> 32));
-}
-
 /* The headers of the answer. */
 struct challenge4 {
 	struct iphdr ip;

@@ -20,6 +20,7 @@
 
 #define VLAN_ID_MASK 0x0fff
 #define VLAN_PRESENT 0x1000
+#define VLAN_PRIORITY_MASK 0xe000
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define IP_MORE 0x2000
 #define IP_OFFSET 0x1fff /* in units of 8 octets */
@@ -46,6 +47,7 @@ struct packet {
 	struct key key;
 	void *l3;
 	void *l4;
+	__u32 offset; /* of l3 in the frame */
 	__u32 tick;
 	__u16 length; /* of the IP packet, from its header */
 	__be16 eth_proto; /* after the tags */
@@ -80,6 +82,7 @@ static __always_inline int parse_link(struct packet *p, void *data, void *end)
 	 */
 	p->eth_proto = eth->h_dest[0] & 1 ? 0 : *(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));
 	p->l3 = eth + 1;
+	p->offset = sizeof(*eth);
 	p->outer_vlan = 0;
 	p->inner_vlan = 0;
 	return 1;
@@ -95,6 +98,7 @@ static __always_inline int parse_tag(struct packet *p, __be16 *vlan, void *end)
 	*vlan = vlan_id(tag->tci);
 	p->eth_proto = tag->eth_proto;
 	p->l3 = tag + 1;
+	p->offset += sizeof(*tag);
 	return 1;
 }
 
@@ -121,11 +125,12 @@ static __always_inline int parse_tagged_link(struct packet *p, struct parsed *sc
 		return 0;
 	if (is_vlan(p->eth_proto) && !parse_tag(p, &p->inner_vlan, end))
 		return 0;
-	STORE(&scratch->l3, p->l3 - data);
+	STORE(&scratch->l3, p->offset);
 	STORE(&scratch->outer_vlan, p->outer_vlan);
 	STORE(&scratch->inner_vlan, p->inner_vlan);
 	STORE(&scratch->eth_proto, p->eth_proto);
-	p->l3 = data + (LOAD(&scratch->l3) & 0x1f);
+	p->offset = LOAD(&scratch->l3) & 0x1f;
+	p->l3 = data + p->offset;
 	p->outer_vlan = LOAD(&scratch->outer_vlan);
 	p->inner_vlan = LOAD(&scratch->inner_vlan);
 	p->eth_proto = LOAD(&scratch->eth_proto);

@@ -49,17 +49,26 @@ static __always_inline int may_prove(const struct packet *p, const struct found 
 	       p->tick - found->seen < refresh_ticks && !current.watching;
 }
 
+/* How an entry ends; what lies behind its id. */
+struct entry_end {
+	__u64 recipe;
+	__u64 seen_and_hop;
+};
+
 /*
  * Proves the connection with that recipe in place, in one change of it: it is
  * established. Its other key follows when settle has a packet of it. False if the
- * segment is no proof, or settle's. Not inlined: hits keep their registers.
+ * segment is no proof, or settle's. Global: hits keep their registers, and it is
+ * verified once.
  */
-static __noinline int prove_in_place(__u64 *recipe, __u64 old, __u32 ack)
+__noinline int prove_in_place(struct entry_end *entry, __u64 old, __u32 ack)
 {
-	__u64 new = with_state(old, STATE_ESTABLISHED);
+	__u64 *recipe = (__u64 *)entry, new = with_state(old, STATE_ESTABLISHED);
 	__u32 index = recipe_server(old);
 	struct server *server;
 
+	if (!entry)
+		return 0;
 	if (recipe_method(old) != METHOD_NAT)
 		new = prove_half(new);
 	else if (acknowledges(recipe, old, TCP_ACK, ack))
@@ -79,7 +88,7 @@ static __always_inline int is_proof(const struct packet *p, const struct found *
 	const struct tcphdr *tcp = p->l4;
 
 	return may_prove(p, found) &&
-	       prove_in_place(found->entry + WORDS(v6) + 1, found->recipe, bpf_ntohl(tcp->ack_seq));
+	       prove_in_place((void *)(found->entry + WORDS(v6) + 1), found->recipe, bpf_ntohl(tcp->ack_seq));
 }
 
 /* go_on, by what parse_transport says; what it says else becomes of the packet. */
