@@ -798,22 +798,25 @@ type KernelMessage struct {
 		Destination [4]uint32
 		Id          uint64
 	}
-	L3        uint32
-	L4        uint32
-	Quote     uint32
-	Transport uint32
-	End       uint32
-	Passed    uint32
-	Service   uint32
-	Hop       uint32
-	Parameter uint32
-	Length    uint16
-	OuterVlan uint16
-	InnerVlan uint16
-	Lifetime  uint8
-	IcmpType  uint8
-	Code      uint8
-	Pad       [3]uint8
+	L3           uint32
+	L4           uint32
+	Quote        uint32
+	Transport    uint32
+	End          uint32
+	Passed       uint32
+	Service      uint32
+	Hop          uint32
+	Mtu          uint32
+	Tunnel       uint32
+	Parameter    uint32
+	Length       uint16
+	QuotedLength uint16
+	OuterVlan    uint16
+	InnerVlan    uint16
+	Lifetime     uint8
+	IcmpType     uint8
+	Code         uint8
+	InnerFamily  uint8
 }
 
 type KernelMethod uint32

@@ -17,6 +17,7 @@
 #include "follow.h"
 #include "message.h"
 #include "track.h"
+#include "wrapped.h"
 
 enum icmp_errors {
 	ICMP4_PARAMETER_PROBLEM = 12,
@@ -169,13 +170,6 @@ static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, str
 	return leave_by_route(ctx, fib, m->service);
 }
 
-static __always_inline int counted(int action, enum event event)
-{
-	if (action == XDP_TX || action == XDP_REDIRECT)
-		count(event);
-	return action;
-}
-
 /* Sends the error, which was aimed, on; the XDP action. */
 static __always_inline int send_on(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
@@ -211,26 +205,33 @@ static __always_inline int may_be_quoted(const struct message *m, const int v6)
 	       ours.server_address[destination >> 5] >> (destination & 31) & 1;
 }
 
+/* Whether the quoted packet is of a connection of ours: in s->hit then. */
+static __always_inline int is_quoted_ours(struct slow *s, const struct message *m, const int v6)
+{
+	if (!may_be_quoted(m, v6))
+		return 0;
+	turned_key(&s->hit.key, &m->quoted);
+	if (v6)
+		look_up6(&s->hit);
+	else
+		look_up4(&s->hit);
+	return !!s->hit.recipe;
+}
+
 /*
  * An error. It comes to the sender of what it quotes (RFC 1812 §4.3.2.5, RFC 4443
  * §2.2 (b)): any other one is not the network's.
  */
 static __always_inline int meet_error(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
+	enum quoted quoted;
 	enum event event;
 
-	if (!(v6 ? parse_quote6(ctx, m) : parse_quote4(ctx, m)) ||
-	    address_differs(m->outer.destination, m->quoted.source))
+	quoted = v6 ? parse_quote6(ctx, m) : parse_quote4(ctx, m);
+	if (quoted == QUOTED_NOTHING || address_differs(m->outer.destination, m->quoted.source))
 		return finish(ctx, m->passed, 0);
-	if (!may_be_quoted(m, v6))
-		return finish(ctx, m->passed, 0);
-	turned_key(&s->hit.key, &m->quoted);
-	if (v6)
-		look_up6(&s->hit);
-	else
-		look_up4(&s->hit);
-	if (!s->hit.recipe)
-		return finish(ctx, m->passed, 0);
+	if (quoted == QUOTED_WRAPPER || !is_quoted_ours(s, m, v6))
+		return meet_wrapped(ctx, s, m, v6);
 	event = v6 ? aim6(s, m) : aim4(s, m);
 	if (event != EVENT_NONE)
 		return finish(ctx, event, m->service);

@@ -25,15 +25,36 @@ struct message {
 	__u32 passed; /* enum event: what it is counted as if it is not of ours */
 	__u32 service; /* index: of the connection; 0: of none */
 	__u32 hop; /* that it goes by: of a server, or a reference to a client's */
+	__u32 mtu; /* of the packet inside a quoted one that was wrapped, */
+	__u32 tunnel; /* and the index of its tunnel */
 	__be32 parameter; /* the second word of the ICMP header */
 	__u16 length; /* of the IP packet */
+	__u16 quoted_length; /* of the one it quotes, as that says */
 	__be16 outer_vlan; /* as in struct packet */
 	__be16 inner_vlan;
 	__u8 lifetime; /* TTL, or hop limit */
 	__u8 icmp_type;
 	__u8 code;
-	__u8 pad[3];
+	__u8 inner_family; /* of the packet inside: 4 or 6 */
 };
+
+/* What an error quotes. */
+enum quoted {
+	QUOTED_NOTHING, /* that is understood */
+	QUOTED_PORTS, /* TCP or UDP, with its ports */
+	QUOTED_WRAPPER, /* the outer header of a packet in another */
+};
+
+/* What an error about a wrapped packet has brought. */
+enum wrapped_news {
+	WRAPPED_NOT, /* it is about none of ours */
+	WRAPPED_LEARNED,
+	WRAPPED_INSIDE, /* and it quotes the packet inside */
+};
+
+#define PROTOCOL_IPIP 4
+#define PROTOCOL_IPV6 41
+#define PROTOCOL_GRE 47
 
 /* Each CPU's; see slow.h. */
 MAP(messages, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct message, 1);
@@ -48,6 +69,14 @@ static __always_inline struct message *message_scratch(void)
 static __always_inline int address_differs(const __u32 *a, const __u32 *b)
 {
 	return !!((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]));
+}
+
+/* Counts the event if the packet goes out. */
+static __always_inline int counted(int action, enum event event)
+{
+	if (action == XDP_TX || action == XDP_REDIRECT)
+		count(event);
+	return action;
 }
 
 /* Takes the addresses of the quoted header, which begins with IPv4's; false if it is none, or of a later fragment. */
@@ -65,6 +94,7 @@ static __always_inline int parse_quoted_network4(struct xdp_md *ctx, struct mess
 	for (int i = 1; i < 4; i++)
 		m->quoted.source[i] = m->quoted.destination[i] = 0;
 	m->transport = m->quote + ip.ihl * 4;
+	m->quoted_length = bpf_ntohs(ip.tot_len);
 	*protocol = ip.protocol;
 	return 1;
 }
@@ -84,6 +114,7 @@ static __always_inline int parse_quoted_network6(struct xdp_md *ctx, struct mess
 		m->quoted.destination[i] = ip6.daddr.in6_u.u6_addr32[i];
 	}
 	*protocol = ip6.nexthdr;
+	m->quoted_length = bpf_ntohs(ip6.payload_len) + sizeof(ip6);
 	offset += sizeof(ip6);
 	for (int i = 0; i < EXTENSION_HEADERS + 1 && (is_extension(*protocol) || *protocol == IPPROTO_FRAGMENT); i++) {
 		if (offset + sizeof(extension) > m->end ||
@@ -101,20 +132,23 @@ static __always_inline int parse_quoted_network6(struct xdp_md *ctx, struct mess
 	return 1;
 }
 
-/* What the error quotes; false if it is no packet of TCP or UDP with its ports. */
-static __always_inline int parse_quote(struct xdp_md *ctx, struct message *m, const int v6)
+/* What the error quotes. */
+static __always_inline enum quoted parse_quote(struct xdp_md *ctx, struct message *m, const int v6)
 {
 	__u8 protocol = 0;
 	__u32 ports;
 
 	if (!(v6 ? parse_quoted_network6(ctx, m, &protocol) : parse_quoted_network4(ctx, m, &protocol)))
-		return 0;
+		return QUOTED_NOTHING;
+	m->quoted.id = make_id(0, protocol);
+	if (protocol == PROTOCOL_IPIP || protocol == PROTOCOL_IPV6 || protocol == PROTOCOL_GRE)
+		return QUOTED_WRAPPER;
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-		return 0;
+		return QUOTED_NOTHING;
 	if (m->transport + QUOTED > m->end || bpf_xdp_load_bytes(ctx, m->transport, &ports, sizeof(ports)))
-		return 0;
+		return QUOTED_NOTHING;
 	m->quoted.id = make_id(ports, protocol);
-	return 1;
+	return QUOTED_PORTS;
 }
 
 __noinline int parse_quote4(struct xdp_md *ctx, struct message *m)
