@@ -14,6 +14,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/event"
 	"github.com/shunt-lb/shunt/director/migrate"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // TestMove reads the source until nothing is new, and once more while nothing changes there.
@@ -45,6 +46,37 @@ func TestMove(t *testing.T) {
 	}
 	if got := r.names(); !slices.Contains(got, event.Migrated) {
 		t.Errorf("events: %s", got)
+	}
+}
+
+// TestTunnelsMove: servers by tunnels, of either address family, move as others do, and
+// their connections with them.
+func TestTunnelsMove(t *testing.T) {
+	service := web()
+	service.Servers = []realserver.Server{
+		{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.Tunnel, Weight: 1},
+		{Address: netip.MustParseAddrPort("[2001:db8:1::1]:80"), Method: realserver.Tunnel, Weight: 2, Tunnel: realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555}},
+	}
+	r := newRig(t, service)
+	connections := clients(1, 2)
+	for i := range connections {
+		connections[i].Method = realserver.Tunnel.String()
+	}
+	connections[1].Server = service.Servers[1].Address
+	r.readings = [][]conntrack.Connection{connections}
+	report, err := r.mover.Move(t.Context(), director.Request{}, migrate.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Services) != 1 || !report.Services[0].Moved || report.Services[0].Loaded != 2 || report.Services[0].Servers != 2 {
+		t.Errorf("report %+v", report)
+	}
+	got, err := r.director.Service(service.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(service.Servers, got.Servers, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
+		t.Errorf("servers (-want +got):\n%s", diff)
 	}
 }
 

@@ -42,6 +42,9 @@ type rig struct {
 func newRig(t *testing.T, services ...director.Service) *rig {
 	t.Helper()
 	r := &rig{T: t, plane: directortest.NewFake(director.State{}), events: event.NewStream(slog.New(slog.DiscardHandler), 0), held: map[netip.AddrPort]bool{}, fail: map[string]error{}, services: services}
+	features := director.XDPFeatures()
+	features.Tunnels = true
+	r.plane.SetFeatures(features)
 	r.director = director.New(r.plane, &directortest.Store{}, director.Options{})
 	if err := r.director.Start(t.Context(), director.State{}, director.Request{}); err != nil {
 		t.Fatal(err)
