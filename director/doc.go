@@ -9,7 +9,8 @@
 //   - mark: a number that the host's firewall gives a packet (fwmark)
 //   - server: a real server of one service
 //   - data plane: what moves packets: xdp or ipvs
-//   - method: forwarding method: nat, dr, tunnel or local
+//   - method: forwarding method: nat, dr, tunnel, fullnat or local
+//   - local address: one of the director's that stands in for clients', by fullnat
 //   - connection: one client-server pairing in the connection table
 //   - template: a persistence pairing of a client network and a server
 //   - source network: the clients of one prefix, of a service's choice
