@@ -2,10 +2,13 @@ package decap_test
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/shunt-lb/shunt/bpf/bpftest"
+	"github.com/shunt-lb/shunt/bpf/decap"
 )
 
 // FuzzDecap runs raw frames. Whatever they hold: every one is counted once as what
@@ -24,22 +27,57 @@ func FuzzDecap(f *testing.F) {
 			return
 		}
 		p.t = t
-		before := bytes.Clone(frame)
-		result, kind := p.outcome(frame)
-		switch {
-		case kind == "pass" && result.Action == bpftest.Pass:
-			if !bytes.Equal(before, result.Packet) {
-				t.Errorf("passed, but changed:\n%x\n%x", before, result.Packet)
-			}
-		case kind == "drop" && result.Action == bpftest.Drop:
-			mustBeOurs(t, frame)
-		case kind == "taken" && result.Action == bpftest.Pass:
-			mustBeOurs(t, frame)
-			checkTaken(t, frame, result.Packet)
-		default:
-			t.Errorf("%v, counted as %q: %x", result.Action, kind, frame)
-		}
+		p.examine(frame)
 	})
+}
+
+// TestMutations examines frames of every tunnel with a few octets changed, most of
+// them in headers; always the same ones.
+func TestMutations(t *testing.T) {
+	p := load(t, config())
+	seeds := fuzzSeeds()
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 3000 {
+		frame := bytes.Clone(seeds[random.IntN(len(seeds))])
+		for range 1 + random.IntN(3) {
+			at := 12 + random.IntN(len(frame)-12)
+			if random.IntN(3) > 0 {
+				at = min(12+random.IntN(64), len(frame)-1)
+			}
+			frame[at] = byte(random.Uint32())
+		}
+		p.examine(frame)
+	}
+	counts, err := p.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"pass", "taken", "drop", "note"} {
+		if !slices.ContainsFunc(counts, func(c decap.Count) bool { return c.Kind == kind && c.Packets > 0 }) {
+			t.Errorf("nothing was counted of kind %s", kind)
+		}
+	}
+}
+
+// examine runs a frame and holds what FuzzDecap does.
+func (l *loaded) examine(frame []byte) {
+	t := l.t
+	t.Helper()
+	before := bytes.Clone(frame)
+	result, kind := l.outcome(frame)
+	switch {
+	case kind == "pass" && result.Action == bpftest.Pass:
+		if !bytes.Equal(before, result.Packet) {
+			t.Errorf("passed, but changed:\n%x\n%x", before, result.Packet)
+		}
+	case kind == "drop" && result.Action == bpftest.Drop:
+		mustBeOurs(t, frame)
+	case kind == "taken" && result.Action == bpftest.Pass:
+		mustBeOurs(t, frame)
+		checkTaken(t, frame, result.Packet)
+	default:
+		t.Errorf("%v, counted as %q: %x", result.Action, kind, frame)
+	}
 }
 
 // outcome runs a frame; the second value is the kind of the one event that it counted,
@@ -71,7 +109,7 @@ func (l *loaded) outcome(frame []byte) (bpftest.Result, string) {
 
 // mustBeOurs holds by a search, which shares nothing with the program's parser, that
 // the frame has an address of this host and a virtual one in it.
-func mustBeOurs(t *testing.T, frame []byte) {
+func mustBeOurs(t testing.TB, frame []byte) {
 	t.Helper()
 	has := func(addresses ...[]byte) bool {
 		for _, a := range addresses {
@@ -87,7 +125,7 @@ func mustBeOurs(t *testing.T, frame []byte) {
 }
 
 // checkTaken compares a frame that was in a tunnel with what came out.
-func checkTaken(t *testing.T, frame, out []byte) {
+func checkTaken(t testing.TB, frame, out []byte) {
 	t.Helper()
 	at := 14
 	for at < 22 && (bytes.Equal(out[at-2:at], []byte{0x81, 0}) || bytes.Equal(out[at-2:at], []byte{0x88, 0xa8})) {

@@ -24,6 +24,7 @@ import (
 type wire struct {
 	*host
 
+	director               *directortest.Namespace
 	fd                     int
 	serverMAC, directorMAC net.HardwareAddr
 }
@@ -38,7 +39,7 @@ func newWire(t *testing.T) *wire {
 	director := h.namespace("director")
 	h.ok(h.AddVeth("eth0", director, "eth0", 0))
 	h.ok(h.SetOffload("eth0", directortest.TxChecksum, directortest.Off))
-	w := &wire{host: h}
+	w := &wire{host: h, director: director}
 	link, err := director.Netlink().LinkByName("eth0")
 	h.ok(err)
 	w.directorMAC = link.Attrs().HardwareAddr

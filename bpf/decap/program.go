@@ -105,6 +105,9 @@ func (p *Program) Attach(index int, mode Mode) (link.Link, error) {
 		return nil, fmt.Errorf("attach to %s: %w by another XDP program (see: ip link show dev %s): %w", name(index), ErrInUse, name(index), err)
 	case errors.Is(err, unix.EOPNOTSUPP) && mode == Native:
 		return nil, fmt.Errorf("attach to %s: %w: %w", name(index), ErrNoNative, err)
+	case mode == Native:
+		// Of a large MTU or too few queues, which the kernel's log says.
+		return nil, fmt.Errorf("attach to %s (its driver refuses native XDP as the interface is set up now; generic mode works everywhere): %w", name(index), err)
 	default:
 		return nil, fmt.Errorf("attach to %s: %w", name(index), err)
 	}

@@ -142,7 +142,7 @@ gue      taken  0        0      taken out of gue
 gre      taken  0        0      taken out of gre
 `, "")
 	const missing = "shunt-agent: warning: 2001:db8::/64 is not on this host, which does not accept its packets: ip route add local 2001:db8::/64 dev lo\n"
-	const generic = "shunt-agent: warning: br0: generic mode, as asked for or as its driver has no native XDP: slower\n"
+	const generic = "shunt-agent: warning: br0: generic mode, as asked for or as its driver has no native XDP: slower, and it wants packets as they came: ethtool -K br0 gro off\n"
 	s.want("decap start -i eth0,br0 --vip 192.0.2.1 --vip 2001:db8::/64 --from 10.0.0.0/24,fd00::1 --to 10.0.0.0/24 --type gre,gue --gue-port 5555",
 		exitOK, "eth0: native mode, gue, gre\nbr0: generic mode, gue, gre\n", missing+generic)
 	want := shown{

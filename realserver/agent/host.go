@@ -90,7 +90,8 @@ func (h *host) warnings(state decap.State) []string {
 			continue
 		}
 		if r.Mode == decap.Generic {
-			add("%s: generic mode, as asked for or as its driver has no native XDP: slower", r.Name)
+			// kernel: net/ipv4/gre_offload.c, gre_gro_complete: merged packets keep the first one's checksum.
+			add("%s: generic mode, as asked for or as its driver has no native XDP: slower, and it wants packets as they came: ethtool -K %s gro off", r.Name, r.Name)
 		}
 		for _, p := range r.Config.Virtual {
 			if !slices.ContainsFunc(h.local, p.Overlaps) {
