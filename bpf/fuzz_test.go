@@ -2,7 +2,10 @@ package bpf_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/shunt-lb/shunt/bpf"
@@ -26,28 +29,94 @@ func FuzzPacket(f *testing.F) {
 		if len(frame) < 14 || len(frame) > 9000 {
 			return
 		}
-		fixture.T(t).Events()
-		iface := fixture.Outside
-		if isInside {
-			iface = fixture.Inside
-		}
-		got := fixture.RunOn(iface, frame)
-		checkEvents(t, got, fixture.Events())
-		switch got.Action {
-		case bpftest.Pass:
-			if !bytes.Equal(frame, got.Packet) {
-				t.Errorf("passed, but changed:\n%x\n%x", frame, got.Packet)
-			}
-		case bpftest.TX, bpftest.Redirect:
-			if !isOurs(frame) {
-				t.Errorf("not ours, but sent:\n%x\n%x", frame, got.Packet)
-			}
-			checkSent(t, frame, got.Packet)
-		case bpftest.Drop:
-		default:
-			t.Errorf("%v of %x", got.Action, frame)
-		}
+		checkFrame(fixture.T(t), t, frame, isInside)
 	})
+}
+
+// TestMutatedPackets is FuzzPacket with mutations of the seeds that are the same every
+// time: octets of their headers, and their lengths.
+func TestMutatedPackets(t *testing.T) {
+	fixture := bpftest.New(t, bpftest.Options{Connections: 64})
+	fuzzServices(fixture)
+	seeds, random := fuzzSeeds(), rand.New(rand.NewPCG(4711, 7))
+	for i := range 6000 {
+		frame := bytes.Clone(seeds[random.IntN(len(seeds))])
+		for range 1 + random.IntN(3) {
+			at := random.IntN(min(len(frame), 120))
+			switch random.IntN(4) {
+			case 0:
+				frame[at] = byte(random.Uint32())
+			case 1:
+				frame[at] ^= 1 << random.IntN(8)
+			case 2:
+				frame[at] = []byte{0, 1, 6, 17, 43, 44, 58, 60, 0x20, 0x45, 0xff}[random.IntN(11)]
+			case 3:
+				frame = frame[:max(14, len(frame)-random.IntN(60))]
+			}
+		}
+		checkFrame(fixture, t, frame, random.IntN(2) == 0)
+		if t.Failed() {
+			t.Fatalf("mutation %d: %x", i, frame)
+		}
+	}
+}
+
+// checkFrame runs a frame and looks at what became of it.
+func checkFrame(fixture *bpftest.Fixture, t *testing.T, frame []byte, isInside bool) {
+	t.Helper()
+	fixture.Events()
+	iface := fixture.Outside
+	if isInside {
+		iface = fixture.Inside
+	}
+	got := fixture.RunOn(iface, frame)
+	checkEvents(t, got, fixture.Events())
+	switch got.Action {
+	case bpftest.Pass:
+		if !bytes.Equal(frame, got.Packet) {
+			t.Errorf("passed, but changed:\n%x\n%x", frame, got.Packet)
+		}
+	case bpftest.TX, bpftest.Redirect:
+		if !isOurs(frame) {
+			t.Errorf("not ours, but sent:\n%x\n%x", frame, got.Packet)
+		}
+		checkSent(t, frame, got.Packet)
+		checkPiece(t, frame, got.Packet)
+	case bpftest.Drop:
+	default:
+		t.Errorf("%v of %x", got.Action, frame)
+	}
+}
+
+// checkPiece holds that nothing behind the IP header of a fragment but the first was
+// changed: it is data, whatever it looks like.
+func checkPiece(t *testing.T, in, out []byte) {
+	t.Helper()
+	before, isLater := laterOctets(in)
+	after, stays := laterOctets(out)
+	if isLater && (!stays || !bytes.Equal(before, after)) {
+		t.Errorf("a later fragment was changed:\n%x\n%x", in, out)
+	}
+}
+
+// laterOctets returns what a fragment but the first has behind its IPv4 header, or from
+// the fragment header on of IPv6.
+func laterOctets(frame []byte) (octets []byte, isLater bool) {
+	at := 12
+	for range 2 {
+		if len(frame) >= at+6 && (frame[at] == 0x81 && frame[at+1] == 0 || frame[at] == 0x88 && frame[at+1] == 0xa8) {
+			at += 4
+		}
+	}
+	l3 := frame[at+2:]
+	switch {
+	case frame[at] == 8 && frame[at+1] == 0 && len(l3) >= 20:
+		header := int(l3[0]&15) * 4
+		return l3[min(len(l3), header):], binary.BigEndian.Uint16(l3[6:])&0x1fff != 0 && header >= 20
+	case frame[at] == 0x86 && frame[at+1] == 0xdd && len(l3) >= 48 && l3[6] == 44:
+		return l3[40:], binary.BigEndian.Uint16(l3[42:])&0xfff8 != 0
+	}
+	return nil, false
 }
 
 // checkSent compares the checksums of a frame that left with those it came with.
@@ -105,6 +174,9 @@ func fuzzServices(f *bpftest.Fixture) {
 			}})
 			f.Apply(&bpftest.Service{Listen: a.secondVirtual, Protocol: protocol.number})
 		}
+		bits := a.virtual.Addr().BitLen()
+		f.SetEcho(netip.PrefixFrom(a.virtual.Addr(), bits), bpf.KernelEchoECHO_ANSWERED)
+		f.SetEcho(netip.PrefixFrom(a.secondVirtual.Addr(), bits), bpf.KernelEchoECHO_DROPPED)
 	}
 }
 
@@ -151,6 +223,69 @@ func fuzzSeeds() [][]byte {
 					seeds = append(seeds, p.Bytes(), p.Bytes()[:len(p.Bytes())/2])
 				}
 			}
+		}
+	}
+	for _, frame := range append(fragmentSeeds(), messageSeeds()...) {
+		seeds = append(seeds, frame, frame[:14+(len(frame)-14)/2])
+	}
+	return seeds
+}
+
+// fragmentSeeds are fragments of datagrams both ways, some of which overlap, or divide
+// a header.
+func fragmentSeeds() (seeds [][]byte) {
+	for _, a := range families {
+		for _, protocol := range protocols {
+			s := &scene{family: a, protocol: protocol.number}
+			for _, p := range []bpftest.Packet{large(s.request()), large(s.reply())} {
+				for _, change := range []func(*bpftest.Packet){
+					func(*bpftest.Packet) {},
+					func(p *bpftest.Packet) { p.VLANs = []uint16{100} },
+					func(p *bpftest.Packet) { p.TTL, p.ID = 1, 5 },
+					func(p *bpftest.Packet) {
+						p.Options, p.ID = 8, 6
+						p.Extensions = []bpftest.Extension{{Header: 0, Length: 8}}
+						p.Inside = []bpftest.Extension{{Header: 60, Length: 16}}
+					},
+				} {
+					p := p
+					change(&p)
+					seeds = append(seeds, p.Fragments(unit)...)
+					seeds = append(seeds, p.Fragments(8)[:4]...)
+					if a.isV6() {
+						p.Payload = pattern(40)
+						seeds = append(seeds, p.Atomic())
+					}
+				}
+			}
+		}
+	}
+	return seeds
+}
+
+// messageSeeds are ICMP errors about packets both ways, and echo requests, also in
+// fragments.
+func messageSeeds() (seeds [][]byte) {
+	for _, a := range families {
+		for _, protocol := range protocols {
+			s := &scene{family: a, protocol: protocol.number}
+			fromUs := s.reply()
+			fromUs.From = s.virtual
+			for _, e := range icmpErrors[a.isV6()] {
+				for _, quoted := range []bpftest.Packet{s.request(), fromUs, forwarded(s.request(), s.server)} {
+					seeds = append(seeds, errorFrom(e, routers[a.isV6()], quoted, 8).Bytes(), errorFrom(e, a.server.Addr(), quoted, 64).Bytes())
+				}
+			}
+		}
+		for _, to := range []netip.Addr{a.virtual.Addr(), a.secondVirtual.Addr()} {
+			m := bpftest.Message{
+				Source: bpftest.ClientMAC, Destination: bpftest.DirectorOutside, From: a.client.Addr(), To: to,
+				Type: 8, Parameter: 0x12340001, Body: pattern(1501),
+			}
+			if a.isV6() {
+				m.Type = 128
+			}
+			seeds = append(append(seeds, m.Bytes()), m.Fragments(unit, 77)...)
 		}
 	}
 	return seeds
