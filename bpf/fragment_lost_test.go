@@ -21,8 +21,7 @@ func newOwnScene(t *testing.T, f *bpftest.Fixture, a family, protocol uint8, met
 // A later fragment that comes before its first, or without one, goes where the last
 // datagram between the addresses went, if there was one of late and no other; else it
 // is dropped by name, if it is ours for certain.
-func TestFragmentsOutOfOrder(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsOutOfOrder(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		for _, protocol := range protocols {
 			for _, isReply := range []bool{false, true} {
@@ -107,8 +106,7 @@ func mustFragment(p bpftest.Packet, id uint16, i int) []byte {
 
 // Fragments that divide the transport header, or would write it anew behind our back,
 // are dropped by name, if they are ours for certain (RFC 1858, RFC 3128, RFC 5722).
-func TestTinyAndOverlappingFragments(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsTiny(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		for _, protocol := range protocols {
 			t.Run(a.name+"/"+protocol.name, func(t *testing.T) {
@@ -177,8 +175,7 @@ func headerOf(protocol uint8) int {
 }
 
 // No ICMP error is about a fragment but the first (RFC 1122 §3.2.2).
-func TestFragmentsAreNotAnswered(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsNotAnswered(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		t.Run(a.name, func(t *testing.T) {
 			s := newScene(t, f, a, bpftest.UDP, nat)
@@ -215,8 +212,7 @@ func TestFragmentsAreNotAnswered(t *testing.T) {
 }
 
 // Echo requests in fragments are answered fragment by fragment, if the whole would be.
-func TestEchoInFragments(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsOfEcho(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		request, reply := uint8(8), uint8(0)
 		if a.isV6() {
@@ -281,8 +277,7 @@ func passedAll(frames [][]byte) (all []bpftest.Result) {
 }
 
 // A killed connection's first fragment becomes a whole reset, of IPv4; the others end.
-func TestFragmentsOfAKilledConnection(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsOfKilled(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		t.Run(a.name, func(t *testing.T) {
 			s := newOwnScene(t, f, a, bpftest.TCP, nat)
@@ -300,5 +295,24 @@ func TestFragmentsOfAKilledConnection(t *testing.T) {
 			}
 			run(t, f, frames[0], bpftest.Result{Action: bpftest.TX, Packet: bpftest.AsReset(s.on(in))}, one("killed-forwarded"))
 		})
+	}
+}
+
+// Datagrams beyond the map's room push others out, and nothing but that.
+func fragmentsForgotten(t *testing.T, f *bpftest.Fixture) {
+	s := newOwnScene(t, f, families[0], bpftest.UDP, nat)
+	s.establish(t)
+	p := large(s.request())
+	room := int(f.Plane.Fragments.MaxEntries())
+	var key bpf.KernelFragmentKey
+	for i := range room + 1 {
+		key.Id = uint32(i) // of nobody
+		if err := f.Plane.Fragments.Put(key, &bpf.KernelFragment{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runFragments(t, f, p.Fragments(unit), forwarded(p, s.server).Fragments(unit))
+	if n := len(f.Fragments()); n > room {
+		t.Errorf("%d datagrams are remembered, of %d at most", n, room)
 	}
 }

@@ -36,10 +36,31 @@ func runFragments(t *testing.T, f *bpftest.Fixture, in, want [][]byte) {
 	}
 }
 
-// A datagram's fragments go where its first one does, both ways, by every method:
-// what comes out is what fragments of the whole translated datagram are.
+// Fragments, all over one fixture: loading one takes longer than most of these.
 func TestFragments(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, *bpftest.Fixture)
+	}{
+		{"follow their first", fragmentsFollow},
+		{"begin", fragmentsBegin},
+		{"keep their connection", fragmentsKeep},
+		{"atomic", fragmentsAtomic},
+		{"out of order", fragmentsOutOfOrder},
+		{"tiny and overlapping", fragmentsTiny},
+		{"not answered", fragmentsNotAnswered},
+		{"of echo requests", fragmentsOfEcho},
+		{"of a killed connection", fragmentsOfKilled},
+		{"more than there is room for", fragmentsForgotten},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.test(t, f) })
+	}
+}
+
+// A datagram's fragments go where its first one does, both ways, by every method:
+// what comes out is what fragments of the whole translated datagram are.
+func fragmentsFollow(t *testing.T, f *bpftest.Fixture) {
 	for _, tt := range []struct {
 		name   string
 		family family
@@ -59,30 +80,27 @@ func TestFragments(t *testing.T) {
 		{"two tags", families[0], func(p *bpftest.Packet) { p.VLANs = []uint16{100, 7} }},
 	} {
 		for _, protocol := range protocols {
-			for method, name := range map[bpf.KernelMethod]string{nat: "nat", dr: "dr"} {
-				t.Run(fmt.Sprint(tt.name, "/", tt.family.name, "/", protocol.name, "/", name), func(t *testing.T) {
-					s := newScene(t, f, tt.family, protocol.number, method)
-					testFragments(t, s, tt.change)
+			for _, w := range ways {
+				t.Run(fmt.Sprint(tt.name, "/", tt.family.name, "/", protocol.name, "/", w.name), func(t *testing.T) {
+					testFragments(t, w.scene(t, f, tt.family, protocol.number), w, tt.change)
 				})
 			}
 		}
 	}
 }
 
-func testFragments(t *testing.T, s *scene, change func(*bpftest.Packet)) {
-	s.establish(t)
-	in := large(s.request())
+func testFragments(t *testing.T, s *scene, w way, change func(*bpftest.Packet)) {
+	in, back := large(s.request()), large(s.reply())
 	change(&in)
+	change(&back)
 	link := serverLink(s.Outside)
 	link.VLANs = in.VLANs
 	s.SetHop(s.service.Servers[0].Hop, link)
-	out := routed(in)
-	if s.service.Servers[0].Method == nat {
-		out = forwarded(in, s.server)
-	}
+	s.establish(t)
+	s.AgeBy(2 * time.Second)
 	s.Run(in.Fragments(unit)[0]) // the client's packets come with tags from now on
 	before := s.Traffic(s.service.Servers[0])
-	runFragments(t, s.Fixture, in.Fragments(unit), out.Fragments(unit))
+	runFragments(t, s.Fixture, in.Fragments(unit), w.in(s, in).Fragments(unit))
 	after, octets := s.Traffic(s.service.Servers[0]), uint64(0)
 	for _, frame := range in.Fragments(unit) {
 		octets += uint64(len(frame) - 14 - 4*len(in.VLANs))
@@ -90,18 +108,14 @@ func testFragments(t *testing.T, s *scene, change func(*bpftest.Packet)) {
 	if n := after.InPackets - before.InPackets; n != 3 || after.InBytes-before.InBytes != octets || after.Connections != before.Connections {
 		t.Errorf("counted %+v after %+v, want 3 packets of %d octets more", after, before, octets)
 	}
-	if s.service.Servers[0].Method != nat {
-		return
+	if w.out != nil {
+		runFragments(t, s.Fixture, back.Fragments(unit), w.out(s, back).Fragments(unit))
 	}
-	back := large(s.reply())
-	change(&back)
-	runFragments(t, s.Fixture, back.Fragments(unit), returned(back, s.virtual).Fragments(unit))
 }
 
 // A datagram that begins its connection, to every kind of service: the later fragments
 // go where the first one went, also where there is no entry that says where.
-func TestFragmentsBegin(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsBegin(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		t.Run("nat/"+a.name, func(t *testing.T) {
 			s := newScene(t, f, a, bpftest.UDP, nat)
@@ -182,8 +196,7 @@ func TestFragmentsBegin(t *testing.T) {
 }
 
 // A later fragment keeps its connection, and changes nothing else of it.
-func TestFragmentsKeepTheirConnection(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsKeep(t *testing.T, f *bpftest.Fixture) {
 	for _, a := range families {
 		for _, isReply := range []bool{false, true} {
 			t.Run(fmt.Sprint(a.name, "/reply ", isReply), func(t *testing.T) {
@@ -223,8 +236,7 @@ func withoutTicks(entries []bpf.Entry) []bpf.Entry {
 }
 
 // An IPv6 packet that is its only fragment is one like others, and nothing is noted.
-func TestAtomicFragments(t *testing.T) {
-	f := bpftest.New(t, bpftest.Options{})
+func fragmentsAtomic(t *testing.T, f *bpftest.Fixture) {
 	for _, protocol := range protocols {
 		for name, change := range map[string]func(*bpftest.Packet){
 			"plain":  func(*bpftest.Packet) {},

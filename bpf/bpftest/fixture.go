@@ -125,7 +125,7 @@ func (f *Fixture) open(o Options) {
 		f.Plane, err = bpf.Open(f.pinDir, bpf.Limits{
 			Connections4: o.Connections, Connections6: o.Connections,
 			Services: 1024, Servers: 4096, Words: 1 << 20,
-			CountConnections: o.CountConnections, Sources: o.Sources,
+			CountConnections: o.CountConnections, Sources: o.Sources, Fragments: 1024,
 		})
 	})
 	f.must(err)
