@@ -316,3 +316,34 @@ func fragmentsForgotten(t *testing.T, f *bpftest.Fixture) {
 		t.Errorf("%d datagrams are remembered, of %d at most", n, room)
 	}
 }
+
+// A first fragment brings its connection over from the table before, as any packet;
+// the others find it then.
+func TestFragmentsBringTheirConnectionOver(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for i, a := range families {
+		t.Run(a.name, func(t *testing.T) {
+			s := newOwnScene(t, f, a, bpftest.UDP, nat)
+			s.establish(t)
+			change, err := f.Plane.PrepareResize(uint64(6000+4000*i), uint64(6000+4000*i))
+			if err == nil {
+				err = f.Plane.Commit(change)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := large(s.request())
+			want := forwarded(p, s.server)
+			if i == 1 {
+				p = large(s.reply())
+				want = returned(p, s.virtual)
+			}
+			in, out := p.Fragments(unit), want.Fragments(unit)
+			run(t, f, in[0], bpftest.Result{Action: bpftest.TX, Packet: out[0]}, one("carried"))
+			runFragments(t, f, in, out)
+			if err := f.Plane.EndCarry(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
