@@ -14,15 +14,16 @@ type Entry struct {
 	Protocol    uint8
 	Server      uint32 // index
 	State       uint8
-	Method      uint8
+	Method      uint8  // METHOD_FULLNAT too
 	Reply       bool   // the key is server to client
 	Proven      bool   // in full
 	ByReply     bool   // UDP, proven by a reply alone: it can be evicted, as what is not Proven
 	Busy        bool   // being made or removed at this moment
-	Seen        uint32 // tick of the last packet, two seconds behind at most; of a template: of its last new connection
+	Seen        uint32 // tick of the last packet, two seconds behind at most; of a template: of its last new connection; of full NAT's reply: 0
 	Born        uint16 // when it began: Clock.Age knows how long ago that is
 	Hop         uint32 // reference to the client's next hop; 0 in the reply of a wide connection
-	Wide        bool   // nat by a service of several addresses or ports
+	Wide        bool   // nat by a service of several addresses or ports, or full NAT
+	Local       uint32 // of full NAT's client to server key: what stands in for the client (enum local_layout)
 	Sequence    bool   // the hop is not known: the entry has what its client must acknowledge in its place
 	// UnderTemplate: a template has the connection.
 	UnderTemplate bool
@@ -62,6 +63,12 @@ func (s *Slot) Entry() Entry {
 	e.Source = netip.AddrPortFrom(ParseAddress(s.Source, s.V6), source)
 	e.Destination = netip.AddrPortFrom(ParseAddress(s.Destination, s.V6), destination)
 	e.Seen, e.Hop, e.Born = s.Seen, s.Hop, s.Born()
+	switch {
+	case HasHopForSeen(s.Recipe):
+		e.Seen, e.Hop = 0, s.Seen
+	case s.IsFullNAT():
+		e.Local, e.Hop = s.Hop, 0
+	}
 	e.dropPlace()
 	e.decodeTemplate(s.Destination[0])
 	return e
@@ -70,7 +77,7 @@ func (s *Slot) Entry() Entry {
 // dropPlace makes no hop of what stands in its place: another entry's place (entry.h,
 // enum place_layout), or what the client must acknowledge.
 func (e *Entry) dropPlace() {
-	if e.Wide && e.Reply || e.Sequence {
+	if e.Wide && e.Reply && e.Method != uint8(KernelMethodMETHOD_FULLNAT) || e.Sequence {
 		e.Hop = 0
 	}
 }
@@ -111,7 +118,7 @@ func decodeWords(id, recipe uint64) Entry {
 	proven := bit(KernelRecipeLayoutRECIPE_PROVEN)
 	isFirm := proven && recipe>>KernelRecipeLayoutRECIPE_SPACED&uint64(KernelMasksSPACED_MASK) == 0
 	isUDP := state == uint8(KernelConnStateSTATE_UDP)
-	return Entry{
+	e := Entry{
 		Protocol: uint8(id >> KernelIdLayoutID_PROTOCOL),
 		Server:   uint32(recipe >> KernelRecipeLayoutRECIPE_SERVER & uint64(KernelMasksSERVER_MASK)),
 		State:    state,
@@ -124,8 +131,13 @@ func decodeWords(id, recipe uint64) Entry {
 		Sequence: bit(KernelRecipeLayoutRECIPE_SEQUENCE),
 
 		UnderTemplate: bit(KernelRecipeLayoutRECIPE_CONTROLLED),
-		Prolonged:     bit(KernelRecipeLayoutRECIPE_PROLONGED),
 	}
+	if IsFullNAT(recipe) {
+		e.Method = uint8(KernelMethodMETHOD_FULLNAT)
+	} else {
+		e.Prolonged = bit(KernelRecipeLayoutRECIPE_PROLONGED)
+	}
+	return e
 }
 
 // Follows decodes the recipe that a packet would follow, or that the connection or

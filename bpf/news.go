@@ -16,7 +16,7 @@ import (
 type News struct {
 	Kind KernelNewsKind
 	// Slot is the forward entry as it was at that moment, but for where it lay; Seen is
-	// the tick of the news.
+	// the tick of the news, Hop 0 but of full NAT.
 	Slot Slot
 	// In and Out are what it has carried, of news of its end, where
 	// Limits.CountConnections is set.
@@ -87,7 +87,7 @@ func decodeNews(sample []byte, pending bool) (News, error) {
 	return News{
 		Kind: KernelNewsKind(k.Kind), Pending: pending,
 		Slot: Slot{
-			Source: k.Source, Destination: k.Destination, ID: k.Id, Recipe: k.Recipe, Seen: k.Tick, V6: k.Family == 6,
+			Source: k.Source, Destination: k.Destination, ID: k.Id, Recipe: k.Recipe, Seen: k.Tick, Hop: k.Local, V6: k.Family == 6,
 		},
 		In:  KernelSlotTraffic{Packets: k.InPackets, Bytes: k.InBytes},
 		Out: KernelSlotTraffic{Packets: k.OutPackets, Bytes: k.OutBytes},

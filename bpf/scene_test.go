@@ -15,9 +15,10 @@ import (
 
 // Methods, by the names people use.
 const (
-	nat   = bpf.KernelMethodMETHOD_NAT
-	local = bpf.KernelMethodMETHOD_LOCAL
-	dr    = bpf.KernelMethodMETHOD_DR
+	nat     = bpf.KernelMethodMETHOD_NAT
+	local   = bpf.KernelMethodMETHOD_LOCAL
+	dr      = bpf.KernelMethodMETHOD_DR
+	fullNAT = bpf.KernelMethodMETHOD_FULLNAT
 )
 
 // family is the addresses of one IP version.
@@ -57,6 +58,8 @@ type scene struct {
 	family
 	protocol uint8
 	service  *bpftest.Service
+	// standIn is what the first server knows the client by, where it is not the client.
+	standIn netip.AddrPort
 }
 
 // newScene clears the fixture and gives it a service with servers of these
@@ -103,6 +106,9 @@ func (s *scene) reply() bpftest.Packet {
 		Source: bpftest.ServerMAC, Destination: bpftest.DirectorInside,
 		From: s.server, To: s.client, Protocol: s.protocol, ID: 815,
 	}
+	if s.standIn.IsValid() {
+		p.To = s.standIn
+	}
 	if s.protocol == bpftest.TCP {
 		p.Flags, p.Seq, p.Ack = "SA", 5000, 1001
 	} else {
@@ -143,7 +149,7 @@ func ttl(p bpftest.Packet) uint8 {
 // packet each way follows a second later: both entries are as they will stay then.
 func (s *scene) establish(t *testing.T) {
 	t.Helper()
-	isNAT := s.service.Servers[0].Method == nat
+	isNAT := s.service.Servers[0].Method == nat || s.service.Servers[0].Method == fullNAT
 	packets := []bpftest.Packet{s.request(), s.reply()}
 	if s.protocol == bpftest.TCP {
 		handshake := bpftest.Handshake(s.request(), s.reply())

@@ -31,10 +31,13 @@ func (s *Slot) State() uint8 {
 // Protocol returns its protocol; PROTOCOL_TEMPLATE of a template.
 func (s *Slot) Protocol() uint8 { return uint8(s.ID >> KernelIdLayoutID_PROTOCOL) }
 
-// Method returns how its packets are forwarded, enum method.
+// Method returns how its packets are forwarded, enum method; METHOD_NAT of full NAT, see IsFullNAT.
 func (s *Slot) Method() uint8 {
 	return uint8(s.Recipe >> KernelRecipeLayoutRECIPE_METHOD & uint64(KernelMasksMETHOD_MASK))
 }
+
+// IsFullNAT reports whether the client's address is replaced too.
+func (s *Slot) IsFullNAT() bool { return IsFullNAT(s.Recipe) }
 
 // Ports returns the ports of its key.
 func (s *Slot) Ports() (source, destination uint16) { return ports(s.ID) }

@@ -67,7 +67,11 @@ func (f *Fixture) Traffic(s *Server) bpf.KernelTraffic {
 // ticks earlier than they were.
 func (f *Fixture) Age(ticks uint32) {
 	f.t.Helper()
-	f.edit(func(_ *uint64, seen *uint32) { *seen -= ticks })
+	f.edit(func(recipe *uint64, seen *uint32) {
+		if !bpf.HasHopForSeen(*recipe) {
+			*seen -= ticks
+		}
+	})
 }
 
 // EditRecipes changes the recipes of all connections: for tables that only a

@@ -213,7 +213,7 @@ func (f *Fixture) applyServer(s *Service, server *Server) {
 	}))
 	f.servers[server.Index] = server
 	f.setServer(s, server, bpf.KernelLifecycleLIFE_LIVE)
-	if server.Method == bpf.KernelMethodMETHOD_NAT {
+	if server.Method == bpf.KernelMethodMETHOD_NAT || server.Method == bpf.KernelMethodMETHOD_FULLNAT {
 		f.AddServerAddress(real.Addr())
 	}
 }

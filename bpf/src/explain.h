@@ -119,7 +119,7 @@ static __always_inline void explain(struct slow *s, struct explain_args *args, c
 		args->met_hop = s->template.hop;
 	} else if (s->decided_by == DECIDED_BY_CONNECTION) {
 		args->met = s->hit.recipe;
-		args->met_seen = s->hit.seen;
+		args->met_seen = has_hop_for_seen(s->hit.recipe) ? s->other.seen : s->hit.seen;
 		args->met_hop = s->hit.hop;
 	}
 }
