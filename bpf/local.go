@@ -48,6 +48,14 @@ func (p *Plane) LocalAddresses() ([]KernelLocalAddress, error) {
 	return all, nil
 }
 
+// ClearLocalAddress makes the element none.
+func (p *Plane) ClearLocalAddress(index uint32) error {
+	if err := p.KernelMaps.Locals.Put(index, &KernelLocalAddress{}); err != nil {
+		return fmt.Errorf("clear an address of full NAT: %w", err)
+	}
+	return nil
+}
+
 // SetLocalAddress writes one; uses begin anew.
 func (p *Plane) SetLocalAddress(index uint32, a netip.Addr, offered bool) error {
 	k := KernelLocalAddress{Address: Address(a)}

@@ -57,5 +57,5 @@ type Connection struct {
 // Traffic are one connection's packets, and the bytes of their IP packets.
 type Traffic struct {
 	InPackets, InBytes   uint64 // client to server
-	OutPackets, OutBytes uint64 // server to client; only where replies pass the director (nat)
+	OutPackets, OutBytes uint64 // server to client; only where replies pass the director (nat, fullnat)
 }

@@ -53,6 +53,12 @@ func parseRecord(b []byte, r *Record, traffic *conntrack.Traffic) (rest []byte, 
 	if c.Template {
 		c.Mark = r.Service.Mark
 	}
+	if flags&flagFullNAT != 0 {
+		if method != 0 {
+			return nil, damaged("full NAT by method %d", method)
+		}
+		c.Method = fullNAT
+	}
 	if bits := 8 * length; int(c.Prefix) > bits || int(r.Service.Bits) > bits {
 		return nil, damaged("prefix lengths %d and %d", c.Prefix, r.Service.Bits)
 	}
@@ -74,15 +80,22 @@ func parseTail(b []byte, flags uint16, c *conntrack.Connection, traffic *conntra
 		c.Traffic = traffic
 		b = b[4*8:]
 	}
-	if flags&flagEngine == 0 {
+	if flags&flagEngine != 0 {
+		engine, rest, ok := cutText(b)
+		data, rest, all := cutText(rest)
+		if !ok || !all {
+			return damaged("a record without its engine")
+		}
+		c.Engine, c.EngineData, b = engine, data, rest
+	}
+	if c.Method != fullNAT || c.Template {
 		return nil
 	}
-	engine, b, ok := cutText(b)
-	data, _, all := cutText(b)
-	if !ok || !all {
-		return damaged("a record without its engine")
+	length := c.Client.Addr().BitLen() / 8
+	if len(b) < 2+length {
+		return damaged("a record without what stands in for its client")
 	}
-	c.Engine, c.EngineData = engine, data
+	c.Local = netip.AddrPortFrom(address(b[2:2+length]), order.Uint16(b))
 	return nil
 }
 

@@ -33,11 +33,11 @@
 //	 2   1  family of client, virtual and service's address: 4 or 6
 //	 3   1  family of the server's address
 //	 4   1  protocol; of a template of a firewall mark's service: 0
-//	 5   1  method: 0 nat, 1 local, 2 tunnel, 3 dr (kernel: IP_VS_CONN_F_FWD_MASK)
+//	 5   1  method: 0 nat and fullnat, 1 local, 2 tunnel, 3 dr (kernel: IP_VS_CONN_F_FWD_MASK)
 //	 6   1  state, as numbered by conntrack.State
 //	 7   1  length of a template's client network
 //	 8   2  flags: 1 proven, 2 template, 4 under a template, 8 with traffic,
-//	        16 with an engine; readers ignore others
+//	        16 with an engine, 32 fullnat (1.1); readers ignore others
 //	10   2  client's port; of a template: 0
 //	12   2  virtual port
 //	14   2  server's port
@@ -54,6 +54,8 @@
 //	56      addresses of 4 or 16 bytes: client, virtual, service; then the server's
 //	        with traffic: packets and bytes in, packets and bytes out, 8 bytes each
 //	        with an engine: 1 byte length and its name, 1 byte length and its data
+//	        fullnat, no template's: 2 bytes port and the address, of the client's
+//	        family, that stand in for the client (1.1)
 //
 // A template comes before the connections under it. Times are as of the moment the
 // record was made; they are not counted on by the header's time, since two directors'

@@ -50,6 +50,9 @@ func appendRecord(b []byte, r *Record) ([]byte, error) {
 		b = append(append(b, uint8(len(c.Engine))), c.Engine...)
 		b = append(append(b, uint8(len(c.EngineData))), c.EngineData...)
 	}
+	if c.Method == fullNAT && !c.Template {
+		b = appendAddr(order.AppendUint16(b, c.Local.Port()), c.Local.Addr())
+	}
 	order.PutUint16(b[start:], uint16(len(b)-start-2))
 	return b, nil
 }
@@ -71,6 +74,9 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 }
 
 func methodNumber(name string) (uint8, error) {
+	if name == fullNAT {
+		return 0, nil
+	}
 	for i, known := range methods {
 		if name == known {
 			return uint8(i), nil
@@ -95,6 +101,9 @@ func flagsOf(c *conntrack.Connection) (flags uint16) {
 	if hasEngine(c) {
 		flags |= flagEngine
 	}
+	if c.Method == fullNAT {
+		flags |= flagFullNAT
+	}
 	return flags
 }
 
@@ -110,9 +119,13 @@ func checkRecord(r *Record) error {
 		return errors.New("its client or its server has no address")
 	case c.Virtual.Addr().BitLen() != bits || r.Service.Address.Addr().BitLen() != bits:
 		return errors.New("its client, its virtual address and its service are not of one family")
-	case client.Is6() && client.Zone() != "" || server.Is6() && server.Zone() != "",
+	case client.Is6() && client.Zone() != "" || c.Local.Addr().Zone() != "" || server.Is6() && server.Zone() != "",
 		c.Virtual.Addr().Is6() && c.Virtual.Addr().Zone() != "", r.Service.Address.Addr().Is6() && r.Service.Address.Addr().Zone() != "":
 		return errors.New("an address has a zone")
+	case c.Method == fullNAT && !c.Template && c.Local.Addr().BitLen() != bits:
+		return errors.New("what stands in for its client is not of the client's family")
+	case (c.Method != fullNAT || c.Template) && c.Local != netip.AddrPort{}:
+		return errors.New("something stands in for its client that is not by full NAT")
 	case int(c.Prefix) > bits || int(r.Service.Bits) > bits:
 		return errors.New("a prefix is longer than an address")
 	case c.Age < 0 || c.Idle < 0:

@@ -11,7 +11,7 @@ import (
 // records; anything else is a major one.
 const (
 	Major = 1
-	Minor = 0
+	Minor = 1
 )
 
 // Header is what a stream says of itself.
@@ -45,7 +45,12 @@ const (
 	flagUnderTemplate
 	flagTraffic
 	flagEngine
+	flagFullNAT // since 1.1
 )
+
+// fullNAT is the method that has no number: it is nat with flagFullNAT, and what stands
+// in for the client.
+const fullNAT = "fullnat"
 
 // methods are the names of the methods by their numbers.
 var methods = [...]string{"nat", "local", "tunnel", "dr"}
@@ -54,7 +59,7 @@ const (
 	fixedSize = 56  // of a record before its addresses
 	maxText   = 255 // of what has one byte for its length
 	// maxSize is of the largest record that is written.
-	maxSize = fixedSize + 4*16 + 4*8 + 2*(1+maxText)
+	maxSize = fixedSize + 4*16 + 4*8 + 2*(1+maxText) + 2 + 16
 	// maxFrame is the largest length of a frame's records.
 	maxFrame  = 1 << 16
 	frameHead = 8

@@ -49,6 +49,14 @@ func samples() []record.Record {
 				Template: true, Prefix: 24, Mark: 7, Controlled: 65535, Engine: "sip", EngineData: "a-call@host",
 			},
 		},
+		{
+			Service: record.Service{Protocol: conntrack.TCP, Address: addr("[2001:db8::1]:80")},
+			Connection: conntrack.Connection{
+				Protocol: conntrack.TCP, Client: addr("[2001:db8:1::7]:40000"), Virtual: addr("[2001:db8::1]:80"), Server: addr("[2001:db8:2::1]:80"),
+				Method: "fullnat", Local: addr("[2001:db8:2::ff]:40000"), State: conntrack.SynRecv, Expires: time.Minute,
+				Traffic: &conntrack.Traffic{InPackets: 1, InBytes: 60},
+			},
+		},
 	}
 }
 
@@ -159,7 +167,7 @@ func drawRecord(t *rapid.T) record.Record {
 		Connection: conntrack.Connection{
 			Protocol: conntrack.Protocol(rapid.Byte().Draw(t, "protocol")), Client: endpoint(size), Virtual: endpoint(size),
 			Server: endpoint(rapid.SampledFrom([]int{4, 16}).Draw(t, "server's size")), State: conntrack.State(rapid.Byte().Draw(t, "state")),
-			Method: rapid.SampledFrom([]string{"nat", "local", "tunnel", "dr"}).Draw(t, "method"),
+			Method: rapid.SampledFrom([]string{"nat", "local", "tunnel", "dr", "fullnat"}).Draw(t, "method"),
 			Proven: rapid.Bool().Draw(t, "proven"), Template: rapid.Bool().Draw(t, "template"), UnderTemplate: rapid.Bool().Draw(t, "under"),
 			Prefix: length.Draw(t, "prefix"), Controlled: rapid.Uint32().Draw(t, "controlled"),
 			Expires: time.Duration(rapid.Int64().Draw(t, "expires")), Age: time.Duration(span.Draw(t, "age")), Idle: time.Duration(span.Draw(t, "idle")),
@@ -168,6 +176,8 @@ func drawRecord(t *rapid.T) record.Record {
 	c := &r.Connection
 	if c.Template {
 		c.Mark = r.Service.Mark
+	} else if c.Method == "fullnat" {
+		c.Local = endpoint(size)
 	}
 	if rapid.Bool().Draw(t, "counted") {
 		n := rapid.Uint64()
@@ -182,14 +192,23 @@ func drawRecord(t *rapid.T) record.Record {
 // The bytes are those of the package's table.
 func TestLayout(t *testing.T) {
 	got := hex.EncodeToString(write(t, samples()[:1]))
-	want := strings.Join([]string{
-		"5348554e54434e00", "0001", "0000", "0010", "17979cfe362a0005", "036c6231", "03312e32", "42c29c8e",
-		"00000048", "00000001", // 72 bytes, 1 record
-		"0046", "0404", "06", "00", "01", "00", "0005", "9c40", "0050", "1f90", "0050", "0000", "06", "00", "0000", "00000000", "00000000",
-		"000000d18c2e2800", "00000000b2d05e00", "000000003b9aca00", "cb007107", "c000020a", "c000020a", "0a000001", "8f7ba9d9",
-		"00000008", "00000000", "0000000000000001", "6f1e1830",
-	}, "")
-	if got != want {
+	layout := func(minor, preamble, frame, end string) string {
+		return strings.Join([]string{
+			"5348554e54434e00", "0001", minor, "0010", "17979cfe362a0005", "036c6231", "03312e32", preamble,
+			"00000048", "00000001", // 72 bytes, 1 record
+			"0046", "0404", "06", "00", "01", "00", "0005", "9c40", "0050", "1f90", "0050", "0000", "06", "00", "0000", "00000000", "00000000",
+			"000000d18c2e2800", "00000000b2d05e00", "000000003b9aca00", "cb007107", "c000020a", "c000020a", "0a000001", frame,
+			"00000008", "00000000", "0000000000000001", end,
+		}, "")
+	}
+	old, err := hex.DecodeString(layout("0000", "42c29c8e", "8f7ba9d9", "6f1e1830"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if records, err := read(old); err != nil || !cmp.Equal(samples()[:1], records, compare) {
+		t.Errorf("read of version 1.0: %+v, %v", records, err)
+	}
+	if want := layout("0001", "fbf9d069", "415452d7", "3142c010"); got != want {
 		t.Errorf("stream\n%s, want\n%s", got, want)
 	}
 }
@@ -291,6 +310,8 @@ func TestWriteRefused(t *testing.T) {
 	for name, change := range map[string]func(*record.Record){
 		"method":          func(r *record.Record) { r.Connection.Method = "masq" },
 		"no client":       func(r *record.Record) { r.Connection.Client = netip.AddrPort{} },
+		"no stand-in":     func(r *record.Record) { r.Connection.Method = "fullnat" },
+		"odd stand-in":    func(r *record.Record) { r.Connection.Local = addr("10.0.0.9:1") },
 		"no server":       func(r *record.Record) { r.Connection.Server = netip.AddrPort{} },
 		"families":        func(r *record.Record) { r.Service.Address = addr("[2001:db8::1]:80") },
 		"zone":            func(r *record.Record) { r.Connection.Server = addr("[fe80::1%eth0]:80") },

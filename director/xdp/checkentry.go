@@ -108,6 +108,8 @@ func differing(forward, reply *bpf.Slot) (kind, found string) {
 	switch {
 	case forward.Method() != reply.Method():
 		return faultHalves, fmt.Sprintf("methods %d and %d", forward.Method(), reply.Method())
+	case forward.IsFullNAT() != reply.IsFullNAT():
+		return faultHalves, "one is by full NAT, the other is not"
 	case differs(bpf.KernelRecipeLayoutRECIPE_WIDE):
 		return faultHalves, "one is of a service of many addresses or ports, the other is not"
 	case !forward.Is(bpf.KernelRecipeLayoutRECIPE_PROVEN) || forward.Is(bpf.KernelRecipeLayoutRECIPE_KILLED):

@@ -84,6 +84,7 @@ func (d *Dataplane) walk(ctx context.Context, m *matcher, visit func(*bpf.Slot, 
 type view struct {
 	servers  []serverView   // by index; of an unknown one all zero
 	services []*serviceView // by index; nil: unknown
+	locals   []netip.Addr   // by index: what stands in for clients by full NAT
 	clock    bpf.Clock
 	now      uint32 // the tick it was made at
 }
@@ -116,7 +117,7 @@ func (d *Dataplane) view(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &view{clock: d.plane.Clock}
+	v := &view{clock: d.plane.Clock, locals: d.locals.list()}
 	for i, svc := range d.model.services {
 		v.services = grown(v.services, i)
 		v.services[i] = &serviceView{index: i, key: svc.key, timeouts: all.Merge(svc.timeouts), persistence: svc.persistence}
@@ -162,6 +163,9 @@ func (v *view) connection(e *bpf.Entry) (director.ServiceKey, conntrack.Connecti
 		Age:     age, Idle: idle,
 	}
 	if !e.Template {
+		if e.Method == uint8(bpf.KernelMethodMETHOD_FULLNAT) {
+			c.Local = v.local(e.Local)
+		}
 		return service.key, c, true
 	}
 	c.Protocol, c.Virtual, c.State = service.key.Protocol, service.key.Address, conntrack.None

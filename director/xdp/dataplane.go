@@ -50,6 +50,7 @@ type Dataplane struct {
 	access *accessSets
 	// matches is how packets find services of several addresses or ports.
 	matches  *matchTable
+	locals   *localTable
 	echoes   *echoTable
 	sweeps   sweepState
 	carrying carryState
@@ -133,7 +134,7 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	if err := d.adoptState(); err != nil {
 		return nil, err
 	}
-	if _, err := d.writePacketOptions(); err != nil {
+	if err := d.adoptLocals(); err != nil {
 		return nil, err
 	}
 	if err := d.attach(interfaces); err != nil {
@@ -310,9 +311,9 @@ func (d *Dataplane) Detach(context.Context) error {
 	}
 	d.closed = true
 	addresses := d.model.managedAddresses()
+	errs := []error{d.locals.remove()}
 	d.mu.Unlock()
 
-	var errs []error
 	for _, a := range addresses {
 		errs = append(errs, d.vips.Remove(a))
 	}

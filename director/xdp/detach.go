@@ -46,5 +46,10 @@ func Detach(pinDir string, log *slog.Logger) error {
 	for _, a := range r.model(newArena(plane.Limits.Words)).managedAddresses() { // read from services alone
 		errs = append(errs, host.Remove(a))
 	}
+	locals, err := localsOf(plane)
+	errs = append(errs, err)
+	for _, a := range locals {
+		errs = append(errs, host.Remove(a))
+	}
 	return errors.Join(append(errs, plane.Remove())...)
 }

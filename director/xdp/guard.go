@@ -21,7 +21,7 @@ func (d *Dataplane) reviewPlane() error {
 	if d.access.strays {
 		errs = append(errs, d.access.purge(d.model.setsInUse()))
 	}
-	errs = append(errs, d.matches.purge(), d.reviewEchoes())
+	errs = append(errs, d.matches.purge(), d.reviewEchoes(), d.locals.review())
 	return errors.Join(errs...)
 }
 

@@ -22,6 +22,7 @@ const (
 	skipServer      = "no-such-server"     // the service has none at that address
 	skipPersistence = "other-persistence"  // a template of a service that has no such ones
 	skipCollision   = "reply-collision"    // another connection of the server has the client's port
+	skipLocal       = "no-such-local"      // fullnat: what stands in for the client is no address of the pool
 	skipRoom        = "table-full"         // among proven ones
 	skipFault       = "fault"              // cannot happen
 )
@@ -108,7 +109,7 @@ func (l *loader) flush(ctx context.Context, batch []conntrack.Connection) error 
 	}
 	entries := make([]bpf.KernelLoadEntry, 0, len(batch))
 	for i := range batch {
-		entry, reason := loadEntry(svc, &batch[i], l.plane.Clock)
+		entry, reason := l.loadEntry(svc, &batch[i])
 		if reason != "" {
 			l.report.Skipped[reason]++
 			continue
@@ -146,7 +147,8 @@ func (l *loader) count(result bpf.KernelLoadResult) {
 
 // loadEntry is the connection or template as the program takes it, or the reason
 // why the service cannot have it.
-func loadEntry(svc *service, c *conntrack.Connection, clock bpf.Clock) (bpf.KernelLoadEntry, string) {
+func (l *loader) loadEntry(svc *service, c *conntrack.Connection) (bpf.KernelLoadEntry, string) {
+	clock := l.plane.Clock
 	var none bpf.KernelLoadEntry
 	method, err := realserver.ParseMethod(c.Method)
 	if err != nil || !isSupported(method) {
@@ -168,6 +170,9 @@ func loadEntry(svc *service, c *conntrack.Connection, clock bpf.Clock) (bpf.Kern
 	} else {
 		reason = addConnection(&entry, svc, c)
 	}
+	if method == realserver.FullNAT && !c.Template && reason == "" {
+		reason = l.addLocal(&entry, c)
+	}
 	if reason != "" {
 		return none, reason
 	}
@@ -177,6 +182,17 @@ func loadEntry(svc *service, c *conntrack.Connection, clock bpf.Clock) (bpf.Kern
 	}
 	entry.Server = s.index
 	return entry, ""
+}
+
+// addLocal gives the entry what stands in for the client of a connection by full NAT:
+// its server knows it by that.
+func (l *loader) addLocal(entry *bpf.KernelLoadEntry, c *conntrack.Connection) string {
+	index, ok := l.locals.index[c.Local.Addr()]
+	if !ok || c.Local.Port() == 0 {
+		return skipLocal
+	}
+	entry.Local = bpf.MakeLocal(index, c.Local.Port())
+	return ""
 }
 
 // addConnection gives the entry what a connection has.

@@ -20,6 +20,8 @@ const (
 // from the options and the model.
 func (d *Dataplane) setPacketOptions(o *bpf.KernelPacketOptions) {
 	o.FragmentTicks = d.plane.Clock.Ticks(firstFragmentRemembered)
+	o.LocalFirst, o.LocalLast = d.opts.LocalFirst, d.opts.LocalLast
+	o.Locals4, o.Locals6 = d.locals.length(false), d.locals.length(true)
 	o.PathTicks = d.plane.Clock.Ticks(pathBelieved)
 }
 

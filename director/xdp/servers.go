@@ -12,22 +12,27 @@ import (
 	"github.com/shunt-lb/shunt/realserver"
 )
 
-func checkServer(s realserver.Server) error {
+func (d *Dataplane) checkServer(s realserver.Server) error {
 	if !isSupported(s.Method) {
 		return fmt.Errorf("method %s: %w by the XDP data plane", s.Method, director.ErrUnsupported)
+	}
+	v6 := s.Address.Addr().Is6()
+	if s.Method == realserver.FullNAT && !d.locals.has(v6) {
+		return fmt.Errorf("method %s: there is no address of %s that may stand in for clients': give some in director.fullnat.addresses: %w",
+			s.Method, familyName(v6), director.ErrInvalid)
 	}
 	return nil
 }
 
 func isSupported(m realserver.Method) bool {
-	return m == realserver.NAT || m == realserver.DR || m == realserver.Local
+	return m == realserver.NAT || m == realserver.FullNAT || m == realserver.DR || m == realserver.Local
 }
 
 // addServer puts a server at the head of the list. One that was removed lately
 // comes back with its counters and connections, as in the kernel (ip_vs_ctl.c,
 // ip_vs_trash_get_dest); one that is there is written anew.
 func (a *application) addServer(op director.AddServer) error {
-	if err := checkServer(op.Server); err != nil {
+	if err := a.checkServer(op.Server); err != nil {
 		return err
 	}
 	svc, err := a.model.live(op.Key)
@@ -113,7 +118,7 @@ func (d *Dataplane) clearCounters(index uint32) error {
 }
 
 func (a *application) editServer(op director.EditServer) error {
-	if err := checkServer(op.Server); err != nil {
+	if err := a.checkServer(op.Server); err != nil {
 		return err
 	}
 	svc, err := a.model.live(op.Key)

@@ -108,6 +108,9 @@ func (d *Dataplane) beginSweep(now time.Time) (*sweepRun, error) {
 	if err := bpf.ClearArray[uint32](d.plane.HopUses); err != nil {
 		return nil, err
 	}
+	if err := d.locals.beginSweep(); err != nil {
+		return nil, err
+	}
 	s := &d.sweeps
 	s.started++
 	w := &sweepRun{number: s.started, tables: d.carrying.number, templates: s.templatesIn(s.started), began: now, counted: now}

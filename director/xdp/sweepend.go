@@ -42,7 +42,7 @@ func (d *Dataplane) finishSweep(w *sweepRun) error {
 	if err := d.freeServers(w.number, recounts, keeps); err != nil {
 		return err
 	}
-	return d.reviewHops()
+	return errors.Join(d.reviewHops(), d.sweepLocals())
 }
 
 // review repairs what is to be repaired soon, however long a sweep takes.

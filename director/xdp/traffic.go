@@ -78,5 +78,12 @@ func (v *view) replyKey(s *bpf.Slot) bpf.Key {
 	if server.Port() != 0 {
 		port = bpf.Port(server.Port())
 	}
+	if s.IsFullNAT() {
+		local := v.local(s.Hop)
+		forward.Source, client = [4]uint32{}, bpf.Port(local.Port())
+		if local.IsValid() {
+			forward.Source = bpf.Address(local.Addr())
+		}
+	}
 	return bpf.MakeKey(bpf.Address(server.Addr()), forward.Source, port, client, s.Protocol())
 }
