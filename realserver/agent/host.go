@@ -45,12 +45,18 @@ func lookAtHost() (*host, error) {
 		return nil, fmt.Errorf("list the host's interfaces: %w", err)
 	}
 	for _, link := range links {
-		addresses, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 		if err != nil {
 			return nil, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
 		}
 		for _, a := range addresses {
-			if prefix, ok := prefixOf(a.IPNet); ok && !prefix.IsSingleIP() {
+			prefix, ok := prefixOf(a.IPNet)
+			if !ok {
+				continue
+			}
+			// An IPv6 address has its local route a moment later than itself.
+			h.local = append(h.local, netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen()))
+			if !prefix.IsSingleIP() {
 				h.networks[link.Attrs().Name] = append(h.networks[link.Attrs().Name], prefix.Masked())
 			}
 		}
