@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -24,14 +25,14 @@ type pathTunnel struct {
 	kind     bpf.KernelTunnelType
 	isV6     bool
 	overhead uint8
-	checksum bool // gre's
+	checksum bool
 }
 
 var pathTunnels = []pathTunnel{
 	{"ipip", bpf.KernelTunnelTypeTUNNEL_IPIP, false, 20, false},
 	{"ipip", bpf.KernelTunnelTypeTUNNEL_IPIP, true, 40, false},
 	{"gue", bpf.KernelTunnelTypeTUNNEL_GUE, false, 32, false},
-	{"gue", bpf.KernelTunnelTypeTUNNEL_GUE, true, 52, false},
+	{"gue", bpf.KernelTunnelTypeTUNNEL_GUE, true, 52, true},
 	{"gre", bpf.KernelTunnelTypeTUNNEL_GRE, false, 24, false},
 	{"gre with checksum", bpf.KernelTunnelTypeTUNNEL_GRE, true, 48, true},
 }
@@ -55,6 +56,9 @@ func (p pathTunnel) install(f *bpftest.Fixture, server *bpftest.Server) error {
 	}
 	if p.kind == bpf.KernelTunnelTypeTUNNEL_GUE {
 		k.Port, key.Port = bpf.Port(guePort), bpf.Port(guePort)
+	}
+	if p.checksum {
+		k.Checksum = uint8(bpf.KernelTunnelChecksumTUNNEL_CHECKSUM)
 	}
 	other := k
 	other.Source, other.Next = bpf.Address(destination), 2
@@ -229,6 +233,70 @@ func (s *scene) distrustsPath(t *testing.T, p pathTunnel, inner bpftest.Packet, 
 		}
 		s.wantPath(t, path)
 	}
+	m := p.tooBigFor(inner, 1000, uint32(path))
+	frame := m.Bytes()
+	frame[len(frame)-1] ^= 1
+	run(t, s.Fixture, frame, passed(frame), one("not-ours"))
+}
+
+// Errors about what a server behind a tunnel has sent go there as they are, wrapped.
+func testICMPThroughTunnel(t *testing.T, f *bpftest.Fixture) {
+	for _, p := range pathTunnels {
+		for _, a := range families {
+			s := newScene(t, f, a, bpftest.UDP, bpf.KernelMethodMETHOD_TUNNEL)
+			if err := p.install(f, s.service.Servers[0]); err != nil {
+				t.Fatal(err)
+			}
+			request := s.Run(s.request().Bytes())
+			back := s.reply()
+			back.From, back.Payload = s.virtual, pattern(600)
+			for _, e := range icmpErrors[a.isV6()] {
+				for _, tags := range [][]uint16{nil, {100}} {
+					in := errorFrom(e, routers[a.isV6()], back, 64)
+					in.VLANs = tags
+					s.Events()
+					got := s.Run(in.Bytes())
+					if diff := cmp.Diff(one("icmp-to-server"), s.Events()); got.Action != bpftest.TX || diff != "" {
+						t.Fatalf("%s of %s: %v; events (-want +got):\n%s", p.name, a.name, got.Action, diff)
+					}
+					inside := in
+					inside.TTL, inside.VLANs = 63, nil
+					at := 14 + int(p.overhead)
+					if diff := cmp.Diff(inside.Bytes()[14:], got.Packet[at:]); diff != "" {
+						t.Errorf("%s of %s: inside (-want +got):\n%s", p.name, a.name, diff)
+					}
+					if diff := cmp.Diff(wayOf(request.Packet, p), wayOf(got.Packet, p)); diff != "" {
+						t.Errorf("%s of %s: another way than the connection's (-want +got):\n%s", p.name, a.name, diff)
+					}
+					if err := bpftest.Verify(got.Packet); err != nil && !errors.Is(err, bpftest.ErrNotChecked) {
+						t.Errorf("%s of %s: %v", p.name, a.name, err)
+					}
+				}
+			}
+			link := serverLink(f.Outside)
+			link.MTU = 100
+			hop := s.service.Servers[0].Hop
+			f.SetHop(hop, link)
+			in := errorFrom(unreachable(a.isV6()), routers[a.isV6()], back, 64)
+			if a.isV6() {
+				in.Body = bpftest.Quote(back, 1240) // less than IPv6's least always fits
+			}
+			run(t, f, in.Bytes(), dropped, one("too-big"))
+		}
+	}
+}
+
+// wayOf is what routers look at of a wrapped packet's outer headers: the link's and the
+// network's addresses, and the ports if there are any.
+func wayOf(frame []byte, p pathTunnel) string {
+	addresses, ports := frame[14+12:14+20], frame[14+20:14+24]
+	if p.isV6 {
+		addresses, ports = frame[14+8:14+40], frame[14+40:14+44]
+	}
+	if p.kind != bpf.KernelTunnelTypeTUNNEL_GUE {
+		ports = nil
+	}
+	return fmt.Sprintf("%x %x %x", frame[:14], addresses, ports)
 }
 
 // swapSource makes the quoted packet that of the error's destination.

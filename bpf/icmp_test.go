@@ -77,6 +77,7 @@ func TestICMP(t *testing.T) {
 		{"about a first fragment", testICMPAboutFirstFragment},
 		{"passed untouched", testICMPPassesUntouched},
 		{"dropped by name", testICMPDrops},
+		{"to a server behind a tunnel", testICMPThroughTunnel},
 		{"path MTU", testPathMTU},
 		{"echo", testEcho},
 		{"echo not answered", testEchoIsNotAnswered},

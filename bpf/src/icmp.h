@@ -170,6 +170,18 @@ static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, str
 	return leave_by_route(ctx, fib, m->service);
 }
 
+/* Sends the error as it is to a server behind a tunnel, on the way of the connection's packets. */
+static __always_inline int send_wrapped(struct xdp_md *ctx, const struct slow *s, const struct message *m, const int v6)
+{
+	__u32 index = recipe_server(s->hit.recipe), hash = flow_hash(s->hit.key.source, s->hit.key.id, v6), action;
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	if (!server)
+		return finish(ctx, EVENT_FAULT_MAP, 0);
+	action = v6 ? wrap6(ctx, server, m->l3, hash) : wrap4(ctx, server, m->l3, hash);
+	return action < WRAP_REFUSED ? action : finish(ctx, EVENT_DROP_TOO_BIG, m->service);
+}
+
 /* Sends the error, which was aimed, on; the XDP action. */
 static __always_inline int send_on(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
@@ -180,6 +192,8 @@ static __always_inline int send_on(struct xdp_md *ctx, struct slow *s, struct me
 		hop = learned_hop(index);
 		return counted(hop ? send_by(ctx, m, hop, v6) : send_by_route(ctx, s, m, v6), EVENT_NOTE_ICMP_OUT);
 	}
+	if (recipe_method(s->hit.recipe) == METHOD_TUNNEL)
+		return counted(send_wrapped(ctx, s, m, v6), EVENT_NOTE_ICMP_IN);
 	hop = bpf_map_lookup_elem(&hops, &index);
 	if (!hop || !hop->ifindex)
 		return finish(ctx, EVENT_DROP_UNREACHABLE, m->service);

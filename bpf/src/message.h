@@ -52,10 +52,6 @@ enum wrapped_news {
 	WRAPPED_INSIDE, /* and it quotes the packet inside */
 };
 
-#define PROTOCOL_IPIP 4
-#define PROTOCOL_IPV6 41
-#define PROTOCOL_GRE 47
-
 /* Each CPU's; see slow.h. */
 MAP(messages, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct message, 1);
 
@@ -167,63 +163,68 @@ static __always_inline __u32 word_delta(__u16 from, __u16 to)
 	return (__u32)(__u16)~from + to;
 }
 
-/* Replaces the error's own addresses and lowers its time to live; what that adds to the addresses' sum in *delta. */
-static __always_inline int rewrite_outer(struct xdp_md *ctx, const struct message *m, __u32 *delta, const int v6)
+/* What the addresses of one key, replaced by another's, add to a checksum's words. Global: it has its stack to itself.
+ */
+__noinline __u32 addresses_delta(const struct key *from, const struct key *to)
 {
-	*delta = address_delta(m->outer.source, m->outer_to.source) +
-		 address_delta(m->outer.destination, m->outer_to.destination);
-	if (v6) {
-		struct ipv6hdr ip6;
-
-		if (bpf_xdp_load_bytes(ctx, m->l3, &ip6, sizeof(ip6)))
-			return 0;
-		ip6.hop_limit--;
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			ip6.saddr.in6_u.u6_addr32[i] = m->outer_to.source[i];
-			ip6.daddr.in6_u.u6_addr32[i] = m->outer_to.destination[i];
-		}
-		return !bpf_xdp_store_bytes(ctx, m->l3, &ip6, sizeof(ip6));
-	}
-	struct iphdr ip;
-
-	if (bpf_xdp_load_bytes(ctx, m->l3, &ip, sizeof(ip)))
+	if (!from || !to)
 		return 0;
-	ip.ttl--;
-	ip.saddr = m->outer_to.source[0];
-	ip.daddr = m->outer_to.destination[0];
-	ip.check = adjust_checksum(ip.check, *delta + TTL_DELTA);
-	return !bpf_xdp_store_bytes(ctx, m->l3, &ip, sizeof(ip));
+	return address_delta(from->source, to->source) + address_delta(from->destination, to->destination);
 }
 
-/* Replaces the addresses of the quoted header; what that adds to the message's sum is added to *sum. */
-static __always_inline int rewrite_quoted(struct xdp_md *ctx, const struct message *m, __u32 *sum, const int v6)
+/* Writes the key's addresses to the IP header at the offset. */
+static __always_inline int put_addresses(struct xdp_md *ctx, __u32 offset, const struct key *key, const int v6)
 {
-	__u32 delta = address_delta(m->quoted.source, m->quoted_to.source) +
-		      address_delta(m->quoted.destination, m->quoted_to.destination);
+	const __u32 size = v6 ? sizeof(struct in6_addr) : sizeof(__be32);
+
+	offset += v6 ? __builtin_offsetof(struct ipv6hdr, saddr) : __builtin_offsetof(struct iphdr, saddr);
+	return !bpf_xdp_store_bytes(ctx, offset, (void *)key->source, size) &&
+	       !bpf_xdp_store_bytes(ctx, offset + size, (void *)key->destination, size);
+}
+
+/* Replaces the error's own addresses, which adds delta to their sum, and lowers its time to live. */
+static __always_inline int rewrite_outer(struct xdp_md *ctx, const struct message *m, __u32 delta, const int v6)
+{
+	const __u32 check_at = m->l3 + __builtin_offsetof(struct iphdr, check);
+	__u8 lifetime = m->lifetime - 1;
 	__u16 check;
 
-	*sum += delta;
-	if (v6) {
-		const __u32 source = m->quote + __builtin_offsetof(struct ipv6hdr, saddr);
-
-		return !bpf_xdp_store_bytes(ctx, source, (void *)m->quoted_to.source, 16) &&
-		       !bpf_xdp_store_bytes(ctx, source + 16, (void *)m->quoted_to.destination, 16);
-	}
-	struct iphdr ip;
-
-	if (bpf_xdp_load_bytes(ctx, m->quote, &ip, sizeof(ip)))
+	if (!put_addresses(ctx, m->l3, &m->outer_to, v6))
 		return 0;
-	check = ip.check;
-	ip.saddr = m->quoted_to.source[0];
-	ip.daddr = m->quoted_to.destination[0];
-	ip.check = adjust_checksum(check, delta);
-	*sum += word_delta(check, ip.check);
-	return !bpf_xdp_store_bytes(ctx, m->quote, &ip, sizeof(ip));
+	if (v6)
+		return !bpf_xdp_store_bytes(ctx, m->l3 + __builtin_offsetof(struct ipv6hdr, hop_limit), &lifetime,
+					    sizeof(lifetime));
+	if (bpf_xdp_load_bytes(ctx, check_at, &check, sizeof(check)))
+		return 0;
+	check = adjust_checksum(check, delta + TTL_DELTA);
+	return !bpf_xdp_store_bytes(ctx, m->l3 + __builtin_offsetof(struct iphdr, ttl), &lifetime, sizeof(lifetime)) &&
+	       !bpf_xdp_store_bytes(ctx, check_at, &check, sizeof(check));
+}
+
+/*
+ * Replaces the addresses of the quoted header, which adds delta to their sum; what that
+ * and the header's own checksum add to the message's is added to *sum.
+ */
+static __always_inline int rewrite_quoted(struct xdp_md *ctx, const struct message *m, __u32 delta, __u32 *sum,
+					  const int v6)
+{
+	const __u32 check_at = m->quote + __builtin_offsetof(struct iphdr, check);
+	__u16 check, checked;
+
+	*sum += delta;
+	if (!put_addresses(ctx, m->quote, &m->quoted_to, v6))
+		return 0;
+	if (v6)
+		return 1;
+	if (bpf_xdp_load_bytes(ctx, check_at, &check, sizeof(check)))
+		return 0;
+	checked = adjust_checksum(check, delta);
+	*sum += word_delta(check, checked);
+	return !bpf_xdp_store_bytes(ctx, check_at, &checked, sizeof(checked));
 }
 
 /* The same of the quoted ports, and of the transport checksum if the quote reaches it. */
-static __always_inline int rewrite_transport(struct xdp_md *ctx, const struct message *m, __u32 *sum)
+static __always_inline int rewrite_transport(struct xdp_md *ctx, const struct message *m, __u32 addresses, __u32 *sum)
 {
 	__u32 from = m->quoted.id, to = m->quoted_to.id, offset, delta;
 	const int is_udp = (__u8)(m->quoted.id >> ID_PROTOCOL) == IPPROTO_UDP;
@@ -241,8 +242,7 @@ static __always_inline int rewrite_transport(struct xdp_md *ctx, const struct me
 		return 0;
 	if (is_udp && !check)
 		return 1; /* there is none, RFC 768 */
-	delta += address_delta(m->quoted.source, m->quoted_to.source) +
-		 address_delta(m->quoted.destination, m->quoted_to.destination);
+	delta += addresses;
 	checked = adjust_checksum(check, delta);
 	if (is_udp && !checked)
 		checked = 0xffff;
@@ -254,10 +254,12 @@ static __always_inline int rewrite_transport(struct xdp_md *ctx, const struct me
 static __always_inline int rewrite_error(struct xdp_md *ctx, struct message *m, const int v6)
 {
 	const __u32 offset = m->l4 + __builtin_offsetof(struct icmp_error, checksum);
-	__u32 outer, sum = 0;
+	__u32 outer = addresses_delta(&m->outer, &m->outer_to), quoted = addresses_delta(&m->quoted, &m->quoted_to);
+	__u32 sum = 0;
 	__u16 check;
 
-	if (!rewrite_outer(ctx, m, &outer, v6) || !rewrite_quoted(ctx, m, &sum, v6) || !rewrite_transport(ctx, m, &sum))
+	if (!rewrite_outer(ctx, m, outer, v6) || !rewrite_quoted(ctx, m, quoted, &sum, v6) ||
+	    !rewrite_transport(ctx, m, quoted, &sum))
 		return 0;
 	if (v6)
 		sum += outer; /* of the pseudo-header */

@@ -28,6 +28,24 @@ static __always_inline __u32 told_mtu(const struct message *m, const int v6)
 	return m->icmp_type == ICMP4_UNREACHABLE && m->code == ICMP4_UNREACHABLE_FRAGMENTATION ? mtu & 0xffff : 0;
 }
 
+/*
+ * Whether the error's checksum is right. Of others that is their receiver's to find out;
+ * this host is this one's.
+ */
+static __always_inline int is_sound(struct xdp_md *ctx, const struct message *m, const int v6)
+{
+	__u32 length = m->end - m->l4, sum = sum_octets(ctx, m->l4, length);
+
+	if (v6) {
+		sum += bpf_htons(length) + bpf_htons(IPPROTO_ICMPV6);
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			sum += (__u16)m->outer.source[i] + (m->outer.source[i] >> 16) + (__u16)m->outer.destination[i] +
+			       (m->outer.destination[i] >> 16);
+	}
+	return fold(sum) == 0xffff;
+}
+
 /* Index of the first tunnel to the quoted packet's destination, by its protocol; 0: there is none. */
 static __always_inline __u32 find_tunnel(const struct message *m, const int v6)
 {
@@ -122,7 +140,7 @@ static __always_inline enum wrapped_news learn_wrapped(struct xdp_md *ctx, struc
 		tunnel = 0;
 	}
 	/* A packet that would have fitted was not too big (RFC 5927 §7.2). */
-	if (!tunnel || mtu >= m->quoted_length)
+	if (!tunnel || mtu >= m->quoted_length || !is_sound(ctx, m, v6))
 		return WRAPPED_NOT;
 	if (mtu < (v6 ? LEAST_PATH6 : LEAST_PATH4))
 		mtu = v6 ? LEAST_PATH6 : LEAST_PATH4;
