@@ -109,6 +109,9 @@ func (a *application) setServer(ctx context.Context, key director.ServiceKey, se
 	if entry == nil {
 		return errNoService
 	}
+	if err := refuse(a.Features(), director.Service{Key: key, Servers: []realserver.Server{server}}); err != nil {
+		return err // the kernel has a method of any number, which forwards nothing
+	}
 	want := kernelServer(server)
 	at := place(entry, server.Address)
 	var err error

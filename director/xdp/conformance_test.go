@@ -3,6 +3,7 @@ package xdp_test
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"testing"
 
@@ -20,6 +21,7 @@ func TestConformance(t *testing.T) {
 			if err := lab.Director.Do(func() error {
 				opened, err := xdp.Open(context.Background(), xdp.Options{
 					Interfaces: lab.DirectorLinks, PinDir: pins, MaxConnections: 1 << 16, MaxServers: 256, MaxServices: 64, SchedulerWords: 1 << 18,
+					LocalAddresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/32"), netip.MustParsePrefix("fd00:77::1/128")},
 				})
 				d = opened
 				return err

@@ -90,6 +90,9 @@ func testFeatures(b *bench) {
 		{"ipip", f.Tunnels, tunnel(realserver.TunnelOptions{})},
 		{"gue", f.Tunnels, tunnel(realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555, Checksum: realserver.TunnelRemoteChecksum})},
 		{"gre", f.Tunnels, tunnel(realserver.TunnelOptions{Type: realserver.TunnelGRE, Checksum: realserver.TunnelChecksumOn})},
+		{"fullnat", f.FullNAT, b.service(tcp(b.vip4), realserver.FullNAT)},
+		{"fullnat_ipv6", f.FullNAT, b.service(udp(b.vip6), realserver.FullNAT)},
+		{"mss", f.MSS, with(web, func(s *director.Service) { s.MSS = 1400 })},
 		{"engine", f.Engines, with(b.service(udp(b.vip4), realserver.NAT), func(s *director.Service) {
 			s.Persistence = director.Persistence{Timeout: time.Minute, Prefix: 32, Engine: director.EngineSIP}
 		})},
