@@ -1,6 +1,8 @@
 package bpf_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -44,6 +46,7 @@ func TestFragments(t *testing.T) {
 		test func(*testing.T, *bpftest.Fixture)
 	}{
 		{"follow their first", fragmentsFollow},
+		{"in tunnels", fragmentsWrapped},
 		{"begin", fragmentsBegin},
 		{"keep their connection", fragmentsKeep},
 		{"atomic", fragmentsAtomic},
@@ -111,6 +114,64 @@ func testFragments(t *testing.T, s *scene, w way, change func(*bpftest.Packet)) 
 	if w.out != nil {
 		runFragments(t, s.Fixture, back.Fragments(unit), w.out(s, back).Fragments(unit))
 	}
+}
+
+// Each fragment is wrapped by itself, and all of a datagram look alike from outside:
+// they go by one way to one queue.
+func fragmentsWrapped(t *testing.T, f *bpftest.Fixture) {
+	for _, a := range families {
+		for _, outer := range families {
+			for _, kind := range []bpf.KernelTunnelType{bpf.KernelTunnelTypeTUNNEL_IPIP, bpf.KernelTunnelTypeTUNNEL_GUE} {
+				t.Run(fmt.Sprint(a.name, " in ", outer.name, "/", kind), func(t *testing.T) {
+					s := newScene(t, f, a, bpftest.UDP, bpf.KernelMethodMETHOD_TUNNEL)
+					f.PutTunnel(1, bpftest.Tunnel{
+						Source: outer.other.Addr(), Address: outer.server.Addr(), Type: kind, Port: 5555, Spread: 0xff000000,
+						Checksum: bpf.KernelTunnelChecksumTUNNEL_CHECKSUM,
+					})
+					s.service.Servers[0].Tunnel = 1
+					f.Apply(s.service)
+					in := large(s.request())
+					want := in
+					want.TTL = 63
+					var outside []byte
+					for i, frame := range in.Fragments(unit) {
+						headers, inside := unwrapped(t, f.Run(frame), outer.isV6(), kind)
+						if inner := want.Fragments(unit)[i][14:]; !bytes.Equal(inside, inner) {
+							t.Errorf("fragment %d: %x, want %x", i, inside, inner)
+						}
+						if i > 0 && !bytes.Equal(headers, outside) {
+							t.Errorf("fragment %d from outside: %x, the first is %x", i, headers, outside)
+						}
+						outside = headers
+					}
+					if n := f.Events()["fragments"]; n != 2 {
+						t.Errorf("%d later fragments were counted", n)
+					}
+				})
+			}
+		}
+	}
+}
+
+// unwrapped returns what tells the packet's connection from others outside (addresses,
+// GUE's ports), and the packet inside.
+func unwrapped(t *testing.T, got bpftest.Result, is6 bool, kind bpf.KernelTunnelType) (headers, inside []byte) {
+	t.Helper()
+	if got.Action != bpftest.TX {
+		t.Fatal(got.Action)
+	}
+	if err := bpftest.Verify(got.Packet); err != nil && !errors.Is(err, bpftest.ErrNotChecked) {
+		t.Error(err)
+	}
+	l3, size, addresses := got.Packet[14:], 20, 12
+	if is6 {
+		size, addresses = 40, 8
+	}
+	headers, inside = l3[addresses:size], l3[size:]
+	if kind == bpf.KernelTunnelTypeTUNNEL_GUE {
+		headers, inside = slices.Concat(headers, inside[:4]), inside[12:]
+	}
+	return headers, inside
 }
 
 // A datagram that begins its connection, to every kind of service: the later fragments

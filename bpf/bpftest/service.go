@@ -21,6 +21,7 @@ type Server struct {
 	Method  bpf.KernelMethod // 0: NAT
 	Weight  uint32
 	Hop     uint32 // index of its next hop; 0: unreachable, not scheduled
+	Tunnel  uint16 // index of PutTunnel, of method tunnel
 	// Upper and Lower are its thresholds; 0: none, and three quarters of Upper.
 	Upper, Lower uint32
 	Draining     bool
@@ -221,7 +222,7 @@ func (f *Fixture) applyServer(s *Service, server *Server) {
 func (f *Fixture) setServer(s *Service, server *Server, life bpf.KernelLifecycle) {
 	f.t.Helper()
 	f.must(f.Plane.SetServer(&bpf.KernelServerArgs{
-		Server: server.Index, Hop: uint16(server.Hop), Weight: server.Weight, LastWeight: server.lastWeight,
+		Server: server.Index, Hop: uint16(server.Hop), Tunnel: server.Tunnel, Weight: server.Weight, LastWeight: server.lastWeight,
 		OfferedWeight: server.offered(), Life: uint8(life), Method: uint8(server.Method),
 		Upper: server.Upper, Lower: server.Lower, Flags: serverFlags(s, server),
 	}))

@@ -343,8 +343,18 @@ static __always_inline int put_headers(struct xdp_md *ctx, const struct hop *hop
 static __always_inline __u32 hash_of(const struct packet *p, void *end, __u32 hash, const int v6)
 {
 	const __u32 *ports = p->l3 + (v6 ? sizeof(struct ipv6hdr) : (((struct iphdr *)p->l3)->ihl & 15) * 4);
+	__u8 protocol = p->protocol;
 
-	if (hash || (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP) || (void *)(ports + 1) > end)
+	/* The first of its datagram: the others come with a hash, and are to go by the same way. */
+	if (v6 && protocol == IPPROTO_FRAGMENT) {
+		const struct fragment_header *header = (void *)ports;
+
+		if ((void *)(header + 1) > end)
+			return hash;
+		protocol = header->next;
+		ports = (void *)(header + 1);
+	}
+	if (hash || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (void *)(ports + 1) > end)
 		return hash;
 	return v6 ? flow_hash(((struct ipv6hdr *)p->l3)->saddr.in6_u.u6_addr32, *ports, 1) :
 		    flow_hash(&((struct iphdr *)p->l3)->saddr, *ports, 0);
