@@ -28,7 +28,7 @@ func (p *Plane) Drops() ([]Drop, error) {
 				return
 			}
 			i, at[r.Key] = len(drops), len(drops)
-			drops = append(drops, decodeDrop(r.Key))
+			drops = append(drops, DecodeDrop(r.Key))
 		}
 		drops[i].Packets += r.Packets - r.ClearedPackets
 		drops[i].Bytes += r.Bytes - r.ClearedBytes
@@ -36,7 +36,8 @@ func (p *Plane) Drops() ([]Drop, error) {
 	return drops, err
 }
 
-func decodeDrop(key uint64) Drop {
+// DecodeDrop reads the key of a row, or of a note, of drops.
+func DecodeDrop(key uint64) Drop {
 	return Drop{
 		Event:     KernelEvent(uint8(key >> KernelDropLayoutDROP_EVENT)),
 		Service:   uint32(key) >> KernelDropLayoutDROP_SERVICE,
@@ -44,9 +45,9 @@ func decodeDrop(key uint64) Drop {
 	}
 }
 
-// ClearDrops has what was counted of the service so far not be shown as another's that
-// gets its index. The events' counts stay. No packet may find the service meanwhile.
-func (p *Plane) ClearDrops(service uint32) error {
+// ClearDrops has what was counted of the services so far not be shown any more, as of
+// those whose indices others are to get. The events' counts stay.
+func (p *Plane) ClearDrops(of func(service uint32) bool) error {
 	m := p.KernelMaps.Drops
 	memory, err := m.Memory()
 	if err != nil {
@@ -54,7 +55,7 @@ func (p *Plane) ClearDrops(service uint32) error {
 	}
 	var failed error
 	err = eachDropRow(m, func(i uint32, r *KernelDropRow) {
-		if decodeDrop(r.Key).Service != service || r.Packets == r.ClearedPackets || failed != nil {
+		if !of(DecodeDrop(r.Key).Service) || r.Packets == r.ClearedPackets || failed != nil {
 			return
 		}
 		// The CPU goes on writing the rest of its row.
@@ -62,7 +63,7 @@ func (p *Plane) ClearDrops(service uint32) error {
 		binary.NativeEndian.PutUint64(cleared[:], r.Packets)
 		binary.NativeEndian.PutUint64(cleared[8:], r.Bytes)
 		if _, err := memory.WriteAt(cleared[:], int64(i)*stride[KernelDropRow]()+int64(unsafe.Offsetof(r.ClearedPackets))); err != nil {
-			failed = fmt.Errorf("clear the drops of service %d: %w", service, err)
+			failed = fmt.Errorf("clear the drops of service %d: %w", DecodeDrop(r.Key).Service, err)
 		}
 	})
 	if err != nil {

@@ -134,7 +134,7 @@ func TestClearDrops(t *testing.T) {
 	}
 	f.Run(packets[3])
 	keep := dropsOf(t, f)[1]
-	if err := f.Plane.ClearDrops(kinds[0].Service); err != nil {
+	if err := f.Plane.ClearDrops(func(service uint32) bool { return service == kinds[0].Service }); err != nil {
 		t.Fatal(err)
 	}
 	if d := diff.Diff([]bpf.Drop{keep}, dropsOf(t, f)); d != "" {

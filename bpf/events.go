@@ -115,7 +115,7 @@ func EventCountsOf(events, drops *ebpf.Map) ([KernelEventEVENTS]uint64, error) {
 		return counts, err
 	}
 	err := eachDropRow(drops, func(_ uint32, r *KernelDropRow) {
-		counts[decodeDrop(r.Key).Event] += r.Packets
+		counts[DecodeDrop(r.Key).Event] += r.Packets
 	})
 	return counts, err
 }

@@ -165,7 +165,7 @@ func (p *Plane) load(limits Limits) (err error) {
 	if err := p.enter(&p.KernelPrograms, set); err != nil {
 		return err
 	}
-	return errors.Join(p.takeSlots(), p.takeEvents())
+	return errors.Join(p.takeSlots(), p.takeEvents(), p.endWatch())
 }
 
 // loadPrograms loads the object over the maps, by their names in it; those that are

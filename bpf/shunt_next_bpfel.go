@@ -1519,6 +1519,7 @@ const (
 	KernelMapValidated              = "validated"
 	KernelMapValidatedHints         = "validated_hints"
 	KernelMapVirtualAddresses       = "virtual_addresses"
+	KernelMapWatchedUntil           = "watched_until"
 	KernelMapWords                  = "words"
 	KernelMapZeroedTraffic          = "zeroed_traffic"
 	KernelProgShuntAddEvent         = "shunt_add_event"
@@ -1728,6 +1729,7 @@ type KernelMapSpecs struct {
 	Validated          *ebpf.MapSpec `ebpf:"validated"`
 	ValidatedHints     *ebpf.MapSpec `ebpf:"validated_hints"`
 	VirtualAddresses   *ebpf.MapSpec `ebpf:"virtual_addresses"`
+	WatchedUntil       *ebpf.MapSpec `ebpf:"watched_until"`
 	Words              *ebpf.MapSpec `ebpf:"words"`
 	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
@@ -1867,6 +1869,7 @@ type KernelMaps struct {
 	Validated          *ebpf.Map `ebpf:"validated"`
 	ValidatedHints     *ebpf.Map `ebpf:"validated_hints"`
 	VirtualAddresses   *ebpf.Map `ebpf:"virtual_addresses"`
+	WatchedUntil       *ebpf.Map `ebpf:"watched_until"`
 	Words              *ebpf.Map `ebpf:"words"`
 	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
@@ -1918,6 +1921,7 @@ func (m *KernelMaps) Close() error {
 		m.Validated,
 		m.ValidatedHints,
 		m.VirtualAddresses,
+		m.WatchedUntil,
 		m.Words,
 		m.ZeroedTraffic,
 	)

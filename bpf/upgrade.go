@@ -165,15 +165,15 @@ func (p *Plane) takeSlots() error {
 		return err
 	}
 	for _, index := range indices {
-		if err := p.updateLink(index); err != nil {
+		if err := p.updateLink(index, p.ShuntRoot); err != nil {
 			return err
 		}
 	}
 	return p.pins.remove(carriedPin(KernelMapSlots, layout))
 }
 
-// updateLink has the interface's link run this version's root program.
-func (p *Plane) updateLink(index int) error {
+// updateLink has the interface's link run the program.
+func (p *Plane) updateLink(index int, root *ebpf.Program) error {
 	path := filepath.Join(p.pinDir, linkPrefix+strconv.Itoa(index))
 	l, err := link.LoadPinnedLink(path, nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -184,7 +184,7 @@ func (p *Plane) updateLink(index int) error {
 	}
 	defer l.Close()
 	// Kernel: net/core/dev.c, bpf_xdp_link_update: the interface is gone.
-	if err := l.Update(p.ShuntRoot); err != nil && !errors.Is(err, unix.ENOLINK) {
+	if err := l.Update(root); err != nil && !errors.Is(err, unix.ENOLINK) {
 		return fmt.Errorf("update the program of pinned link %s: %w", path, err)
 	}
 	return nil

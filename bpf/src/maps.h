@@ -78,6 +78,9 @@ SHARED_MAP(tunnels, BPF_MAP_TYPE_ARRAY, __u32, struct tunnel, 1);
 MAP(tunnel_index, BPF_MAP_TYPE_HASH, struct tunnel_key, __u32, 1);
 SHARED_MAP(locals, BPF_MAP_TYPE_ARRAY, __u32, struct local_address, LOCALS);
 MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment, 1);
+/* Nanoseconds of the monotonic clock: bpf/capture is in the place of shunt_root, and shows packets until then; 0: it is
+ * not. */
+SHARED_MAP(watched_until, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1);
 SHARED_MAP(drops, BPF_MAP_TYPE_ARRAY, __u32, struct drop_row, DROP_ROWS); /* of each CPU */
 /* What becomes of echo requests: enum echo. */
 struct {

@@ -16,6 +16,7 @@ const module = "github.com/shunt-lb/shunt"
 // may import directly. A package that is not in it fails the test.
 var mayImport = map[string][]string{
 	"bpf":                                {},
+	"bpf/capture":                        {"bpf"},
 	"bpf/decap":                          {},
 	"bpf/bpftest":                        {"bpf"},
 	"bpf/bpftest/bench":                  {"bpf"},
@@ -31,7 +32,7 @@ var mayImport = map[string][]string{
 	"director/doctor":                    {"director", "realserver", "conntrack"},
 	"director/migrate":                   {"director", "director/event", "realserver", "conntrack"},
 	"director/scheduler":                 {"director", "realserver", "conntrack"},
-	"director/xdp":                       {"director", "director/scheduler", "director/vip", "director/xdp/nexthop", "realserver", "conntrack", "conntrack/record", "bpf"},
+	"director/xdp":                       {"director", "director/scheduler", "director/vip", "director/xdp/nexthop", "realserver", "conntrack", "conntrack/record", "bpf", "bpf/capture"},
 	"director/xdp/nexthop":               {},
 	"director/vip":                       {"director"},
 	"director/config":                    {"director", "realserver", "conntrack"},

@@ -445,6 +445,7 @@ const (
 	TableMapValidated          = "validated"
 	TableMapValidatedHints     = "validated_hints"
 	TableMapVirtualAddresses   = "virtual_addresses"
+	TableMapWatchedUntil       = "watched_until"
 	TableMapWords              = "words"
 	TableMapZeroedTraffic      = "zeroed_traffic"
 	TableProgHashDelete        = "hash_delete"
@@ -570,6 +571,7 @@ type TableMapSpecs struct {
 	Validated          *ebpf.MapSpec `ebpf:"validated"`
 	ValidatedHints     *ebpf.MapSpec `ebpf:"validated_hints"`
 	VirtualAddresses   *ebpf.MapSpec `ebpf:"virtual_addresses"`
+	WatchedUntil       *ebpf.MapSpec `ebpf:"watched_until"`
 	Words              *ebpf.MapSpec `ebpf:"words"`
 	ZeroedTraffic      *ebpf.MapSpec `ebpf:"zeroed_traffic"`
 }
@@ -659,6 +661,7 @@ type TableMaps struct {
 	Validated          *ebpf.Map `ebpf:"validated"`
 	ValidatedHints     *ebpf.Map `ebpf:"validated_hints"`
 	VirtualAddresses   *ebpf.Map `ebpf:"virtual_addresses"`
+	WatchedUntil       *ebpf.Map `ebpf:"watched_until"`
 	Words              *ebpf.Map `ebpf:"words"`
 	ZeroedTraffic      *ebpf.Map `ebpf:"zeroed_traffic"`
 }
@@ -707,6 +710,7 @@ func (m *TableMaps) Close() error {
 		m.Validated,
 		m.ValidatedHints,
 		m.VirtualAddresses,
+		m.WatchedUntil,
 		m.Words,
 		m.ZeroedTraffic,
 	)
