@@ -248,10 +248,12 @@ const (
 
 // PacketEvent is one named count of packets.
 type PacketEvent struct {
-	Name  string
-	Kind  PacketKind
-	Help  string
-	Count uint64
+	// Number is the event's for ever; 0: it has none.
+	Number uint8
+	Name   string
+	Kind   PacketKind
+	Help   string
+	Count  uint64
 }
 
 // DataplaneInfo is what the first line of ipvsadm's list tells.

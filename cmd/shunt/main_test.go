@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -320,15 +321,25 @@ func seeded() *directortest.Fake {
 			{Key: dns, Servers: []director.ServerStats{{Server: c, Inactive: 1, Reachable: true}}},
 		},
 		PacketEvents: []director.PacketEvent{
-			{Name: "not-ours", Kind: director.PacketPass, Help: "no service of ours", Count: 4711},
-			{Name: "server-removed", Kind: director.PacketDrop, Help: "the connection's server was removed", Count: 3},
-			{Name: "no-server", Kind: director.PacketAnswer, Help: "no server can take the connection"},
+			{Number: 1, Name: "not-ours", Kind: director.PacketPass, Help: "no service of ours", Count: 4711},
+			{Number: 34, Name: "server-removed", Kind: director.PacketDrop, Help: "the connection's server was removed", Count: 3},
+			{Number: 96, Name: "no-server", Kind: director.PacketAnswer, Help: "no server can take the connection"},
 		},
 		Table: []director.TableStats{
 			{Family: "ipv4", Limit: 1 << 20, Keys: 4096, Slots: 1 << 21, Bytes: 184549376, Expired: 17, Corrected: 1, Pressure: 4096. / (2 << 20)},
 			{Family: "ipv6", Limit: 1 << 16, Keys: 1, Slots: 1 << 17, Bytes: 900},
 		},
 		Interfaces: []director.InterfaceStats{{Name: "eth0", Mode: "native"}, {Name: "eth1", Mode: "generic"}},
+	})
+	fake.SetDrops(
+		director.Drop{Reason: "server-removed", Number: 34, Kind: director.PacketDrop, Service: web, Interface: "eth0", Packets: 2, Bytes: 120},
+		director.Drop{Reason: "server-removed", Number: 34, Kind: director.PacketDrop, Service: web, Interface: "eth1", Packets: 1, Bytes: 60},
+		director.Drop{Reason: "midstream", Number: 33, Kind: director.PacketDrop, Service: dns, Removed: true, Interface: "eth0", Packets: 5, Bytes: 500},
+		director.Drop{Reason: "vlan", Number: 48, Kind: director.PacketDrop, Interface: "eth1", Packets: 7, Bytes: 700},
+	)
+	fake.SetCapture(func(_ context.Context, w io.Writer) (director.CaptureReport, error) {
+		_, err := io.WriteString(w, "packets\n")
+		return director.CaptureReport{Written: 2, Limited: 1, Lost: 3}, err
 	})
 	conn := func(p conntrack.Protocol, client, virtual, server, method string, s conntrack.State, proven bool, left time.Duration) conntrack.Connection {
 		return conntrack.Connection{

@@ -133,7 +133,7 @@ func (e endpoints) stats(ctx context.Context) (Stats, error) {
 	}
 	for _, event := range stats.PacketEvents {
 		model.PacketEvents = append(model.PacketEvents, PacketEvent{
-			Name: event.Name, Kind: string(event.Kind), Count: event.Count, Help: event.Help,
+			Number: event.Number, Name: event.Name, Kind: string(event.Kind), Count: event.Count, Help: event.Help,
 		})
 	}
 	return model, nil

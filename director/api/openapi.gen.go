@@ -604,6 +604,42 @@ type DriftSummary struct {
 	Pending []PendingRepair `json:"pending"`
 }
 
+// Drop How many packets were dropped, or answered, for one reason, of one service and one interface.
+type Drop struct {
+	// Reason The name of the packet event.
+	Reason string `json:"reason"`
+
+	// Number Its number.
+	Number uint8 `json:"number"`
+
+	// Kind What became of the packets.
+	Kind string `json:"kind"`
+
+	// Service The service's URL; left out of packets of none that is known.
+	Service string `json:"service,omitempty"`
+
+	// Name Its name.
+	Name string `json:"name,omitempty"`
+
+	// Removed It is gone.
+	Removed bool `json:"removed,omitempty"`
+
+	// Interface By which the packets came.
+	Interface string `json:"interface"`
+
+	// Packets How many.
+	Packets uint64 `json:"packets"`
+
+	// Bytes Of the frames.
+	Bytes uint64 `json:"bytes"`
+}
+
+// DropList What was dropped or answered.
+type DropList struct {
+	// Drops By reason, service and interface, in this order.
+	Drops []Drop `json:"drops"`
+}
+
 // Event One thing that happened.
 type Event struct {
 	// ID Later events have greater ones.
@@ -931,6 +967,9 @@ type Outcome struct {
 
 // PacketEvent A named count of packets.
 type PacketEvent struct {
+	// Number Its number, for ever; left out if it has none.
+	Number uint8 `json:"number,omitempty"`
+
 	// Name Its name.
 	Name string `json:"name"`
 
@@ -1907,6 +1946,33 @@ type AdoptServicesParams struct {
 	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
 }
 
+// CapturePacketsParams defines parameters for CapturePackets.
+type CapturePacketsParams struct {
+	// Service The packets of these services, both ways, by URL or name. None takes all packets.
+	Service []string `form:"service,omitempty" json:"service,omitempty"`
+
+	// Point Where packets are shown; before and after by default. drops shows those that were dropped or answered, and no others.
+	Point *string `form:"point,omitempty" json:"point,omitempty"`
+
+	// Reason Of drops, only those for the reason, by its name.
+	Reason *string `form:"reason,omitempty" json:"reason,omitempty"`
+
+	// Interface Of drops, only those of packets that came by the interface.
+	Interface *string `form:"interface,omitempty" json:"interface,omitempty"`
+
+	// Count How many records to send; 0 sends all.
+	Count *uint64 `form:"count,omitempty" json:"count,omitempty"`
+
+	// Duration For how long; 0s is for ever.
+	Duration *string `form:"duration,omitempty" json:"duration,omitempty"`
+
+	// Snaplen How many octets of a packet to send at most; 0 is all of them.
+	Snaplen *int `form:"snaplen,omitempty" json:"snaplen,omitempty"`
+
+	// Rate How many packets a second at most; of drops, those of each reason, service and interface.
+	Rate *int `form:"rate,omitempty" json:"rate,omitempty"`
+}
+
 // ApplyConfigurationParams defines parameters for ApplyConfiguration.
 type ApplyConfigurationParams struct {
 	// Force Remove more than the guard allows.
@@ -2103,6 +2169,18 @@ type WatchConnectionsParams struct {
 
 	// MaxIdle Only those whose last packet came less long ago, a duration; xdp.
 	MaxIdle *FilterMaxIdle `form:"max-idle,omitempty" json:"max-idle,omitempty"`
+}
+
+// ListDropsParams defines parameters for ListDrops.
+type ListDropsParams struct {
+	// Service Only those of the service, by URL or name.
+	Service *FilterService `form:"service,omitempty" json:"service,omitempty"`
+
+	// Reason Only those for the reason, by its name.
+	Reason *string `form:"reason,omitempty" json:"reason,omitempty"`
+
+	// Interface Only those of packets that came by the interface.
+	Interface *string `form:"interface,omitempty" json:"interface,omitempty"`
 }
 
 // ListEventsParams defines parameters for ListEvents.
@@ -2453,6 +2531,17 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/adopt (the `AdoptServices` operationId).
 	AdoptServices(ctx context.Context, params *AdoptServicesParams, body AdoptServicesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CapturePackets Packets as they come and as they leave, as pcapng.
+	//
+	// A stream until the client ends it, or for as many packets or as long as asked. Each packet has a comment that says where
+	// on its way it is, what has become of it and which service's it is; its records before and after follow one another and
+	// have one packet identifier. What is lost as the client is too slow is told with the next packet, and all that is missing at the end:
+	// in the interfaces' statistics and in the trailers Shunt-Written, Shunt-Limited (packets beyond the rate) and Shunt-Lost
+	// (records); the trailer Shunt-Problem says why it broke off. There is one capture at a time.
+	//
+	// Corresponds with GET /v1/capture (the `CapturePackets` operationId).
+	CapturePackets(ctx context.Context, params *CapturePacketsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetConfiguration Everything that is desired.
 	//
 	// It can be given back to PUT as it is.
@@ -2614,6 +2703,14 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/drift (the `GetDrift` operationId).
 	GetDrift(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDrops What was dropped or answered, by reason, service and interface.
+	//
+	// Counts that are not zero, since a service was added or set to zero. Those of services that are gone are there until
+	// their last connection has ended. Totals by reason that are never set to zero are in /v1/stats.
+	//
+	// Corresponds with GET /v1/drops (the `ListDrops` operationId).
+	ListDrops(ctx context.Context, params *ListDropsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListEvents What happened.
 	//
@@ -3059,6 +3156,27 @@ func (c *RawClient) AdoptServices(ctx context.Context, params *AdoptServicesPara
 	return c.Client.Do(req)
 }
 
+// CapturePackets Packets as they come and as they leave, as pcapng.
+//
+// A stream until the client ends it, or for as many packets or as long as asked. Each packet has a comment that says where
+// on its way it is, what has become of it and which service's it is; its records before and after follow one another and
+// have one packet identifier. What is lost as the client is too slow is told with the next packet, and all that is missing at the end:
+// in the interfaces' statistics and in the trailers Shunt-Written, Shunt-Limited (packets beyond the rate) and Shunt-Lost
+// (records); the trailer Shunt-Problem says why it broke off. There is one capture at a time.
+//
+// Corresponds with GET /v1/capture (the `CapturePackets` operationId).
+func (c *RawClient) CapturePackets(ctx context.Context, params *CapturePacketsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCapturePacketsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetConfiguration Everything that is desired.
 //
 // It can be given back to PUT as it is.
@@ -3391,6 +3509,24 @@ func (c *RawClient) ListDrains(ctx context.Context, reqEditors ...RequestEditorF
 // Corresponds with GET /v1/drift (the `GetDrift` operationId).
 func (c *RawClient) GetDrift(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDriftRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDrops What was dropped or answered, by reason, service and interface.
+//
+// Counts that are not zero, since a service was added or set to zero. Those of services that are gone are there until
+// their last connection has ended. Totals by reason that are never set to zero are in /v1/stats.
+//
+// Corresponds with GET /v1/drops (the `ListDrops` operationId).
+func (c *RawClient) ListDrops(ctx context.Context, params *ListDropsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDropsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4293,6 +4429,144 @@ func NewAdoptServicesRequestWithBody(server string, params *AdoptServicesParams,
 			req.Header.Set("Shunt-Why", headerParam1)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewCapturePacketsRequest constructs an http.Request for the CapturePackets method
+func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/capture")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Service != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Point != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "point", *params.Point, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Reason != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Interface != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interface", *params.Interface, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Count != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "count", *params.Count, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Duration != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "duration", *params.Duration, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Snaplen != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "snaplen", *params.Snaplen, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Rate != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "rate", *params.Rate, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -5557,6 +5831,84 @@ func NewGetDriftRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDropsRequest constructs an http.Request for the ListDrops method
+func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/drops")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Service != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Reason != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Interface != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interface", *params.Interface, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -7276,6 +7628,9 @@ type ServerInterface interface {
 	// AdoptServices Make foreign services Shunt's.
 	// (POST /v1/adopt)
 	AdoptServices(w http.ResponseWriter, r *http.Request, params AdoptServicesParams)
+	// CapturePackets Packets as they come and as they leave, as pcapng.
+	// (GET /v1/capture)
+	CapturePackets(w http.ResponseWriter, r *http.Request, params CapturePacketsParams)
 	// GetConfiguration Everything that is desired.
 	// (GET /v1/configuration)
 	GetConfiguration(w http.ResponseWriter, r *http.Request)
@@ -7324,6 +7679,9 @@ type ServerInterface interface {
 	// GetDrift Where the kernel differs from what is desired.
 	// (GET /v1/drift)
 	GetDrift(w http.ResponseWriter, r *http.Request)
+	// ListDrops What was dropped or answered, by reason, service and interface.
+	// (GET /v1/drops)
+	ListDrops(w http.ResponseWriter, r *http.Request, params ListDropsParams)
 	// ListEvents What happened.
 	// (GET /v1/events)
 	ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams)
@@ -7515,6 +7873,130 @@ func (siw *ServerInterfaceWrapper) AdoptServices(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.AdoptServices(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CapturePackets operation middleware
+func (siw *ServerInterfaceWrapper) CapturePackets(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CapturePacketsParams
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", r.URL.Query(), &params.Service, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "service"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "service", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "point" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "point", r.URL.Query(), &params.Point, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "point"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "point", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "reason" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "reason", r.URL.Query(), &params.Reason, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "reason"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "reason", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "interface" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "interface", r.URL.Query(), &params.Interface, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "interface"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "interface", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "count" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "count", r.URL.Query(), &params.Count, runtime.BindQueryParameterOptions{Type: "integer", Format: "uint64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "count"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "count", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "duration" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "duration", r.URL.Query(), &params.Duration, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "duration"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "duration", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "snaplen" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "snaplen", r.URL.Query(), &params.Snaplen, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "snaplen"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "snaplen", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "rate" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "rate", r.URL.Query(), &params.Rate, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "rate"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "rate", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CapturePackets(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -8563,6 +9045,65 @@ func (siw *ServerInterfaceWrapper) GetDrift(w http.ResponseWriter, r *http.Reque
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDrift(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListDrops operation middleware
+func (siw *ServerInterfaceWrapper) ListDrops(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDropsParams
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", r.URL.Query(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "service"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "service", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "reason" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "reason", r.URL.Query(), &params.Reason, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "reason"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "reason", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "interface" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "interface", r.URL.Query(), &params.Interface, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "interface"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "interface", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListDrops(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -10100,6 +10641,8 @@ func (e *TooManyValuesForParamError) Error() string {
 func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodGet+" "+"/v1/status", wrapper.GetStatus)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/stats", wrapper.GetStats)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/drops", wrapper.ListDrops)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/capture", wrapper.CapturePackets)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/drift", wrapper.GetDrift)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/found", wrapper.GetFound)
 	mux.HandleFunc(http.MethodPost+" "+"/v1/zero", wrapper.ZeroCounters)

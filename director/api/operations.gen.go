@@ -7,6 +7,8 @@ func operations() []operation {
 	return []operation{
 		{id: "getStatus", method: "GET", path: "/v1/status", role: Viewer},
 		{id: "getStats", method: "GET", path: "/v1/stats", role: Viewer},
+		{id: "listDrops", method: "GET", path: "/v1/drops", role: Viewer, query: []string{"service", "reason", "interface"}},
+		{id: "capturePackets", method: "GET", path: "/v1/capture", role: Admin, query: []string{"service", "point", "reason", "interface", "count", "duration", "snaplen", "rate"}, lists: []string{"service"}},
 		{id: "getDrift", method: "GET", path: "/v1/drift", role: Viewer},
 		{id: "getFound", method: "GET", path: "/v1/found", role: Viewer},
 		{id: "zeroCounters", method: "POST", path: "/v1/zero", role: Operator},

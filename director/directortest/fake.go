@@ -38,6 +38,7 @@ type Fake struct {
 	features director.Features
 	zeroed   []director.ServiceKey
 	table    fakeTable
+	drops    fakeDrops
 }
 
 var _ director.Dataplane = (*Fake)(nil)

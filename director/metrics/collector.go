@@ -19,6 +19,7 @@ type Source interface {
 	Stats(ctx context.Context) (director.Stats, error)
 	Head() director.Revision
 	Drift() director.Drift
+	Drops(ctx context.Context) ([]director.Drop, error)
 }
 
 var _ Source = (*director.Director)(nil)
@@ -100,6 +101,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 	if err == nil {
 		s.addStats(stats)
+		s.addDrops(c.opts.Source.Drops(ctx))
 	}
 }
 

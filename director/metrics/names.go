@@ -45,6 +45,7 @@ const (
 	nameDataplaneInfo  = "shunt_dataplane_info"
 	nameDataplaneTable = "shunt_dataplane_table_size"
 	namePacketEvents   = "shunt_packet_events_total"
+	nameDrops          = "shunt_drops_total"
 	nameTableKeys      = "shunt_table_keys"
 	nameTableSlots     = "shunt_table_slots"
 	nameTableLimit     = "shunt_table_limit_connections"
@@ -134,6 +135,7 @@ func Names() []Info {
 		{nameDataplaneInfo, Gauge, []string{"ipvs"}, "Always 1; the label says which version of IPVS it is, or reproduces."},
 		{nameDataplaneTable, Gauge, nil, "Size of the connection table: on ipvs its buckets, which limit nothing, on xdp the connections that the tables are sized for."},
 		{namePacketEvents, Counter, []string{"name", "kind"}, "Packets by what became of them. Kinds: pass (left to the host), drop, answer (by ICMP or reset), note, fault (cannot happen)."},
+		{nameDrops, Counter, []string{"reason", "kind", "service", "interface"}, "Packets that were dropped or answered, by reason, service (empty: none that is known) and the interface they came by. Left out where there are no such counts (ipvs)."},
 		{nameTableKeys, Gauge, family, "Keys in the connection table: on xdp at its last sweep, two for a connection by nat and one for others; on ipvs its connections and templates."},
 		{nameTableSlots, Gauge, family, "Keys the connection table has room for; left out where it has no limit (ipvs)."},
 		{nameTableLimit, Gauge, family, "Connections the connection table is sized for, at two keys each; left out where it has no limit (ipvs)."},

@@ -61,6 +61,26 @@ func (s scrape) addStats(stats director.Stats) {
 	}
 }
 
+// addDrops shows what was dropped; nothing, if that cannot be read.
+func (s scrape) addDrops(drops []director.Drop, err error) {
+	if err != nil {
+		return
+	}
+	// A service that is gone may have another of its name beside it.
+	type labels struct{ reason, kind, service, iface string }
+	sums := map[labels]uint64{}
+	for _, d := range drops {
+		l := labels{d.Reason, string(d.Kind), "", d.Interface}
+		if d.Service != (director.ServiceKey{}) {
+			l.service = d.Service.String()
+		}
+		sums[l] += d.Packets
+	}
+	for l, n := range sums {
+		s.add(nameDrops, float64(n), l.reason, l.kind, l.service, l.iface)
+	}
+}
+
 // addService shows a service and its servers.
 func (s scrape) addService(stats director.ServiceStats) {
 	service := stats.Key.String()

@@ -28,6 +28,19 @@ func (s *source) Stats(context.Context) (director.Stats, error) { return s.stats
 func (s *source) Head() director.Revision                       { return s.revision }
 func (s *source) Drift() director.Drift                         { return s.drift }
 
+// Drops are those of the state, two of them of one service and the other of none.
+func (s *source) Drops(context.Context) ([]director.Drop, error) {
+	if len(s.revision.State.Services) == 0 {
+		return nil, director.ErrUnsupported
+	}
+	key := s.revision.State.Services[0].Key
+	return []director.Drop{
+		{Reason: "midstream", Number: 33, Kind: director.PacketDrop, Service: key, Interface: "eth0", Packets: 3, Bytes: 180},
+		{Reason: "midstream", Number: 33, Kind: director.PacketDrop, Service: key, Removed: true, Interface: "eth0", Packets: 1, Bytes: 60},
+		{Reason: "vlan", Number: 48, Kind: director.PacketDrop, Interface: "eth1", Packets: 2, Bytes: 120},
+	}, nil
+}
+
 var errNoMap = errors.New("no such map")
 
 // at returns a time that is easy to find in a golden text.

@@ -42,6 +42,9 @@ type Dataplane struct {
 	// programs are replaced, and shared by whoever uses the plane without mu: see use.
 	exchange sync.RWMutex
 
+	// capturing is held while packets are captured, before exchange.
+	capturing sync.Mutex
+
 	// mu guards all below and the maps' contents that are user space's.
 	mu     sync.Mutex
 	model  *model
@@ -286,6 +289,8 @@ func (d *Dataplane) closeHelpers() error {
 	var errs []error
 	d.endLife()
 	d.carries.Wait()
+	// A capture ends with the lifetime, and none begins any more.
+	d.capturing.Lock()
 	d.endWatching(errClosed)
 	if d.stop != nil {
 		d.stop()

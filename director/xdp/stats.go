@@ -35,7 +35,7 @@ func (d *Dataplane) Stats(ctx context.Context) (director.Stats, error) {
 	}
 	for i, info := range bpf.AllEvents() {
 		stats.PacketEvents = append(stats.PacketEvents, director.PacketEvent{
-			Name: info.Name, Kind: director.PacketKind(info.Kind), Help: info.Help, Count: counts[i],
+			Number: uint8(i), Name: info.Name, Kind: director.PacketKind(info.Kind), Help: info.Help, Count: counts[i],
 		})
 	}
 	v4, v6 := d.plane.Limits.Connections4, d.plane.Limits.Connections6

@@ -99,10 +99,20 @@ func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount, kee
 		d.model.dropServer(s)
 		freed = true
 	}
+	gone := map[uint32]bool{}
 	for i, svc := range d.model.services {
-		if !svc.removed || len(svc.members) > 0 {
-			continue
+		if svc.removed && len(svc.members) == 0 {
+			gone[i] = true
 		}
+	}
+	if len(gone) > 0 {
+		// Before an index is another service's.
+		if err := d.plane.ClearDrops(func(service uint32) bool { return gone[service] }); err != nil {
+			return err
+		}
+	}
+	for i := range gone {
+		svc := d.model.services[i]
 		if err := d.plane.Services.Put(i, &bpf.KernelService{}); err != nil {
 			return fmt.Errorf("free service %d: %w", i, err)
 		}

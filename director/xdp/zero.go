@@ -30,15 +30,17 @@ func (d *Dataplane) Zero(ctx context.Context, key director.ServiceKey) error {
 	if err != nil {
 		return err
 	}
+	zeroed := map[uint32]bool{0: key == (director.ServiceKey{})} // what was for no service, with all
 	for _, svc := range services {
 		if svc.removed {
 			continue
 		}
+		zeroed[svc.index] = true
 		if err := d.zeroService(svc, traffic); err != nil {
 			return fmt.Errorf("set the counters of %s to zero: %w", svc.key, err)
 		}
 	}
-	return nil
+	return d.plane.ClearDrops(func(service uint32) bool { return zeroed[service] })
 }
 
 // zero has the counters of one service begin anew.
@@ -46,6 +48,9 @@ func (d *Dataplane) zero(svc *service) error {
 	traffic, err := d.plane.AllTraffic(d.model.usedServers())
 	if err == nil {
 		err = d.zeroService(svc, traffic)
+	}
+	if err == nil {
+		err = d.plane.ClearDrops(func(service uint32) bool { return service == svc.index })
 	}
 	if err != nil {
 		return fmt.Errorf("set the counters to zero: %w", err)
