@@ -95,14 +95,14 @@ struct lookup {
 
 static __always_inline void look_up(struct lookup *l, const int v6)
 {
-	struct key key = l->key;
+	/* No copy of the key: stacks are short where this is called from (watch.h). */
 	struct place place;
 	struct found found;
 
 	l->recipe = 0;
-	if (!locate(&place, hash_key(&key, v6), v6))
+	if (!locate(&place, hash_key(&l->key, v6), v6))
 		return;
-	find(&found, &place, &key, v6);
+	find(&found, &place, &l->key, v6);
 	if (!found.entry)
 		return;
 	l->group = place.index;
