@@ -74,6 +74,7 @@ func TestICMP(t *testing.T) {
 		{"to the server", testICMPToServer},
 		{"to the client", testICMPToClient},
 		{"of a wide service", testICMPOfWideService},
+		{"of full NAT", testICMPOfFullNAT},
 		{"about a first fragment", testICMPAboutFirstFragment},
 		{"passed untouched", testICMPPassesUntouched},
 		{"dropped by name", testICMPDrops},
