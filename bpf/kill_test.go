@@ -81,7 +81,11 @@ func (s *scene) answered(t *testing.T, p bpftest.Packet) {
 			ack++
 		}
 	}
+	before := killedOf(t, s)
 	run(t, s.Fixture, p.Bytes(), bpftest.Result{Action: bpftest.TX, Packet: bpftest.Reset(p, flags, seq, ack)}, one("killed"))
+	if got := killedOf(t, s); got != before+1 {
+		t.Errorf("counted of the service: %d, before %d", got, before)
+	}
 }
 
 // Every kind of segment of a killed connection ends it at one side or the other, in
@@ -315,4 +319,15 @@ func diffStates(t *testing.T, f *bpftest.Fixture, want ...bpf.KernelConnState) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("states (-want +got):\n%s", diff)
 	}
+}
+
+// killedOf is how many packets of the service's killed connections were answered.
+func killedOf(t *testing.T, s *scene) (n uint64) {
+	t.Helper()
+	for _, d := range dropsOf(t, s.Fixture) {
+		if d.Event == bpf.KernelEventEVENT_ANSWER_KILLED && d.Service == s.service.Index {
+			n += d.Packets
+		}
+	}
+	return n
 }

@@ -100,6 +100,15 @@ static __always_inline int finish(struct xdp_md *ctx, __u32 event, __u32 service
 	return action_of(event);
 }
 
+/* The service of a connection, by its recipe; 0: its server is gone. Global: verified once. */
+__noinline int service_with(__u64 recipe)
+{
+	__u32 index = recipe_server(recipe);
+	struct server *server = bpf_map_lookup_elem(&servers, &index);
+
+	return server ? server->service : 0;
+}
+
 /*
  * As finish, of the packet in s, for what comes in floods: inlined, and cheap while the
  * last one ended so too. action is the event's, if it has a row.

@@ -158,15 +158,15 @@ static __always_inline int meet_killed(struct xdp_md *ctx, struct slow *s, const
 		return finish(ctx, EVENT_FAULT_MAP, 0);
 	if (retried && !(s->hit.recipe & BIT(RECIPE_TOLD))) {
 		if (!become_reset(ctx, s, v6))
-			return finish(ctx, EVENT_DROP_NOT_QUOTABLE, 0);
+			return finish(ctx, EVENT_DROP_NOT_QUOTABLE, service_with(s->hit.recipe));
 		mark(&s->hit, BIT(RECIPE_TOLD), 0, v6);
 		count(EVENT_NOTE_KILLED);
 		return KILL_GOES_ON;
 	}
 	if (!(v6 ? reset6(ctx, &r) : reset4(ctx, &r)))
-		return finish(ctx, EVENT_DROP_NOT_QUOTABLE, 0);
+		return finish(ctx, EVENT_DROP_NOT_QUOTABLE, service_with(s->hit.recipe));
 	note_told(s, v6);
-	return finish(ctx, EVENT_ANSWER_KILLED, 0);
+	return finish(ctx, EVENT_ANSWER_KILLED, service_with(s->hit.recipe));
 }
 
 __noinline int meet_killed4(struct xdp_md *ctx, struct slow *s)

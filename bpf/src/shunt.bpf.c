@@ -328,7 +328,7 @@ int shunt_settle(struct xdp_md *ctx)
 		return finish(ctx, EVENT_FAULT_MAP, 0);
 	settled = s->is_v6 ? settle6(s) : settle4(s);
 	if (settled == SETTLED_BUSY)
-		return finish(ctx, EVENT_DROP_BUSY, 0);
+		return finish(ctx, EVENT_DROP_BUSY, service_with(s->hit.recipe));
 	if (settled == SETTLED_KILLED) {
 		action = s->is_v6 ? meet_killed6(ctx, s) : meet_killed4(ctx, s);
 		if (action != KILL_GOES_ON)
