@@ -37,6 +37,7 @@ var ways = []way{
 		func(_ *scene, p bpftest.Packet) bpftest.Packet { return routed(p) },
 		nil,
 	},
+	{"fullnat", newFullNATScene, (*scene).toServer, (*scene).toClient},
 }
 
 // eachWay runs a test for each family, protocol and way.
@@ -100,7 +101,10 @@ func oddTags(t *testing.T, f *bpftest.Fixture) {
 					continue
 				}
 				back := s.reply()
-				for _, came := range [][]uint16{server, {5 << 13}, {1, 2}} {
+				for i, came := range [][]uint16{server, {5 << 13}, {1, 2}} {
+					if i > 0 && w.name == "fullnat" && s.protocol == bpftest.TCP {
+						break // until it is proven, a second answer's way is the route's (keep_up_full_nat)
+					}
 					back.VLANs = came
 					out := w.out(s, back)
 					out.VLANs = tags.back
