@@ -1289,7 +1289,20 @@ type KernelSlow struct {
 	Begin        uint16
 	Header       uint16
 	_            [4]byte
-	Link         struct {
+	Search       struct {
+		_         structs.HostLayout
+		Recipe    uint64
+		Space     uint32
+		First     uint32
+		Own       uint32
+		Start     uint32
+		Stride    uint32
+		Word      uint32
+		Ports     uint16
+		FirstPort uint16
+		IsFound   uint32
+	}
+	Link struct {
 		_           structs.HostLayout
 		Destination uint64
 		Source      uint64

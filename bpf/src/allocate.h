@@ -24,18 +24,9 @@
 #define LOCAL_PRIME 134217757ULL
 #define LOCAL_POWERS 8
 
-struct local_search {
+/* What a callback is given: before 6.4 nothing but a place on the stack. */
+struct local_loop {
 	struct slow *c;
-	__u64 recipe; /* of the connection */
-	__u32 space; /* ports of all addresses */
-	__u32 first; /* index of the first address */
-	__u32 own; /* the first candidate */
-	__u32 start;
-	__u32 stride;
-	__u32 word; /* out */
-	__u16 ports; /* of an address, */
-	__u16 first_port; /* from this one on, host order */
-	int is_found;
 };
 
 /* Whether the entry in the way, in c->hit, is of a connection that has expired: make_reply removes it. */
@@ -51,11 +42,11 @@ static __always_inline int is_outlived(struct slow *c, const int v6)
 }
 
 /* The i-th candidate; ends the search if it is free. */
-static __always_inline long try_local(__u32 i, struct local_search *s, const int v6)
+static __always_inline long try_local(__u32 i, struct slow *c, const int v6)
 {
+	struct local_search *s = &c->search;
 	__u32 at = i ? (s->start + (__u64)i * s->stride) % s->space : s->own, server_index = recipe_server(s->recipe);
 	struct server *server = bpf_map_lookup_elem(&servers, &server_index);
-	struct slow *c = s->c;
 	struct lookup *reply = &c->hit;
 	struct local_address *local;
 
@@ -78,14 +69,14 @@ static __always_inline long try_local(__u32 i, struct local_search *s, const int
 	return 1;
 }
 
-static long try_local4(__u32 i, struct local_search *s)
+static long try_local4(__u32 i, struct local_loop *loop)
 {
-	return try_local(i, s, 0);
+	return try_local(i, loop->c, 0);
 }
 
-static long try_local6(__u32 i, struct local_search *s)
+static long try_local6(__u32 i, struct local_loop *loop)
 {
-	return try_local(i, s, 1);
+	return try_local(i, loop->c, 1);
 }
 
 /* Writes the hop word of the forward entry that the caller has claimed. */
@@ -145,8 +136,9 @@ __noinline __u32 local_in6(struct insert_request *r)
  */
 static __always_inline enum event allocate(struct slow *c, __u64 recipe, const int v6)
 {
+	struct local_search *s = &c->search;
+	struct local_loop loop = { c };
 	struct packet_options *o;
-	struct local_search s = { .c = c, .recipe = recipe, .first = v6 ? LOCALS6 : 0 };
 	__u32 zero = 0, addresses, client = bpf_ntohs((__u16)c->key.id);
 	__u64 by_client = (c->key.source[0] + seeds[0]) * seeds[1];
 
@@ -154,29 +146,32 @@ static __always_inline enum event allocate(struct slow *c, __u64 recipe, const i
 	if (!o)
 		return EVENT_FAULT_MAP;
 	addresses = LOAD(v6 ? &o->locals6 : &o->locals4);
-	s.first_port = LOAD(&o->local_first);
-	s.ports = LOAD(&o->local_last) - s.first_port + 1;
-	s.space = addresses * s.ports;
-	if (!s.space || addresses > LOCALS6)
+	s->is_found = 0;
+	s->recipe = recipe;
+	s->first = v6 ? LOCALS6 : 0;
+	s->first_port = LOAD(&o->local_first);
+	s->ports = LOAD(&o->local_last) - s->first_port + 1;
+	s->space = addresses * s->ports;
+	if (!s->space || addresses > LOCALS6)
 		return EVENT_DROP_LOCAL_PORTS;
 	if (v6)
 		by_client += (c->key.source[1] ^ c->key.source[3]) * seeds[2] + c->key.source[2] * seeds[3];
-	s.start = (__u64)c->hash * s.space >> 32;
-	s.stride = LOCAL_PRIME % s.space;
+	s->start = (__u64)c->hash * s->space >> 32;
+	s->stride = LOCAL_PRIME % s->space;
 	for (__u32 i = 0; i < (c->hash & (LOCAL_POWERS - 1)); i++)
-		s.stride = s.stride * LOCAL_PRIME % s.space;
-	s.own = s.start;
-	if (client - s.first_port < s.ports)
-		s.own = ((by_client >> 32) * addresses >> 32) * s.ports + client - s.first_port;
+		s->stride = s->stride * LOCAL_PRIME % s->space;
+	s->own = s->start;
+	if (client - s->first_port < s->ports)
+		s->own = ((by_client >> 32) * addresses >> 32) * s->ports + client - s->first_port;
 	if (v6)
-		bpf_loop(LOCAL_TRIES, try_local6, &s, 0);
+		bpf_loop(LOCAL_TRIES, try_local6, &loop, 0);
 	else
-		bpf_loop(LOCAL_TRIES, try_local4, &s, 0);
-	if (!s.is_found)
+		bpf_loop(LOCAL_TRIES, try_local4, &loop, 0);
+	if (!s->is_found)
 		return EVENT_DROP_LOCAL_PORTS;
-	c->local = s.word;
+	c->local = s->word;
 	if (!c->is_trial)
-		set_local(c, s.word, v6);
+		set_local(c, s->word, v6);
 	return EVENT_NONE;
 }
 

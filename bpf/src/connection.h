@@ -26,7 +26,7 @@ static __always_inline __be16 real_port(const struct server *server, __u64 forwa
 
 /*
  * The reply key of the connection with this forward key on server; recipe and word are
- * its forward entry's, the word its hop's.
+ * its forward entry's, the word its hop's. Both keys may be one and the same.
  */
 static __always_inline void reply_key(struct key *reply, const struct key *forward, const struct server *server,
 				      __u64 recipe, __u32 word)
@@ -43,8 +43,10 @@ static __always_inline void reply_key(struct key *reply, const struct key *forwa
 	}
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
+		__u32 address = client[i];
+
 		reply->source[i] = server->address[i];
-		reply->destination[i] = client[i];
+		reply->destination[i] = address;
 	}
 	reply->id = make_id(join_ports(real_port(server, forward->id), port), forward->id >> ID_PROTOCOL);
 }

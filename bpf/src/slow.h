@@ -19,6 +19,20 @@ enum piece {
 	PIECE_LATER, /* a fragment but the first: there is nothing at l4 */
 };
 
+/* What allocate looks for; its space is here too. */
+struct local_search {
+	__u64 recipe; /* of the connection */
+	__u32 space; /* ports of all addresses */
+	__u32 first; /* index of the first address */
+	__u32 own; /* the first candidate */
+	__u32 start;
+	__u32 stride;
+	__u32 word; /* out */
+	__u16 ports; /* of an address, */
+	__u16 first_port; /* from this one on, host order */
+	__u32 is_found;
+};
+
 struct slow {
 	/* The packet, as struct packet has it, with offsets from the frame's start. */
 	struct key key;
@@ -80,6 +94,7 @@ struct slow {
 	__u16 begin; /* where its octets are in the datagram, */
 	__u16 header; /* and where the transport header ends there */
 
+	struct local_search search; /* allocate's */
 	struct link_view link;
 	struct parsed parsed;
 	struct drop_note drop; /* finish.h's, and bpf/capture's */

@@ -17,7 +17,6 @@ static __always_inline void report_traffic(struct connection_news *told, __u32 g
 {
 	struct slot_traffic *in = slot_of(traffic_at(group, v6), slot), *out;
 	struct lookup reply = {};
-	struct key key = {};
 
 	if (!in)
 		return;
@@ -27,11 +26,11 @@ static __always_inline void report_traffic(struct connection_news *told, __u32 g
 		return;
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		key.source[i] = told->source[i];
-		key.destination[i] = told->destination[i];
+		reply.key.source[i] = told->source[i];
+		reply.key.destination[i] = told->destination[i];
 	}
-	key.id = told->id & ID_MASK;
-	look_up_reply(&reply, &key, recipe, word, v6);
+	reply.key.id = told->id & ID_MASK;
+	look_up_reply(&reply, &reply.key, recipe, word, v6);
 	out = reply.recipe ? slot_of(traffic_at(reply.group, v6), reply.slot) : 0;
 	if (!out)
 		return;

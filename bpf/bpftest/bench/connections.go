@@ -95,7 +95,7 @@ func (w *world) beginning() []step {
 		steps = steps[:2]
 	}
 	return slices.DeleteFunc(steps, func(s step) bool {
-		return s.d == fromServer && w.method != bpf.KernelMethodMETHOD_NAT
+		return s.d == fromServer && !w.isNAT()
 	})
 }
 

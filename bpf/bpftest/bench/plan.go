@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"net/netip"
+
+	"github.com/shunt-lb/shunt/bpf"
 )
 
 // Protocol numbers and the TCP flags the frames carry.
@@ -53,6 +55,10 @@ func newPlan(w *world, d direction, flags uint8, o order) BenchPlan {
 	switch d {
 	case fromServer:
 		source, destination = w.family.servers, w.family.clients
+		if w.method == bpf.KernelMethodMETHOD_FULLNAT { // of one connection: its own port
+			destination = w.family.local
+			p.Client = lastWord(destination)
+		}
 		p.ServerPort = serverPort
 	case notOurs:
 		destination = w.family.others

@@ -113,6 +113,9 @@ func (b *bench) small() error {
 			if err == nil && (protocol == tcp || !f.v6) {
 				err = b.news(nat, dr)
 			}
+			if err == nil && (protocol == tcp || !f.v6) {
+				err = b.fullNAT(coll, f, protocol)
+			}
 			if err != nil {
 				return err
 			}
@@ -221,6 +224,27 @@ func (b *bench) hits(nat, dr *world) error {
 		plan.Mask = 1<<20 - 1 // any source
 		g.watched("not-ours/"+label(f, protocol), nat, plan, nil, bpf.KernelEventEVENT_PASS_NOT_OURS)
 	}
+	return b.take(h, &g)
+}
+
+// fullNAT measures the packets of one established connection by full NAT.
+func (b *bench) fullNAT(coll *ebpf.Collection, f family, protocol uint8) error {
+	w, err := newWorld(coll, f, protocol, bpf.KernelMethodMETHOD_FULLNAT, 1)
+	if err != nil {
+		return err
+	}
+	b.Log("%s, full NAT", label(f, protocol))
+	h, err := newHarness(b.counter, 1, f.v6)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := w.connect(h); err != nil {
+		return err
+	}
+	g := group{packets: b.Packets, suffix: label(f, protocol) + "/1"}
+	g.watched("fullnat-hit/"+g.suffix, w, newPlan(w, toService, flagACK, random), inPackets, bpf.KernelEventEVENT_NONE)
+	g.watched("fullnat-reply/"+g.suffix, w, newPlan(w, fromServer, flagACK, random), outPackets, bpf.KernelEventEVENT_NONE)
 	return b.take(h, &g)
 }
 

@@ -13,6 +13,10 @@ import (
 	"github.com/shunt-lb/shunt/bpf"
 )
 
+// firstFullNAT is the index of the first service of full NAT; others are below it, but
+// for those of restrained.
+const firstFullNAT = 17
+
 // servers is how many servers the service has; the wrapper counts on it.
 const servers = 4
 
@@ -31,16 +35,19 @@ type family struct {
 	servers netip.Addr // the first
 	clients netip.Addr // the first
 	others  netip.Addr // an address that is not ours
+	local   netip.Addr // what stands in for clients by full NAT
 }
 
 var (
 	family4 = family{
 		name: "4", virtual: netip.MustParseAddr("192.0.2.1"), servers: netip.MustParseAddr("198.51.100.16"),
 		clients: netip.MustParseAddr("11.0.0.0"), others: netip.MustParseAddr("203.0.113.9"),
+		local: netip.MustParseAddr("198.51.100.1"),
 	}
 	family6 = family{
 		v6: true, name: "6", virtual: netip.MustParseAddr("2001:db8::1"), servers: netip.MustParseAddr("2001:db8:5::10"),
 		clients: netip.MustParseAddr("2001:db8:c::"), others: netip.MustParseAddr("2001:db8:9::9"),
+		local: netip.MustParseAddr("2001:db8:5::1"),
 	}
 )
 
@@ -66,7 +73,7 @@ type worldOptions struct {
 	// is written. 0: with every packet; a run is longer than the plane's second,
 	// so that others take forever.
 	refresh uint32
-	// How many there is room for; 0: 64, 64 and 128.
+	// How many there is room for; 0: 64, 128 and 256.
 	services, servers, words uint32
 	control                  []string // control programs that are wanted, too: loading takes its time
 }
@@ -93,7 +100,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		return nil, err
 	}
 	groups4, groups6 := groups(o.connections4), groups(o.connections6)
-	services, servers, words := max(64, o.services), max(64, o.servers), max(128, o.words)
+	services, servers, words := max(64, o.services), max(128, o.servers), max(256, o.words)
 	for name, entries := range map[string]uint32{
 		bpf.KernelMapConnections4: groups4, bpf.KernelMapConnections6: groups6,
 		bpf.KernelMapServiceIndex: services, bpf.KernelMapServices: services, bpf.KernelMapTimeouts: services,
@@ -159,7 +166,12 @@ func newWorld(coll *ebpf.Collection, f family, protocol uint8, method bpf.Kernel
 	if protocol == udp {
 		w.index += 2
 	}
-	if method != bpf.KernelMethodMETHOD_NAT {
+	switch method {
+	case bpf.KernelMethodMETHOD_NAT:
+	case bpf.KernelMethodMETHOD_FULLNAT:
+		w.index += firstFullNAT - 1
+		w.virtual = offset(f.virtual, firstFullNAT)
+	default:
 		w.index++
 		w.virtual = offset(f.virtual, 1)
 	}
@@ -167,6 +179,11 @@ func newWorld(coll *ebpf.Collection, f family, protocol uint8, method bpf.Kernel
 		return nil, fmt.Errorf("configure a service: %w", err)
 	}
 	return w, nil
+}
+
+// isNAT says whether replies come back through the fast path and are rewritten.
+func (w *world) isNAT() bool {
+	return w.method == bpf.KernelMethodMETHOD_NAT || w.method == bpf.KernelMethodMETHOD_FULLNAT
 }
 
 func (w *world) main() *ebpf.Program { return w.Programs[bpf.KernelProgShuntMain] }
@@ -192,13 +209,22 @@ func (w *world) configure() error {
 	p := putter{coll: w.Collection}
 	for i := uint32(0); i < servers; i++ {
 		address := offset(w.family.servers, i)
-		if w.method == bpf.KernelMethodMETHOD_NAT {
+		if w.isNAT() {
 			bit := bpf.FilterBit(address)
 			filter.ServerAddress[bit/32] |= 1 << (bit % 32)
 		}
 		p.put(bpf.KernelMapServers, w.firstServer()+i, w.server(address))
 		p.put(bpf.KernelMapWords, list+2*i, w.firstServer()+i)
 		p.put(bpf.KernelMapWords, list+2*i+1, uint32(1))
+	}
+	if w.method == bpf.KernelMethodMETHOD_FULLNAT {
+		p.put(bpf.KernelMapLocals, bpf.FirstLocal(w.family.v6), &bpf.KernelLocalAddress{Address: bpf.Address(w.family.local), Offered: 1})
+		var options bpf.KernelPacketOptions
+		if err := w.Maps[bpf.KernelMapOptions].Lookup(uint32(0), &options); err != nil {
+			return err
+		}
+		options.Locals4, options.Locals6, options.LocalFirst, options.LocalLast = 1, 1, 1024, 65535
+		p.put(bpf.KernelMapOptions, 0, &options)
 	}
 	p.put(bpf.KernelMapServices, w.index, &service)
 	p.put(".data.filter", 0, &filter)
@@ -210,7 +236,7 @@ func (w *world) configure() error {
 
 func (w *world) server(address netip.Addr) *bpf.KernelServer {
 	port := uint16(serverPort)
-	if w.method != bpf.KernelMethodMETHOD_NAT {
+	if !w.isNAT() {
 		port = virtualPort
 	}
 	wire := func(a netip.Addr, port uint16) []byte {
