@@ -101,6 +101,7 @@ func (r *routed) smallBeforeServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			forget(t, r.lab.Client)
+			forget(t, o.server.Namespace) // which announces segments by what it knows of full NAT's addresses
 			events := r.between(t, func() { r.fetch(t, o, 0, bulk, true) })
 			path := o.way.name + o.at.Addr().String()
 			switch {

@@ -24,12 +24,18 @@ type way struct {
 var ways = []way{
 	{name: "nat", method: nat},
 	{name: "dr", method: dr},
+	{name: fullnat, method: fullnat},
 }
 
 func (w way) isTunnel() bool { return w.tunnel != "" }
 
 // keepsClient says whether servers see the client's address.
 func (w way) keepsClient() bool { return w.method != fullnat }
+
+// locals are the addresses that stand in for clients' by full NAT. Those of IPv4 are in
+// the servers' network, where the director answers ARP for what is on its lo. Neighbour
+// discovery answers for the interface's own only: those of IPv6 are routed to the director.
+var locals = []string{"10.2.0.64/31", "fd00:6::/127"}
 
 // target is a service of one server in one way.
 type target struct {
@@ -100,7 +106,7 @@ func startRouted(t *testing.T, options routing) *routed {
 		}
 	}
 	path := filepath.Join(t.TempDir(), "shunt.yaml")
-	text := "director:\n  icmp-rate: 100000\n" + options.settings + "services:\n" + services.String()
+	text := "director:\n  icmp-rate: 100000\n  fullnat: {addresses: [\"" + strings.Join(locals, `", "`) + "\"]}\n" + options.settings + "services:\n" + services.String()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -98,6 +98,9 @@ func TestUplinks(t *testing.T) {
 			if events["icmp-to-server"] == 0 {
 				t.Errorf("no error went to the server: %v", nonzero(events))
 			}
+			if err := u.router.SetPathMTU(from, "eth0", 0); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	sent, err := u.router.Counters()
