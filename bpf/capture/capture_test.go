@@ -251,7 +251,7 @@ func TestNothingIsShownWhenTheTimeIsOver(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	s := open(t, f, capture.Options{All: true})
 	frame := bpftest.Packet{From: client, To: virtual}.Bytes()
-	if err := f.Plane.Watch(s.Watcher(), -time.Hour); err != nil {
+	if err := f.Plane.Watch(s.Watcher(), -time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if shown := run(t, f, s, frame); len(shown) != 0 {
