@@ -953,7 +953,7 @@ type KernelServer struct {
 	DeltaL4        uint16
 	DeltaIp        uint16
 	Flags          uint8
-	Pad0           uint8
+	Family         uint8
 	Weight         uint32
 	LastWeight     uint32
 	OfferedWeight  uint32

@@ -45,7 +45,7 @@ type Features struct {
 func XDPFeatures() Features {
 	return Features{
 		Plane: PlaneXDP, Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true,
-		Limits: true, Guard: true, MSS: true, FullNAT: true,
+		Limits: true, Guard: true, MSS: true, FullNAT: true, Tunnels: true,
 		MaxWeight: math.MaxUint16, // its products with counts of connections fit 64 bits
 	}
 }

@@ -19,7 +19,7 @@ import (
 // Each feature is the XDP plane's or IPVS's, and none of them has what the other
 // lacks besides: the difference is what a migration loses or wins.
 func TestFeaturesOf(t *testing.T) {
-	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true, Limits: true, Guard: true, MSS: true, FullNAT: true, MaxWeight: 65535}
+	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true, Limits: true, Guard: true, FullNAT: true, MSS: true, Tunnels: true, MaxWeight: 65535}
 	ipvs := director.Features{Plane: "ipvs", Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true, MaxWeight: 2147483647}
 	for _, want := range []director.Features{xdp, ipvs} {
 		if diff := cmp.Diff(want, plane(t, want.Plane)); diff != "" {
@@ -185,9 +185,6 @@ func TestFeaturesCheckEverything(t *testing.T) {
 		"services[1] udp://[::1]:5060: a persistence engine",
 		"services[1] udp://[::1]:5060: servers[0]: address ::1 is a loopback address: only method local reaches it",
 		`services[2] "marked": a service of a firewall mark`,
-		`services[2] "marked": servers[2]: method tunnel`,
-		`services[2] "marked": servers[3]: method tunnel`,
-		`services[2] "marked": servers[4]: method tunnel`,
 		"services[3] fwmark6://7: a service of a firewall mark",
 		"sync: a sync daemon",
 	}, got)

@@ -130,7 +130,7 @@ struct server {
 	__u16 delta_l4; /* one's complement sum that virtual -> server adds, addresses and ports */
 	__u16 delta_ip; /* the same for the addresses alone */
 	__u8 flags; /* enum server_flags */
-	__u8 pad0;
+	__u8 family; /* user space only: of address; 0, from an earlier version: the service's */
 	__u32 weight; /* user space only: as configured */
 	__u32 last_weight; /* user space only: the last weight that was not 0 (mh) */
 	__u32 offered_weight; /* as scheduled: 0 while the server is unreachable */

@@ -23,6 +23,7 @@ func (d *Dataplane) adoptState() error {
 	}
 	d.words = newArena(d.plane.Limits.Words)
 	d.hops = newHopTable()
+	d.tunnels = newTunnelTable()
 	d.access = newAccessSets(d.plane)
 	if d.model = r.model(d.words); r.failed != nil {
 		return r.failed
@@ -34,6 +35,9 @@ func (d *Dataplane) adoptState() error {
 		d.echoes.take(svc)
 	}
 	if err := d.hops.adopt(d.plane, d.model); err != nil {
+		return err
+	}
+	if err := d.tunnels.adopt(d.plane, r.tunnels, d.model); err != nil {
 		return err
 	}
 	for _, svc := range d.model.services {
@@ -140,7 +144,7 @@ func (r *reading) model(words *arena) *model {
 		if i == 0 || r.servers[i].Life == uint8(bpf.KernelLifecycleLIFE_FREE) || svc == nil {
 			continue
 		}
-		if s := parseServer(uint32(i), &r.servers[i], &r.loads[i], svc); svc.members[s.address] == nil {
+		if s := r.server(uint32(i), svc); svc.members[s.address] == nil {
 			m.addServer(s)
 		}
 	}

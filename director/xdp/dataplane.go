@@ -46,11 +46,13 @@ type Dataplane struct {
 	capturing sync.Mutex
 
 	// mu guards all below and the maps' contents that are user space's.
-	mu     sync.Mutex
-	model  *model
-	words  *arena
-	hops   *hopTable
-	access *accessSets
+	mu    sync.Mutex
+	model *model
+	words *arena
+	hops  *hopTable
+	// tunnels are how packets to servers of method tunnel are wrapped.
+	tunnels *tunnelTable
+	access  *accessSets
 	// matches is how packets find services of several addresses or ports.
 	matches  *matchTable
 	locals   *localTable

@@ -193,7 +193,8 @@ func parseService(index uint32, k *bpf.KernelService) *service {
 func kernelServer(s *server) bpf.KernelServer {
 	virtual, real := s.service.key.Address, s.address
 	return bpf.KernelServer{
-		Hop: uint16(s.hop), Service: s.service.index, Life: uint8(s.life()), Method: uint8(s.method),
+		Hop: uint16(s.hop), Tunnel: uint16(s.tunnel), Service: s.service.index,
+		Life: uint8(s.life()), Method: uint8(s.method), Family: familyOf(real.Addr()),
 		Port: bpf.Port(real.Port()), VirtualPort: bpf.Port(virtual.Port()),
 		DeltaL4: bpf.Delta(wire(virtual), wire(real)),
 		DeltaIp: bpf.Delta(virtual.Addr().AsSlice(), real.Addr().AsSlice()),
@@ -229,12 +230,13 @@ func (s *server) life() bpf.KernelLifecycle {
 	}
 }
 
-// parseServer reads a server; its thresholds are in its load.
+// parseServer reads a server; its thresholds are in its load, its tunnel elsewhere.
 func parseServer(index uint32, k *bpf.KernelServer, load *bpf.KernelServerLoad, svc *service) *server {
+	isV6 := k.Family == 6 || k.Family == 0 && svc.isV6()
 	return &server{
 		index:   index,
 		service: svc,
-		address: netip.AddrPortFrom(bpf.ParseAddress(k.Address, svc.key.Address.Addr().Is6()), bpf.Port(k.Port)),
+		address: netip.AddrPortFrom(bpf.ParseAddress(k.Address, isV6), bpf.Port(k.Port)),
 		terms: terms{
 			method: realserver.Method(k.Method), weight: k.Weight, lastWeight: k.LastWeight,
 			upper: load.Upper, lower: load.Lower,
@@ -242,5 +244,23 @@ func parseServer(index uint32, k *bpf.KernelServer, load *bpf.KernelServerLoad, 
 		},
 		removed: k.Life != uint8(bpf.KernelLifecycleLIFE_LIVE),
 		hop:     uint32(k.Hop),
+		tunnel:  uint32(k.Tunnel),
 	}
+}
+
+// server reads the server with the index, of the service.
+func (r *reading) server(index uint32, svc *service) *server {
+	s := parseServer(index, &r.servers[index], &r.loads[index], svc)
+	if s.method == realserver.Tunnel && int(s.tunnel) < len(r.tunnels) {
+		t, _ := parseTunnel(&r.tunnels[s.tunnel])
+		s.tunnelOptions = t.options
+	}
+	return s
+}
+
+func familyOf(a netip.Addr) uint8 {
+	if a.Is6() {
+		return 6
+	}
+	return 4
 }

@@ -140,12 +140,13 @@ func (d *Dataplane) listed(r *reading, svc *service, k *bpf.KernelService) []*se
 // given to it would not get there.
 func (d *Dataplane) foundServer(r *reading, s *server) (realserver.Server, bool) {
 	k, want := r.servers[s.index], kernelServer(s)
-	if !has(&r.filter.ServerAddress, host(s.address.Addr())) || !d.hops.isIntact(d.plane, s.hop) || s.removed {
+	if !has(&r.filter.ServerAddress, host(s.address.Addr())) || s.removed ||
+		!d.hops.isIntact(d.plane, s.hop) || !d.tunnels.isIntact(d.plane, s.tunnel) {
 		return realserver.Server{}, false
 	}
 	// All else follows from these and what is known of the next hop. Where they are
 	// the same and it differs, there is no telling what the entry does.
-	found := parseServer(s.index, &k, &r.loads[s.index], s.service).value()
+	found := r.server(s.index, s.service).value()
 	found.Address = s.address
 	const draining = uint8(bpf.KernelServerFlagsSERVER_DRAINING)
 	want.Method, want.Weight, want.Flags = k.Method, k.Weight, want.Flags&^draining|k.Flags&draining
@@ -169,7 +170,7 @@ func (d *Dataplane) unknownServices(r *reading) []director.Service {
 			if int(i) >= len(r.servers) || r.servers[i].Service != index || r.servers[i].Life != uint8(bpf.KernelLifecycleLIFE_LIVE) {
 				continue
 			}
-			found.Servers = append(found.Servers, parseServer(i, &r.servers[i], &r.loads[i], &service{key: found.Key}).value())
+			found.Servers = append(found.Servers, r.server(i, &service{key: found.Key}).value())
 		}
 		unknown = append(unknown, found)
 	}

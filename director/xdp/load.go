@@ -18,7 +18,7 @@ const (
 	skipExpired     = "expired"            // no time is left
 	skipOther       = "of-another-service" // its protocol, address or port
 	skipState       = "state-unknown"      // not one that the protocol has here
-	skipMethod      = "method-unsupported" // tunnel
+	skipMethod      = "method-unsupported" // none of those there are
 	skipServer      = "no-such-server"     // the service has none at that address
 	skipPersistence = "other-persistence"  // a template of a service that has no such ones
 	skipCollision   = "reply-collision"    // another connection of the server has the client's port

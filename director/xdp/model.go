@@ -87,9 +87,12 @@ type server struct {
 	removedBefore uint64
 	watched       bool
 	hop           uint32 // static hop; 0: none
-	reason        string // why there is none, for the operator
-	resolving     bool   // the reason may be gone in a moment
-	rates         director.Estimator
+	tunnel        uint32 // how it is wrapped for; 0: nothing is
+	// source is where outer headers to it come from, as its route or the options say.
+	source    netip.Prefix
+	reason    string // why there is none, for the operator
+	resolving bool   // the reason may be gone in a moment
+	rates     director.Estimator
 }
 
 // terms are what an edit of a server changes.
@@ -99,13 +102,15 @@ type terms struct {
 	lastWeight   uint32 // as given when it was added, then the latest that was not 0
 	upper, lower uint32
 	draining     bool
+	// tunnelOptions are of method tunnel.
+	tunnelOptions realserver.TunnelOptions
 }
 
 // edited returns the terms after an edit; those of a new server begin anew.
 func (t terms) edited(v realserver.Server, isAdded bool) terms {
 	next := terms{
 		method: v.Method, weight: v.Weight, lastWeight: t.lastWeight,
-		upper: v.Upper, lower: v.Lower, draining: v.Draining,
+		upper: v.Upper, lower: v.Lower, draining: v.Draining, tunnelOptions: v.Tunnel,
 	}
 	if isAdded || v.Weight != 0 {
 		next.lastWeight = v.Weight
@@ -132,11 +137,14 @@ func (s *server) offered() uint32 {
 	return s.weight
 }
 
-func (s *server) isReachable() bool { return s.method == realserver.Local || s.hop != 0 }
+func (s *server) isReachable() bool {
+	return s.method == realserver.Local || s.hop != 0 && (s.method != realserver.Tunnel || s.tunnel != 0)
+}
 
 func (s *server) value() realserver.Server {
 	return realserver.Server{
 		Address: s.address, Method: s.method, Weight: s.weight, Upper: s.upper, Lower: s.lower, Draining: s.draining,
+		Tunnel: s.tunnelOptions,
 	}
 }
 

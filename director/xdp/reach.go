@@ -54,7 +54,12 @@ func (d *Dataplane) settleHop(s *server, r nexthop.Resolution) bool {
 			reason = err.Error()
 		}
 	}
-	changed := hop != s.hop || reason != s.reason
+	tunnel := s.tunnel
+	if reason == "" {
+		s.source = d.opts.outerSource(s.address.Addr(), r)
+		reason = d.settleTunnel(s)
+	}
+	changed := hop != s.hop || reason != s.reason || tunnel != s.tunnel
 	d.hops.release(s.hop)
 	s.hop, s.reason = hop, reason
 	return changed
@@ -122,7 +127,7 @@ func (d *Dataplane) writeServer(s *server) error {
 		return nil
 	}
 	rest := has[0]
-	rest.Hop, rest.Weight, rest.LastWeight, rest.OfferedWeight = want.Hop, want.Weight, want.LastWeight, want.OfferedWeight
+	rest.Hop, rest.Tunnel, rest.Weight, rest.LastWeight, rest.OfferedWeight = want.Hop, want.Tunnel, want.Weight, want.LastWeight, want.OfferedWeight
 	rest.Life, rest.Method, rest.Flags = want.Life, want.Method, want.Flags
 	if rest != want {
 		if err := d.plane.Servers.Put(s.index, &want); err != nil {
@@ -133,7 +138,7 @@ func (d *Dataplane) writeServer(s *server) error {
 		}
 	}
 	return d.plane.SetServer(&bpf.KernelServerArgs{
-		Server: s.index, Hop: want.Hop, Weight: want.Weight, LastWeight: want.LastWeight, OfferedWeight: want.OfferedWeight,
+		Server: s.index, Hop: want.Hop, Tunnel: want.Tunnel, Weight: want.Weight, LastWeight: want.LastWeight, OfferedWeight: want.OfferedWeight,
 		Upper: s.upper, Lower: s.lower, Life: want.Life, Method: want.Method, Flags: want.Flags,
 	})
 }

@@ -14,6 +14,7 @@ type reading struct {
 	plane    *bpf.Plane
 	services []bpf.KernelService
 	servers  []bpf.KernelServer
+	tunnels  []bpf.KernelTunnel
 	loads    []bpf.KernelServerLoad
 	timeouts []bpf.KernelTimeoutSet
 	limits   []bpf.KernelServiceLimits
@@ -34,6 +35,9 @@ func read(plane *bpf.Plane) (*reading, error) {
 		return nil, err
 	}
 	if r.servers, err = bpf.ReadArray[bpf.KernelServer](plane.Servers); err != nil {
+		return nil, err
+	}
+	if r.tunnels, err = bpf.ReadArray[bpf.KernelTunnel](plane.Tunnels); err != nil {
 		return nil, err
 	}
 	if r.loads, err = bpf.ReadArray[bpf.KernelServerLoad](plane.Loads); err != nil {

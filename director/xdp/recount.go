@@ -153,7 +153,7 @@ func (d *Dataplane) healCounts(counts *bounds, recounts []bpf.KernelRecount) err
 		if err := d.plane.Correct(bpf.KernelCorrectArgs{Server: i, Active: by[0], Inactive: by[1], Templates: by[2]}); err != nil {
 			return fmt.Errorf("correct connection counts of %s: %w", s.address, err)
 		}
-		d.sweeps.corrected[flag(s.address.Addr().Is6())]++
+		d.sweeps.corrected[flag(s.service.isV6())]++
 		d.opts.Log.Warn("connection counts corrected", "server", s.address, "service", s.service.key,
 			"active", by[0], "inactive", by[1], "templates", by[2])
 	}

@@ -25,7 +25,12 @@ func (d *Dataplane) checkServer(s realserver.Server) error {
 }
 
 func isSupported(m realserver.Method) bool {
-	return m == realserver.NAT || m == realserver.FullNAT || m == realserver.DR || m == realserver.Local
+	switch m {
+	case realserver.NAT, realserver.FullNAT, realserver.DR, realserver.Tunnel, realserver.Local:
+		return true
+	default:
+		return false
+	}
 }
 
 // addServer puts a server at the head of the list. One that was removed lately
@@ -72,11 +77,13 @@ func (a *application) insertServer(b *batch, s *server, v realserver.Server, isN
 			return a.writeServer(s)
 		}
 		a.hops.release(s.hop)
+		a.tunnels.release(s.tunnel)
 		a.model.dropServer(s)
 		return errors.Join(a.plane.Servers.Put(s.index, &bpf.KernelServer{}), a.writeFilter())
 	})
 	s.terms, s.removed = s.edited(v, true), false
 	a.follow(s)
+	a.retunnel(s)
 	if isNew {
 		if err := a.clearCounters(s.index); err != nil {
 			return err
@@ -138,11 +145,13 @@ func (a *application) setServer(b *batch, s *server, v realserver.Server) error 
 	b.onFailure(func() error {
 		s.terms = old.terms
 		a.follow(s)
+		a.retunnel(s)
 		return a.writeServer(s)
 	})
 	s.terms = s.edited(v, false)
 	a.follow(s)
-	return errors.Join(a.writeFilter(), a.hops.repair(a.plane, s.hop), a.writeServer(s))
+	a.retunnel(s)
+	return errors.Join(a.writeFilter(), a.hops.repair(a.plane, s.hop), a.tunnels.repair(a.plane, s.tunnel), a.writeServer(s))
 }
 
 func (a *application) removeServer(op director.RemoveServer) error {

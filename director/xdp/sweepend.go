@@ -42,7 +42,7 @@ func (d *Dataplane) finishSweep(w *sweepRun) error {
 	if err := d.freeServers(w.number, recounts, keeps); err != nil {
 		return err
 	}
-	return errors.Join(d.reviewHops(), d.sweepLocals())
+	return errors.Join(d.tunnels.expire(d.plane), d.reviewHops(), d.sweepLocals())
 }
 
 // review repairs what is to be repaired soon, however long a sweep takes.
@@ -96,6 +96,7 @@ func (d *Dataplane) freeServers(number uint64, recounts []bpf.KernelRecount, kee
 			return fmt.Errorf("free server %d: %w", i, err)
 		}
 		d.hops.release(s.hop)
+		d.tunnels.release(s.tunnel)
 		d.model.dropServer(s)
 		freed = true
 	}

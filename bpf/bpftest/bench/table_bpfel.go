@@ -228,7 +228,7 @@ type TableServer struct {
 	DeltaL4        uint16
 	DeltaIp        uint16
 	Flags          uint8
-	Pad0           uint8
+	Family         uint8
 	Weight         uint32
 	LastWeight     uint32
 	OfferedWeight  uint32

@@ -119,6 +119,8 @@ type bench struct {
 	stop  func()
 
 	vip4, vip6 netip.Addr // the test's own
+	// decapsulates is whether the servers take packets out of tunnels by our program.
+	decapsulates bool
 }
 
 // open opens the data plane and runs it.

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/shunt-lb/shunt/bpf/decap"
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -20,6 +22,10 @@ func (b *bench) unwrap(o realserver.TunnelOptions) {
 	if !b.Features().Tunnels {
 		return
 	}
+	if b.Features().Plane == director.PlaneXDP {
+		b.decapsulate()
+		return
+	}
 	for _, s := range b.lab.Servers {
 		for _, device := range []string{"tunl0", "ip6tnl0", "gre0"} {
 			b.ip(s, "link", "set", device, "up")
@@ -32,11 +38,24 @@ func (b *bench) unwrap(o realserver.TunnelOptions) {
 			b.ip(s, "link", "delete", summed)
 		}
 		if o.Type == realserver.TunnelGRE && o.Checksum == realserver.TunnelChecksumOn {
-			director, _, _ := strings.Cut(b.ip(s, "route", "get", "192.0.2.254"), " dev ")
-			_, director, _ = strings.Cut(director, " via ")
-			b.ip(s, "link", "add", summed, "type", "gre", "local", s.Addr4.String(), "remote", director, "icsum")
+			from, _, _ := strings.Cut(b.ip(s, "route", "get", "192.0.2.254"), " dev ")
+			_, from, _ = strings.Cut(from, " via ")
+			b.ip(s, "link", "add", summed, "type", "gre", "local", s.Addr4.String(), "remote", from, "icsum")
 			b.ip(s, "link", "set", summed, "up")
 		}
+	}
+}
+
+// decapsulate has the servers do so by our own program, as shunt-agent's: kernels that
+// XDP runs on need not have those modules.
+func (b *bench) decapsulate() {
+	b.Helper()
+	if b.decapsulates {
+		return
+	}
+	b.decapsulates = true
+	if _, err := b.lab.Decapsulate(decap.Config{Ports: []uint16{guePort}}); err != nil {
+		b.Fatal(err)
 	}
 }
 

@@ -26,6 +26,8 @@ type Hop struct {
 type Resolution struct {
 	Hop    Hop
 	Reason string // in words for the operator; empty: Hop is good
+	// Source is the address that the host itself would send from there; invalid: not known.
+	Source netip.Addr
 	// Pending: the neighbour has been asked for and has not answered yet.
 	Pending bool
 }
@@ -242,7 +244,7 @@ func (r *Resolver) evaluate(w *watch) Resolution {
 	if n.usable() {
 		return Resolution{Hop: Hop{
 			Interface: w.route.iface, Source: l.mac, Destination: n.mac, MTU: w.route.limit(l.mtu),
-		}}
+		}, Source: w.route.source}
 	}
 	who := key.addr.String()
 	if w.route.gateway.IsValid() {

@@ -17,6 +17,7 @@ type route struct {
 	iface   int
 	gateway netip.Addr // invalid: the address is on the link
 	mtu     int        // of the route; 0: the link's
+	source  netip.Addr // what the host itself would send from; invalid: not known
 }
 
 // neighbour returns who gets the packets to an address.
@@ -77,6 +78,10 @@ func readRoute(addr netip.Addr, answer *netlink.Route) route {
 		return route{problem: fmt.Sprintf("route to %s needs an encapsulation (%s)", addr, answer.Encap)}
 	}
 	t := route{iface: answer.LinkIndex, mtu: answer.MTU}
+	if answer.Src != nil {
+		source, _ := netip.AddrFromSlice(answer.Src)
+		t.source = source.Unmap()
+	}
 	if answer.Gw != nil {
 		t.gateway, _ = netip.AddrFromSlice(answer.Gw)
 	}
