@@ -99,7 +99,7 @@ type Session struct {
 // that may a process live that has died.
 const Lasts = 3 * time.Second
 
-// ErrNoJIT: the kernel has no JIT compiler for BPF, or it is off.
+// ErrNoJIT says that the kernel has no JIT compiler for BPF, or it is off.
 var ErrNoJIT = errors.New("capturing takes the kernel's JIT compiler for BPF (sysctl net.core.bpf_jit_enable)")
 
 // Open has the plane's interfaces run the watching program. Only one Session may be open
