@@ -19,6 +19,7 @@ import (
 // The lab's addresses, as the README has them.
 var (
 	direct  = netip.MustParseAddr("192.0.2.20") // of the service with method dr
+	far     = netip.MustParseAddr("192.0.2.30") // of the one with tunnels
 	clients = netip.MustParsePrefix("10.1.0.0/16")
 )
 
@@ -78,9 +79,11 @@ func TestReadme(t *testing.T) {
 	places := map[string][]*shell{"director": {director}, "client": {newShell(t, lab.Client)}}
 	for _, s := range lab.Servers {
 		places["server"] = append(places["server"], newShell(t, s.Namespace))
-		// What the README says of dr: the way back does not cross the director.
-		if err := s.AddRouteFrom(direct, clients, "eth0"); err != nil {
-			t.Fatal(err)
+		// What the README says of dr and tunnels: the way back does not cross the director.
+		for _, vip := range []netip.Addr{direct, far} {
+			if err := s.AddRouteFrom(vip, clients, "eth0"); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	before, ran := "", map[string]int{}
