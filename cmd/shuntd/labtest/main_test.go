@@ -51,7 +51,8 @@ func build() (string, error) {
 		return folder, err
 	}
 	cmd := exec.Command("go", "build", "-trimpath", "-o", folder+string(filepath.Separator),
-		"github.com/shunt-lb/shunt/cmd/shuntd", "github.com/shunt-lb/shunt/cmd/shunt")
+		"github.com/shunt-lb/shunt/cmd/shuntd", "github.com/shunt-lb/shunt/cmd/shunt",
+		"github.com/shunt-lb/shunt/cmd/shunt-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return folder, fmt.Errorf("build the binaries: %w\n%s", err, out)
