@@ -36,13 +36,20 @@ type call struct {
 }
 
 // newEstate makes, for both families and protocols, connections to NAT, DR and local
-// servers, of a service of several ports, under a template, and such as have only begun
-// or wait for their client's proof.
+// servers and by full NAT, of a service of several ports, under a template, and such as
+// have only begun or wait for their client's proof.
 func newEstate(t *testing.T, connections uint64) *estate {
+	t.Helper()
+	return newEstateOf(t, connections, true)
+}
+
+// newEstateOf is newEstate with full NAT, or without it: as it was before layout 6.
+func newEstateOf(t *testing.T, connections uint64, withFullNAT bool) *estate {
 	t.Helper()
 	dir := bpftest.PinDir(t)
 	w := &estate{Fixture: bpftest.NewAt(t, dir, bpftest.Options{Connections: connections}), dir: dir}
 	hop := w.AddHop(serverLink(w.Outside))
+	w.SetLocals(1024, 65535, families[0].localAddress(), families[1].localAddress())
 	for _, a := range families {
 		for i, protocol := range protocols {
 			at := func(n int) *scene {
@@ -64,6 +71,11 @@ func newEstate(t *testing.T, connections uint64) *estate {
 			persistent.service.Timeouts = map[bpf.KernelConnState]time.Duration{bpf.KernelConnStateSTATE_TEMPLATE: persistence}
 			w.open(t, persistent, "persistent", nat, hop)
 			w.open(t, at(6), "begun", nat, hop)
+			if withFullNAT {
+				full := at(8)
+				full.standIn = netip.AddrPortFrom(a.localAddress(), a.client.Port())
+				w.open(t, full, "full NAT", fullNAT, hop)
+			}
 			if protocol.number == bpftest.TCP {
 				w.open(t, at(7), "answered", nat, hop)
 			}
@@ -87,7 +99,8 @@ func withHost(a netip.AddrPort, host int) netip.AddrPort {
 func (w *estate) open(t *testing.T, s *scene, name string, method bpf.KernelMethod, hop uint32) {
 	t.Helper()
 	port := s.server.Port()
-	if method != nat {
+	isNAT := method == nat || method == fullNAT
+	if !isNAT {
 		port = s.virtual.Port()
 	}
 	s.server = netip.AddrPortFrom(s.server.Addr(), port)
@@ -102,7 +115,7 @@ func (w *estate) open(t *testing.T, s *scene, name string, method bpf.KernelMeth
 	if name == "begun" {
 		c.request = opening[0]
 	} else {
-		if method == nat {
+		if isNAT {
 			opening = append(opening, s.reply())
 		}
 		if s.protocol == bpftest.TCP && name != "answered" {
@@ -118,6 +131,8 @@ func (w *estate) open(t *testing.T, s *scene, name string, method bpf.KernelMeth
 		if name != "begun" {
 			c.back = sent(returned(c.reply, s.virtual))
 		}
+	case fullNAT:
+		c.to, c.back = sent(s.toServer(c.request)), sent(s.toClient(c.reply))
 	case dr:
 		c.to = sent(routed(c.request))
 	default:

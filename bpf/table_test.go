@@ -187,13 +187,24 @@ func diffPairs(t *testing.T, f *bpftest.Fixture) {
 		}
 		side[k] = e
 	}
+	locals, err := f.Plane.LocalAddresses()
+	if err != nil {
+		t.Fatal(err)
+	}
 	pairs := 0
 	for k, e := range forward {
-		if e.Method != uint8(nat) || e.Template {
+		client := k.source
+		switch {
+		case e.Template:
+			continue
+		case e.Method == uint8(fullNAT):
+			index, port := bpf.ParseLocal(e.Local)
+			client = netip.AddrPortFrom(bpf.ParseAddress(locals[index].Address, client.Addr().Is6()), port)
+		case e.Method != uint8(nat):
 			continue
 		}
 		pairs++
-		r, ok := reply[key{f.Server(e.Server).Address, k.source, k.protocol, 0}]
+		r, ok := reply[key{f.Server(e.Server).Address, client, k.protocol, 0}]
 		if !ok || r.Server != e.Server {
 			t.Errorf("%v on server %d: its reply key: %v on %d", k, e.Server, ok, r.Server)
 		}

@@ -172,16 +172,22 @@ func (w *estate) recount(t *testing.T) {
 	}
 }
 
-// The maps of layout 4 become this version's: entries, counters by the events' names,
-// and the slots that interfaces go by. All steps are as good twice as once.
-func TestUpgradeFromLayout4(t *testing.T) {
-	w := newEstate(t, 4096)
+// The maps of layouts 4 and 5 become this version's: entries, counters by the events'
+// names, and the slots that interfaces go by. All steps are as good twice as once.
+func TestUpgradeFromOldLayouts(t *testing.T) {
+	for _, layout := range []uint32{4, 5} {
+		t.Run(fmt.Sprint(layout), func(t *testing.T) { testUpgradeFrom(t, layout) })
+	}
+}
+
+func testUpgradeFrom(t *testing.T, layout uint32) {
+	w := newEstateOf(t, 4096, false)
 	before := lasting(w.look())
 	for i := range before {
 		before[i].Born = 0
 	}
 	counts := w.counts(t)
-	path := w.makeLayout4(t)
+	path := w.makeLayout(t, layout)
 	for round := range 2 {
 		w.openBy(t, bpf.Open)
 		if !w.Plane.Carrying() {
@@ -277,9 +283,9 @@ func (w *estate) runsRoot(t *testing.T, path string) {
 	}
 }
 
-// makeLayout4 makes what is pinned that of layout 4, with an interface attached, closes
+// makeLayout makes what is pinned that of layout 4 or 5, with an interface attached, closes
 // the plane, and returns the path of the interface's link.
-func (w *estate) makeLayout4(t *testing.T) string {
+func (w *estate) makeLayout(t *testing.T, layout uint32) string {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -287,17 +293,20 @@ func (w *estate) makeLayout4(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	toLayout4(t, w.Plane.Connections4, func(g *bpf.KernelGroup4, i int) (id, recipe *uint64, hop *uint32) {
-		return &g.Slots[i].Id, &g.Slots[i].Recipe, &g.Slots[i].Hop
-	})
-	toLayout4(t, w.Plane.Connections6, func(g *bpf.KernelGroup6, i int) (id, recipe *uint64, hop *uint32) {
-		return &g.Slots[i].Id, &g.Slots[i].Recipe, &g.Slots[i].Hop
-	})
+	if layout == 4 {
+		toLayout4(t, w.Plane.Connections4, func(g *bpf.KernelGroup4, i int) (id, recipe *uint64, hop *uint32) {
+			return &g.Slots[i].Id, &g.Slots[i].Recipe, &g.Slots[i].Hop
+		})
+		toLayout4(t, w.Plane.Connections6, func(g *bpf.KernelGroup6, i int) (id, recipe *uint64, hop *uint32) {
+			return &g.Slots[i].Id, &g.Slots[i].Recipe, &g.Slots[i].Hop
+		})
+	}
+	programSlots := map[uint32]uint32{4: 7, 5: 11}[layout]
 	replace := func(name string, m *ebpf.Map) {
 		must(os.Remove(filepath.Join(w.dir, name)))
 		must(m.Pin(filepath.Join(w.dir, name)))
 	}
-	names := bpf.LayoutEvents[4]
+	names := bpf.LayoutEvents[layout]
 	events, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(len(names))})
 	must(err)
 	defer events.Close()
@@ -309,13 +318,13 @@ func (w *estate) makeLayout4(t *testing.T) string {
 			must(events.Put(uint32(i), perCPU))
 		}
 	}
-	slots, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 7})
+	slots, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: programSlots})
 	must(err)
 	defer slots.Close()
 	must(slots.Put(uint32(0), w.Plane.ShuntMain))
 	spec, err := bpf.LoadKernel()
 	must(err)
-	spec.Maps[bpf.KernelMapSlots].MaxEntries = 7
+	spec.Maps[bpf.KernelMapSlots].MaxEntries = programSlots
 	spec.Programs = map[string]*ebpf.ProgramSpec{bpf.KernelProgShuntRoot: spec.Programs[bpf.KernelProgShuntRoot]}
 	for name := range spec.Maps {
 		if name != bpf.KernelMapSlots {
@@ -334,15 +343,23 @@ func (w *estate) makeLayout4(t *testing.T) string {
 		}
 	})
 	must(err)
-	must(w.Plane.ChangeSettings(func(s *bpf.KernelSettings) { s.AbiVersion = 4 }))
+	must(w.Plane.ChangeSettings(func(s *bpf.KernelSettings) { s.AbiVersion = layout }))
 	must(w.Plane.Close())
 	replace(bpf.KernelMapEvents, events)
 	replace(bpf.KernelMapSlots, slots)
-	for _, name := range []string{
-		bpf.KernelMapLimits, bpf.KernelMapServiceStates, bpf.KernelMapSources, bpf.KernelMapValidated, bpf.KernelMapTableStates,
-		bpf.KernelMapConnectionTraffic4, bpf.KernelMapConnectionTraffic6,
-	} {
-		must(os.Remove(filepath.Join(w.dir, name)))
+	later := []string{
+		bpf.KernelMapOptions, bpf.KernelMapTunnels, bpf.KernelMapTunnelIndex, bpf.KernelMapLocals, bpf.KernelMapFragments,
+		bpf.KernelMapDrops, bpf.KernelMapVirtualAddresses,
+	}
+	if layout == 4 {
+		later = append(later,
+			bpf.KernelMapLimits, bpf.KernelMapServiceStates, bpf.KernelMapSources, bpf.KernelMapValidated, bpf.KernelMapTableStates,
+			bpf.KernelMapConnectionTraffic4, bpf.KernelMapConnectionTraffic6)
+	}
+	for _, name := range later {
+		if err := os.Remove(filepath.Join(w.dir, name)); !errors.Is(err, os.ErrNotExist) { // not all are pinned
+			must(err)
+		}
 	}
 	return path
 }
