@@ -2,7 +2,9 @@
 /*
  * Answers in the packet's own frame, sent back where it came from: ICMP errors
  * (RFC 792, RFC 4443), from the virtual address, and TCP resets (RFC 9293
- * §3.5.2). An error quotes the IP header and 8 octets, what RFC 792 asks for.
+ * §3.5.2). An error quotes the IP header and 8 octets, what RFC 792 asks for; of
+ * IPv6 the extension headers too, or its receiver would not find whose packet it was
+ * (kernel: net/ipv6/icmp.c, icmpv6_notify, wants 8 octets behind them).
  */
 #ifndef SHUNT_ANSWER_H
 #define SHUNT_ANSWER_H
@@ -166,16 +168,33 @@ static __always_inline int icmp4(struct xdp_md *ctx, const struct answer_request
 
 #define GROWN6 (sizeof(struct ipv6hdr) + sizeof(struct icmp_error))
 #define QUOTE6 (sizeof(struct ipv6hdr) + QUOTED)
+#define MORE6 (MAX_HEADER4 - sizeof(struct iphdr)) /* what add_options adds at most */
+
+/* Octets that are quoted of the packet at offset l3 beyond QUOTE6: those of its extension headers, a multiple of 4. */
+static __always_inline __u32 more_quoted(struct xdp_md *ctx, __u32 l3)
+{
+	struct ipv6hdr *ip6 = (void *)(long)ctx->data + l3;
+	__s32 more = bpf_xdp_get_buff_len(ctx) - l3 - QUOTE6, length;
+
+	if ((void *)(ip6 + 1) > (void *)(long)ctx->data_end || ip6->nexthdr == IPPROTO_TCP ||
+	    ip6->nexthdr == IPPROTO_UDP)
+		return 0;
+	length = bpf_ntohs(ip6->payload_len) - QUOTED;
+	more = length < more ? length : more;
+	if (more < 0)
+		return 0;
+	return (more < (__s32)MORE6 ? more : MORE6) & ~3;
+}
 
 static __always_inline int icmp6(struct xdp_md *ctx, const struct answer_request *r)
 {
 	struct ipv6hdr *ip6, *quoted;
 	struct icmp_error *icmp;
-	__u32 l3 = r->l3 & 0x1f;
+	__u32 l3 = r->l3 & 0x1f, more = more_quoted(ctx, l3);
 	void *data, *end;
-	__u32 sum;
+	__s64 sum;
 
-	if (bpf_xdp_adjust_head(ctx, -(int)GROWN6) || !cut(ctx, l3 + GROWN6 + QUOTE6))
+	if (bpf_xdp_adjust_head(ctx, -(int)GROWN6) || !cut(ctx, l3 + GROWN6 + QUOTE6 + more))
 		return 0;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -200,7 +219,7 @@ static __always_inline int icmp6(struct xdp_md *ctx, const struct answer_request
 	}
 	*(__u32 *)ip6 = 0;
 	ip6->version = 6;
-	ip6->payload_len = bpf_htons(sizeof(*icmp) + QUOTE6);
+	ip6->payload_len = bpf_htons(sizeof(*icmp) + QUOTE6 + more);
 	ip6->nexthdr = IPPROTO_ICMPV6;
 	ip6->hop_limit = TIME_TO_LIVE;
 #pragma unroll
@@ -210,7 +229,11 @@ static __always_inline int icmp6(struct xdp_md *ctx, const struct answer_request
 	}
 	/* Pseudo-header, RFC 8200 §8.1, then the message. */
 	sum = add_sum(ip6->payload_len + bpf_htons(IPPROTO_ICMPV6), &ip6->saddr, 2 * sizeof(ip6->saddr));
-	icmp->checksum = ~fold(add_sum(sum, icmp, sizeof(*icmp) + QUOTE6));
+	sum = add_options(add_sum(sum, icmp, sizeof(*icmp) + QUOTE6), (void *)quoted + QUOTE6, end,
+			  sizeof(struct iphdr) + more);
+	if (sum < 0)
+		return 0;
+	icmp->checksum = ~fold(sum);
 	return 1;
 }
 
