@@ -79,3 +79,18 @@ func Run(program *ebpf.Program, iface uint32, frame []byte) (Result, error) {
 	}
 	return r, nil
 }
+
+// RunCramped sends a frame in that has hardly any room in front: what there was is
+// metadata of another program. EINVAL: the kernel takes less of that.
+func (f *Fixture) RunCramped(iface uint32, frame []byte) (Result, error) {
+	const metadata = 200
+	data := append(make([]byte, metadata), frame...)
+	options := ebpf.RunOptions{
+		Data: data, DataOut: make([]byte, len(data)+growth),
+		Context: xdpContext{Data: metadata, DataEnd: uint32(len(data)), IngressIfindex: iface},
+	}
+	var action uint32
+	var err error
+	f.Do(func() { action, err = f.Plane.ShuntRoot.Run(&options) })
+	return Result{Action: Action(action)}, err
+}
