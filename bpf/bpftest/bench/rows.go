@@ -120,6 +120,9 @@ func (b *bench) small() error {
 				return err
 			}
 		}
+		if err := b.tunnels(coll, f); err != nil {
+			return err
+		}
 		if err := b.restrained(coll, f); err != nil {
 			return err
 		}

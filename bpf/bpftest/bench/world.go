@@ -107,6 +107,7 @@ func load(o worldOptions) (*ebpf.Collection, error) {
 		bpf.KernelMapLimits: services, bpf.KernelMapServiceStates: services,
 		bpf.KernelMapServers: servers, bpf.KernelMapLoads: servers, bpf.KernelMapRecounts: servers,
 		bpf.KernelMapServerTraffic: servers, bpf.KernelMapWords: words, bpf.KernelMapDestinations: 64, bpf.KernelMapMatches: 64,
+		bpf.KernelMapTunnels:          1 + benchTunnel,
 		bpf.KernelMapVirtualAddresses: 64,
 		bpf.KernelMapFragments:        64,
 	} {
@@ -171,6 +172,9 @@ func newWorld(coll *ebpf.Collection, f family, protocol uint8, method bpf.Kernel
 	case bpf.KernelMethodMETHOD_FULLNAT:
 		w.index += firstFullNAT - 1
 		w.virtual = offset(f.virtual, firstFullNAT)
+	case bpf.KernelMethodMETHOD_TUNNEL:
+		w.index += firstTunnel - 1
+		w.virtual = offset(f.virtual, firstTunnel)
 	default:
 		w.index++
 		w.virtual = offset(f.virtual, 1)
@@ -243,7 +247,7 @@ func (w *world) server(address netip.Addr) *bpf.KernelServer {
 		return binary.BigEndian.AppendUint16(a.AsSlice(), port)
 	}
 	return &bpf.KernelServer{
-		Hop: 1, Service: w.index, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(w.method),
+		Hop: 1, Tunnel: benchTunnel, Service: w.index, Life: uint8(bpf.KernelLifecycleLIFE_LIVE), Method: uint8(w.method),
 		Port: bpf.Port(port), VirtualPort: bpf.Port(virtualPort),
 		DeltaL4: bpf.Delta(wire(w.virtual, virtualPort), wire(address, port)),
 		DeltaIp: bpf.Delta(w.virtual.AsSlice(), address.AsSlice()),
