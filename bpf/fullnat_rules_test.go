@@ -128,6 +128,40 @@ func TestFullNATProof(t *testing.T) {
 	}
 }
 
+// Addresses that are not offered any more, as of a pool that was replaced while connections
+// have them, do not use up the tries of new connections.
+func TestFullNATOffered(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	eachFullNAT(t, f, func(t *testing.T, s *scene) {
+		const old, connections = 20, 16
+		pool, a := []netip.Addr{}, s.standIn.Addr()
+		for range old {
+			a = a.Next()
+			pool = append(pool, a)
+		}
+		f.SetLocals(5000, 5999, append(pool, s.standIn.Addr())...)
+		for i, a := range pool {
+			if err := f.Plane.SetLocalAddress(bpf.FirstLocal(a.Is6())+uint32(i), a, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range uint16(connections) {
+			p := s.request()
+			p.From = netip.AddrPortFrom(s.client.Addr(), 40000+i)
+			s.pass(t, "a first packet", p)
+		}
+		all := s.locals()
+		if len(all) != connections {
+			t.Errorf("%d connections, want %d", len(all), connections)
+		}
+		for _, word := range all {
+			if index, _ := bpf.ParseLocal(word); index != bpf.FirstLocal(s.isV6())+old {
+				t.Errorf("local %d stands in, and is not offered", index)
+			}
+		}
+	})
+}
+
 // A pool of one address and four ports has four connections of a server, at ports that
 // nobody shares; the fifth has another server, or ends. Ports come back with the end of
 // their connections.

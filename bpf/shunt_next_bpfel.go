@@ -1298,9 +1298,11 @@ type KernelSlow struct {
 		Start     uint32
 		Stride    uint32
 		Word      uint32
+		Tries     uint32
 		Ports     uint16
 		FirstPort uint16
 		IsFound   uint32
+		_         [4]byte
 	}
 	Link struct {
 		_           structs.HostLayout

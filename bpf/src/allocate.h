@@ -19,6 +19,8 @@
 #include "slow.h"
 
 #define LOCAL_TRIES 32
+/* Candidates, those included whose address is not offered: no look in the table is made for these. */
+#define LOCAL_CANDIDATES 512
 
 /* A prime greater than any pool: LOCALS6 addresses of 65535 ports are less than 2^27. Its powers are strides. */
 #define LOCAL_PRIME 134217757ULL
@@ -56,6 +58,8 @@ static __always_inline long try_local(__u32 i, struct slow *c, const int v6)
 		return 1;
 	if (!LOAD(&local->offered))
 		return 0;
+	if (s->tries++ >= LOCAL_TRIES)
+		return 1;
 	reply_key(&reply->key, &c->key, server, s->recipe, s->word);
 	if (v6)
 		look_up6(reply);
@@ -147,6 +151,7 @@ static __always_inline enum event allocate(struct slow *c, __u64 recipe, const i
 		return EVENT_FAULT_MAP;
 	addresses = LOAD(v6 ? &o->locals6 : &o->locals4);
 	s->is_found = 0;
+	s->tries = 0;
 	s->recipe = recipe;
 	s->first = v6 ? LOCALS6 : 0;
 	s->first_port = LOAD(&o->local_first);
@@ -164,9 +169,9 @@ static __always_inline enum event allocate(struct slow *c, __u64 recipe, const i
 	if (client - s->first_port < s->ports)
 		s->own = ((by_client >> 32) * addresses >> 32) * s->ports + client - s->first_port;
 	if (v6)
-		bpf_loop(LOCAL_TRIES, try_local6, &loop, 0);
+		bpf_loop(LOCAL_CANDIDATES, try_local6, &loop, 0);
 	else
-		bpf_loop(LOCAL_TRIES, try_local4, &loop, 0);
+		bpf_loop(LOCAL_CANDIDATES, try_local4, &loop, 0);
 	if (!s->is_found)
 		return EVENT_DROP_LOCAL_PORTS;
 	c->local = s->word;

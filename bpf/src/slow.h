@@ -28,6 +28,7 @@ struct local_search {
 	__u32 start;
 	__u32 stride;
 	__u32 word; /* out */
+	__u32 tries; /* candidates that were looked up */
 	__u16 ports; /* of an address, */
 	__u16 first_port; /* from this one on, host order */
 	__u32 is_found;
