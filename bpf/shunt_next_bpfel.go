@@ -1579,7 +1579,6 @@ const (
 	KernelVarExportDecider          = "export_decider"
 	KernelVarExportDestinationShape = "export_destination_shape"
 	KernelVarExportDropLayout       = "export_drop_layout"
-	KernelVarExportDropNote         = "export_drop_note"
 	KernelVarExportDropShape        = "export_drop_shape"
 	KernelVarExportEcho             = "export_echo"
 	KernelVarExportEvent            = "export_event"
@@ -1771,7 +1770,6 @@ type KernelVariableSpecs struct {
 	ExportDecider          *ebpf.VariableSpec `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.VariableSpec `ebpf:"export_destination_shape"`
 	ExportDropLayout       *ebpf.VariableSpec `ebpf:"export_drop_layout"`
-	ExportDropNote         *ebpf.VariableSpec `ebpf:"export_drop_note"`
 	ExportDropShape        *ebpf.VariableSpec `ebpf:"export_drop_shape"`
 	ExportEcho             *ebpf.VariableSpec `ebpf:"export_echo"`
 	ExportEvent            *ebpf.VariableSpec `ebpf:"export_event"`
@@ -1964,7 +1962,6 @@ type KernelVariables struct {
 	ExportDecider          *ebpf.Variable `ebpf:"export_decider"`
 	ExportDestinationShape *ebpf.Variable `ebpf:"export_destination_shape"`
 	ExportDropLayout       *ebpf.Variable `ebpf:"export_drop_layout"`
-	ExportDropNote         *ebpf.Variable `ebpf:"export_drop_note"`
 	ExportDropShape        *ebpf.Variable `ebpf:"export_drop_shape"`
 	ExportEcho             *ebpf.Variable `ebpf:"export_echo"`
 	ExportEvent            *ebpf.Variable `ebpf:"export_event"`

@@ -61,10 +61,7 @@ static __always_inline long try_local(__u32 i, struct slow *c, const int v6)
 	if (s->tries++ >= LOCAL_TRIES)
 		return 1;
 	reply_key(&reply->key, &c->key, server, s->recipe, s->word);
-	if (v6)
-		look_up6(reply);
-	else
-		look_up4(reply);
+	look_up_by(reply, v6);
 	if (reply->recipe && !is_outlived(c, v6))
 		return 0;
 	if (carried_groups(v6) && (v6 ? is_reply_carried6(&reply->key) : is_reply_carried4(&reply->key)))

@@ -305,10 +305,7 @@ static __always_inline void write_off(struct carrying *c, const int v6)
 	if (!service)
 		return;
 	template_key(&t->key, old->key.source, in_force(service), index);
-	if (v6)
-		look_up6(t);
-	else
-		look_up4(t);
+	look_up_by(t, v6);
 	if (t->recipe && recipe_server(t->recipe) == recipe_server(old->recipe))
 		count_under(t, NEWS_ENDED, 0, v6);
 }

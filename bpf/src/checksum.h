@@ -22,6 +22,23 @@ static __always_inline __u16 fold_words(__u64 sum)
 	return fold((sum & 0xffffffff) + (sum >> 32));
 }
 
+/* The sum that one word replaced by another adds. */
+static __always_inline __u32 word_delta(__u16 from, __u16 to)
+{
+	return (__u32)(__u16)~from + to;
+}
+
+/* The sum of an address's words. */
+static __always_inline __u32 address_sum(const __u32 *address)
+{
+	__u32 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sum += (__u16)address[i] + (address[i] >> 16);
+	return sum;
+}
+
 /* The checksum after the words it covers grew by the one's complement sum delta. */
 static __always_inline __u16 adjust_checksum(__u16 checksum, __u32 delta)
 {

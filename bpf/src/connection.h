@@ -128,6 +128,15 @@ __noinline int look_up6(struct lookup *l)
 	return 0;
 }
 
+/* look_up, by the global function of the family. */
+static __always_inline void look_up_by(struct lookup *l, const int v6)
+{
+	if (v6)
+		look_up6(l);
+	else
+		look_up4(l);
+}
+
 /* Reads whatever live entry is in l's slot of l's group into l, with its key. */
 static __always_inline void look_at(struct lookup *l, const int v6)
 {
@@ -212,10 +221,7 @@ static __always_inline int same_key(const struct key *a, const struct key *b)
 /* Looks l's key up; what it finds must be of the server and in the direction given. */
 static __always_inline void look_up_half(struct lookup *l, __u32 server, __u64 reply_bit, const int v6)
 {
-	if (v6)
-		look_up6(l);
-	else
-		look_up4(l);
+	look_up_by(l, v6);
 	if (recipe_server(l->recipe) != server || (l->recipe & BIT(RECIPE_REPLY)) != reply_bit)
 		l->recipe = 0;
 }

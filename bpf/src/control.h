@@ -147,10 +147,7 @@ static __always_inline void remove_connection(struct remove_args *args, const in
 		l.key.destination[i] = args->virtual_address[i];
 	}
 	args->result = -ENOENT;
-	if (v6)
-		look_up6(&l);
-	else
-		look_up4(&l);
+	look_up_by(&l, v6);
 	if (!l.recipe || l.recipe & BIT(RECIPE_REPLY))
 		return;
 	args->result = -EAGAIN;

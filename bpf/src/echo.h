@@ -69,7 +69,7 @@ static __always_inline void reply_to_echo(struct icmp_error *icmp, const int v6)
 	__u16 *head = (__u16 *)icmp, before = *head;
 
 	icmp->icmp_type = v6 ? ICMP6_ECHO_REPLY : ICMP4_ECHO_REPLY;
-	icmp->checksum = adjust_checksum(icmp->checksum, (__u32)(__u16)~before + *head);
+	icmp->checksum = adjust_checksum(icmp->checksum, word_delta(before, *head));
 }
 
 /* Turns the IPv4 header at ip round: addresses do not change its sum, the time to live does. */
@@ -81,7 +81,7 @@ static __always_inline void turn_round4(struct iphdr *ip)
 	ip->saddr = ip->daddr;
 	ip->daddr = source;
 	ip->ttl = TIME_TO_LIVE;
-	ip->check = adjust_checksum(ip->check, (__u32)(__u16)~before + *lifetime);
+	ip->check = adjust_checksum(ip->check, word_delta(before, *lifetime));
 }
 
 static __always_inline void turn_round6(struct ipv6hdr *ip6)

@@ -30,13 +30,6 @@ static __always_inline enum event outlook(__u64 recipe)
 	return hop && hop->ifindex ? EVENT_NONE : EVENT_DROP_UNREACHABLE;
 }
 
-static __always_inline int has_bit(const __u32 *filter, const __u32 *address, const int v6)
-{
-	__u32 bit = filter_bit(address, v6);
-
-	return filter[bit >> 5] >> (bit & 31) & 1;
-}
-
 /* Takes up the question; false if no packet with such addresses is ours. */
 static __always_inline int take_up(struct slow *s, const struct explain_args *args, const int v6)
 {

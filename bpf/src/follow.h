@@ -52,10 +52,7 @@ static __always_inline void count_slow(struct slow *s, const int v6)
 	if (!counts_connections)
 		return;
 	l->key = s->key;
-	if (v6)
-		look_up6(l);
-	else
-		look_up4(l);
+	look_up_by(l, v6);
 	if (l->recipe)
 		count_in_slot(l->group, l->slot, s->length, v6);
 }

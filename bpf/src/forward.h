@@ -198,15 +198,7 @@ static __always_inline int return_by_route(struct xdp_md *ctx, const struct pack
 	if (p->outer_vlan)
 		return finish(ctx, EVENT_DROP_VLAN, service);
 	fib = (void *)slow->fib;
-	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->l4_protocol = p->protocol;
-	fib->tot_len = p->length;
-	fib->family = v6 ? 10 /* AF_INET6 */ : 2 /* AF_INET */;
-#pragma unroll
-	for (int i = 0; i < (v6 ? 4 : 1); i++) {
-		fib->ipv6_src[i] = virtual_address[i];
-		fib->ipv6_dst[i] = client[i];
-	}
+	ask_route(fib, p->protocol, p->length, virtual_address, client, v6);
 	return leave_by_route(ctx, fib, service);
 }
 

@@ -103,7 +103,7 @@ static __always_inline void bind_fragments(struct slow *s, enum fragment_fate fa
 /* The same of a packet that gets no connection: what is passed is passed whole. */
 static __always_inline void bind_refused(struct slow *s, enum event event)
 {
-	if (s->piece == PIECE_FIRST && event != EVENT_NONE && event <= EVENT_PASS_MIGRATING)
+	if (s->piece == PIECE_FIRST && event != EVENT_NONE && (__u32)event < EVENT_DROPS)
 		bind_fragments(s, FRAGMENT_PASSED, 0);
 }
 
@@ -116,10 +116,7 @@ static __always_inline void bind_created(struct slow *s, enum event event)
 	if (event != EVENT_NONE)
 		return;
 	s->hit.key = s->key;
-	if (s->is_v6)
-		look_up6(&s->hit);
-	else
-		look_up4(&s->hit);
+	look_up_by(&s->hit, s->is_v6);
 	if (!s->hit.recipe)
 		bind_fragments(s, FRAGMENT_FOLLOWS, s->recipe);
 }
@@ -138,10 +135,7 @@ static __always_inline void rejoin(struct slow *s, const int v6)
 
 	s->recipe = 0;
 	hit->key = s->key;
-	if (v6)
-		look_up6(hit);
-	else
-		look_up4(hit);
+	look_up_by(hit, v6);
 	if (!hit->recipe)
 		return;
 	if (hit->recipe & BIT(RECIPE_REPLY)) {
@@ -277,10 +271,7 @@ static __always_inline int meet_message(struct xdp_md *ctx, struct slow *s)
 static __always_inline int has_connection(struct slow *s, const int v6)
 {
 	s->hit.key = s->key;
-	if (v6)
-		look_up6(&s->hit);
-	else
-		look_up4(&s->hit);
+	look_up_by(&s->hit, v6);
 	return !!s->hit.recipe;
 }
 

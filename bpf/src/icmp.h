@@ -44,19 +44,9 @@ static __always_inline void turned_key(struct key *key, const struct key *quoted
 {
 	__u32 ports = quoted->id;
 
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		key->source[i] = quoted->destination[i];
-		key->destination[i] = quoted->source[i];
-	}
+	copy_address(key->source, quoted->destination);
+	copy_address(key->destination, quoted->source);
 	key->id = make_id(ports >> 16 | ports << 16, quoted->id >> ID_PROTOCOL);
-}
-
-static __always_inline void copy_address(__u32 *to, const __u32 *from)
-{
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		to[i] = from[i];
 }
 
 /*
@@ -158,15 +148,7 @@ static __always_inline int send_by_route(struct xdp_md *ctx, struct slow *s, str
 		return finish(ctx, EVENT_DROP_VLAN, m->service);
 	if (!(v6 ? rewrite_error6(ctx, m) : rewrite_error4(ctx, m)))
 		return finish(ctx, EVENT_FAULT_MAP, m->service);
-	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->l4_protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
-	fib->tot_len = m->length;
-	fib->family = v6 ? 10 /* AF_INET6 */ : 2 /* AF_INET */;
-#pragma unroll
-	for (int i = 0; i < (v6 ? 4 : 1); i++) {
-		fib->ipv6_src[i] = m->outer_to.source[i];
-		fib->ipv6_dst[i] = m->outer_to.destination[i];
-	}
+	ask_route(fib, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, m->length, m->outer_to.source, m->outer_to.destination, v6);
 	return leave_by_route(ctx, fib, m->service);
 }
 
@@ -213,10 +195,8 @@ __noinline int send_on6(struct xdp_md *ctx, struct slow *s, struct message *m)
 /* Whether the quoted packet may be of a connection of ours: from a virtual address, or to a server. */
 static __always_inline int may_be_quoted(const struct message *m, const int v6)
 {
-	__u32 source = filter_bit(m->quoted.source, v6), destination = filter_bit(m->quoted.destination, v6);
-
-	return ours.virtual_address[source >> 5] >> (source & 31) & 1 ||
-	       ours.server_address[destination >> 5] >> (destination & 31) & 1;
+	return has_bit(ours.virtual_address, m->quoted.source, v6) ||
+	       has_bit(ours.server_address, m->quoted.destination, v6);
 }
 
 /* Whether the quoted packet is of a connection of ours: in s->hit then. */
@@ -225,10 +205,7 @@ static __always_inline int is_quoted_ours(struct slow *s, const struct message *
 	if (!may_be_quoted(m, v6))
 		return 0;
 	turned_key(&s->hit.key, &m->quoted);
-	if (v6)
-		look_up6(&s->hit);
-	else
-		look_up4(&s->hit);
+	look_up_by(&s->hit, v6);
 	return !!s->hit.recipe;
 }
 

@@ -12,51 +12,62 @@
 /* TTL - 1 in a 16-bit word as loaded on a little-endian machine is word - 1: one's complement ~1. */
 #define TTL_DELTA 0xfffe
 
-/* Pushes, pops and rewrites VLAN tags until the frame has the hop's, and sets its addresses. */
+/* Octets of the next hop's tags. */
+static __always_inline __u32 tags_of(const struct hop *hop)
+{
+	const __u32 each = sizeof(struct vlan_tag);
+
+	return (!!(hop->outer_vlan & bpf_htons(VLAN_PRESENT)) + !!(hop->inner_vlan & bpf_htons(VLAN_PRESENT))) * each;
+}
+
+/* Writes the link header, with the hop's tags; the outer one has the priority that is given. */
+static __always_inline int put_link(void *data, void *end, const struct hop *hop, __u32 tags, __be16 priority,
+				    __be16 eth_proto)
+{
+	struct ethhdr *eth = data;
+	struct vlan_tag *outer = (void *)(eth + 1), *inner = outer + 1;
+
+	if ((void *)(inner + 1) > end)
+		return 0;
+	store_mac(eth->h_dest, load_mac(hop->destination_mac));
+	store_mac(eth->h_source, load_mac(hop->source_mac));
+	if (!tags) {
+		*(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto)) = eth_proto;
+		return 1;
+	}
+	eth->h_proto = tags > sizeof(*outer) ? bpf_htons(ETH_P_8021AD) : bpf_htons(ETH_P_8021Q);
+	outer->tci = (hop->outer_vlan & bpf_htons(VLAN_ID_MASK)) | priority;
+	outer->eth_proto = eth_proto;
+	if (tags > sizeof(*outer)) {
+		outer->eth_proto = bpf_htons(ETH_P_8021Q);
+		inner->tci = hop->inner_vlan & bpf_htons(VLAN_ID_MASK);
+		inner->eth_proto = eth_proto;
+	}
+	return 1;
+}
+
+/* Pushes, pops and rewrites VLAN tags until the frame, which has so many, has the hop's, and sets its addresses. */
 __noinline int retag(struct xdp_md *ctx, struct hop *hop, __u32 tags)
 {
 	struct vlan_tag *outer, *inner;
-	void *data, *end;
 	struct ethhdr *eth;
 	__be16 eth_proto;
 	__u32 wanted;
 
 	if (!hop)
 		return 0;
-	wanted = (hop->outer_vlan != 0) + (hop->inner_vlan != 0);
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	eth = data;
+	eth = (void *)(long)ctx->data;
 	outer = (void *)(eth + 1);
 	inner = outer + 1;
-	if ((void *)(inner + 1) > end)
+	if ((void *)(inner + 1) > (void *)(long)ctx->data_end)
 		return 0;
 	/* What the innermost header says follows: the network layer. */
 	eth_proto = tags == 0 ? eth->h_proto : tags == 1 ? outer->eth_proto : inner->eth_proto;
-	if (tags != wanted && bpf_xdp_adjust_head(ctx, (int)(tags - wanted) * (int)sizeof(struct vlan_tag)))
+	tags *= sizeof(struct vlan_tag);
+	wanted = tags_of(hop);
+	if (tags != wanted && bpf_xdp_adjust_head(ctx, (int)tags - (int)wanted))
 		return 0;
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
-	eth = data;
-	outer = (void *)(eth + 1);
-	inner = outer + 1;
-	if ((void *)(inner + 1) > end)
-		return 0;
-	store_mac(eth->h_dest, load_mac(hop->destination_mac));
-	store_mac(eth->h_source, load_mac(hop->source_mac));
-	if (wanted == 0) {
-		eth->h_proto = eth_proto;
-		return 1;
-	}
-	eth->h_proto = bpf_htons(wanted == 2 ? ETH_P_8021AD : ETH_P_8021Q);
-	outer->tci = hop->outer_vlan & bpf_htons(VLAN_ID_MASK);
-	outer->eth_proto = eth_proto;
-	if (wanted == 2) {
-		outer->eth_proto = bpf_htons(ETH_P_8021Q);
-		inner->tci = hop->inner_vlan & bpf_htons(VLAN_ID_MASK);
-		inner->eth_proto = eth_proto;
-	}
-	return 1;
+	return put_link((void *)(long)ctx->data, (void *)(long)ctx->data_end, hop, wanted, 0, eth_proto);
 }
 
 static __always_inline int leave_by(struct xdp_md *ctx, __u32 ifindex, __u32 service)
@@ -66,6 +77,24 @@ static __always_inline int leave_by(struct xdp_md *ctx, __u32 ifindex, __u32 ser
 	if (bpf_redirect_map(&ports, ifindex, XDP_ABORTED) != XDP_REDIRECT)
 		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
 	return XDP_REDIRECT;
+}
+
+#define FAMILY4 2 /* AF_INET */
+#define FAMILY6 10 /* AF_INET6 */
+
+/* Makes fib, but for its ifindex, ask for the route of a packet. */
+static __always_inline void ask_route(struct bpf_fib_lookup *fib, __u8 protocol, __u16 length, const __u32 *source,
+				      const __u32 *destination, const int v6)
+{
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->l4_protocol = protocol;
+	fib->tot_len = length;
+	fib->family = v6 ? FAMILY6 : FAMILY4;
+#pragma unroll
+	for (int i = 0; i < (v6 ? 4 : 1); i++) {
+		fib->ipv6_src[i] = source[i];
+		fib->ipv6_dst[i] = destination[i];
+	}
 }
 
 /* Sends a reply by the route: its learned hop is void or has failed. fib: all but ifindex set. */

@@ -71,10 +71,7 @@ static __always_inline int hold(struct slow *s, const struct server *server, __u
 	if (!service)
 		return 0;
 	template_key(&t->key, s->key.source, in_force(service), service_index);
-	if (v6)
-		look_up6(t);
-	else
-		look_up4(t);
+	look_up_by(t, v6);
 	if (!t->recipe || recipe_server(t->recipe) != index)
 		return 0;
 	return v6 ? hold_loaded6(t) : hold_loaded4(t);

@@ -9,9 +9,6 @@
 
 #include "forward.h"
 
-#define IP_OFFSET 0x1fff /* of a fragment, IPv4 */
-#define IP6_OFFSET 0xfff8 /* the same in the fragment header */
-
 struct message {
 	struct key outer; /* the error's addresses */
 	struct key quoted; /* those of what it quotes, its ports and protocol */
@@ -60,6 +57,13 @@ static __always_inline struct message *message_scratch(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&messages, &zero);
+}
+
+static __always_inline void copy_address(__u32 *to, const __u32 *from)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		to[i] = from[i];
 }
 
 static __always_inline int address_differs(const __u32 *a, const __u32 *b)
@@ -117,7 +121,7 @@ static __always_inline int parse_quoted_network6(struct xdp_md *ctx, struct mess
 		    bpf_xdp_load_bytes(ctx, offset, &extension, sizeof(extension)))
 			return 0;
 		if (*protocol == IPPROTO_FRAGMENT) {
-			if (*(__be16 *)extension.rest & bpf_htons(IP6_OFFSET))
+			if (*(__be16 *)extension.rest & bpf_htons(FRAGMENT_OFFSET6))
 				return 0;
 			extension.length = 0;
 		}
@@ -137,7 +141,7 @@ static __always_inline enum quoted parse_quote(struct xdp_md *ctx, struct messag
 	if (!(v6 ? parse_quoted_network6(ctx, m, &protocol) : parse_quoted_network4(ctx, m, &protocol)))
 		return QUOTED_NOTHING;
 	m->quoted.id = make_id(0, protocol);
-	if (protocol == PROTOCOL_IPIP || protocol == PROTOCOL_IPV6 || protocol == PROTOCOL_GRE)
+	if (protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE)
 		return QUOTED_WRAPPER;
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return QUOTED_NOTHING;
@@ -157,13 +161,9 @@ __noinline int parse_quote6(struct xdp_md *ctx, struct message *m)
 	return m ? parse_quote(ctx, m, 1) : 0;
 }
 
-/* The sum that one word replaced by another adds. */
-static __always_inline __u32 word_delta(__u16 from, __u16 to)
-{
-	return (__u32)(__u16)~from + to;
-}
-
-/* What the addresses of one key, replaced by another's, add to a checksum's words. Global: it has its stack to itself.
+/*
+ * What the addresses of one key, replaced by another's, add to a checksum's words.
+ * Global: it has its stack to itself.
  */
 __noinline __u32 addresses_delta(const struct key *from, const struct key *to)
 {

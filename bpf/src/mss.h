@@ -119,7 +119,7 @@ __noinline int clamp_mss(struct xdp_md *ctx, struct slow *s)
 		return 0;
 	if (bpf_xdp_load_bytes(ctx, l4 + __builtin_offsetof(struct tcphdr, check), &check, sizeof(check)))
 		return 0;
-	check = adjust_checksum(check, (__u32)(__u16)~as_summed(size, found) + as_summed(clamped, found));
+	check = adjust_checksum(check, word_delta(as_summed(size, found), as_summed(clamped, found)));
 	bpf_xdp_store_bytes(ctx, l4 + found, &clamped, sizeof(clamped));
 	bpf_xdp_store_bytes(ctx, l4 + __builtin_offsetof(struct tcphdr, check), &check, sizeof(check));
 	count(EVENT_NOTE_MSS_CLAMPED);

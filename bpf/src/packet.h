@@ -150,18 +150,22 @@ static __always_inline __u32 filter_bit(const __u32 *address, const int v6)
 	return fold >> 48;
 }
 
+/* Whether the address's bit is set in the words, which are a half of the filter. */
+static __always_inline int has_bit(const __u32 *words, const __u32 *address, const int v6)
+{
+	__u32 bit = filter_bit(address, v6);
+
+	return words[bit >> 5] >> (bit & 31) & 1;
+}
+
 static __always_inline int may_be_virtual(const struct packet *p, const int v6)
 {
-	__u32 bit = filter_bit(p->key.destination, v6);
-
-	return ours.virtual_address[bit >> 5] >> (bit & 31) & 1;
+	return has_bit(ours.virtual_address, p->key.destination, v6);
 }
 
 static __always_inline int may_be_server(const struct packet *p, const int v6)
 {
-	__u32 bit = filter_bit(p->key.source, v6);
-
-	return ours.server_address[bit >> 5] >> (bit & 31) & 1;
+	return has_bit(ours.server_address, p->key.source, v6);
 }
 
 /* Whether an ICMP message follows the addresses: of an error, only what it quotes says whose it is. */

@@ -141,10 +141,7 @@ static __always_inline enum event choose_persistent(struct slow *c, const int v6
 	if (!service)
 		return EVENT_FAULT_MAP;
 	for (int i = 0; i < TEMPLATE_TRIES; i++) {
-		if (v6)
-			look_up6(t);
-		else
-			look_up4(t);
+		look_up_by(t, v6);
 		t->recipe = await(t->group, t->slot, t->recipe, v6);
 		if (t->recipe & BIT(RECIPE_BUSY))
 			return EVENT_DROP_BUSY;

@@ -406,7 +406,6 @@ EXPORT(enum event, event);
 EXPORT(enum event_kinds, event_kinds);
 EXPORT(enum drop_shape, drop_shape);
 EXPORT(enum drop_layout, drop_layout);
-EXPORT(struct drop_note, drop_note);
 EXPORT(enum table_shape, table_shape);
 EXPORT(enum id_layout, id_layout);
 EXPORT(enum recipe_layout, recipe_layout);

@@ -182,10 +182,7 @@ static __always_inline void look_up_template(struct lookup *t, __u32 group_index
 		return;
 	entry_key(&t->key, entry, v6);
 	template_key(&t->key, t->key.source, in_force(service), index);
-	if (v6)
-		look_up6(t);
-	else
-		look_up4(t);
+	look_up_by(t, v6);
 	if (recipe_server(t->recipe) != recipe_server(recipe))
 		t->recipe = 0;
 }

@@ -395,10 +395,7 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	__u32 index;
 
 	hit->key = r->key;
-	if (v6)
-		look_up6(hit);
-	else
-		look_up4(hit);
+	look_up_by(hit, v6);
 	if (!hit->recipe)
 		return SETTLED_DEAD;
 	is_reply = !!(hit->recipe & BIT(RECIPE_REPLY));

@@ -16,9 +16,6 @@
 
 #define LEAST_MTU4 68 /* RFC 791 §3.2 */
 #define LEAST_MTU6 1280 /* RFC 8200 §5 */
-#define PROTOCOL_IPIP 4
-#define PROTOCOL_IPV6 41
-#define PROTOCOL_GRE 47
 #define GUE_FIRST_PORT 0xc000 /* RFC 6335 §6: dynamic ports, by the hash's upper 14 bits */
 #define GRE_CHECKSUM 0x80 /* in the first octet */
 
@@ -180,7 +177,7 @@ struct wrapping {
 /* The protocol of what follows the outer IP header. */
 static __always_inline __u32 outer_protocol(const struct tunnel *tunnel, const struct wrapping *w)
 {
-	return tunnel->type == TUNNEL_IPIP ? w->protocol : tunnel->type == TUNNEL_GUE ? IPPROTO_UDP : PROTOCOL_GRE;
+	return tunnel->type == TUNNEL_IPIP ? w->protocol : tunnel->type == TUNNEL_GUE ? IPPROTO_UDP : IPPROTO_GRE;
 }
 
 static __always_inline int put_outer4(struct iphdr *ip, void *end, const struct tunnel *tunnel,
@@ -280,46 +277,12 @@ static __always_inline int put_gre(struct gre *h, void *end, const struct tunnel
 	return 1;
 }
 
-/* Octets of the next hop's tags. */
-static __always_inline __u32 tags_of(const struct hop *hop)
-{
-	const __u32 each = sizeof(struct vlan_tag);
-
-	return (!!(hop->outer_vlan & bpf_htons(VLAN_PRESENT)) + !!(hop->inner_vlan & bpf_htons(VLAN_PRESENT))) * each;
-}
-
 /* The priority in the tag. */
 static __always_inline __be16 priority_of(struct vlan_tag *tag, void *end)
 {
 	/* Or clang leaves the check out, as the IP header lies behind the tag: the verifier does not see that. */
 	asm volatile("" : "+r"(tag));
 	return (void *)(tag + 1) <= end ? tag->tci & bpf_htons(VLAN_PRIORITY_MASK) : 0;
-}
-
-/* Writes the link header, with the hop's tags; the outer one has the priority that is given. */
-static __always_inline int put_link(void *data, void *end, const struct hop *hop, __u32 tags, __be16 priority,
-				    __be16 eth_proto)
-{
-	struct ethhdr *eth = data;
-	struct vlan_tag *outer = (void *)(eth + 1), *inner = outer + 1;
-
-	if ((void *)(inner + 1) > end)
-		return 0;
-	store_mac(eth->h_dest, load_mac(hop->destination_mac));
-	store_mac(eth->h_source, load_mac(hop->source_mac));
-	if (!tags) {
-		*(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto)) = eth_proto;
-		return 1;
-	}
-	eth->h_proto = tags > sizeof(*outer) ? bpf_htons(ETH_P_8021AD) : bpf_htons(ETH_P_8021Q);
-	outer->tci = (hop->outer_vlan & bpf_htons(VLAN_ID_MASK)) | priority;
-	outer->eth_proto = eth_proto;
-	if (tags > sizeof(*outer)) {
-		outer->eth_proto = bpf_htons(ETH_P_8021Q);
-		inner->tci = hop->inner_vlan & bpf_htons(VLAN_ID_MASK);
-		inner->eth_proto = eth_proto;
-	}
-	return 1;
 }
 
 /* Writes all headers in front of the packet. */
@@ -365,7 +328,7 @@ static __always_inline void view_wrapped(struct wrapping *w, const struct packet
 {
 	w->length = p->length;
 	w->traffic_class = v6 ? bpf_ntohl(*(__u32 *)p->l3) >> 20 : ((struct iphdr *)p->l3)->tos;
-	w->protocol = v6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	w->protocol = v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
 	w->eth_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 }
 

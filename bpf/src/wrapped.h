@@ -15,7 +15,6 @@
  * 576 octets is rarer than a forged error (kernel: net/ipv4/route.c, ip_rt_min_pmtu).
  */
 #define LEAST_PATH4 576
-#define LEAST_PATH6 1280
 #define TUNNEL_CHAIN 8 /* tunnels of one key that are looked at */
 
 /* The MTU that the error tells of; 0: none. */
@@ -38,10 +37,7 @@ static __always_inline int is_sound(struct xdp_md *ctx, const struct message *m,
 
 	if (v6) {
 		sum += bpf_htons(length) + bpf_htons(IPPROTO_ICMPV6);
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			sum += (__u16)m->outer.source[i] + (m->outer.source[i] >> 16) + (__u16)m->outer.destination[i] +
-			       (m->outer.destination[i] >> 16);
+		sum += address_sum(m->outer.source) + address_sum(m->outer.destination);
 	}
 	return fold(sum) == 0xffff;
 }
@@ -53,14 +49,12 @@ static __always_inline __u32 find_tunnel(const struct message *m, const int v6)
 	__u8 protocol = m->quoted.id >> ID_PROTOCOL;
 	__u32 *index;
 
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		key.address[i] = m->quoted.destination[i];
+	copy_address(key.address, m->quoted.destination);
 	key.type = TUNNEL_IPIP;
 	if (protocol == IPPROTO_UDP) {
 		key.type = TUNNEL_GUE;
 		key.port = m->quoted.id >> 16;
-	} else if (protocol == PROTOCOL_GRE) {
+	} else if (protocol == IPPROTO_GRE) {
 		key.type = TUNNEL_GRE;
 	}
 	index = bpf_map_lookup_elem(&tunnel_index, &key);
@@ -111,15 +105,15 @@ static __always_inline __u32 find_inside(struct xdp_md *ctx, const struct messag
 	if (tunnel->type == TUNNEL_GRE) {
 		if (bpf_xdp_load_bytes(ctx, m->transport + 2, &eth_proto, sizeof(eth_proto)))
 			return 0;
-		protocol = eth_proto == bpf_htons(ETH_P_IPV6) ? PROTOCOL_IPV6 :
-			   eth_proto == bpf_htons(ETH_P_IP)   ? PROTOCOL_IPIP :
+		protocol = eth_proto == bpf_htons(ETH_P_IPV6) ? IPPROTO_IPV6 :
+			   eth_proto == bpf_htons(ETH_P_IP)   ? IPPROTO_IPIP :
 								0;
 	} else if (tunnel->type == TUNNEL_GUE &&
 		   bpf_xdp_load_bytes(ctx, m->transport + sizeof(struct udphdr) + 1, &protocol, sizeof(protocol))) {
 		return 0;
 	}
-	*inner_v6 = protocol == PROTOCOL_IPV6;
-	return protocol == PROTOCOL_IPIP || *inner_v6 ? m->quote + tunnel->overhead : 0;
+	*inner_v6 = protocol == IPPROTO_IPV6;
+	return protocol == IPPROTO_IPIP || *inner_v6 ? m->quote + tunnel->overhead : 0;
 }
 
 /*
@@ -142,8 +136,8 @@ static __always_inline enum wrapped_news learn_wrapped(struct xdp_md *ctx, struc
 	/* A packet that would have fitted was not too big (RFC 5927 §7.2). */
 	if (!tunnel || mtu >= m->quoted_length || !is_sound(ctx, m, v6))
 		return WRAPPED_NOT;
-	if (mtu < (v6 ? LEAST_PATH6 : LEAST_PATH4))
-		mtu = v6 ? LEAST_PATH6 : LEAST_PATH4;
+	if (mtu < (v6 ? LEAST_MTU6 : LEAST_PATH4))
+		mtu = v6 ? LEAST_MTU6 : LEAST_PATH4;
 	learn_path(tunnel, mtu);
 	m->mtu = mtu - tunnel->overhead;
 	inside = find_inside(ctx, m, tunnel, &inner_v6, v6);
@@ -184,7 +178,8 @@ static __always_inline int bare_inside(struct xdp_md *ctx, __u32 offset, const i
 /* The error to the client about its packet, which begins at m->quote and has m->quoted's addresses. */
 static __always_inline int tell_client(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
-	const __u32 header = v6 ? sizeof(struct ipv6hdr) : m->transport - m->quote, least = v6 ? LEAST_PATH6 : 68;
+	const __u32 header = v6 ? sizeof(struct ipv6hdr) : m->transport - m->quote,
+		    least = v6 ? LEAST_MTU6 : LEAST_MTU4;
 	struct answer_request r = {
 		.event = EVENT_ANSWER_TOO_BIG,
 		.mtu = m->mtu > least ? m->mtu : least,
@@ -194,20 +189,11 @@ static __always_inline int tell_client(struct xdp_md *ctx, struct slow *s, struc
 	};
 	struct bpf_fib_lookup *fib = (void *)s->fib;
 
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		r.from[i] = m->quoted.destination[i];
+	copy_address(r.from, m->quoted.destination);
 	if (!bare_inside(ctx, m->quote, v6) || !(v6 ? icmp6(ctx, &r) : icmp4(ctx, &r)))
 		return finish(ctx, EVENT_DROP_ICMP, m->service);
-	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->l4_protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
-	fib->tot_len = v6 ? GROWN6 + QUOTE6 : GROWN4 + header + QUOTED;
-	fib->family = v6 ? 10 /* AF_INET6 */ : 2 /* AF_INET */;
-#pragma unroll
-	for (int i = 0; i < (v6 ? 4 : 1); i++) {
-		fib->ipv6_src[i] = r.from[i];
-		fib->ipv6_dst[i] = m->quoted.source[i];
-	}
+	ask_route(fib, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, v6 ? GROWN6 + QUOTE6 : GROWN4 + header + QUOTED, r.from,
+		  m->quoted.source, v6);
 	return leave_by_route(ctx, fib, m->service);
 }
 
@@ -223,10 +209,7 @@ static __always_inline int go_inside(struct xdp_md *ctx, struct slow *s, struct 
 	if (m->outer_vlan || (v6 ? parse_quote6(ctx, m) : parse_quote4(ctx, m)) != QUOTED_PORTS)
 		return 0;
 	s->hit.key = m->quoted;
-	if (v6)
-		look_up6(&s->hit);
-	else
-		look_up4(&s->hit);
+	look_up_by(&s->hit, v6);
 	if (!s->hit.recipe || s->hit.recipe & BIT(RECIPE_REPLY) || recipe_method(s->hit.recipe) != METHOD_TUNNEL)
 		return 0;
 	index = recipe_server(s->hit.recipe);

@@ -95,7 +95,7 @@ static __always_inline enum decap_event take_ecn4(struct xdp_md *ctx, struct unw
 		return DECAP_NONE;
 	ip->tos = (ip->tos & ~3) | ecn;
 	new = *(volatile __u16 *)ip;
-	ip->check = adjust_checksum(ip->check, (__u16)~old + new);
+	ip->check = adjust_checksum(ip->check, word_delta(old, new));
 	return DECAP_NONE;
 }
 

@@ -146,7 +146,7 @@ static __always_inline enum decap_event read_gue_header(struct xdp_md *ctx, stru
 static __always_inline enum decap_event read_gue(struct xdp_md *ctx, struct unwrap *u)
 {
 	struct udphdr *udp = at(ctx, u->next, sizeof(*udp));
-	__u32 length, sum;
+	__u32 length;
 
 	if (!udp)
 		return DECAP_PASS_MALFORMED;
@@ -157,12 +157,7 @@ static __always_inline enum decap_event read_gue(struct xdp_md *ctx, struct unwr
 	/* 0: there is none; of tunnels in IPv6 too (RFC 768, RFC 6935 §5). */
 	if (udp->check) {
 		u->covered = u->next;
-		sum = bpf_htons(IPPROTO_UDP) + udp->len;
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			sum += (__u16)u->source[i] + (u->source[i] >> 16) + (__u16)u->destination[i] +
-			       (u->destination[i] >> 16);
-		u->pseudo = sum;
+		u->pseudo = bpf_htons(IPPROTO_UDP) + udp->len + address_sum(u->source) + address_sum(u->destination);
 	}
 	u->next += sizeof(*udp);
 	return read_gue_header(ctx, u);
