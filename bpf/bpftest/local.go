@@ -10,17 +10,16 @@ import (
 // for clients' by full NAT, in this order by family.
 func (f *Fixture) SetLocals(first, last uint16, addresses ...netip.Addr) {
 	f.t.Helper()
-	options, err := f.Plane.PacketOptions()
-	f.must(err)
-	options.LocalFirst, options.LocalLast = first, last
-	options.Locals4, options.Locals6 = 0, 0
-	for _, a := range addresses {
-		n := &options.Locals4
-		if a.Is6() {
-			n = &options.Locals6
+	f.ChangePacketOptions(func(o *bpf.KernelPacketOptions) {
+		o.LocalFirst, o.LocalLast = first, last
+		o.Locals4, o.Locals6 = 0, 0
+		for _, a := range addresses {
+			n := &o.Locals4
+			if a.Is6() {
+				n = &o.Locals6
+			}
+			f.must(f.Plane.SetLocalAddress(bpf.FirstLocal(a.Is6())+*n, a, true))
+			*n++
 		}
-		f.must(f.Plane.SetLocalAddress(bpf.FirstLocal(a.Is6())+*n, a, true))
-		*n++
-	}
-	f.must(f.Plane.SetPacketOptions(&options))
+	})
 }

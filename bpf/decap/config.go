@@ -29,8 +29,8 @@ const DefaultPort = 6080
 // MaxPorts is how many UDP ports may be gue's.
 const MaxPorts = int(kernelDecapShapeDECAP_PORTS)
 
-// MaxPrefixes is how many prefixes of each kind there may be.
-const MaxPrefixes = 16384
+// maxPrefixes is how many prefixes of each kind there may be.
+const maxPrefixes = 16384
 
 // Config says what is taken out of its tunnel. The zero value of a field is
 // documented with it.
@@ -93,24 +93,33 @@ func (c Config) Validate() error {
 	if len(c.Ports) > MaxPorts {
 		return fmt.Errorf("%d gue ports: at most %d", len(c.Ports), MaxPorts)
 	}
-	for what, prefixes := range map[string][]netip.Prefix{"outer destination": c.To, "outer source": c.From, "virtual address": c.Virtual} {
-		if len(prefixes) > MaxPrefixes {
-			return fmt.Errorf("%d prefixes of %ss: at most %d", len(prefixes), what, MaxPrefixes)
-		}
-		for _, p := range prefixes {
-			if !p.IsValid() {
-				return fmt.Errorf("%s %s: not a prefix", what, p)
-			}
-			if p.Addr().Zone() != "" {
-				return fmt.Errorf("%s %s: an address with a zone", what, p)
-			}
-		}
+	err := errors.Join(
+		validatePrefixes("outer destination", c.To), validatePrefixes("outer source", c.From),
+		validatePrefixes("virtual address", c.Virtual),
+	)
+	if err != nil {
+		return err
 	}
 	if len(c.Virtual) == 0 {
 		return errors.New("no virtual address: nothing would be taken out of its tunnel")
 	}
 	if len(c.To) == 0 {
 		return errors.New("no outer destination: nothing would be taken out of its tunnel")
+	}
+	return nil
+}
+
+func validatePrefixes(what string, prefixes []netip.Prefix) error {
+	if len(prefixes) > maxPrefixes {
+		return fmt.Errorf("%d prefixes of %ss: at most %d", len(prefixes), what, maxPrefixes)
+	}
+	for _, p := range prefixes {
+		if !p.IsValid() {
+			return fmt.Errorf("%s %s: not a prefix", what, p)
+		}
+		if p.Addr().Zone() != "" {
+			return fmt.Errorf("%s %s: an address with a zone", what, p)
+		}
 	}
 	return nil
 }

@@ -71,13 +71,16 @@ func readDecap(c *cli.Context) (d agent.Decap, err error) {
 	if len(d.Interfaces) == 0 {
 		return d, usage(c, "no interface to attach to: give --interface")
 	}
-	for flag, list := range map[string]*[]netip.Prefix{"vip": &d.Virtual, "from": &d.From, "to": &d.To} {
-		for _, value := range c.StringSlice(flag) {
+	for _, flag := range []struct {
+		name string
+		list *[]netip.Prefix
+	}{{"vip", &d.Virtual}, {"from", &d.From}, {"to", &d.To}} {
+		for _, value := range c.StringSlice(flag.name) {
 			prefix, err := parsePrefix(value)
 			if err != nil {
-				return d, usage(c, "--%s: %w", flag, err)
+				return d, usage(c, "--%s: %w", flag.name, err)
 			}
-			*list = append(*list, prefix)
+			*flag.list = append(*flag.list, prefix)
 		}
 	}
 	if len(d.Virtual) == 0 {

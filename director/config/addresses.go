@@ -23,10 +23,10 @@ func (p Ports) String() string {
 	return fmt.Sprintf("%d-%d", p.First, p.Last)
 }
 
-// MaxLocals is how many addresses of a family can stand in for clients'; of what
+// maxLocals is how many addresses of a family can stand in for clients'; of what
 // sources of tunnels differ by, the outer header has maxSpread bits.
 const (
-	MaxLocals = 2048 // LOCALS6 of bpf/src/abi.h
+	maxLocals = 2048 // LOCALS6 of bpf/src/abi.h
 	maxSpread = 32   // struct tunnel's word
 )
 
@@ -52,7 +52,7 @@ func (d *decoder) localAddresses(n *yaml.Node, path string) []netip.Prefix {
 	var (
 		seen   []netip.Prefix
 		places []int
-		room   = [2]uint64{MaxLocals, MaxLocals}
+		room   = [2]uint64{maxLocals, maxLocals}
 	)
 	return d.ownPrefixes(n, path, func(p netip.Prefix, i int) error {
 		for j, other := range seen {
@@ -62,7 +62,7 @@ func (d *decoder) localAddresses(n *yaml.Node, path string) []netip.Prefix {
 		}
 		family, bits := familyOf(p), p.Addr().BitLen()-p.Bits()
 		if bits > 11 || uint64(1)<<bits > room[family] {
-			return fmt.Errorf("%s makes it more than %d addresses of %s", written(p), MaxLocals, familyNames[family])
+			return fmt.Errorf("%s makes it more than %d addresses of %s", written(p), maxLocals, familyNames[family])
 		}
 		room[family] -= 1 << bits
 		seen, places = append(seen, p), append(places, i)

@@ -53,8 +53,8 @@ type Options struct {
 // The ports that stand in for clients' where none are configured: all that are nobody's
 // well-known ones.
 const (
-	DefaultLocalFirst = 1024
-	DefaultLocalLast  = 65535
+	defaultLocalFirst = 1024
+	defaultLocalLast  = 65535
 )
 
 func (o Options) withDefaults() Options {
@@ -62,7 +62,7 @@ func (o Options) withDefaults() Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.LocalFirst == 0 && o.LocalLast == 0 {
-		o.LocalFirst, o.LocalLast = DefaultLocalFirst, DefaultLocalLast
+		o.LocalFirst, o.LocalLast = defaultLocalFirst, defaultLocalLast
 	}
 	if o.Echo == "" {
 		o.Echo = director.EchoService

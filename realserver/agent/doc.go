@@ -1,6 +1,6 @@
 // Package agent is what runs on a real server for its director.
 //
-// So far that is decapsulation: packets for virtual addresses are taken out of the
+// That is decapsulation: packets for virtual addresses are taken out of the
 // tunnels that directors send them by, on hosts without tunnel devices. The package
 // reads the host (its addresses, what it would do with such packets) and leaves the
 // program to bpf/decap. It changes nothing of the host: what is wrong is said.
