@@ -102,13 +102,15 @@ __noinline int leave_by_route(struct xdp_md *ctx, struct bpf_fib_lookup *fib, __
 {
 	struct bpf_fib_lookup lookup;
 	struct ethhdr *eth;
+	long error;
 
 	if (!fib)
 		return finish(ctx, EVENT_FAULT_MAP, 0);
 	lookup = *fib;
 	lookup.ifindex = ctx->ingress_ifindex;
-	if (bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0))
-		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
+	error = bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0);
+	if (error)
+		return finish(ctx, error == BPF_FIB_LKUP_RET_FRAG_NEEDED ? EVENT_DROP_TOO_BIG : EVENT_DROP_NO_ROUTE, service);
 	eth = (void *)(long)ctx->data;
 	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return finish(ctx, EVENT_DROP_NO_ROUTE, service);

@@ -3,6 +3,7 @@ package xdp
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -153,6 +154,15 @@ func (d *Dataplane) retireTraffic(s *server) error {
 	return d.clearCounters(s.index)
 }
 
+// mtuOf returns the MTU of packets that leave by a learned next hop. 0, in generic mode:
+// packets there may be several that the host has joined.
+func (d *Dataplane) mtuOf(ifindex uint32) uint16 {
+	if d.opts.Generic {
+		return 0
+	}
+	return uint16(min(d.resolver.MTU(int(ifindex)), math.MaxUint16))
+}
+
 // reviewHops frees the learned next hops that two sweeps in a row found unused,
 // and marks those that have failed, so that replies go by the route.
 func (d *Dataplane) reviewHops() error {
@@ -167,9 +177,12 @@ func (d *Dataplane) reviewHops() error {
 		if h.Ifindex == 0 {
 			continue
 		}
+		mtu := d.mtuOf(h.Ifindex)
 		switch failed := d.resolver.Failed(int(h.Ifindex), h.DestinationMac); {
 		case uses[n] == 0 && d.sweeps.unused[i]:
 			*h = bpf.KernelHop{Generation: h.Generation + 1}
+		case h.Mtu != mtu:
+			h.Mtu = mtu // the programs do not know it; what else there is has time until the next sweep
 		case failed == (h.Failed != 0):
 			unused[i] = uses[n] == 0
 			continue

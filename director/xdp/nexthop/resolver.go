@@ -201,6 +201,13 @@ func (r *Resolver) Failed(iface int, mac [6]byte) bool {
 	return !r.links[iface].up || r.neighbours.failed(iface, mac)
 }
 
+// MTU returns how many bytes an IP packet by the interface may have, 0 if it is not known.
+func (r *Resolver) MTU(iface int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.links[iface].mtu
+}
+
 // Close ends Run and closes the sockets. Neighbours are left as they are, kept
 // resolved by the kernel: packets flow on without us. Closing twice is harmless.
 func (r *Resolver) Close() error {
