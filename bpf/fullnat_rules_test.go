@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/bpftest"
 )
@@ -341,4 +343,34 @@ func TestFullNATOrphan(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where connections are counted, each packet is, on the fast path and off it, and news of
+// the end say what the two directions were and what stood in for the client.
+func TestFullNATTraffic(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{CountConnections: true})
+	eachFullNAT(t, f, func(t *testing.T, s *scene) {
+		length := func(p bpftest.Packet) uint64 { return uint64(len(p.Bytes()) - 14) }
+		r := watch(t, f)
+		request, back := s.later()
+		s.pass(t, "the first", s.request())
+		s.pass(t, "its answer", s.reply())
+		for range 5 {
+			s.pass(t, "request", request)
+			s.pass(t, "answer", back)
+		}
+		in, out := packets(6, length(s.request())+5*length(request)), packets(6, length(s.reply())+5*length(back))
+		want := map[netip.AddrPort]bpf.KernelSlotTraffic{s.client: in, s.server: out}
+		if diff := cmp.Diff(want, carried(t, f), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("counted (-want +got):\n%s", diff)
+		}
+		s.remove(t, s.request())
+		var closed bpf.News
+		for closed.Kind != bpf.KernelNewsKindNEWS_CLOSED {
+			closed = nextNews(t, r, 1)[0]
+		}
+		if e := closed.Slot.Entry(); closed.In != in || closed.Out != out || e.Local != s.fullBoth(0, false)[0].Local {
+			t.Errorf("at its end %v and %v, stood in for by %#x", closed.In, closed.Out, e.Local)
+		}
+	})
 }

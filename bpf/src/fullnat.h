@@ -9,7 +9,6 @@
 
 #include "forward.h"
 
-#define FLAGS_BEFORE_CHECKSUM 3 /* octets, in a TCP header */
 #define NOT_SETTLED (-1) /* no XDP action: the packet is shunt_settle's */
 
 /* The one's complement sum of 16-bit words that the sum of 32-bit ones amounts to; no more than 17 bits. */
@@ -135,25 +134,10 @@ static __always_inline int follow_full_nat(struct xdp_md *ctx, const struct pack
 
 /* --- hits ------------------------------------------------------------------------- */
 
-/*
- * Whether following the recipe is all that the packet asks for which has found an entry
- * with that last-seen; of a reply, as far as its own entry says: is_fresh knows its age.
- */
-static __always_inline int is_full_nat_hit(const struct packet *p, __u64 recipe, __u32 seen)
-{
-	const __u64 kind = BIT(RECIPE_BUSY) | BIT(RECIPE_WIDE) | BIT(RECIPE_FULLNAT) | BIT(RECIPE_SEQUENCE) |
-			   (__u64)STATE_MASK << RECIPE_STATE;
-	const __u64 wanted = BIT(RECIPE_WIDE) | BIT(RECIPE_FULLNAT);
-
-	if (!(recipe & BIT(RECIPE_REPLY)) && p->tick - seen >= refresh_ticks)
-		return 0;
-	if (p->protocol == IPPROTO_TCP)
-		return (recipe & (kind | BIT(RECIPE_PROVEN))) ==
-			       (wanted | BIT(RECIPE_PROVEN) | (__u64)STATE_ESTABLISHED << RECIPE_STATE) &&
-		       (p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK;
-	return (recipe & kind) == (wanted | (__u64)STATE_UDP << RECIPE_STATE) &&
-	       (recipe & (BIT(RECIPE_REPLY) | BIT(RECIPE_PROVEN))) != BIT(RECIPE_REPLY);
-}
+/* What of a recipe tells whether a hit is settled by it. */
+#define ASKED_OF_HIT                                                                                       \
+	((__u64)STATE_MASK << RECIPE_STATE | BIT(RECIPE_BUSY) | BIT(RECIPE_SEQUENCE) | BIT(RECIPE_REPLY) | \
+	 BIT(RECIPE_PROVEN))
 
 /*
  * Whether the reply can go on by the forward entry that its own names, without the
@@ -189,71 +173,89 @@ static __always_inline int is_forward_of(const struct lookup *forward, const str
 				    forward->key.id >> ID_PROTOCOL);
 }
 
-/* Follows a hit's recipe; NOT_SETTLED: it cannot be followed without more ado. The packet is as shunt_main has it. */
-static __always_inline int full_nat_hit(struct xdp_md *ctx, const struct packet *p, __u16 *check, __u64 recipe,
-					__u64 tail, const int v6)
+/* A server's packet whose entry has the place and the client's hop. */
+static __always_inline int meet_reply(struct xdp_md *ctx, const struct packet *p, __u16 *check, struct server *server,
+				      __u64 recipe, __u32 hop_ref, __u32 place, const int v6)
 {
-	__u32 index = recipe_server(recipe);
-	struct server *server = bpf_map_lookup_elem(&servers, &index);
 	struct lookup forward;
 
-	if (!server || server->life != LIFE_LIVE)
-		return NOT_SETTLED;
-	if (!(recipe & BIT(RECIPE_REPLY)))
-		return full_nat_in(ctx, p, check, server, index, tail >> 32, 1, v6);
-	forward.group = tail >> (32 + PLACE_GROUP);
-	forward.slot = tail >> 32 & ((1 << PLACE_GROUP) - 1);
+	forward.group = place >> PLACE_GROUP;
+	forward.slot = place & ((1 << PLACE_GROUP) - 1);
 	look_at(&forward, v6);
 	if (!forward.recipe || !is_forward_of(&forward, p, recipe, server, v6) || !is_fresh(server, &forward, p->tick))
 		return NOT_SETTLED;
-	return full_nat_out(ctx, p, check, server, index, &forward.key, tail, 1, v6);
+	return full_nat_out(ctx, p, check, server, recipe_server(recipe), &forward.key, hop_ref, 1, v6);
+}
+
+/* Follows the recipe of a hit, whose packet is p and whose transport protocol is a constant there. */
+static __always_inline int meet_hit(struct xdp_md *ctx, struct packet *p, __u16 *check, __u64 recipe, __u32 seen,
+				    __u32 word, const int v6)
+{
+	const __u64 is_client = p->protocol == IPPROTO_UDP ?
+					(__u64)STATE_UDP << RECIPE_STATE :
+					(__u64)STATE_ESTABLISHED << RECIPE_STATE | BIT(RECIPE_PROVEN);
+	/* Of UDP only a reply is to be proven: the first one proves. */
+	const __u64 asked = ASKED_OF_HIT & ~(p->protocol == IPPROTO_UDP ? BIT(RECIPE_PROVEN) : 0);
+	__u32 index = recipe_server(recipe);
+	struct server *server;
+	int is_reply;
+
+	is_reply = (recipe & ASKED_OF_HIT) == (is_client | BIT(RECIPE_PROVEN) | BIT(RECIPE_REPLY));
+	if (!is_reply && ((recipe & asked) != is_client || p->tick - seen >= refresh_ticks))
+		return NOT_SETTLED;
+	server = bpf_map_lookup_elem(&servers, &index);
+	if (!server || server->life != LIFE_LIVE)
+		return NOT_SETTLED;
+	p->key.id = make_id(*(__u32 *)p->l4, p->protocol);
+	if (is_reply)
+		return meet_reply(ctx, p, check, server, recipe, seen, word, v6);
+	return full_nat_in(ctx, p, check, server, index, word, 1, v6);
 }
 
 /*
- * The same, of the packet as it lies in the frame, which shunt_main has parsed: without
- * tags, options or extension headers. Global, as shunt_main has no room for it.
+ * Follows the recipe of the packet as it lies in the frame, which shunt_main has parsed:
+ * without tags, options or extension headers. The XDP action; NOT_SETTLED: the packet
+ * asks for more. Global, as shunt_main has no room for it.
  */
-static __always_inline int meet_full_nat(struct xdp_md *ctx, __u64 recipe, __u64 tail, __u32 tick, const int v6)
+static __always_inline int meet_full_nat(struct xdp_md *ctx, __u64 recipe, __u32 seen, __u32 word, __u32 tick,
+					 const int v6)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct packet p;
-	__u16 *check;
-	__u8 *flags;
 
 	p.l3 = (void *)(long)ctx->data + sizeof(struct ethhdr);
 	p.l4 = p.l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
-	if (p.l4 + sizeof(struct udphdr) > end)
-		return NOT_SETTLED;
 	p.tick = tick;
 	p.is_new = 0;
 	p.is_later = 0;
 	p.outer_vlan = 0;
 	p.inner_vlan = 0;
+	if (p.l4 + sizeof(struct udphdr) > end)
+		return NOT_SETTLED;
 	if (v6)
 		p.length = bpf_ntohs(((struct ipv6hdr *)p.l3)->payload_len) + sizeof(struct ipv6hdr);
 	else
 		p.length = bpf_ntohs(((struct iphdr *)p.l3)->tot_len);
-	p.protocol = recipe_state(recipe) == STATE_UDP ? IPPROTO_UDP : IPPROTO_TCP;
-	p.key.id = make_id(*(__u32 *)p.l4, p.protocol);
-	/* Checked by itself: for the verifier there is one way on, not one of each protocol. */
-	flags = p.l4 + checksum_offset(p.protocol) - FLAGS_BEFORE_CHECKSUM;
-	check = (void *)flags + FLAGS_BEFORE_CHECKSUM;
-	if ((void *)(check + 1) > end)
+	if (recipe_state(recipe) == STATE_UDP) {
+		p.protocol = IPPROTO_UDP;
+		return meet_hit(ctx, &p, &((struct udphdr *)p.l4)->check, recipe, seen, word, v6);
+	}
+	p.protocol = IPPROTO_TCP;
+	if (p.l4 + sizeof(struct tcphdr) > end ||
+	    (((__u8 *)p.l4)[TCP_HEADER_FLAGS] & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK)
 		return NOT_SETTLED;
-	p.tcp_flags = *flags; /* of UDP something else, which nobody asks for */
-	if (!is_full_nat_hit(&p, recipe, tail))
-		return NOT_SETTLED;
-	return full_nat_hit(ctx, &p, check, recipe, tail, v6);
+	return meet_hit(ctx, &p, &((struct tcphdr *)p.l4)->check, recipe, seen, word, v6);
 }
 
-__noinline int meet_full_nat4(struct xdp_md *ctx, __u64 recipe, __u64 tail, __u32 tick)
+__noinline int meet_full_nat4(struct xdp_md *ctx, __u64 recipe, __u32 seen, __u32 word, __u32 tick)
 {
-	return meet_full_nat(ctx, recipe, tail, tick, 0);
+	return meet_full_nat(ctx, recipe, seen, word, tick, 0);
 }
 
+/* tail: seen and word as they lie in the entry; hits of IPv6 that are none of full NAT cost less so. */
 __noinline int meet_full_nat6(struct xdp_md *ctx, __u64 recipe, __u64 tail, __u32 tick)
 {
-	return meet_full_nat(ctx, recipe, tail, tick, 1);
+	return meet_full_nat(ctx, recipe, tail, tail >> 32, tick, 1);
 }
 
 #endif

@@ -22,7 +22,6 @@
 #include "track.h"
 
 #define KILL_GOES_ON (-1) /* no XDP action: the packet is to follow its recipe */
-#define TCP_HEADER_FLAGS 13 /* offset of the flags */
 
 /* Marks the entry that l has found; false if it changed at every try. */
 static __always_inline int mark_killed(struct lookup *l, const int v6)

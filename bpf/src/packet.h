@@ -31,6 +31,8 @@
 #define EVENT_GO_ICMP (EVENTS + 1)
 #define EVENT_GO_FRAGMENT (EVENTS + 2)
 
+#define TCP_HEADER_FLAGS 13 /* the octet that has them */
+
 enum tcp_flags {
 	TCP_FIN = 0x01,
 	TCP_SYN = 0x02,

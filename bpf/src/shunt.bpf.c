@@ -164,16 +164,33 @@ static __always_inline int meet(struct xdp_md *ctx, const struct packet *p, __u3
 	return finish(ctx, EVENT_FAULT_MAP, 0);
 }
 
+/*
+ * As count_hit, of a packet whose entry has to be found once more: to keep it until
+ * after the call would cost all other hits an instruction.
+ */
+static __always_inline void count_again(const struct packet *p, const int v6)
+{
+	struct slow *s;
+
+	if (!counts_connections)
+		return;
+	s = slow_scratch();
+	if (!s)
+		return;
+	s->key = p->key;
+	s->length = p->length;
+	count_slow(s, v6);
+}
+
 /* Follows the recipe of a hit by full NAT; the XDP action, or NOT_SETTLED. */
 static __always_inline int follow_full_nat_hit(struct xdp_md *ctx, struct packet *p, const struct found *found,
 					       const int v6)
 {
-	__u64 tail = (__u64)found->hop << 32 | found->seen;
-	int action = v6 ? meet_full_nat6(ctx, found->recipe, tail, p->tick) :
-			  meet_full_nat4(ctx, found->recipe, tail, p->tick);
+	int action = v6 ? meet_full_nat6(ctx, found->recipe, (__u64)found->hop << 32 | found->seen, p->tick) :
+			  meet_full_nat4(ctx, found->recipe, found->seen, found->hop, p->tick);
 
 	if (action != NOT_SETTLED) {
-		count_hit(found->entry, p->length, v6);
+		count_again(p, v6);
 		return action;
 	}
 	/* Not the same pointers for the verifier, after a function that may change the packet. */
