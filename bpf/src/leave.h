@@ -110,7 +110,8 @@ __noinline int leave_by_route(struct xdp_md *ctx, struct bpf_fib_lookup *fib, __
 	lookup.ifindex = ctx->ingress_ifindex;
 	error = bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0);
 	if (error)
-		return finish(ctx, error == BPF_FIB_LKUP_RET_FRAG_NEEDED ? EVENT_DROP_TOO_BIG : EVENT_DROP_NO_ROUTE, service);
+		return finish(ctx, error == BPF_FIB_LKUP_RET_FRAG_NEEDED ? EVENT_DROP_TOO_BIG : EVENT_DROP_NO_ROUTE,
+			      service);
 	eth = (void *)(long)ctx->data;
 	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return finish(ctx, EVENT_DROP_NO_ROUTE, service);
