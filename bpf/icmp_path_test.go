@@ -44,7 +44,8 @@ func (p pathTunnel) ends() (source, destination netip.Addr) {
 	return netip.MustParseAddr("10.0.0.9"), families[0].server.Addr()
 }
 
-// install makes it tunnel 2, the second of its key, of the fixture's server.
+// install makes it tunnel 2 of the fixture's server, the second of its key. The first has
+// another source; the third has the same and differs in its checksum alone.
 func (p pathTunnel) install(f *bpftest.Fixture, server *bpftest.Server) error {
 	source, destination := p.ends()
 	k := bpf.KernelTunnel{
@@ -61,11 +62,18 @@ func (p pathTunnel) install(f *bpftest.Fixture, server *bpftest.Server) error {
 		k.Checksum = uint8(bpf.KernelTunnelChecksumTUNNEL_CHECKSUM)
 	}
 	other := k
-	other.Source, other.Next = bpf.Address(destination), 2
+	other.Source, other.Next = bpf.Address(destination), 3
+	twin := k
+	twin.Next = 2
+	twin.Checksum = uint8(bpf.KernelTunnelChecksumTUNNEL_CHECKSUM) - k.Checksum
+	if p.kind == bpf.KernelTunnelTypeTUNNEL_GRE {
+		twin.Overhead = map[bool]uint8{false: k.Overhead + 4, true: k.Overhead - 4}[p.checksum]
+	}
 	var s bpf.KernelServer
 	for _, act := range []func() error{
 		func() error { return f.Plane.Tunnels.Put(uint32(1), &other) },
 		func() error { return f.Plane.Tunnels.Put(uint32(2), &k) },
+		func() error { return f.Plane.Tunnels.Put(uint32(3), &twin) },
 		func() error { return f.Plane.TunnelIndex.Put(key, uint32(1)) },
 		func() error { return f.Plane.Servers.Lookup(server.Index, &s) },
 		func() error { s.Tunnel = 2; return f.Plane.Servers.Put(server.Index, &s) },
@@ -92,6 +100,9 @@ func (p pathTunnel) wrapped(inner bpftest.Packet, octets int) []byte {
 		between = binary.BigEndian.AppendUint16(between, gueFlow)
 		between = binary.BigEndian.AppendUint16(between, guePort)
 		between = append(between, 0, 0, 0, 0, 0, protocol, 0, 0)
+		if p.checksum {
+			between[6] = 0x12
+		}
 		protocol = 17
 	case bpf.KernelTunnelTypeTUNNEL_GRE:
 		between = binary.BigEndian.AppendUint16([]byte{0, 0}, eth)
@@ -310,13 +321,13 @@ func swapSource(m *bpftest.Message) {
 
 func (s *scene) wantPath(t *testing.T, mtu uint16) {
 	t.Helper()
-	var got [2]bpf.KernelTunnel
+	var got [3]bpf.KernelTunnel
 	for i := range got {
 		if err := s.Plane.Tunnels.Lookup(uint32(1+i), &got[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff([2]uint16{0, mtu}, [2]uint16{got[0].Mtu, got[1].Mtu}); diff != "" {
+	if diff := cmp.Diff([3]uint16{0, mtu, mtu}, [3]uint16{got[0].Mtu, got[1].Mtu, got[2].Mtu}); diff != "" {
 		t.Errorf("MTUs of the paths (-want +got):\n%s", diff)
 	}
 }

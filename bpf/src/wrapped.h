@@ -116,34 +116,57 @@ static __always_inline __u32 find_inside(struct xdp_md *ctx, const struct messag
 	return protocol == IPPROTO_IPIP || *inner_v6 ? m->quote + tunnel->overhead : 0;
 }
 
+/* Whether the quoted packet has a checksum that its tunnel has made. */
+static __always_inline int has_tunnel_sum(struct xdp_md *ctx, const struct message *m)
+{
+	__u8 protocol = m->quoted.id >> ID_PROTOCOL, flags = 0;
+	__be16 check = 0;
+
+	/* What is not there is not seen: then any of the path's tunnels will do. */
+	if (protocol == IPPROTO_UDP)
+		bpf_xdp_load_bytes(ctx, m->transport + __builtin_offsetof(struct udphdr, check), &check, sizeof(check));
+	else if (protocol == IPPROTO_GRE)
+		bpf_xdp_load_bytes(ctx, m->transport, &flags, sizeof(flags));
+	return check || flags & 0x80; /* RFC 2784 §2.2: the first bit */
+}
+
 /*
- * Learns from the error in m. Where the quote goes on with the packet inside, m->quote
- * is where that begins then, m->mtu what it may have and m->inner_family its version.
+ * Learns from the error in m: all tunnels of the path do, which differ in their
+ * checksums alone; by that the one is known whose packet is quoted. Where the quote
+ * goes on with the packet inside, m->quote is where that begins then, m->mtu what it
+ * may have and m->inner_family its version.
  */
 static __always_inline enum wrapped_news learn_wrapped(struct xdp_md *ctx, struct message *m, const int v6)
 {
 	__u32 mtu = told_mtu(m, v6), index = mtu ? find_tunnel(m, v6) : 0, inside;
-	struct tunnel *tunnel = 0;
-	int inner_v6;
+	struct tunnel *tunnel, *of = 0;
+	int inner_v6, has_sum;
 
-	for (int i = 0; i < TUNNEL_CHAIN && index; i++) {
-		tunnel = bpf_map_lookup_elem(&tunnels, &index);
-		if (!tunnel || is_from_tunnel(m, tunnel, v6))
-			break;
-		index = tunnel->next;
-		tunnel = 0;
-	}
 	/* A packet that would have fitted was not too big (RFC 5927 §7.2). */
-	if (!tunnel || mtu >= m->quoted_length || !is_sound(ctx, m, v6))
+	if (!index || mtu >= m->quoted_length || !is_sound(ctx, m, v6))
 		return WRAPPED_NOT;
 	if (mtu < (v6 ? LEAST_MTU6 : LEAST_PATH4))
 		mtu = v6 ? LEAST_MTU6 : LEAST_PATH4;
-	learn_path(tunnel, mtu);
-	m->mtu = mtu - tunnel->overhead;
-	inside = find_inside(ctx, m, tunnel, &inner_v6, v6);
+	has_sum = has_tunnel_sum(ctx, m);
+	for (int i = 0; i < TUNNEL_CHAIN && index; i++) {
+		tunnel = bpf_map_lookup_elem(&tunnels, &index);
+		if (!tunnel)
+			break;
+		if (is_from_tunnel(m, tunnel, v6)) {
+			learn_path(tunnel, mtu);
+			if (!of || (tunnel->checksum == TUNNEL_CHECKSUM) == has_sum) {
+				of = tunnel;
+				m->tunnel = index;
+			}
+		}
+		index = tunnel->next;
+	}
+	if (!of)
+		return WRAPPED_NOT;
+	m->mtu = mtu - of->overhead;
+	inside = find_inside(ctx, m, of, &inner_v6, v6);
 	if (!inside)
 		return WRAPPED_LEARNED;
-	m->tunnel = index;
 	m->quote = inside;
 	m->inner_family = inner_v6 ? 6 : 4;
 	return WRAPPED_INSIDE;
