@@ -25,6 +25,11 @@ var ways = []way{
 	{name: "nat", method: nat},
 	{name: "dr", method: dr},
 	{name: fullnat, method: fullnat},
+	{name: "ipip", method: "tunnel", tunnel: "type: ipip"},
+	{name: "gue", method: "tunnel", tunnel: "type: gue, port: 6080", overhead: 12},
+	{name: "gue-full", method: "tunnel", tunnel: "type: gue, port: 6080, checksum: full", overhead: 12},
+	{name: "gre", method: "tunnel", tunnel: "type: gre", overhead: 4},
+	{name: "gre-full", method: "tunnel", tunnel: "type: gre, checksum: full", overhead: 8},
 }
 
 func (w way) isTunnel() bool { return w.tunnel != "" }
@@ -71,16 +76,19 @@ type routed struct {
 
 // routing is what a routed lab is like.
 type routing struct {
-	clients  int                           // addresses of the client; 0: 1
-	settings string                        // more of the director, in lines of the configuration
-	among    func(target) bool             // which targets there are; nil: all
-	prepare  func(*directortest.Lab) error // what comes before the daemon; nil: nothing
-	unwrap   func(*directortest.Lab) error // has servers take packets out of tunnels; nil: by the agent's program
+	clients int // addresses of the client; 0: 1
+	// forwarding is the director's. It has to route errors of its own to clients of
+	// tunnels, whose packets do not come back by it.
+	forwarding directortest.Switch
+	settings   string                        // more of the director, in lines of the configuration
+	among      func(target) bool             // which targets there are; nil: all
+	prepare    func(*directortest.Lab) error // what comes before the daemon; nil: nothing
+	unwrap     func(*directortest.Lab) error // has servers take packets out of tunnels; nil: by the agent's program
 }
 
 func startRouted(t *testing.T, options routing) *routed {
 	t.Helper()
-	r := &routed{lab: directortest.Start(t, directortest.Topology{Shape: directortest.Routed, Clients: options.clients})}
+	r := &routed{lab: directortest.Start(t, directortest.Topology{Shape: directortest.Routed, Clients: options.clients, Forwarding: options.forwarding})}
 	var services strings.Builder
 	for _, w := range ways {
 		for _, vip := range []netip.Addr{vip4, vip6} {
