@@ -137,7 +137,7 @@ __noinline int follow_later6(struct xdp_md *ctx, struct slow *s)
 
 static __always_inline int follow_made(struct xdp_md *ctx, struct slow *s)
 {
-	if (s->protocol == IPPROTO_TCP && s->tcp_flags & TCP_SYN && s->mss)
+	if (s->protocol == IPPROTO_TCP && (s->tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN && s->mss)
 		clamp_mss(ctx, s);
 	return s->is_v6 ? follow_slow6(ctx, s) : follow_slow4(ctx, s);
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 
@@ -110,8 +109,7 @@ func (d *Dataplane) captureOptions(ctx context.Context, request director.Capture
 	if err := d.check(ctx); err != nil {
 		return opts, names, err
 	}
-	names = captureNames{services: map[uint32]string{}, macs: map[[6]byte]uint32{}}
-	names.interfaces = map[uint32]string{}
+	names = captureNames{services: map[uint32]string{}, interfaces: map[uint32]string{}, macs: map[[6]byte]uint32{}}
 	all := interfaceNames{d: d, known: names.interfaces}
 	for i := range d.interfaces {
 		names.add(all.of(uint32(d.interfaces[i].index)), uint32(d.interfaces[i].index), d)
@@ -209,15 +207,10 @@ func (n *captureNames) add(name string, index uint32, d *Dataplane) {
 	n.macs[address] = index
 }
 
-// interfaceOf names an interface that is not attached, too.
+// interfaceOf names an interface; of one that was not there at the beginning, its number.
 func (n *captureNames) interfaceOf(index uint32) string {
 	if name, ok := n.interfaces[index]; ok {
 		return name
 	}
-	name := fmt.Sprintf("#%d", index)
-	if i, err := net.InterfaceByIndex(int(index)); err == nil {
-		name = i.Name
-	}
-	n.interfaces[index] = name
-	return name
+	return fmt.Sprintf("#%d", index)
 }
