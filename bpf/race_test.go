@@ -39,6 +39,8 @@ const (
 	raceClients = 160     // more than there is room for
 	hotClients  = 4       // half of the packets are theirs: both CPUs meet at them
 	raceRounds  = 200_000 // on each CPU; on one CPU there is less to meet
+	raceLocal   = 2000    // the first client's port, and the first that stands in for one
+	racePorts   = 16
 )
 
 // Two CPUs insert, follow, evict, expire, sweep and remove the same connections
@@ -58,6 +60,10 @@ func TestRace(t *testing.T) {
 				}
 			})
 		})
+		// Both take ports from a pool that is too small for the clients of one server.
+		t.Run(families[flag(v6)].name+"/full NAT", func(t *testing.T) {
+			testRace(t, v6, func(s *bpftest.Service) { s.Servers[0].Method, s.Servers[1].Method = fullNAT, fullNAT })
+		})
 	}
 }
 
@@ -71,6 +77,7 @@ func flag(set bool) int {
 func testRace(t *testing.T, v6 bool, change func(*bpftest.Service)) {
 	f := bpftest.New(t, bpftest.Options{Connections: 64, CountConnections: true})
 	services := raceServices(f, v6, change)
+	f.SetLocals(raceLocal, raceLocal+racePorts-1, families[flag(v6)].localAddress())
 	packets := racePackets(services, v6)
 	f.Events()
 	var set unix.CPUSet
@@ -103,7 +110,11 @@ func testRace(t *testing.T, v6 bool, change func(*bpftest.Service)) {
 			t.Errorf("%s: %d", name, events[name])
 		}
 	}
-	for _, name := range []string{"evicted", "expired-hit", "killed", "killed-forwarded"} {
+	happens := []string{"evicted", "expired-hit", "killed", "killed-forwarded"}
+	if services[0].Servers[0].Method == fullNAT {
+		happens = append(happens, "collision-avoided")
+	}
+	for _, name := range happens {
 		if events[name] == 0 {
 			t.Errorf("%s never happened: the race is not what it should be", name)
 		}
@@ -265,7 +276,7 @@ func raceClient(n int, v6 bool) netip.AddrPort {
 	b := a.client.Addr().AsSlice()
 	b[len(b)-1] = byte(n)
 	address, _ := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(address, uint16(2000+n))
+	return netip.AddrPortFrom(address, uint16(raceLocal+n))
 }
 
 // racePackets returns, by client, its packets to each service and those of each
@@ -286,7 +297,11 @@ func racePackets(services []*bpftest.Service, v6 bool) [][]racePacket {
 		for i, s := range services {
 			add(i, false, client, s.Listen, "S", "S", "S", "S", "A", "A", "FA", "R")
 			for _, server := range s.Servers[:2] {
-				add(i, true, server.Address, client, "SA", "A", "FA", "R")
+				to := client
+				if server.Method == fullNAT {
+					to = netip.AddrPortFrom(families[flag(v6)].localAddress(), uint16(raceLocal+n%racePorts))
+				}
+				add(i, true, server.Address, to, "SA", "A", "FA", "R")
 			}
 		}
 	}
@@ -332,15 +347,21 @@ func (r *racer) packet() error {
 	if from == p.To && to == p.From {
 		return nil // reset: the connection was killed
 	}
+	isFull := r.services[p.service].Servers[0].Method == fullNAT
 	if p.isReply {
-		if from != listen || to != p.To {
+		isClients := to == p.To || isFull && to == raceClient(int(to.Port()-raceLocal), r.v6)
+		if from != listen || !isClients {
 			return fmt.Errorf("reply %v -> %v of service %v left as %v -> %v", p.From, p.To, listen, from, to)
 		}
 		return nil
 	}
 	octets := to.Addr().AsSlice()
 	isOwn := int(octets[len(octets)-1]>>4) == p.service+1 && to.Port() == families[0].server.Port()
-	if from != p.From || !isOwn && to != listen {
+	isFrom := from == p.From
+	if isFull && isOwn {
+		isFrom = from.Addr() == families[flag(r.v6)].localAddress() && from.Port()-raceLocal < racePorts
+	}
+	if !isFrom || !isOwn && to != listen {
 		return fmt.Errorf("%v -> %v left as %v -> %v", p.From, p.To, from, to)
 	}
 	return nil

@@ -738,6 +738,7 @@ const (
 	KernelLocalLayoutLOCAL_INDEX KernelLocalLayout = 16
 	KernelLocalLayoutLOCALS6     KernelLocalLayout = 2048
 	KernelLocalLayoutLOCALS      KernelLocalLayout = 4096
+	KernelLocalLayoutLOCAL_NONE  KernelLocalLayout = 65535
 )
 
 type KernelMasks uint32

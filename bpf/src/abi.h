@@ -205,6 +205,7 @@ enum local_layout {
 	LOCAL_INDEX = 16, /* bits 16-31 */
 	LOCALS6 = 2048, /* the first of IPv6 */
 	LOCALS = 4096,
+	LOCAL_NONE = 0xffff, /* an index that none has */
 };
 
 /* --- limits and the guard --------------------------------------------------- */

@@ -93,41 +93,22 @@ static __always_inline void set_local(const struct slow *c, __u32 word, const in
 		STORE((__u32 *)(entry + WORDS(v6) + 2) + 1, word);
 }
 
-/* Another server was chosen, whose method may be another one: the forward entry has the client's next hop again. */
-__noinline int forget_local4(struct slow *c)
+/* Another server was chosen, whose method may be another one: the forward entry has what that begins with. */
+static __always_inline int begin_anew(struct slow *c, __u64 recipe, const int v6)
 {
-	if (c && !c->is_trial)
-		set_local(c, c->hop, 0);
+	if (!c->is_trial)
+		set_local(c, first_word(recipe, c->hop), v6);
 	return 0;
 }
 
-__noinline int forget_local6(struct slow *c)
+__noinline int begin_anew4(struct slow *c, __u64 recipe)
 {
-	if (c && !c->is_trial)
-		set_local(c, c->hop, 1);
-	return 0;
+	return c ? begin_anew(c, recipe, 0) : 0;
 }
 
-/* The hop word of the entry that another CPU has inserted. */
-static __always_inline __u32 local_in(const struct insert_request *r, const int v6)
+__noinline int begin_anew6(struct slow *c, __u64 recipe)
 {
-	void *group = group_at(r->group, v6);
-	__u64 *entry;
-
-	if (!group)
-		return 0;
-	entry = entry_at(group, r->slot, v6);
-	return entry ? LOAD(entry + WORDS(v6) + 2) >> 32 : 0;
-}
-
-__noinline __u32 local_in4(struct insert_request *r)
-{
-	return r ? local_in(r, 0) : 0;
-}
-
-__noinline __u32 local_in6(struct insert_request *r)
-{
-	return r ? local_in(r, 1) : 0;
+	return c ? begin_anew(c, recipe, 1) : 0;
 }
 
 /*

@@ -400,6 +400,40 @@ static __always_inline __u64 await(__u32 group, __u32 slot, __u64 recipe, const 
 	return (wait.recipe ^ recipe) & GENERATION_MASK ? 0 : wait.recipe;
 }
 
+/*
+ * Waits for the claim on the entry that l has found, and reads it anew: by full NAT its
+ * hop word is written under the claim. Its recipe is 0 if it is gone.
+ */
+static __always_inline void await_entry(struct lookup *l, const int v6)
+{
+	__u64 recipe = await(l->group, l->slot, l->recipe, v6);
+
+	if (!recipe || recipe & BIT(RECIPE_BUSY)) {
+		l->recipe = recipe;
+		return;
+	}
+	if (v6)
+		look_at6(l);
+	else
+		look_at4(l);
+	if ((l->recipe ^ recipe) & GENERATION_MASK)
+		l->recipe = 0;
+}
+
+__noinline int await_entry4(struct lookup *l)
+{
+	if (l)
+		await_entry(l, 0);
+	return 0;
+}
+
+__noinline int await_entry6(struct lookup *l)
+{
+	if (l)
+		await_entry(l, 1);
+	return 0;
+}
+
 #define PROLONGED_SECONDS 60 /* kernel: ip_vs_conn.c, ip_vs_conn_expire */
 
 /* Ticks that may pass without a packet before the connection, or the template, of that server dies. */

@@ -135,12 +135,12 @@ static __always_inline enum event complete_nat(struct slow *c, __u64 *recipe, co
 			return event;
 		if (index == recipe_server(*recipe))
 			continue;
-		if (v6)
-			forget_local6(c);
-		else
-			forget_local4(c);
 		/* Its template stays where it is. */
 		*recipe = with_server(*recipe & ~BIT(RECIPE_CONTROLLED), index, method, c->pick.flags);
+		if (v6)
+			begin_anew6(c, *recipe);
+		else
+			begin_anew4(c, *recipe);
 		c->decided_by = DECIDED_BY_SCHEDULER;
 		if (!c->is_trial)
 			count(EVENT_NOTE_COLLISION_AVOIDED);
@@ -171,8 +171,15 @@ static __always_inline void end_claim(const struct insert_request *r, __u64 reci
 static __always_inline enum event adopt(struct slow *c, struct insert_request *r, const int v6)
 {
 	count(EVENT_NOTE_INSERT_RACE);
-	c->recipe = await(r->group, r->slot, r->recipe, v6);
-	c->local = v6 ? local_in6(r) : local_in4(r);
+	c->hit.group = r->group;
+	c->hit.slot = r->slot;
+	c->hit.recipe = r->recipe;
+	if (v6)
+		await_entry6(&c->hit);
+	else
+		await_entry4(&c->hit);
+	c->recipe = c->hit.recipe;
+	c->local = c->hit.hop;
 	return c->recipe && !(c->recipe & BIT(RECIPE_BUSY)) ? EVENT_NONE : EVENT_DROP_BUSY;
 }
 
@@ -232,7 +239,7 @@ static __always_inline enum event insert_connection(struct slow *c, __u64 recipe
 	r->hash = c->hash;
 	r->tick = r->born = c->tick;
 	r->recipe = recipe;
-	r->hop = c->hop;
+	r->hop = first_word(recipe, c->hop);
 	r->is_trial = c->is_trial;
 	result = v6 ? insert_key6(r) : insert_key4(r);
 	if (result == NO_ROOM)

@@ -143,8 +143,12 @@ static __always_inline void rejoin(struct slow *s, const int v6)
 		forward = &s->other;
 		look_up_forward(forward, &s->key, hit->recipe, hit->hop, v6);
 	}
-	if (forward->recipe & BIT(RECIPE_BUSY))
-		forward->recipe = await(forward->group, forward->slot, forward->recipe, v6);
+	if (forward->recipe & BIT(RECIPE_BUSY)) {
+		if (v6)
+			await_entry6(forward);
+		else
+			await_entry4(forward);
+	}
 	if (!forward->recipe || forward->recipe & (BIT(RECIPE_BUSY) | BIT(RECIPE_KILLED)))
 		return;
 	index = recipe_server(forward->recipe);

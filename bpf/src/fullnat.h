@@ -78,8 +78,8 @@ static __always_inline int full_nat_in(struct xdp_md *ctx, const struct packet *
 		traffic->in_packets += 1;
 		traffic->in_bytes += p->length;
 	}
-	if (!local)
-		return finish(ctx, EVENT_FAULT_MAP, server->service);
+	if (!local) /* the word was read before the claim's end, the recipe after it */
+		return finish(ctx, EVENT_DROP_BUSY, server->service);
 	if (!hop || !hop->ifindex)
 		return finish(ctx, EVENT_DROP_UNREACHABLE, server->service);
 	if (!is_hit && !lifetime_left(p, v6))

@@ -34,6 +34,12 @@ static __always_inline __u32 make_local(__u32 index, __be16 port)
 	return index << LOCAL_INDEX | (__u32)port << LOCAL_PORT;
 }
 
+/* The hop word of a forward entry as it is inserted: by full NAT it names nothing until there is a port. */
+static __always_inline __u32 first_word(__u64 recipe, __u32 hop)
+{
+	return is_full_nat(recipe) ? make_local(LOCAL_NONE, 0) : hop;
+}
+
 /* The port that stands in for the client's, by the hop word of its forward entry. */
 static __always_inline __be16 local_port(__u32 word)
 {

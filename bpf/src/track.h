@@ -407,8 +407,12 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 	} else if (recipe_method(hit->recipe) == METHOD_NAT) {
 		direction = DIRECTION_INPUT;
 	}
-	if (forward->recipe & BIT(RECIPE_BUSY))
-		forward->recipe = await(forward->group, forward->slot, forward->recipe, v6);
+	if (forward->recipe & BIT(RECIPE_BUSY)) {
+		if (v6)
+			await_entry6(forward);
+		else
+			await_entry4(forward);
+	}
 	if (!forward->recipe)
 		return SETTLED_DEAD;
 	if (forward->recipe & BIT(RECIPE_BUSY))
