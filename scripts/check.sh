@@ -46,8 +46,8 @@ run() {
 		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -timeout 25m -parallel 24 -skip "$slow" \
 			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp &&
 			make -s build &&
-			SHUNT_GUEST=1 SHUNT_BIN=/bin CGO_ENABLED=0 scripts/gotest.sh -run '^TestMigration' \
-				-exec "$PWD/scripts/guest/run.sh -I -k nf_tables -b '$PWD/bin/shuntd $PWD/bin/shunt nft'" ./cmd/shuntd/labtest
+			SHUNT_GUEST=1 SHUNT_BIN=/bin CGO_ENABLED=0 scripts/gotest.sh -run '^Test(Migration|KernelUnwraps)' \
+				-exec "$PWD/scripts/guest/run.sh -I -k 'nf_tables sit' -b '$PWD/bin/shuntd $PWD/bin/shunt nft ip'" ./cmd/shuntd/labtest
 		;;
 	ipvs)
 		# The kernel's IPVS as data plane; ipvsadm's, keepalived's and
