@@ -3,7 +3,8 @@
 //
 // A test starts a lab of director/directortest, a daemon in its director's
 // namespace (daemon_test.go), configures it by the CLI as an operator does, and
-// sends traffic (client_test.go). What it asserts it reads from the director's
+// sends traffic (client_test.go). The tests of odd packets share a lab of routers
+// where every method has services, near and far (routed_test.go). What it asserts it reads from the director's
 // own counters too: a lab may answer all requests while they bypass the director.
 //
 // Waiting is for a line in the daemon's log, for a counter, or for a duration
