@@ -369,13 +369,13 @@ func TestCountersOutliveServers(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	r := newRig(t, Options{})
 	service := testService("sometimes", director.SchedulerFlags{})
-	tunnelled := local(1, 1)
-	tunnelled.Method = realserver.Tunnel
+	strange := local(1, 1)
+	strange.Method = 4 // the kernel's bypass
 	good := testService(director.RoundRobin, director.SchedulerFlags{})
 	r.must(director.AddService{Service: good})
 	for name, op := range map[string]director.Operation{
 		"scheduler": director.AddService{Service: service},
-		"method":    director.AddServer{Key: good.Key, Server: tunnelled},
+		"method":    director.AddServer{Key: good.Key, Server: strange},
 		"service":   director.AddServer{Key: director.ServiceKey{Protocol: conntrack.UDP, Address: good.Key.Address}, Server: local(1, 1)},
 		"server":    director.EditServer{Key: good.Key, Server: local(9, 1)},
 	} {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/realserver"
 )
 
 // What the features lack is refused as unsupported, whoever asks.
@@ -34,7 +33,6 @@ func TestUnsupported(t *testing.T) {
 		"engine": director.EditService{Service: with(func(s *director.Service) {
 			s.Persistence = director.Persistence{Timeout: time.Minute, Engine: director.EngineSIP}
 		})},
-		"tunnel": director.AddServer{Key: service.Key, Server: realserver.Server{Address: local(1, 1).Address, Method: realserver.Tunnel}},
 		"sync":   director.StartSync{Daemon: director.SyncDaemon{Role: "master", Interface: "eth0"}},
 		"sync's": director.StopSync{Role: "master"},
 	} {

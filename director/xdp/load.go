@@ -180,6 +180,9 @@ func (l *loader) loadEntry(svc *service, c *conntrack.Connection) (bpf.KernelLoa
 	if s == nil || s.removed {
 		return none, skipServer
 	}
+	if method == realserver.Tunnel && s.method != method {
+		return none, skipMethod // how to wrap its packets, only a server of that method says
+	}
 	entry.Server = s.index
 	return entry, ""
 }

@@ -112,7 +112,7 @@ func TestScale(t *testing.T) {
 		}
 	}
 	last := state.Services[scaleServices-1].Key
-	bad := director.AddServer{Key: last, Server: realserver.Server{Address: netip.MustParseAddrPort("10.9.9.9:1"), Method: realserver.Tunnel}}
+	bad := director.AddServer{Key: last, Server: realserver.Server{Address: netip.MustParseAddrPort("10.9.9.9:1"), Method: 4}} // the kernel's bypass
 	var ops []director.Operation
 	for i := range 10 {
 		state.Services[i].Servers[3].Weight = 77
