@@ -171,13 +171,19 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	} else if (method == METHOD_DR) {
 		age(p, 0, v6);
 	} else {
+		/* shunt_main's, whose offsets are constants. */
+		if (__builtin_constant_p(p->offset) && method == METHOD_TUNNEL) {
+			action = wrap_if_plain(ctx, p, server, hop, v6);
+			if (action != NOT_PLAIN)
+				return action;
+		}
 		goto other;
 	}
 	return leave(ctx, p, hop, server->service);
 other:
 	if (recipe_method(recipe) == METHOD_TUNNEL) {
 		hash = p->is_later ? flow_hash(p->key.source, p->key.id, v6) : 0;
-		action = v6 ? wrap6(ctx, server, p->offset, hash) : wrap4(ctx, server, p->offset, hash);
+		action = v6 ? wrap6(ctx, server, hop, p->offset, hash) : wrap4(ctx, server, hop, p->offset, hash);
 		if (action <= XDP_REDIRECT)
 			return action;
 	}

@@ -46,6 +46,15 @@ static __always_inline void store_mac(__u8 *mac, __u64 value)
 	*(__u16 *)(mac + 4) = value >> 32;
 }
 
+_Static_assert(__builtin_offsetof(struct hop, source_mac) == ETH_ALEN, "as struct ethhdr begins");
+
+/* Sets the frame's link addresses to the hop's, in two stores. */
+static __always_inline void store_link(struct ethhdr *eth, const struct hop *hop)
+{
+	*(__u64 *)eth = *(const __u64 *)hop;
+	*(__u32 *)((void *)eth + sizeof(__u64)) = *(const __u32 *)((const void *)hop + sizeof(__u64));
+}
+
 static __always_inline int same_link(const struct hop *hop, const struct link_view *link)
 {
 	return load_mac(hop->destination_mac) == link->source && load_mac(hop->source_mac) == link->destination &&

@@ -157,10 +157,14 @@ static __always_inline int send_wrapped(struct xdp_md *ctx, const struct slow *s
 {
 	__u32 index = recipe_server(s->hit.recipe), hash = flow_hash(s->hit.key.source, s->hit.key.id, v6), action;
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
+	struct hop *hop;
+	__u32 hop_index;
 
 	if (!server)
 		return finish(ctx, EVENT_FAULT_MAP, 0);
-	action = v6 ? wrap6(ctx, server, m->l3, hash) : wrap4(ctx, server, m->l3, hash);
+	hop_index = server->hop;
+	hop = bpf_map_lookup_elem(&hops, &hop_index);
+	action = v6 ? wrap6(ctx, server, hop, m->l3, hash) : wrap4(ctx, server, hop, m->l3, hash);
 	return action < WRAP_REFUSED ? action : finish(ctx, EVENT_DROP_TOO_BIG, m->service);
 }
 

@@ -29,8 +29,7 @@ static __always_inline int put_link(void *data, void *end, const struct hop *hop
 
 	if ((void *)(inner + 1) > end)
 		return 0;
-	store_mac(eth->h_dest, load_mac(hop->destination_mac));
-	store_mac(eth->h_source, load_mac(hop->source_mac));
+	store_link(eth, hop);
 	if (!tags) {
 		*(__be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto)) = eth_proto;
 		return 1;
@@ -132,8 +131,7 @@ static __always_inline int leave(struct xdp_md *ctx, const struct packet *p, str
 	} else {
 		if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 			return finish(ctx, EVENT_FAULT_MAP, 0);
-		store_mac(eth->h_dest, load_mac(hop->destination_mac));
-		store_mac(eth->h_source, load_mac(hop->source_mac));
+		store_link(eth, hop);
 	}
 	return leave_by(ctx, hop->ifindex, service);
 }
@@ -147,7 +145,13 @@ static __always_inline void age(const struct packet *p, __u32 delta_ip, const in
 		struct iphdr *ip = p->l3;
 
 		ip->ttl--;
-		ip->check = adjust_checksum(ip->check, delta_ip + TTL_DELTA);
+		if (__builtin_constant_p(delta_ip) && !delta_ip) {
+			__u32 check = ip->check + 1; /* RFC 1141: the same sum in fewer steps */
+
+			ip->check = check + ((check + 1) >> 16);
+		} else {
+			ip->check = adjust_checksum(ip->check, delta_ip + TTL_DELTA);
+		}
 	}
 }
 

@@ -1,42 +1,21 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Wrapping packets for servers of method tunnel: ipip (RFC 2003, RFC 2473, RFC 4213),
- * gue (draft-ietf-intarea-gue, variant 0; kernel: net/ipv4/fou_core.c) and gre
- * (RFC 2784), either IP version in either. The bits are those of the kernel's IPVS
- * (kernel: net/netfilter/ipvs/ip_vs_xmit.c, ip_vs_tunnel_xmit, ip_vs_gue_encap,
- * ip_vs_gre_encap), but for what decision 0006 says.
- *
- * The packet inside loses one from its time to live, and nothing else of it changes.
+ * Wrapping packets for servers of method tunnel, either IP version in either. The
+ * packet inside loses one from its time to live, and nothing else of it changes.
  */
 #ifndef SHUNT_WRAP_H
 #define SHUNT_WRAP_H
 
-#include "answer.h"
-#include "leave.h"
+#include "outer.h"
+#include "sum.h"
 
 #define LEAST_MTU4 68 /* RFC 791 §3.2 */
 #define LEAST_MTU6 1280 /* RFC 8200 §5 */
-#define GUE_FIRST_PORT 0xc000 /* RFC 6335 §6: dynamic ports, by the hash's upper 14 bits */
-#define GRE_CHECKSUM 0x80 /* in the first octet */
 
 /* What wrap returns where it does not: no XDP action, and in the upper bits the MTU for the sender if it was that. */
 enum wrap_refusal {
 	WRAP_REFUSED = 0x100,
 	WRAP_MTU = 16,
-};
-
-struct udp_gue {
-	__be16 source;
-	__be16 dest;
-	__be16 length;
-	__u16 checksum;
-	__u32 gue; /* variant 0, not control, no options: the protocol in the second octet, no flags */
-};
-
-struct gre {
-	__u32 head; /* flags, version 0, EtherType */
-	__u16 checksum; /* with GRE_CHECKSUM, and so the rest */
-	__u16 reserved;
 };
 
 /*
@@ -90,217 +69,100 @@ static __always_inline __u32 tunnel_limit(const struct tunnel *tunnel, const str
 	return 0;
 }
 
-/* --- sums of what is wrapped ------------------------------------------------------- */
-
-#define SUM_CHUNK 64
-
-struct summing {
-	struct xdp_md *ctx;
-	__u32 offset;
-	__u32 left;
-	__u32 sum;
-};
-
-static long sum_chunk(__u32 index, struct summing *s)
+/* Writes down what the outer headers have of the packet in front of which they come. */
+static __always_inline void view_wrapped(struct wrapping *w, const struct packet *p, const int v6)
 {
-	__u32 words[SUM_CHUNK / 4] = {}, length = s->left < SUM_CHUNK ? s->left : SUM_CHUNK;
-
-	/* Of a bound from below 6.1's verifier wants to see more than that it is not 0. */
-	asm volatile("" : "+r"(length));
-	length = ((length - 1) & (SUM_CHUNK - 1)) + 1;
-	if (bpf_xdp_load_bytes(s->ctx, s->offset, words, length))
-		return 1;
-	s->sum = fold(bpf_csum_diff(0, 0, words, sizeof(words), s->sum));
-	s->offset += length;
-	s->left -= length;
-	return 0;
+	w->length = p->length;
+	w->traffic_class = v6 ? bpf_ntohl(*(__u32 *)p->l3) >> 20 : ((struct iphdr *)p->l3)->tos;
+	w->protocol = v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	w->eth_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 }
 
-/* One's complement sum of length octets from offset on, as far as there are as many. */
-__noinline __u32 sum_octets(struct xdp_md *ctx, __u32 offset, __u32 length)
-{
-	struct summing s = { .ctx = ctx, .offset = offset, .left = length & 0xffff };
+/* --- the plain case ------------------------------------------------------------------- */
 
-	bpf_loop((s.left + SUM_CHUNK - 1) / SUM_CHUNK, sum_chunk, &s, 0);
-	return s.sum;
+/* A tunnel's first octets, by which the plain kinds are told: one load. */
+#define TUNNEL_KIND(family, type, overhead) ((__u32)(family) | (__u32)(type) << 8 | (__u32)(overhead) << 24)
+
+_Static_assert(__builtin_offsetof(struct tunnel, overhead) - __builtin_offsetof(struct tunnel, family) == 3, "ABI");
+
+#define NOT_PLAIN 0x200 /* as WRAP_REFUSED, for others than callers of wrap */
+
+/* Octets of the outer headers without a checksum of their own. */
+static __always_inline __u32 plain_overhead(const int type, const int is_outer6)
+{
+	return (is_outer6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) +
+	       (type == TUNNEL_GUE ? sizeof(struct udp_gue) :
+		type == TUNNEL_GRE ? __builtin_offsetof(struct gre, checksum) :
+				     0);
 }
 
 /*
- * The length of the packet's header if the transport checksum says what the sum is of
- * all behind it: where there is one, it makes that and the pseudo-header 0; else 0.
+ * wrap, of what most packets are: no tags, no options, whole, with a time to live left,
+ * and nothing to be known of the tunnel but that they fit. All offsets are constants. The
+ * packet is in hand: its length and what lies at l3 and l4.
  */
-static __always_inline __u32 summed_header(const struct packet *p, void *end, const int v6)
+static __always_inline __u32 wrap_plain(struct xdp_md *ctx, const struct packet *p, const struct tunnel *tunnel,
+					const struct hop *hop, __u32 service, const int type, const int is_outer6,
+					const int v6)
 {
-	__u32 header = v6 ? sizeof(struct ipv6hdr) : ((struct iphdr *)p->l3)->ihl * 4;
-	struct udphdr *udp = p->l3 + (header & 0x3c);
+	const __u32 overhead = plain_overhead(type, is_outer6), l3 = sizeof(struct ethhdr);
+	const __u32 *source = v6 ? ((struct ipv6hdr *)p->l3)->saddr.in6_u.u6_addr32 : &((struct iphdr *)p->l3)->saddr;
+	struct wrapping w = {};
+	void *data, *end;
 
-	if (!v6 && ((struct iphdr *)p->l3)->frag_off & bpf_htons(IP_FRAGMENT))
-		return 0;
-	if (p->protocol == IPPROTO_TCP)
-		return header;
-	if (p->protocol != IPPROTO_UDP || (void *)(udp + 1) > end || !udp->check ||
-	    bpf_ntohs(udp->len) + header != p->length)
-		return 0;
-	return header;
-}
-
-/* One's complement sum of the packet as it leaves. */
-static __always_inline __u32 sum_of_wrapped(struct xdp_md *ctx, const struct packet *p, void *end, const int v6)
-{
-	__u32 header = summed_header(p, end, v6), rest = bpf_htons(p->length - header) + bpf_htons(p->protocol);
-	const __u32 *words = p->l3;
-
-	if (!header)
-		return sum_octets(ctx, p->l3 - (void *)(long)ctx->data, p->length);
-	/* The header less the pseudo-header: the addresses are in both. */
-	if (v6)
-		return fold_words((__u64)words[0] + words[1] + (__u16)~fold(rest));
-	/* That of the header, options included, is 0. */
-	return (__u16)~fold_words((__u64)words[3] + words[4] + rest);
-}
-
-/* --- outer headers ------------------------------------------------------------------- */
-
-/* What they are written from. */
-struct wrapping {
-	__u32 hash;
-	__u32 length; /* of the packet inside */
-	__u32 sum; /* of it, with TUNNEL_CHECKSUM */
-	__u32 id; /* of outer IPv4; not 0: routers may cut it up */
-	__u8 traffic_class;
-	__u8 protocol; /* of the packet inside */
-	__be16 eth_proto; /* likewise */
-	__be16 priority; /* of the tag that it came with */
-	__u32 tags; /* octets of those that it gets */
-};
-
-/* The protocol of what follows the outer IP header. */
-static __always_inline __u32 outer_protocol(const struct tunnel *tunnel, const struct wrapping *w)
-{
-	return tunnel->type == TUNNEL_IPIP ? w->protocol : tunnel->type == TUNNEL_GUE ? IPPROTO_UDP : IPPROTO_GRE;
-}
-
-static __always_inline int put_outer4(struct iphdr *ip, void *end, const struct tunnel *tunnel,
-				      const struct wrapping *w)
-{
-	__u32 *words = (void *)ip, length = tunnel->overhead + w->length;
-	__u32 first, second, third, source;
-
-	if ((void *)(ip + 1) > end)
-		return 0;
-	/* Words as they lie in memory, little-endian. */
-	first = 0x45 | w->traffic_class << 8 | (__u32)bpf_htons(length) << 16;
-	second = w->id ? (__u16)w->id : (__u32)bpf_htons(IP_DF) << 16;
-	third = TIME_TO_LIVE | outer_protocol(tunnel, w) << 8;
-	source = tunnel->source[0] | (w->hash & tunnel->spread);
-	words[0] = first;
-	words[1] = second;
-	words[3] = source;
-	words[4] = tunnel->address[0];
-	third |= (__u32)(__u16)~fold_words((__u64)first + second + third + source + tunnel->address[0]) << 16;
-	words[2] = third;
-	return 1;
-}
-
-static __always_inline int put_outer6(struct ipv6hdr *ip6, void *end, const struct tunnel *tunnel,
-				      const struct wrapping *w)
-{
-	const __u64 *source = (const __u64 *)tunnel->source, *destination = (const __u64 *)tunnel->address;
-	__u64 *words = (void *)ip6;
-
-	if ((void *)(ip6 + 1) > end)
-		return 0;
-	words[0] = bpf_htonl(6U << 28 | w->traffic_class << 20 | w->hash >> 12) |
-		   (__u64)bpf_htons(tunnel->overhead - sizeof(*ip6) + w->length) << 32 |
-		   (__u64)outer_protocol(tunnel, w) << 48 | (__u64)TIME_TO_LIVE << 56;
-	words[1] = source[0];
-	words[2] = source[1] | (__u64)(w->hash & tunnel->spread) << 32;
-	words[3] = destination[0];
-	words[4] = destination[1];
-	return 1;
-}
-
-/* The sum of the pseudo-header of what lies after the outer IP header. */
-static __always_inline __u64 outer_pseudo(const struct tunnel *tunnel, const struct wrapping *w, __be16 length)
-{
-	__u64 sum = (__u64)tunnel->address[0] + length + bpf_htons(IPPROTO_UDP);
-
-	if (tunnel->family == 4)
-		return sum + (tunnel->source[0] | (w->hash & tunnel->spread));
-#pragma unroll
-	for (int i = 0; i < 3; i++)
-		sum += (__u64)tunnel->source[i] + tunnel->address[i + 1];
-	return sum + (tunnel->source[3] | (w->hash & tunnel->spread));
+	age(p, 0, v6);
+	view_wrapped(&w, p, v6);
+	if (is_outer6 || type == TUNNEL_GUE || tunnel->spread)
+		w.hash = flow_hash(source, *(__u32 *)p->l4, v6);
+	if (bpf_xdp_adjust_head(ctx, -(int)overhead))
+		return finish(ctx, EVENT_DROP_HEADROOM, service);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + l3 + overhead > end)
+		return finish(ctx, EVENT_FAULT_MAP, 0);
+	if (is_outer6)
+		put_outer6(data + l3, end, tunnel, overhead, outer_protocol(type, &w), &w);
+	else
+		put_outer4(data + l3, end, tunnel, overhead, outer_protocol(type, &w), &w);
+	if (type == TUNNEL_GUE)
+		put_gue(data + l3 + overhead - sizeof(struct udp_gue), end, tunnel, TUNNEL_NO_CHECKSUM, &w);
+	else if (type == TUNNEL_GRE)
+		put_gre(data + l3 + overhead - __builtin_offsetof(struct gre, checksum), end, TUNNEL_NO_CHECKSUM, &w);
+	put_link(data, end, hop, 0, 0, is_outer6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
+	return leave_by(ctx, hop->ifindex, service);
 }
 
 /*
- * TUNNEL_REMOTE_CHECKSUM is the kernel's option of GUE for packets whose checksum the
- * hardware is still to fill in (ip_vs_xmit.c, ip_vs_tunnel_xmit: only with
- * CHECKSUM_PARTIAL is there room for it; __tun_gso_type_mask and ip_vs_gue_encap: the
- * UDP checksum is 0 with it). No packet from the wire is one.
+ * wrap_plain, of a packet that shunt_main has (TCP or UDP, whole, untagged, of IPv4
+ * without options), if the tunnel is a plain one and the packet fits.
  */
-static __always_inline int put_gue(struct udp_gue *h, void *end, const struct tunnel *tunnel, const struct wrapping *w)
+static __always_inline __u32 wrap_if_plain(struct xdp_md *ctx, const struct packet *p, const struct server *server,
+					   const struct hop *hop, const int v6)
 {
-	__be16 length = bpf_htons(sizeof(*h) + w->length);
-	__u16 check = 0;
+	__u32 index = server->tunnel, service = server->service;
+	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
 
-	if ((void *)(h + 1) > end)
-		return 0;
-	h->source = bpf_htons(GUE_FIRST_PORT | w->hash >> 18);
-	h->dest = tunnel->port;
-	h->length = length;
-	h->gue = (__u32)w->protocol << 8;
-	if (tunnel->checksum == TUNNEL_CHECKSUM) {
-		check = ~fold_words(outer_pseudo(tunnel, w, length) + h->source + h->dest + length + h->gue + w->sum);
-		check = check ? check : 0xffff;
+	if (!tunnel || tunnel->mtu || *(__u32 *)&hop->outer_vlan || p->length + tunnel->overhead > hop->mtu)
+		return NOT_PLAIN;
+	switch (*(__u32 *)&tunnel->family) {
+	case TUNNEL_KIND(4, TUNNEL_IPIP, 20):
+		return wrap_plain(ctx, p, tunnel, hop, service, TUNNEL_IPIP, 0, v6);
+	case TUNNEL_KIND(4, TUNNEL_GUE, 32):
+		return wrap_plain(ctx, p, tunnel, hop, service, TUNNEL_GUE, 0, v6);
+	case TUNNEL_KIND(4, TUNNEL_GRE, 24):
+		return wrap_plain(ctx, p, tunnel, hop, service, TUNNEL_GRE, 0, v6);
+	case TUNNEL_KIND(6, TUNNEL_IPIP, 40):
+		return wrap_plain(ctx, p, tunnel, hop, service, TUNNEL_IPIP, 1, v6);
+	case TUNNEL_KIND(6, TUNNEL_GUE, 52):
+		return wrap_plain(ctx, p, tunnel, hop, service, TUNNEL_GUE, 1, v6);
+	case TUNNEL_KIND(6, TUNNEL_GRE, 44):
+		return wrap_plain(ctx, p, tunnel, hop, service, TUNNEL_GRE, 1, v6);
+	default:
+		return NOT_PLAIN;
 	}
-	h->checksum = check;
-	return 1;
 }
 
-static __always_inline int put_gre(struct gre *h, void *end, const struct tunnel *tunnel, const struct wrapping *w)
-{
-	__u32 head = (__u32)w->eth_proto << 16;
-
-	if ((void *)&h->checksum > end)
-		return 0;
-	if (tunnel->checksum != TUNNEL_CHECKSUM) {
-		h->head = head;
-		return 1;
-	}
-	if ((void *)(h + 1) > end)
-		return 0;
-	head |= GRE_CHECKSUM;
-	h->head = head;
-	h->checksum = ~fold_words((__u64)head + w->sum);
-	h->reserved = 0;
-	return 1;
-}
-
-/* The priority in the tag. */
-static __always_inline __be16 priority_of(struct vlan_tag *tag, void *end)
-{
-	/* Or clang leaves the check out, as the IP header lies behind the tag: the verifier does not see that. */
-	asm volatile("" : "+r"(tag));
-	return (void *)(tag + 1) <= end ? tag->tci & bpf_htons(VLAN_PRIORITY_MASK) : 0;
-}
-
-/* Writes all headers in front of the packet. */
-static __always_inline int put_headers(struct xdp_md *ctx, const struct hop *hop, const struct tunnel *tunnel,
-				       const struct wrapping *w)
-{
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	void *outer = data + sizeof(struct ethhdr) + w->tags;
-	/* 20 or 40, by the second bit of 4 and 6: so the verifier walks what follows once. */
-	void *next = outer + sizeof(struct iphdr) + (tunnel->family & 2) * sizeof(struct iphdr) / 2;
-	const int is6 = tunnel->family == 6;
-
-	if (!(is6 ? put_outer6(outer, end, tunnel, w) : put_outer4(outer, end, tunnel, w)) ||
-	    (tunnel->type == TUNNEL_GUE && !put_gue(next, end, tunnel, w)) ||
-	    (tunnel->type == TUNNEL_GRE && !put_gre(next, end, tunnel, w)))
-		return 0;
-	return put_link(data, end, hop, w->tags, w->priority, is6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
-}
+/* --- all others ----------------------------------------------------------------------- */
 
 /* The connection's hash, of a packet with ports; of a later fragment and others the one that is given. */
 static __always_inline __u32 hash_of(const struct packet *p, void *end, __u32 hash, const int v6)
@@ -323,21 +185,12 @@ static __always_inline __u32 hash_of(const struct packet *p, void *end, __u32 ha
 		    flow_hash(&((struct iphdr *)p->l3)->saddr, *ports, 0);
 }
 
-/* Writes down what the outer headers have of the packet in front of which they come. */
-static __always_inline void view_wrapped(struct wrapping *w, const struct packet *p, const int v6)
-{
-	w->length = p->length;
-	w->traffic_class = v6 ? bpf_ntohl(*(__u32 *)p->l3) >> 20 : ((struct iphdr *)p->l3)->tos;
-	w->protocol = v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
-	w->eth_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-}
-
-static __always_inline __u32 wrap(struct xdp_md *ctx, struct server *server, __u32 l3, __u32 hash, const int v6)
+static __always_inline __u32 wrap(struct xdp_md *ctx, struct server *server, struct hop *hop, __u32 l3, __u32 hash,
+				  const int v6)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 tunnel_index = server->tunnel, hop_index = server->hop, limit;
+	__u32 tunnel_index = server->tunnel, limit;
 	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &tunnel_index);
-	struct hop *hop = bpf_map_lookup_elem(&hops, &hop_index);
 	struct wrapping w = {};
 	struct packet p = { .l3 = data + (l3 & 0x1f) };
 	int is_cut;
@@ -371,21 +224,21 @@ static __always_inline __u32 wrap(struct xdp_md *ctx, struct server *server, __u
 }
 
 /*
- * Wraps the IPv4 packet at offset l3 for a server of either family and sends it on; the
- * XDP action. More than any is returned where the packet has no time to live left or is
+ * Wraps the IPv4 packet at offset l3 for a server of either family and sends it on by its
+ * next hop, if it has one; the XDP action. More than any is returned where the packet has no time to live left or is
  * too long, and it is as it was then. hash is that of a connection whose ports the packet
  * does not show; 0: take it from the packet. Global: verified once, and no part of plain
  * hits.
  */
-__noinline __u32 wrap4(struct xdp_md *ctx, struct server *server, __u32 l3, __u32 hash)
+__noinline __u32 wrap4(struct xdp_md *ctx, struct server *server, struct hop *hop, __u32 l3, __u32 hash)
 {
-	return server ? wrap(ctx, server, l3, hash, 0) : XDP_DROP;
+	return server ? wrap(ctx, server, hop, l3, hash, 0) : XDP_DROP;
 }
 
 /* Of IPv6. */
-__noinline __u32 wrap6(struct xdp_md *ctx, struct server *server, __u32 l3, __u32 hash)
+__noinline __u32 wrap6(struct xdp_md *ctx, struct server *server, struct hop *hop, __u32 l3, __u32 hash)
 {
-	return server ? wrap(ctx, server, l3, hash, 1) : XDP_DROP;
+	return server ? wrap(ctx, server, hop, l3, hash, 1) : XDP_DROP;
 }
 
 #endif

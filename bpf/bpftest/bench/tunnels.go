@@ -1,8 +1,6 @@
 package bench
 
 import (
-	"net/netip"
-
 	"github.com/cilium/ebpf"
 
 	"github.com/shunt-lb/shunt/bpf"
@@ -45,7 +43,6 @@ func (b *bench) tunnels(coll *ebpf.Collection, f family) error {
 	for _, row := range tunnelRows {
 		k := bpf.KernelTunnel{
 			Type: uint8(row.tunnel), Checksum: uint8(row.checksum), Port: bpf.Port(6080),
-			Spread: bpf.Address(netip.MustParseAddr("0.0.15.255"))[0],
 		}
 		outer := f
 		if row.isMixed {
