@@ -166,9 +166,15 @@ func TestTunnel(t *testing.T) {
 						if protocol.number == bpftest.TCP {
 							p.Flags = "A"
 						}
-						for _, payload := range []int{0, 1, 2, 63, 64, 65, 1201} {
-							p.Payload, p.TTL, p.TOS, p.DF = pattern(payload), 2, 0xb8|1, a.name == "v4"
-							s.runWrapped(t, p, u, nil)
+						// Where the next hop's MTU is known, plain packets have a way of their own.
+						for _, mtu := range []uint16{0, 1500} {
+							link := serverLink(f.Outside)
+							link.MTU = mtu
+							f.SetHop(s.service.Servers[0].Hop, link)
+							for _, payload := range []int{0, 1, 2, 63, 64, 65, 1201} {
+								p.Payload, p.TTL, p.TOS, p.DF = pattern(payload), 2, 0xb8|1, a.name == "v4"
+								s.runWrapped(t, p, u, nil)
+							}
 						}
 					})
 				}
@@ -255,6 +261,9 @@ func TestTunnelSpread(t *testing.T) {
 				base, _ := netip.AddrFromSlice(source)
 				u := bpftest.Tunnel{Source: base, Address: o.address, Type: gue, Spread: 0xff0f0000}
 				s.tunnelled(u)
+				link := serverLink(f.Outside)
+				link.MTU = 1500
+				f.SetHop(s.service.Servers[0].Hop, link)
 				sources, ports, labels := map[netip.Addr]bool{}, map[string]bool{}, map[string]bool{}
 				for i := range 64 {
 					p := s.request()
@@ -388,7 +397,7 @@ func TestTunnelExpires(t *testing.T) {
 	}
 }
 
-// Without a tunnel, a next hop or room for the headers, the packet goes by name.
+// Without a tunnel or a next hop the packet goes by name.
 func TestTunnelDrops(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	for _, a := range families {
@@ -404,16 +413,30 @@ func TestTunnelDrops(t *testing.T) {
 		f.Apply(s.service)
 		f.SetHop(s.service.Servers[0].Hop, bpftest.Link{})
 		run(t, f, p.Bytes(), dropped, one("unreachable"))
-		f.SetHop(s.service.Servers[0].Hop, serverLink(f.Outside))
-		got, err := f.RunCramped(f.Outside, p.Bytes())
-		if errors.Is(err, unix.EINVAL) {
-			t.Skip("the kernel has no room for 200 octets of metadata (since Linux 6.8)")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(one("headroom"), f.Events()); got.Action != bpftest.Drop || diff != "" {
-			t.Errorf("%v, events (-want +got):\n%s", got.Action, diff)
+	}
+}
+
+// So it does where the frame has no room for the headers.
+func TestTunnelHeadroom(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, a := range families {
+		for _, mtu := range []uint16{0, 1500} {
+			s := newScene(t, f, a, bpftest.UDP, byTunnel)
+			s.tunnelled(bpftest.Tunnel{Source: outers[1].source, Address: outers[1].address, Type: gue})
+			link := serverLink(f.Outside)
+			link.MTU = mtu
+			f.SetHop(s.service.Servers[0].Hop, link)
+			s.establish(t)
+			got, err := f.RunCramped(f.Outside, s.request().Bytes())
+			if errors.Is(err, unix.EINVAL) {
+				t.Skip("the kernel takes no 200 octets of metadata (Linux 6.7 or newer is needed)")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(one("headroom"), f.Events()); got.Action != bpftest.Drop || diff != "" {
+				t.Errorf("%v, events (-want +got):\n%s", got.Action, diff)
+			}
 		}
 	}
 }
