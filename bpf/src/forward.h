@@ -173,7 +173,7 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	} else {
 		/* shunt_main's, whose offsets are constants. */
 		if (__builtin_constant_p(p->offset) && method == METHOD_TUNNEL) {
-			action = wrap_if_plain(ctx, p, server, hop, v6);
+			action = v6 ? plain6(ctx, server, hop) : wrap_if_plain(ctx, p, server, hop, 0);
 			if (action != NOT_PLAIN)
 				return action;
 		}

@@ -162,6 +162,22 @@ static __always_inline __u32 wrap_if_plain(struct xdp_md *ctx, const struct pack
 	}
 }
 
+/*
+ * The same of IPv6. Global: with this in line, clang lays shunt_main out so that the verifier
+ * walks a quarter more of it.
+ */
+__noinline __u32 plain6(struct xdp_md *ctx, struct server *server, struct hop *hop)
+{
+	struct packet p = { .l3 = (void *)(long)ctx->data + sizeof(struct ethhdr) };
+	struct ipv6hdr *ip6 = p.l3;
+
+	p.l4 = ip6 + 1;
+	if (!server || !hop || p.l4 + sizeof(__u32) > (void *)(long)ctx->data_end)
+		return NOT_PLAIN;
+	p.length = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
+	return wrap_if_plain(ctx, &p, server, hop, 1);
+}
+
 /* --- all others ----------------------------------------------------------------------- */
 
 /* The connection's hash, of a packet with ports; of a later fragment and others the one that is given. */
