@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"director/ipvs/kernel":               {},
 	"director/api":                       {"director", "director/event", "realserver", "conntrack", "conntrack/record"},
 	"director/directortest":              {"bpf/decap", "director", "realserver", "conntrack", "conntrack/record"},
-	"director/directortest/conformance":  {"conntrack", "director", "director/directortest", "realserver"},
+	"director/directortest/conformance":  {"bpf/decap", "conntrack", "director", "director/directortest", "realserver"},
 	"director/directortest/ipvs":         {"bpf/bpftest", "director", "director/directortest", "director/ipvs/kernel", "realserver", "conntrack"},
 	"director/directortest/differential": {"bpf/bpftest", "conntrack", "director", "director/directortest/ipvs", "director/scheduler", "realserver"},
 	"cmd/shunt-agent":                    {"bpf/decap", "realserver", "realserver/agent"},
@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
 		"director/event", "director/ipvs", "director/ipvs/kernel", "director/metrics", "director/migrate", "director/store", "director/watch", "director/xdp",
 	},
-	"cmd/shuntd/labtest": {"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/ipvs"}, // tests only: of the binaries, from outside
+	"cmd/shuntd/labtest": {"bpf", "bpf/decap", "conntrack", "realserver", "director", "director/api", "director/config", "director/ipvs"}, // tests only: of the binaries, from outside
 }
 
 // domain packages do no I/O. They may print into strings and to the slog.Logger

@@ -148,6 +148,9 @@ func (d *Dataplane) foundServer(r *reading, s *server) (realserver.Server, bool)
 	// the same and it differs, there is no telling what the entry does.
 	found := r.server(s.index, s.service).value()
 	found.Address = s.address
+	if s.tunnel == 0 { // nothing is wrapped for it, so that no entry has its options
+		found.Tunnel = s.tunnelOptions
+	}
 	const draining = uint8(bpf.KernelServerFlagsSERVER_DRAINING)
 	want.Method, want.Weight, want.Flags = k.Method, k.Weight, want.Flags&^draining|k.Flags&draining
 	if found != s.value() {

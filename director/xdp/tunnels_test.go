@@ -261,3 +261,19 @@ func TestTunnelMixedFamilies(t *testing.T) {
 		t.Errorf("decided: %+v, %v", d, err)
 	}
 }
+
+// What is not wrapped for, because there is no way to it, keeps its options all the same.
+func TestTunnelOptionsOfTheUnreachable(t *testing.T) {
+	r := newRig(t, Options{})
+	s := tunnelService("tcp://192.0.2.1:80")
+	server := tunnelServer(realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555})
+	server.Address = netip.MustParseAddrPort("198.51.100.9:80")
+	r.must(director.AddService{Service: s}, director.AddServer{Key: s.Key, Server: server})
+	state, err := r.Found(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := state.Services; len(found) != 1 || len(found[0].Servers) != 1 || found[0].Servers[0] != server {
+		t.Errorf("found %+v, want the server %+v", found, server)
+	}
+}
