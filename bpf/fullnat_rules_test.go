@@ -130,22 +130,26 @@ func TestFullNATProof(t *testing.T) {
 	}
 }
 
-// Addresses that are not offered any more, as of a pool that was replaced while connections
-// have them, do not use up the tries of new connections.
+// One address that is offered behind all others of the family, as of a pool that was replaced
+// while connections have them, is found by every new connection.
 func TestFullNATOffered(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
 	eachFullNAT(t, f, func(t *testing.T, s *scene) {
-		const old, connections = 20, 16
-		pool, a := []netip.Addr{}, s.standIn.Addr()
-		for range old {
-			a = a.Next()
-			pool = append(pool, a)
-		}
-		f.SetLocals(5000, 5999, append(pool, s.standIn.Addr())...)
-		for i, a := range pool {
-			if err := f.Plane.SetLocalAddress(bpf.FirstLocal(a.Is6())+uint32(i), a, false); err != nil {
+		const old, connections = uint32(bpf.Locals - 1), 16
+		first, a := bpf.FirstLocal(s.isV6()), s.standIn.Addr()
+		f.SetLocals(5000, 5999, a)
+		put := func(i uint32, k bpf.KernelLocalAddress) {
+			t.Helper()
+			if err := f.Plane.PutLocalAddress(first+i, &k); err != nil {
 				t.Fatal(err)
 			}
+		}
+		put(old, bpf.KernelLocalAddress{Address: bpf.Address(a), Offered: 1})
+		a = a.Next()
+		put(0, bpf.KernelLocalAddress{Address: bpf.Address(a), Skip: old})
+		for i := range old - 1 {
+			a = a.Next()
+			put(1+i, bpf.KernelLocalAddress{Address: bpf.Address(a)})
 		}
 		for i := range uint16(connections) {
 			p := s.request()
@@ -157,7 +161,7 @@ func TestFullNATOffered(t *testing.T) {
 			t.Errorf("%d connections, want %d", len(all), connections)
 		}
 		for _, word := range all {
-			if index, _ := bpf.ParseLocal(word); index != bpf.FirstLocal(s.isV6())+old {
+			if index, _ := bpf.ParseLocal(word); index != first+old {
 				t.Errorf("local %d stands in, and is not offered", index)
 			}
 		}
@@ -227,7 +231,7 @@ func TestFullNATPorts(t *testing.T) {
 			t.Fatal(err)
 		}
 		options.Locals4, options.Locals6 = 1, 1
-		if err := f.Plane.SetLocalAddress(bpf.FirstLocal(s.isV6()), s.standIn.Addr(), false); err != nil {
+		if err := f.Plane.PutLocalAddress(bpf.FirstLocal(s.isV6()), &bpf.KernelLocalAddress{Address: bpf.Address(s.standIn.Addr())}); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Plane.SetPacketOptions(&options); err != nil {

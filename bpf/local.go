@@ -1,9 +1,6 @@
 package bpf
 
-import (
-	"fmt"
-	"net/netip"
-)
+import "fmt"
 
 // Locals is how many addresses of a family can stand in for clients'.
 const Locals = int(KernelLocalLayoutLOCALS6)
@@ -48,22 +45,10 @@ func (p *Plane) LocalAddresses() ([]KernelLocalAddress, error) {
 	return all, nil
 }
 
-// ClearLocalAddress makes the element none.
-func (p *Plane) ClearLocalAddress(index uint32) error {
-	if err := p.KernelMaps.Locals.Put(index, &KernelLocalAddress{}); err != nil {
-		return fmt.Errorf("clear an address of full NAT: %w", err)
-	}
-	return nil
-}
-
-// SetLocalAddress writes one; uses begin anew.
-func (p *Plane) SetLocalAddress(index uint32, a netip.Addr, offered bool) error {
-	k := KernelLocalAddress{Address: Address(a)}
-	if offered {
-		k.Offered = 1
-	}
-	if err := p.KernelMaps.Locals.Put(index, &k); err != nil {
-		return fmt.Errorf("write address %s of full NAT: %w", a, err)
+// PutLocalAddress writes an element.
+func (p *Plane) PutLocalAddress(index uint32, k *KernelLocalAddress) error {
+	if err := p.KernelMaps.Locals.Put(index, k); err != nil {
+		return fmt.Errorf("write address %d of full NAT: %w", index, err)
 	}
 	return nil
 }

@@ -728,7 +728,8 @@ type KernelLocalAddress struct {
 	Address [4]uint32
 	Offered uint32
 	Uses    uint32
-	Pad     [2]uint32
+	Skip    uint32
+	Pad     uint32
 }
 
 type KernelLocalLayout uint32
@@ -1299,11 +1300,9 @@ type KernelSlow struct {
 		Start     uint32
 		Stride    uint32
 		Word      uint32
-		Tries     uint32
 		Ports     uint16
 		FirstPort uint16
 		IsFound   uint32
-		_         [4]byte
 	}
 	Link struct {
 		_           structs.HostLayout

@@ -18,7 +18,7 @@ func (f *Fixture) SetLocals(first, last uint16, addresses ...netip.Addr) {
 			if a.Is6() {
 				n = &o.Locals6
 			}
-			f.must(f.Plane.SetLocalAddress(bpf.FirstLocal(a.Is6())+*n, a, true))
+			f.must(f.Plane.PutLocalAddress(bpf.FirstLocal(a.Is6())+*n, &bpf.KernelLocalAddress{Address: bpf.Address(a), Offered: 1}))
 			*n++
 		}
 	})

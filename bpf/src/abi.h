@@ -193,7 +193,13 @@ struct local_address {
 	__u32 address[4];
 	__u32 offered; /* not 0: new connections may have it */
 	__u32 uses; /* connections that have it, as a sweep counts them */
-	__u32 pad[2];
+	/*
+	 * Of the element's place, whatever is in it: the n-th offered address of the family
+	 * is so many elements behind the n-th. New connections choose by place, and so among
+	 * what is offered alone.
+	 */
+	__u32 skip;
+	__u32 pad;
 };
 
 /*
@@ -556,8 +562,8 @@ struct settings {
 
 /* What user space may change at any time, and no hit asks for. */
 struct packet_options {
-	__u32 locals4; /* elements of locals in use, of IPv4 */
-	__u32 locals6; /* and of IPv6, from LOCALS6 on */
+	__u32 locals4; /* addresses in locals that are offered, of IPv4 */
+	__u32 locals6; /* and of IPv6 */
 	__u16 local_first; /* ports that stand in for clients', host order */
 	__u16 local_last;
 	__u32 fragment_ticks; /* how long a first fragment is remembered */

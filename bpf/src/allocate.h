@@ -6,6 +6,10 @@
  * never share one towards a server. What is found here is what a look in the table
  * says is free; the insert decides.
  *
+ * Addresses that are offered have places without gaps, whatever elements they are in
+ * (struct local_address, skip). While user space moves them, a place may lead to one
+ * that is not: that is a candidate in vain.
+ *
  * The first candidate has the client's own port, at an address by the client's hash:
  * mostly, servers see the client's port. The others step through all ports of all
  * addresses, by a stride and from a start that the connection's hash gives, so that
@@ -19,8 +23,6 @@
 #include "slow.h"
 
 #define LOCAL_TRIES 32
-/* Candidates, those included whose address is not offered: no look in the table is made for these. */
-#define LOCAL_CANDIDATES 512
 
 /* A prime greater than any pool: LOCALS6 addresses of 65535 ports are less than 2^27. Its powers are strides. */
 #define LOCAL_PRIME 134217757ULL
@@ -50,16 +52,15 @@ static __always_inline long try_local(__u32 i, struct slow *c, const int v6)
 	__u32 at = i ? (s->start + (__u64)i * s->stride) % s->space : s->own, server_index = recipe_server(s->recipe);
 	struct server *server = bpf_map_lookup_elem(&servers, &server_index);
 	struct lookup *reply = &c->hit;
-	struct local_address *local;
+	__u32 place = s->first + at / s->ports;
+	struct local_address *local = bpf_map_lookup_elem(&locals, &place);
 
-	s->word = make_local(s->first + at / s->ports, bpf_htons(s->first_port + at % s->ports));
-	local = local_of(s->word);
 	if (!local || !server)
 		return 1;
-	if (!LOAD(&local->offered))
+	s->word = make_local(place + LOAD(&local->skip), bpf_htons(s->first_port + at % s->ports));
+	local = local_of(s->word);
+	if (!local || !LOAD(&local->offered))
 		return 0;
-	if (s->tries++ >= LOCAL_TRIES)
-		return 1;
 	reply_key(&reply->key, &c->key, server, s->recipe, s->word);
 	look_up_by(reply, v6);
 	if (reply->recipe && !is_outlived(c, v6))
@@ -129,7 +130,6 @@ static __always_inline enum event allocate(struct slow *c, __u64 recipe, const i
 		return EVENT_FAULT_MAP;
 	addresses = LOAD(v6 ? &o->locals6 : &o->locals4);
 	s->is_found = 0;
-	s->tries = 0;
 	s->recipe = recipe;
 	s->first = v6 ? LOCALS6 : 0;
 	s->first_port = LOAD(&o->local_first);
@@ -147,9 +147,9 @@ static __always_inline enum event allocate(struct slow *c, __u64 recipe, const i
 	if (client - s->first_port < s->ports)
 		s->own = ((by_client >> 32) * addresses >> 32) * s->ports + client - s->first_port;
 	if (v6)
-		bpf_loop(LOCAL_CANDIDATES, try_local6, &loop, 0);
+		bpf_loop(LOCAL_TRIES, try_local6, &loop, 0);
 	else
-		bpf_loop(LOCAL_CANDIDATES, try_local4, &loop, 0);
+		bpf_loop(LOCAL_TRIES, try_local4, &loop, 0);
 	if (!s->is_found)
 		return EVENT_DROP_LOCAL_PORTS;
 	c->local = s->word;

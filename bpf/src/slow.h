@@ -22,13 +22,12 @@ enum piece {
 /* What allocate looks for; its space is here too. */
 struct local_search {
 	__u64 recipe; /* of the connection */
-	__u32 space; /* ports of all addresses */
-	__u32 first; /* index of the first address */
+	__u32 space; /* ports of all addresses that are offered */
+	__u32 first; /* place of the first address */
 	__u32 own; /* the first candidate */
 	__u32 start;
 	__u32 stride;
 	__u32 word; /* out */
-	__u32 tries; /* candidates that were looked up */
 	__u16 ports; /* of an address, */
 	__u16 first_port; /* from this one on, host order */
 	__u32 is_found;

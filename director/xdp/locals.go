@@ -78,7 +78,8 @@ func (t *localTable) adopt() error {
 		t.held[index] = &localAddress{address: a, offered: slices.Contains(t.pool, a)}
 		t.index[a] = index
 	}
-	return errors.Join(t.fill(), t.repair(found), t.host())
+	t.fill()
+	return errors.Join(t.repair(found), t.host())
 }
 
 // parseLocal returns the address of an element; false if it is none.
@@ -98,8 +99,8 @@ func localsOf(plane *bpf.Plane) ([]netip.Prefix, error) {
 	return all, err
 }
 
-// fill gives the pool's addresses that have none an index.
-func (t *localTable) fill() error {
+// fill gives the pool's addresses that have none an index, which repair writes.
+func (t *localTable) fill() {
 	waiting := 0
 	for _, a := range t.pool {
 		if _, ok := t.index[a]; ok {
@@ -110,15 +111,11 @@ func (t *localTable) fill() error {
 			waiting++
 			continue
 		}
-		if err := t.plane.SetLocalAddress(index, a, true); err != nil {
-			return err
-		}
 		t.held[index], t.index[a] = &localAddress{address: a, offered: true}, index
 	}
 	if waiting > 0 {
 		t.log.Warn("addresses of full NAT are not offered until connections of those before them have ended", "addresses", waiting)
 	}
-	return nil
 }
 
 // free returns the lowest index of the family that no address has.
@@ -131,24 +128,33 @@ func (t *localTable) free(v6 bool) (uint32, bool) {
 	return 0, false
 }
 
+// wanted is what the map is to hold, with uses at zero. Offered addresses are found by
+// their places, which have no gaps: what is not offered costs new connections nothing.
+func (t *localTable) wanted() []bpf.KernelLocalAddress {
+	all := make([]bpf.KernelLocalAddress, 2*bpf.Locals)
+	for i, l := range t.held {
+		all[i].Address, all[i].Offered = bpf.Address(l.address), uint32(flag(l.offered))
+	}
+	for _, v6 := range []bool{false, true} {
+		place := bpf.FirstLocal(v6)
+		for i := place; i < bpf.FirstLocal(v6)+uint32(bpf.Locals); i++ {
+			if all[i].Offered != 0 {
+				all[place].Skip = i - place
+				place++
+			}
+		}
+	}
+	return all
+}
+
 // repair writes what the map has other than it should.
 func (t *localTable) repair(found []bpf.KernelLocalAddress) error {
-	for i := range found {
-		want, held := bpf.KernelLocalAddress{}, t.held[uint32(i)]
-		if held != nil {
-			want.Address = bpf.Address(held.address)
-			want.Offered = uint32(flag(held.offered))
-		}
-		if found[i].Address == want.Address && found[i].Offered == want.Offered {
+	for i, want := range t.wanted() {
+		found[i].Uses = 0
+		if found[i] == want {
 			continue
 		}
-		var err error
-		if held != nil {
-			err = t.plane.SetLocalAddress(uint32(i), held.address, held.offered)
-		} else {
-			err = t.plane.ClearLocalAddress(uint32(i))
-		}
-		if err != nil {
+		if err := t.plane.PutLocalAddress(uint32(i), &want); err != nil {
 			return err
 		}
 	}
@@ -183,11 +189,11 @@ func (t *localTable) review() error {
 	return nil
 }
 
-// length is how many elements of the map are in use, of the family.
-func (t *localTable) length(v6 bool) (n uint32) {
-	for i := range t.held {
-		if (i >= bpf.FirstLocal(true)) == v6 {
-			n = max(n, i-bpf.FirstLocal(v6)+1)
+// offered is how many addresses of the family new connections may have.
+func (t *localTable) offered(v6 bool) (n uint32) {
+	for i, l := range t.held {
+		if l.offered && (i >= bpf.FirstLocal(true)) == v6 {
+			n++
 		}
 	}
 	return n
@@ -200,8 +206,12 @@ func (t *localTable) has(v6 bool) bool {
 
 // beginSweep sets the counts of connections to zero.
 func (t *localTable) beginSweep() error {
-	for i, l := range t.held {
-		if err := t.plane.SetLocalAddress(i, l.address, l.offered); err != nil {
+	if len(t.held) == 0 {
+		return nil
+	}
+	wanted := t.wanted()
+	for i := range t.held {
+		if err := t.plane.PutLocalAddress(i, &wanted[i]); err != nil {
 			return err
 		}
 	}
@@ -218,30 +228,25 @@ func (t *localTable) finishSweep(managed func(netip.Prefix) bool) (changed bool,
 	if err != nil {
 		return false, err
 	}
+	var errs []error
 	for i, l := range t.held {
 		l.uses = found[i].Uses
 		wasUnused := l.unused
 		l.unused = !l.offered && l.uses == 0
-		if !l.unused || !wasUnused {
-			continue
+		if l.unused && wasUnused {
+			errs, changed = append(errs, t.drop(i, managed)), true
 		}
-		if err := t.drop(i, managed); err != nil {
-			return changed, err
-		}
-		changed = true
 	}
 	if !changed {
 		return false, nil
 	}
-	return true, errors.Join(t.fill(), t.host())
+	t.fill()
+	return true, errors.Join(append(errs, t.repair(found), t.host())...)
 }
 
 // drop frees the index, and takes the address off the host if it is there by our doing.
 func (t *localTable) drop(index uint32, managed func(netip.Prefix) bool) error {
 	l := t.held[index]
-	if err := t.plane.ClearLocalAddress(index); err != nil {
-		return err
-	}
 	delete(t.held, index)
 	delete(t.index, l.address)
 	ours, err := t.vips.Addresses()

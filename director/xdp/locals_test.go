@@ -153,6 +153,13 @@ func TestFullNATPool(t *testing.T) {
 	r.opts.LocalAddresses = []netip.Prefix{netip.MustParsePrefix("10.0.0.132/32"), netip.MustParsePrefix("10.0.0.129/32")}
 	r.open()
 	r.expect("after a restart", before)
+	// What new connections may have is the second element and the sixth: they have the first two places.
+	if got, err := r.plane.LocalAddresses(); err != nil || got[0].Skip != 1 || got[1].Skip != 4 || got[5].Offered != 1 {
+		t.Errorf("local addresses: %+v, %v", got[:6], err)
+	}
+	if o, err := r.plane.PacketOptions(); err != nil || o.Locals4 != 2 || o.Locals6 != 0 {
+		t.Errorf("places: %d, %d, %v", o.Locals4, o.Locals6, err)
+	}
 	r.establish(101, 40)
 	for _, c := range r.connections(director.ConnectionFilter{Client: netip.MustParsePrefix("198.51.100.0/24")}) {
 		is := c.Local.Addr().String()
@@ -186,7 +193,8 @@ func TestFullNATPool(t *testing.T) {
 		}
 	}
 	// What somebody else does to it is put right.
-	if err := errors.Join(r.plane.ClearLocalAddress(r.locals.index[netip.MustParseAddr("10.0.0.129")]), r.plane.SetLocalAddress(77, netip.MustParseAddr("10.9.9.9"), true),
+	if err := errors.Join(r.plane.PutLocalAddress(r.locals.index[netip.MustParseAddr("10.0.0.129")], &bpf.KernelLocalAddress{}),
+		r.plane.PutLocalAddress(77, &bpf.KernelLocalAddress{Address: bpf.Address(netip.MustParseAddr("10.9.9.9")), Offered: 1, Skip: 7}),
 		r.vips.Remove(netip.MustParsePrefix("10.0.0.129/32"))); err != nil {
 		t.Fatal(err)
 	}

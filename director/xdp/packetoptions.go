@@ -21,7 +21,7 @@ const (
 func (d *Dataplane) setPacketOptions(o *bpf.KernelPacketOptions) {
 	o.FragmentTicks = d.plane.Clock.Ticks(firstFragmentRemembered)
 	o.LocalFirst, o.LocalLast = d.opts.LocalFirst, d.opts.LocalLast
-	o.Locals4, o.Locals6 = d.locals.length(false), d.locals.length(true)
+	o.Locals4, o.Locals6 = d.locals.offered(false), d.locals.offered(true)
 	o.PathTicks = d.plane.Clock.Ticks(pathBelieved)
 }
 

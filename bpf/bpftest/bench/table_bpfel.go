@@ -180,7 +180,8 @@ type TableLocalAddress struct {
 	Address [4]uint32
 	Offered uint32
 	Uses    uint32
-	Pad     [2]uint32
+	Skip    uint32
+	Pad     uint32
 }
 
 type TableMatch struct {
