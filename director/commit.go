@@ -73,6 +73,7 @@ type draft struct {
 	touched touched
 	found   State // all that the kernel holds
 	has     State // what it holds of what is touched
+	offered State // what is touched as the kernel is to hold it
 	ops     []Operation
 	steps   []Step // the same for people, and what drains become
 }
@@ -102,7 +103,8 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 		i, _ := slices.BinarySearchFunc(p.next.Services, service, compareServices)
 		p.next.Services[i] = service
 	}
-	p.ops = Plan(settled, withGone(p.has, p.touched.of(head), settled))
+	p.offered = d.offered(settled, p.has)
+	p.ops = Plan(p.offered, withGone(p.has, p.touched.of(head), settled))
 	p.steps = explainDrains(Explain(p.ops, p.has), head, p.next)
 	return p, nil
 }
@@ -160,6 +162,7 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 	}
 	// Point of no return.
 	d.head.Store(&revision)
+	d.noteOffered(p.offered, revision.State)
 	d.opts.Events.Publish(event.Event{
 		Name: event.Change, Revision: revision.Number, Service: p.touched.only(),
 		Message: fmt.Sprintf("revision %d by %s: %s%s", revision.Number, orNobody(c.by.Who), c.action, because(c.by.Why)),
@@ -261,7 +264,7 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 		old := p.touched.of(before)
 		old.Services = append(old.Services, foreign...)
 		old.Sync = slices.Concat(old.Sync, foreignSync(p.has.Sync, before))
-		ops := Plan(old, p.touched.of(found))
+		ops := Plan(d.offered(old, p.touched.of(found)), p.touched.of(found))
 		if len(ops) == 0 {
 			return cause
 		}

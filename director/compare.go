@@ -68,7 +68,7 @@ func differing(a, b State) touched {
 
 // sameService compares settings and servers, in whatever order.
 func sameService(a, b *Service) bool {
-	if !sameSettings(a, b) || len(a.Servers) != len(b.Servers) {
+	if !sameSettings(a, b) || !a.Health.Equal(b.Health) || len(a.Servers) != len(b.Servers) {
 		return false
 	}
 	if slices.Equal(a.Servers, b.Servers) {

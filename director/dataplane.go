@@ -62,6 +62,9 @@ type State struct {
 	// Drains are the orders in force, by service and server; no data plane knows
 	// them: it has Server.Draining.
 	Drains []Drain
+	// Overrides are the orders in force, by service and server, of servers that are
+	// there; no data plane knows them.
+	Overrides []Override
 }
 
 // Loader is a Dataplane that can take over the connections of another one.

@@ -36,6 +36,8 @@ type Director struct {
 	// ours are the keys of services that Shunt made or may have made: the
 	// desired ones, and those intended since. Others in the kernel are foreign.
 	ours map[ServiceKey]bool
+	// last are services as they were offered when the kernel was last known to agree.
+	last map[ServiceKey]Service
 }
 
 // Options are the parameters of a Director; zero values mean the defaults.
@@ -45,6 +47,8 @@ type Options struct {
 	// Reconcile is how often Run compares the kernel with what is desired.
 	// Default 2 s.
 	Reconcile time.Duration
+	// Offerer decides what is offered of servers. Default: as they are configured.
+	Offerer Offerer
 }
 
 // DefaultReconcile is Options.Reconcile's default.
@@ -66,7 +70,7 @@ func (o Options) withDefaults() Options {
 // New returns a Director of the data plane whose state is in the store. Start
 // makes it ready.
 func New(dp Dataplane, store Store, opts Options) *Director {
-	d := &Director{dp: dp, features: dp.Features(), store: store, opts: opts.withDefaults(), ours: make(map[ServiceKey]bool)}
+	d := &Director{dp: dp, features: dp.Features(), store: store, opts: opts.withDefaults(), ours: make(map[ServiceKey]bool), last: make(map[ServiceKey]Service)}
 	d.drift.Store(&Drift{})
 	d.SetMaxRemoval(DefaultMaxRemoval)
 	return d
@@ -120,7 +124,7 @@ func (d *Director) resume(ctx context.Context, head Revision, found State) error
 	}
 	ours, _ := d.split(found)
 	ours.Sync = ourSync(found.Sync, head.State)
-	ops := Plan(head.State, ours)
+	ops := Plan(d.offered(head.State, ours), ours)
 	d.opts.Log.Info("resuming", "revision", head.Number, "services", len(head.State.Services), "steps", len(ops))
 	if len(ops) > 0 {
 		if err := d.apply(ctx, ops); err != nil {

@@ -90,7 +90,7 @@ func changed(wanted, old []realserver.Server) []realserver.Server {
 	return all
 }
 
-// sameSettings compares everything but the servers.
+// sameSettings compares what data planes know, but for the servers.
 func sameSettings(a, b *Service) bool {
 	return a.Key == b.Key && a.Name == b.Name && a.Scheduler == b.Scheduler && a.Flags == b.Flags && a.VIP == b.VIP && a.Access.Equal(b.Access) &&
 		a.Persistence == b.Persistence && a.OnePacket == b.OnePacket && a.Timeouts == b.Timeouts && a.Rules == b.Rules &&

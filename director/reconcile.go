@@ -83,7 +83,10 @@ func (d *Director) reconcile(ctx context.Context) error {
 	}
 	d.tellForeign(drift.Foreign, foreign)
 	r.drift.Checked, r.drift.Foreign, r.drift.Pending = time.Now().UTC(), foreign, nil
-	err = r.run(ctx, Explain(Plan(head.State, ours), ours))
+	offered := d.offered(head.State, ours)
+	if err = r.run(ctx, Explain(Plan(offered, ours), ours)); err == nil && len(r.drift.Pending) == 0 {
+		d.noteOffered(offered, head.State)
+	}
 	d.drift.Store(&r.drift)
 	return err
 }

@@ -109,6 +109,8 @@ type Service struct {
 	// other (TCP's option of that name); a larger one is lowered to it on its way.
 	// 0: as they announce.
 	MSS uint16
+	// Health says how its servers are known to be alive. No data plane knows it.
+	Health Health
 	// Servers in the order they were added. The kernel keeps its list the other
 	// way round (last added first); schedulers walk it in that order.
 	Servers []realserver.Server
@@ -170,7 +172,7 @@ func (s Service) Clone() Service {
 // included; both must be normalized. It is not named Equal because cmp.Diff, by
 // which tests show what differs, would ask it and name no field.
 func (s Service) Identical(o Service) bool {
-	return sameSettings(&s, &o) && slices.Equal(s.Servers, o.Servers)
+	return sameSettings(&s, &o) && s.Health.Equal(o.Health) && slices.Equal(s.Servers, o.Servers)
 }
 
 // Server returns the index of the server with the address, or -1.

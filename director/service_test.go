@@ -25,6 +25,14 @@ func TestIdentical(t *testing.T) {
 	}
 	full.Limits = director.Limits{Rate: 1, Connections: 2, Source: director.SourceLimits{Prefix: 24, Rate: 3, Connections: 4}}
 	full.MSS = 1400
+	full.Health = director.Health{
+		Checks: []realserver.Check{{Kind: realserver.CheckTCP}}, Initial: director.InitialUp, Down: director.DownRemove,
+		Established: director.EstablishedCut, Quorum: 2, Hysteresis: 1, Sorry: []realserver.Server{{Weight: 1}}, Panic: 30,
+		SlowStart: time.Minute, Damping: director.Damping{Changes: 5, Within: time.Minute, Hold: time.Hour},
+		Passive: director.Passive{Unanswered: 1, Resets: 2, Unreachable: 3, Within: time.Second, Suspend: time.Minute},
+		Maintenance: "/m", Load: director.LoadPolicy{Kind: director.LoadLinear, Minimum: 1, Maximum: 300, Silence: time.Minute}, Pool: "web",
+		Notify: director.Notify{Up: []string{"/u"}, Down: []string{"/d"}, QuorumUp: []string{"/qu"}, QuorumDown: []string{"/qd"}, FIFO: "/f"},
+	}
 	full.Guard = director.SourceGuard{Mode: director.GuardAuto, On: 5, Off: 1}
 	full.Servers[1].Upper, full.Servers[1].Lower, full.Servers[1].Draining = 10, 5, true
 	full.Servers[1].Tunnel = realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}
@@ -56,6 +64,11 @@ func TestIdentical(t *testing.T) {
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Limits).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Limits.Source).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Guard).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Health).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Health.Damping).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Health.Passive).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Health.Notify).Elem() })
+	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Health.Load).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1]).Elem() })
 	without(func(s *director.Service) reflect.Value { return reflect.ValueOf(&s.Servers[1].Tunnel).Elem() })
 	reversed := full.Clone()
