@@ -86,6 +86,7 @@ var Events = [KernelEventEVENTS]EventInfo{
 	KernelEventEVENT_NOTE_FRAGMENTS:         {"fragments", "note", "later fragments that followed the first of their datagram"},
 	KernelEventEVENT_NOTE_MSS_CLAMPED:       {"mss-clamped", "note", "first segments whose announced segment size was lowered"},
 	KernelEventEVENT_NOTE_DROPS_UNLISTED:    {"drops-unlisted", "note", "drops that are counted by their reason alone, as too many kinds are listed"},
+	KernelEventEVENT_NOTE_PATH_MTU_REFUSED:  {"path-mtu-refused", "note", "reports of the MTU of a tunnel's path that quote no connection by it, and are not believed"},
 
 	KernelEventEVENT_FAULT_MAP:    {"fault-map", "fault", "a map without an element that must be there"},
 	KernelEventEVENT_FAULT_SERVER: {"fault-server", "fault", "a connection of a server that is free"},

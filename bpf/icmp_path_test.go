@@ -169,6 +169,30 @@ func testPathMTU(t *testing.T, f *bpftest.Fixture) {
 	}
 }
 
+// A service whose packets are scheduled each by itself has no connections that could be
+// quoted: errors about what goes to it are believed.
+func testPathMTUOfOnePackets(t *testing.T, f *bpftest.Fixture) {
+	for _, a := range families {
+		t.Run(a.name, func(t *testing.T) {
+			s, p := newScene(t, f, a, bpftest.UDP, bpf.KernelMethodMETHOD_TUNNEL), pathTunnels[0]
+			s.service.Flags |= bpf.KernelServiceFlagsSERVICE_ONE_PACKET
+			f.Apply(s.service)
+			if err := p.install(f, s.service.Servers[0]); err != nil {
+				t.Fatal(err)
+			}
+			inner := s.request()
+			inner.Payload = pattern(1400)
+			m := p.tooBigFor(inner, 1000, 1390)
+			run(t, f, m.Bytes(), passed(m.Bytes()), one("path-mtu", "icmp"))
+			s.wantPath(t, 1390)
+			inner.Protocol, inner.Flags = bpftest.TCP, "A"
+			m = p.tooBigFor(inner, 1000, 1380)
+			run(t, f, m.Bytes(), passed(m.Bytes()), one("path-mtu-refused", "icmp"))
+			s.wantPath(t, 1390)
+		})
+	}
+}
+
 func (s *scene) testPathMTU(t *testing.T, p pathTunnel) {
 	t.Helper()
 	if got := s.Run(s.request().Bytes()); got.Action != bpftest.TX {
@@ -195,18 +219,41 @@ func (s *scene) testPathMTU(t *testing.T, p pathTunnel) {
 		run(t, s.Fixture, m.Bytes(), answer(1400-uint32(p.overhead)), told)
 		s.wantPath(t, 1400)
 	}
-	// Not enough of it, or behind tags: learned, and left to the stack.
+	// Not enough of it, or behind tags: left to the stack. Routers of IPv4 may quote so little, and
+	// are believed as far as does not hurt much.
+	refused, path := one("path-mtu-refused", "icmp"), uint16(1400)
 	m := p.tooBigFor(inner, header+7, 1390)
-	run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), one("path-mtu", "icmp"))
-	s.wantPath(t, 1390)
+	if p.isV6 {
+		run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), refused)
+	} else {
+		path = 1390
+		run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), one("path-mtu", "icmp"))
+	}
+	s.wantPath(t, path)
+	m = p.tooBigFor(inner, 1000, 600)
+	m.Body = m.Body[:map[bool]int{false: 20, true: 40}[p.isV6]+7]
+	short := refused // less than RFC 792 asks; UDP's is not looked at at all
+	if p.kind == bpf.KernelTunnelTypeTUNNEL_GUE {
+		short = one("not-ours")
+	}
+	run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), short)
+	s.wantPath(t, path)
 	m = p.tooBigFor(inner, header+8, 1380)
 	m.VLANs = []uint16{100}
 	run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), one("path-mtu", "icmp"))
 	s.wantPath(t, 1380)
 	// More is not believed, the least there may be is.
-	m = p.tooBigFor(inner, 0, 1399)
-	run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), one("path-mtu", "icmp"))
+	m = p.tooBigFor(inner, header+8, 1399)
+	run(t, s.Fixture, m.Bytes(), answer(1399-uint32(p.overhead)), told)
 	s.wantPath(t, 1380)
+	path = 1380
+	if !p.isV6 {
+		path = 1280
+		m = p.tooBigFor(inner, 8, 300)
+		run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), one("path-mtu", "icmp"))
+	}
+	s.wantPath(t, path)
+	s.refusesPath(t, p, inner, path)
 	least := uint16(576)
 	if p.isV6 {
 		least = 1280
@@ -216,6 +263,40 @@ func (s *scene) testPathMTU(t *testing.T, p pathTunnel) {
 	run(t, s.Fixture, m.Bytes(), answer(left), told)
 	s.wantPath(t, least)
 	s.distrustsPath(t, p, inner, least)
+}
+
+// refusesPath sends errors that quote no packet of a connection by the path, as anybody can.
+func (s *scene) refusesPath(t *testing.T, p pathTunnel, inner bpftest.Packet, path uint16) {
+	t.Helper()
+	stranger, closed, reply, datagram := inner, inner, inner, inner
+	stranger.From = netip.AddrPortFrom(inner.From.Addr(), inner.From.Port()+1)
+	closed.To = netip.AddrPortFrom(inner.To.Addr(), inner.To.Port()+1)
+	reply.From, reply.To = inner.To, inner.From
+	datagram.Protocol = bpftest.UDP
+	for name, inside := range map[string]bpftest.Packet{"another client's": stranger, "to another port": closed, "the other way": reply, "a datagram": datagram} {
+		m := p.tooBigFor(inside, 1000, 1281)
+		got := s.Run(m.Bytes())
+		if diff := cmp.Diff(one("path-mtu-refused", "icmp"), s.Events()); diff != "" || got.Action != bpftest.Pass {
+			t.Errorf("%s: %v; events (-want +got):\n%s", name, got.Action, diff)
+		}
+	}
+	// One of a connection that goes another way is not of this path's either.
+	server, other := s.service.Servers[0], bpf.KernelServer{}
+	put := func(tunnel uint16) {
+		t.Helper()
+		if err := s.Plane.Servers.Lookup(server.Index, &other); err != nil {
+			t.Fatal(err)
+		}
+		other.Tunnel = tunnel
+		if err := s.Plane.Servers.Put(server.Index, &other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := p.tooBigFor(inner, 1000, 1281)
+	put(1)
+	run(t, s.Fixture, m.Bytes(), passed(m.Bytes()), one("path-mtu-refused", "icmp"))
+	put(2)
+	s.wantPath(t, path)
 }
 
 // distrustsPath sends errors that are not to be believed.

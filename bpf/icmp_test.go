@@ -80,6 +80,7 @@ func TestICMP(t *testing.T) {
 		{"dropped by name", testICMPDrops},
 		{"to a server behind a tunnel", testICMPThroughTunnel},
 		{"path MTU", testPathMTU},
+		{"path MTU of one-packet services", testPathMTUOfOnePackets},
 		{"echo", testEcho},
 		{"echo not answered", testEchoIsNotAnswered},
 	} {

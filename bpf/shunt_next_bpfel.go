@@ -475,6 +475,7 @@ const (
 	KernelEventEVENT_NOTE_FRAGMENTS           KernelEvent = 149
 	KernelEventEVENT_NOTE_MSS_CLAMPED         KernelEvent = 150
 	KernelEventEVENT_NOTE_DROPS_UNLISTED      KernelEvent = 151
+	KernelEventEVENT_NOTE_PATH_MTU_REFUSED    KernelEvent = 152
 	KernelEventEVENT_FAULT_MAP                KernelEvent = 224
 	KernelEventEVENT_FAULT_SERVER             KernelEvent = 225
 	KernelEventEVENTS                         KernelEvent = 256
@@ -800,6 +801,12 @@ type KernelMessage struct {
 		Destination [4]uint32
 		Id          uint64
 	}
+	Wrapper struct {
+		_           structs.HostLayout
+		Source      [4]uint32
+		Destination [4]uint32
+		Id          uint64
+	}
 	L3           uint32
 	L4           uint32
 	Quote        uint32
@@ -810,6 +817,7 @@ type KernelMessage struct {
 	Hop          uint32
 	Mtu          uint32
 	Tunnel       uint32
+	Path         uint32
 	Parameter    uint32
 	Length       uint16
 	QuotedLength uint16
@@ -819,6 +827,7 @@ type KernelMessage struct {
 	IcmpType     uint8
 	Code         uint8
 	InnerFamily  uint8
+	_            [4]byte
 }
 
 type KernelMethod uint32

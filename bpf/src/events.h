@@ -80,6 +80,7 @@ enum event {
 	EVENT_NOTE_FRAGMENTS = 149, /* a later fragment followed its first */
 	EVENT_NOTE_MSS_CLAMPED = 150, /* a first segment announced larger ones than its service lets through */
 	EVENT_NOTE_DROPS_UNLISTED = 151, /* a drop is counted by its event alone: too many kinds */
+	EVENT_NOTE_PATH_MTU_REFUSED = 152, /* who tells of a tunnel's path does not quote what went by it */
 	/* cannot happen */
 	EVENT_FAULT_MAP = 224, /* an array without an element that must be there */
 	EVENT_FAULT_SERVER = 225, /* a live connection's server is free */

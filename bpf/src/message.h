@@ -14,6 +14,7 @@ struct message {
 	struct key quoted; /* those of what it quotes, its ports and protocol */
 	struct key outer_to; /* what they are to be; also if they stay */
 	struct key quoted_to;
+	struct key wrapper; /* quoted, of a packet that was wrapped: its outer header's */
 	__u32 l3; /* offsets from the frame's start: of its header, */
 	__u32 l4; /* its ICMP header, */
 	__u32 quote; /* the IP header it quotes, */
@@ -22,8 +23,9 @@ struct message {
 	__u32 passed; /* enum event: what it is counted as if it is not of ours */
 	__u32 service; /* index: of the connection; 0: of none */
 	__u32 hop; /* that it goes by: of a server, or a reference to a client's */
-	__u32 mtu; /* of the packet inside a quoted one that was wrapped, */
-	__u32 tunnel; /* and the index of its tunnel */
+	__u32 mtu; /* of the packet inside a quoted one that was wrapped; */
+	__u32 tunnel; /* the index of the first tunnel with its key */
+	__u32 path; /* the MTU of its path, as the error tells */
 	__be32 parameter; /* the second word of the ICMP header */
 	__u16 length; /* of the IP packet */
 	__u16 quoted_length; /* of the one it quotes, as that says */
@@ -42,11 +44,14 @@ enum quoted {
 	QUOTED_WRAPPER, /* the outer header of a packet in another */
 };
 
-/* What an error about a wrapped packet has brought. */
-enum wrapped_news {
-	WRAPPED_NOT, /* it is about none of ours */
-	WRAPPED_LEARNED,
-	WRAPPED_INSIDE, /* and it quotes the packet inside */
+/* What an error is about, if a wrapped packet. */
+enum wrapped {
+	WRAPPED_NOT, /* none of ours */
+	WRAPPED_STRANGE, /* one that this host has not wrapped, or of a connection that has ended */
+	WRAPPED_SHORT, /* one of which the quote does not reach the packet inside */
+	WRAPPED_INSIDE, /* that is quoted too */
+	WRAPPED_ALONE, /* and is to a service that makes no connections */
+	WRAPPED_CONNECTION, /* and is of a connection by this path */
 };
 
 /* Each CPU's; see slow.h. */

@@ -1,20 +1,29 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Errors about packets that this host has wrapped for a server: that one is too big for
- * a tunnel's path. They come to the outer source. The path's MTU is learned from them;
- * where they quote enough of the packet inside, its client is told at once, by an
- * error from the virtual address. What is not understood is the stack's.
+ * a tunnel's path. They come to the outer source. The path's MTU is learned from them,
+ * and the client of the packet inside is told at once, by an error from the virtual
+ * address. What is not understood is the stack's.
+ *
+ * Anybody can send such an error, so that it has to quote what only few know: a packet
+ * of a connection that goes by this path (RFC 5927 §4.1 asks the like of TCP's ends). IPv6's
+ * routers quote as much as fits (RFC 4443 §2.4 (c)); IPv4's may quote 8 octets behind
+ * the outer header alone (RFC 792), which do not reach a connection: these are believed
+ * as far as LEAST_UNSHOWN.
  */
 #ifndef SHUNT_WRAPPED_H
 #define SHUNT_WRAPPED_H
 
 #include "message.h"
+#include "service.h"
 
 /*
  * Who tells of less is not believed to say more than this: a path of IPv4 that takes no
  * 576 octets is rarer than a forged error (kernel: net/ipv4/route.c, ip_rt_min_pmtu).
  */
 #define LEAST_PATH4 576
+/* Nor is one who does not show the packet inside: what any path of IPv6 takes does not hurt much. */
+#define LEAST_UNSHOWN 1280
 #define TUNNEL_CHAIN 8 /* tunnels of one key that are looked at */
 
 /* The MTU that the error tells of; 0: none. */
@@ -61,19 +70,19 @@ static __always_inline __u32 find_tunnel(const struct message *m, const int v6)
 	return index ? *index : 0;
 }
 
-/* Whether the quoted packet's source is one that the tunnel has. */
-static __always_inline int is_from_tunnel(const struct message *m, const struct tunnel *tunnel, const int v6)
+/* Whether the wrapped packet's source is one that the tunnel has. */
+static __always_inline int is_from_tunnel(const struct message *m, const struct tunnel *tunnel)
 {
-	const int last = v6 ? 3 : 0;
+	const int last = tunnel->family == 6 ? 3 : 0;
 	__u32 differs = 0;
 
 #pragma unroll
-	for (int i = 0; i <= last; i++) {
-		__u32 bits = m->quoted.source[i] ^ tunnel->source[i];
+	for (int i = 0; i < 4; i++) {
+		__u32 bits = m->wrapper.source[i] ^ tunnel->source[i];
 
 		differs |= i == last ? bits & ~tunnel->spread : bits;
 	}
-	return !differs && tunnel->family == (v6 ? 6 : 4);
+	return !differs;
 }
 
 /*
@@ -91,29 +100,40 @@ static __always_inline void learn_path(struct tunnel *tunnel, __u32 mtu)
 	STORE(&tunnel->mtu, mtu);
 }
 
-/* Where the packet inside begins, and its family in *inner_v6; 0: it cannot be told. */
-static __always_inline __u32 find_inside(struct xdp_md *ctx, const struct message *m, const struct tunnel *tunnel,
-					 int *inner_v6, const int v6)
+/*
+ * Finds the packet inside: m->quote is where it begins then, and m->inner_family its
+ * version. Whatever the tunnel, ours have neither options nor extension headers outside.
+ */
+static __always_inline enum wrapped find_inside(struct xdp_md *ctx, struct message *m, const struct tunnel *tunnel,
+						const int v6)
 {
-	__u8 protocol = m->quoted.id >> ID_PROTOCOL;
 	const __u32 header = v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	const enum wrapped lacking = v6 ? WRAPPED_STRANGE : WRAPPED_SHORT;
+	__u8 protocol = m->quoted.id >> ID_PROTOCOL;
+	__u32 inside = m->quote + tunnel->overhead;
 	__be16 eth_proto;
 
-	/* Ours have neither options nor extension headers. */
-	if (m->transport != m->quote + header)
-		return 0;
+	if (m->transport != m->quote + header || m->transport + QUOTED > m->end)
+		return WRAPPED_STRANGE;
 	if (tunnel->type == TUNNEL_GRE) {
 		if (bpf_xdp_load_bytes(ctx, m->transport + 2, &eth_proto, sizeof(eth_proto)))
-			return 0;
+			return WRAPPED_STRANGE;
 		protocol = eth_proto == bpf_htons(ETH_P_IPV6) ? IPPROTO_IPV6 :
 			   eth_proto == bpf_htons(ETH_P_IP)   ? IPPROTO_IPIP :
 								0;
-	} else if (tunnel->type == TUNNEL_GUE &&
-		   bpf_xdp_load_bytes(ctx, m->transport + sizeof(struct udphdr) + 1, &protocol, sizeof(protocol))) {
-		return 0;
+	} else if (tunnel->type == TUNNEL_GUE) {
+		if (inside > m->end)
+			return lacking;
+		if (bpf_xdp_load_bytes(ctx, m->transport + sizeof(struct udphdr) + 1, &protocol, sizeof(protocol)))
+			return WRAPPED_STRANGE;
 	}
-	*inner_v6 = protocol == IPPROTO_IPV6;
-	return protocol == IPPROTO_IPIP || *inner_v6 ? m->quote + tunnel->overhead : 0;
+	if (protocol != IPPROTO_IPIP && protocol != IPPROTO_IPV6)
+		return WRAPPED_STRANGE;
+	if (inside + (protocol == IPPROTO_IPV6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + QUOTED > m->end)
+		return lacking;
+	m->quote = inside;
+	m->inner_family = protocol == IPPROTO_IPV6 ? 6 : 4;
+	return WRAPPED_INSIDE;
 }
 
 /* Whether the quoted packet has a checksum that its tunnel has made. */
@@ -131,55 +151,66 @@ static __always_inline int has_tunnel_sum(struct xdp_md *ctx, const struct messa
 }
 
 /*
- * Learns from the error in m: all tunnels of the path do, which differ in their
- * checksums alone; by that the one is known whose packet is quoted. Where the quote
- * goes on with the packet inside, m->quote is where that begins then, m->mtu what it
- * may have and m->inner_family its version.
+ * Finds the tunnel of the packet that the error in m quotes: of those that differ in their
+ * checksums alone, the one whose it is. m->path is what the error tells of.
  */
-static __always_inline enum wrapped_news learn_wrapped(struct xdp_md *ctx, struct message *m, const int v6)
+static __always_inline enum wrapped find_wrapped(struct xdp_md *ctx, struct message *m, const int v6)
 {
-	__u32 mtu = told_mtu(m, v6), index = mtu ? find_tunnel(m, v6) : 0, inside;
+	__u32 mtu = told_mtu(m, v6), index = mtu ? find_tunnel(m, v6) : 0;
 	struct tunnel *tunnel, *of = 0;
-	int inner_v6, has_sum;
+	enum wrapped found;
+	int has_sum;
 
 	/* A packet that would have fitted was not too big (RFC 5927 §7.2). */
 	if (!index || mtu >= m->quoted_length || !is_sound(ctx, m, v6))
 		return WRAPPED_NOT;
-	if (mtu < (v6 ? LEAST_MTU6 : LEAST_PATH4))
-		mtu = v6 ? LEAST_MTU6 : LEAST_PATH4;
+	m->wrapper = m->quoted;
+	m->tunnel = index;
 	has_sum = has_tunnel_sum(ctx, m);
 	for (int i = 0; i < TUNNEL_CHAIN && index; i++) {
 		tunnel = bpf_map_lookup_elem(&tunnels, &index);
 		if (!tunnel)
 			break;
-		if (is_from_tunnel(m, tunnel, v6)) {
-			learn_path(tunnel, mtu);
-			if (!of || (tunnel->checksum == TUNNEL_CHECKSUM) == has_sum) {
-				of = tunnel;
-				m->tunnel = index;
-			}
-		}
+		if (is_from_tunnel(m, tunnel) && (!of || (tunnel->checksum == TUNNEL_CHECKSUM) == has_sum))
+			of = tunnel;
 		index = tunnel->next;
 	}
 	if (!of)
 		return WRAPPED_NOT;
-	m->mtu = mtu - of->overhead;
-	inside = find_inside(ctx, m, of, &inner_v6, v6);
-	if (!inside)
-		return WRAPPED_LEARNED;
-	m->quote = inside;
-	m->inner_family = inner_v6 ? 6 : 4;
-	return WRAPPED_INSIDE;
+	found = find_inside(ctx, m, of, v6);
+	if (mtu < (v6 ? LEAST_MTU6 : LEAST_PATH4))
+		mtu = v6 ? LEAST_MTU6 : LEAST_PATH4;
+	if (found == WRAPPED_SHORT && mtu < LEAST_UNSHOWN)
+		mtu = LEAST_UNSHOWN;
+	m->path = mtu;
+	return found;
 }
 
-__noinline int learn_wrapped4(struct xdp_md *ctx, struct message *m)
+__noinline int find_wrapped4(struct xdp_md *ctx, struct message *m)
 {
-	return m ? learn_wrapped(ctx, m, 0) : WRAPPED_NOT;
+	return m ? find_wrapped(ctx, m, 0) : WRAPPED_NOT;
 }
 
-__noinline int learn_wrapped6(struct xdp_md *ctx, struct message *m)
+__noinline int find_wrapped6(struct xdp_md *ctx, struct message *m)
 {
-	return m ? learn_wrapped(ctx, m, 1) : WRAPPED_NOT;
+	return m ? find_wrapped(ctx, m, 1) : WRAPPED_NOT;
+}
+
+/* Has all tunnels of the path learn its MTU. Global: it has its stack to itself. */
+__noinline int learn_wrapped(struct message *m)
+{
+	__u32 index = m ? m->tunnel : 0;
+	struct tunnel *tunnel;
+
+	for (int i = 0; i < TUNNEL_CHAIN && index; i++) {
+		tunnel = bpf_map_lookup_elem(&tunnels, &index);
+		if (!tunnel)
+			break;
+		if (is_from_tunnel(m, tunnel))
+			learn_path(tunnel, m->path);
+		index = tunnel->next;
+	}
+	return 0;
 }
 
 /* Makes the frame begin with the packet that was wrapped, behind a link header of no account. */
@@ -220,50 +251,90 @@ static __always_inline int tell_client(struct xdp_md *ctx, struct slow *s, struc
 	return leave_by_route(ctx, fib, m->service);
 }
 
-/*
- * Tells the client of the packet inside, if that is of a connection by this tunnel; the
- * XDP action, or 0 if there is nothing to tell, and the frame is as it was.
- */
-static __always_inline int go_inside(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
+/* Whether the server's packets go by the path of the wrapped one; m->mtu is what they may have then. */
+static __always_inline int is_on_path(struct message *m, const struct server *server)
 {
+	__u32 index = server->tunnel;
+	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
+
+	if (!tunnel || !tunnel->family || address_differs(tunnel->address, m->wrapper.destination) ||
+	    !is_from_tunnel(m, tunnel))
+		return 0;
+	m->mtu = m->path - tunnel->overhead;
+	return 1;
+}
+
+/*
+ * Says whose the packet inside is, which begins at m->quote: the connection it is of
+ * is in s->hit then.
+ */
+static __always_inline enum wrapped know_inside(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
+{
+	struct service *service;
 	struct server *server;
 	__u32 index;
 
-	if (m->outer_vlan || (v6 ? parse_quote6(ctx, m) : parse_quote4(ctx, m)) != QUOTED_PORTS)
-		return 0;
+	if ((v6 ? parse_quote6(ctx, m) : parse_quote4(ctx, m)) != QUOTED_PORTS)
+		return WRAPPED_STRANGE;
 	s->hit.key = m->quoted;
 	look_up_by(&s->hit, v6);
-	if (!s->hit.recipe || s->hit.recipe & BIT(RECIPE_REPLY) || recipe_method(s->hit.recipe) != METHOD_TUNNEL)
-		return 0;
-	index = recipe_server(s->hit.recipe);
-	server = bpf_map_lookup_elem(&servers, &index);
-	if (!server || server->tunnel != m->tunnel)
-		return 0;
-	m->service = server->service;
-	return tell_client(ctx, s, m, v6);
+	if (s->hit.recipe) {
+		index = recipe_server(s->hit.recipe);
+		server = bpf_map_lookup_elem(&servers, &index);
+		if (s->hit.recipe & BIT(RECIPE_REPLY) || recipe_method(s->hit.recipe) != METHOD_TUNNEL || !server ||
+		    !is_on_path(m, server))
+			return WRAPPED_STRANGE;
+		m->service = server->service;
+		return WRAPPED_CONNECTION;
+	}
+	s->key = m->quoted;
+	s->is_v6 = v6;
+	service = find_service(s, v6);
+	if (!service || service->life != LIFE_LIVE || !(s->pick.flags & SERVICE_ONE_PACKET) ||
+	    (__u8)(m->quoted.id >> ID_PROTOCOL) != IPPROTO_UDP)
+		return WRAPPED_STRANGE;
+	return WRAPPED_ALONE;
 }
 
-__noinline int go_inside4(struct xdp_md *ctx, struct slow *s, struct message *m)
+__noinline int know_inside4(struct xdp_md *ctx, struct slow *s, struct message *m)
 {
-	return s && m ? go_inside(ctx, s, m, 0) : 0;
+	return s && m ? know_inside(ctx, s, m, 0) : WRAPPED_STRANGE;
 }
 
-__noinline int go_inside6(struct xdp_md *ctx, struct slow *s, struct message *m)
+__noinline int know_inside6(struct xdp_md *ctx, struct slow *s, struct message *m)
 {
-	return s && m ? go_inside(ctx, s, m, 1) : 0;
+	return s && m ? know_inside(ctx, s, m, 1) : WRAPPED_STRANGE;
+}
+
+__noinline int tell_client4(struct xdp_md *ctx, struct slow *s, struct message *m)
+{
+	return s && m ? tell_client(ctx, s, m, 0) : XDP_DROP;
+}
+
+__noinline int tell_client6(struct xdp_md *ctx, struct slow *s, struct message *m)
+{
+	return s && m ? tell_client(ctx, s, m, 1) : XDP_DROP;
 }
 
 /* An error that is about no packet of a connection, but may be about one that was wrapped; the XDP action. */
 static __always_inline int meet_wrapped(struct xdp_md *ctx, struct slow *s, struct message *m, const int v6)
 {
-	int news = v6 ? learn_wrapped6(ctx, m) : learn_wrapped4(ctx, m), action = 0;
+	int about = v6 ? find_wrapped6(ctx, m) : find_wrapped4(ctx, m), action;
 
-	if (news == WRAPPED_NOT)
+	if (about == WRAPPED_NOT)
 		return finish(ctx, m->passed, 0);
+	if (about == WRAPPED_INSIDE)
+		about = m->inner_family == 6 ? know_inside6(ctx, s, m) : know_inside4(ctx, s, m);
+	if (about == WRAPPED_STRANGE) {
+		count(EVENT_NOTE_PATH_MTU_REFUSED);
+		return finish(ctx, EVENT_PASS_ICMP, 0);
+	}
+	learn_wrapped(m);
 	count(EVENT_NOTE_PATH_MTU);
-	if (news == WRAPPED_INSIDE)
-		action = m->inner_family == 6 ? go_inside6(ctx, s, m) : go_inside4(ctx, s, m);
-	return action ? counted(action, EVENT_NOTE_ICMP_OUT) : finish(ctx, EVENT_PASS_ICMP, 0);
+	if (about != WRAPPED_CONNECTION || m->outer_vlan)
+		return finish(ctx, EVENT_PASS_ICMP, 0);
+	action = m->inner_family == 6 ? tell_client6(ctx, s, m) : tell_client4(ctx, s, m);
+	return counted(action, EVENT_NOTE_ICMP_OUT);
 }
 
 #endif
