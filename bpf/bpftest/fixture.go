@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/shunt-lb/shunt/bpf"
 )
 
@@ -67,42 +65,59 @@ type Fixture struct {
 	t         testing.TB // the test that made it; see T
 	namespace *namespace
 	pinDir    string
-	soil      struct { // what RunOn runs, and which plane's slots it goes on to
-		program *ebpf.Program
-		of      *ebpf.Map
-	}
-	filter  bpf.KernelFilter
-	next    indices
-	servers map[uint32]*Server
-	wide    []*Service                    // those in force that have several addresses or ports
-	events  [bpf.KernelEventEVENTS]uint64 // at the last call of Events
+	soil      soil
+	filter    bpf.KernelFilter
+	next      indices
+	servers   map[uint32]*Server
+	wide      []*Service                    // those in force that have several addresses or ports
+	events    [bpf.KernelEventEVENTS]uint64 // at the last call of Events
 }
 
 // indices are the next free ones; nothing is used twice.
 type indices struct{ service, server, word, hop uint32 }
 
-// New loads the fast path over new maps; all is gone at the end of the test.
+// New lends the test a plane over empty maps, pinned in a directory of its own. It has
+// been loaded for an earlier test that asked for the same sizes and is done with it,
+// or is loaded now: by nothing that is in the maps or in Go can a test tell, but by
+// the programs' numbers and the hash seeds.
 func New(t testing.TB, o Options) *Fixture {
 	t.Helper()
-	return NewAt(t, PinDir(t), o)
+	Privileged(t)
+	o = o.withDefaults()
+	f := newFixture(t)
+	f.lend(o)
+	f.set(o)
+	return f
 }
 
-// NewAt is New with a pin directory of PinDir's.
+// NewAt loads the fast path over new maps pinned in a directory of PinDir's; all is gone
+// at the end of the test.
 func NewAt(t testing.TB, pinDir string, o Options) *Fixture {
 	t.Helper()
 	o = o.withDefaults()
+	f := newFixture(t)
+	f.pinDir = pinDir
+	f.open(o)
+	t.Cleanup(func() { f.must(f.remove()) })
+	f.set(o)
+	return f
+}
+
+// newFixture returns one without a plane.
+func newFixture(t testing.TB) *Fixture {
+	t.Helper()
 	n := newNamespace(t)
-	f := &Fixture{
-		t: t, namespace: n, Outside: n.outside, Inside: n.inside, pinDir: pinDir,
+	return &Fixture{
+		t: t, namespace: n, Outside: n.outside, Inside: n.inside,
 		// Index 0 means none.
 		next:    indices{service: 1, server: 1, word: 1, hop: 1},
 		servers: map[uint32]*Server{},
 	}
-	f.open(o)
-	t.Cleanup(func() {
-		f.closeSoil()
-		f.must(f.Plane.Remove())
-	})
+}
+
+// set writes the settings and the ports.
+func (f *Fixture) set(o Options) {
+	f.t.Helper()
 	for _, index := range []uint32{f.Outside, f.Inside} {
 		f.AddPort(index)
 	}
@@ -115,7 +130,6 @@ func NewAt(t testing.TB, pinDir string, o Options) *Fixture {
 	f.ChangePacketOptions(func(o *bpf.KernelPacketOptions) {
 		o.FragmentTicks, o.PathTicks = f.Plane.Clock.Ticks(30*time.Second), f.Plane.Clock.Ticks(10*time.Minute)
 	})
-	return f
 }
 
 func (f *Fixture) open(o Options) {

@@ -54,6 +54,18 @@ func effectiveCapabilities() (uint64, error) {
 // which is mounted where it is missing. It is removed at the end of the test.
 func PinDir(t testing.TB) string {
 	t.Helper()
+	parent := makePinFolder(t)
+	t.Cleanup(func() {
+		if err := os.RemoveAll(parent); err != nil {
+			t.Errorf("remove pins: %v", err)
+		}
+	})
+	return filepath.Join(parent, "pins")
+}
+
+// makePinFolder makes a folder on the BPF file system, which the caller removes.
+func makePinFolder(t testing.TB) string {
+	t.Helper()
 	Privileged(t)
 	var fs unix.Statfs_t
 	if err := unix.Statfs(bpffsRoot, &fs); err != nil {
@@ -64,14 +76,9 @@ func PinDir(t testing.TB) string {
 			t.Fatalf("mount the BPF file system at %s: %v", bpffsRoot, err)
 		}
 	}
-	parent, err := os.MkdirTemp(bpffsRoot, "shunt-bpftest-")
+	folder, err := os.MkdirTemp(bpffsRoot, "shunt-bpftest-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(parent); err != nil {
-			t.Errorf("remove pins: %v", err)
-		}
-	})
-	return filepath.Join(parent, "pins")
+	return folder
 }

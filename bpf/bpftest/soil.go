@@ -23,13 +23,7 @@ func (f *Fixture) soiled() *ebpf.Program {
 	f.must(spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{
 		MapReplacements: map[string]*ebpf.Map{bpf.KernelMapSlots: f.Plane.Slots},
 	}))
-	f.closeSoil()
-	f.soil.program, f.soil.of = programs.Soiled, f.Plane.Slots
+	f.must(f.soil.close())
+	f.soil = soil{program: programs.Soiled, of: f.Plane.Slots}
 	return f.soil.program
-}
-
-func (f *Fixture) closeSoil() {
-	if f.soil.program != nil {
-		f.must(f.soil.program.Close())
-	}
 }
