@@ -25,7 +25,17 @@ func (s Service) Normalize() Service {
 	for i := range s.Servers {
 		s.Servers[i] = s.Key.normalizeServer(s.Servers[i])
 	}
+	s.Health = s.Health.normalize(s.Key)
 	return s
+}
+
+// normalize fills in the service's port for sorry servers without one.
+func (h Health) normalize(key ServiceKey) Health {
+	h.Sorry = slices.Clone(h.Sorry)
+	for i := range h.Sorry {
+		h.Sorry[i] = key.normalizeServer(h.Sorry[i])
+	}
+	return h
 }
 
 func (k ServiceKey) normalizeServer(server realserver.Server) realserver.Server {

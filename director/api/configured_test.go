@@ -27,6 +27,7 @@ func TestConfigured(t *testing.T) {
 		Limits:   director.Limits{Rate: 5, Connections: 6, Source: director.SourceLimits{Prefix: 24, Rate: 7, Connections: 8}},
 		Guard:    director.SourceGuard{Mode: director.GuardAuto, On: 100, Off: 50},
 		MSS:      1400,
+		Health:   fullHealth(),
 		Servers: []realserver.Server{
 			{Address: addr("10.0.0.11:0"), Method: realserver.DR, Weight: 0, Upper: 1000, Lower: 700, Draining: true},
 			{Address: addr("10.0.0.12:80"), Method: realserver.NAT, Weight: 3},
@@ -38,6 +39,11 @@ func TestConfigured(t *testing.T) {
 	for v, i := reflect.ValueOf(want), 0; i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
 			t.Errorf("the test does not set %s", v.Type().Field(i).Name)
+		}
+	}
+	for v, i := reflect.ValueOf(want.Health), 0; i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("the test does not set Health.%s", v.Type().Field(i).Name)
 		}
 	}
 	text, err := json.Marshal(observation{}.model(seen{service: want}))
@@ -58,6 +64,45 @@ func TestConfigured(t *testing.T) {
 	shown.Servers[1].Method = "carrier pigeon"
 	if service, err := shown.Configured(); err == nil {
 		t.Errorf("%+v", service)
+	}
+}
+
+// fullHealth has each field, and each kind of check.
+func fullHealth() director.Health {
+	return director.Health{
+		Checks: []realserver.Check{
+			{Kind: realserver.CheckTCP, Port: 8080, Via: realserver.ViaVirtual, Interval: time.Second, Timeout: 500 * time.Millisecond, Retry: 200 * time.Millisecond, Rise: 4, Fall: 5},
+			{Kind: realserver.CheckTCP, Exchange: &realserver.ExchangeCheck{Send: []byte("PING\r\n\x00\xff"), Expect: "^PONG"}, Via: realserver.ViaServer},
+			{
+				Kind: realserver.CheckHTTP,
+				TLS: &realserver.TLSCheck{
+					ServerName: "example.org", CA: "/etc/ca.pem", Certificate: "/etc/cert.pem", Key: "/etc/key.pem",
+					SkipVerify: true, ExpiryWarning: time.Hour, RefuseWhenExpired: true,
+				},
+				HTTP: &realserver.HTTPCheck{
+					Version: 2, Method: "HEAD", Path: "/healthz?full=1", Host: "example.org", Headers: []realserver.Header{{Name: "X-Probe", Value: "a: b"}},
+					Status: []realserver.StatusRange{{First: 200, Last: 204}, {First: 301, Last: 301}}, Match: "ok$", Digest: "0123456789abcdef0123456789abcdef",
+				},
+			},
+			{Kind: realserver.CheckHTTP, HTTP: &realserver.HTTPCheck{}},
+			{Kind: realserver.CheckDNS, DNS: &realserver.DNSCheck{Name: "example.org", Type: "AAAA", Answer: "2001:db8::1", TCP: true}},
+			{Kind: realserver.CheckUDP, Exchange: &realserver.ExchangeCheck{Send: []byte("ping")}},
+			{Kind: realserver.CheckICMP},
+			{Kind: realserver.CheckGRPC, GRPC: &realserver.GRPCCheck{Service: "shop"}},
+			{Kind: realserver.CheckSMTP, SMTP: &realserver.SMTPCheck{Hello: "director"}},
+			{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: []string{"/usr/bin/check", "%h", "%p"}, User: "nobody", Status: realserver.StatusWeight}},
+			{Kind: realserver.CheckFile, File: &realserver.FileCheck{Path: "/run/weight"}},
+		},
+		Initial: director.InitialUp, Down: director.DownRemove, Established: director.EstablishedCut, Quorum: 3, Hysteresis: 1,
+		Sorry: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.99:80"), Method: realserver.NAT, Weight: 1}},
+		Panic: 50, SlowStart: 30 * time.Second, Damping: director.Damping{Changes: 5, Within: time.Minute, Hold: 10 * time.Minute},
+		Passive:     director.Passive{Unanswered: 3, Resets: 4, Unreachable: 5, Within: 10 * time.Second, Suspend: time.Minute},
+		Maintenance: "/etc/shunt/maintenance",
+		Notify: director.Notify{
+			Up: []string{"/usr/bin/up", "now"}, Down: []string{"/usr/bin/down"}, QuorumUp: []string{"/usr/bin/quorum", "up"}, QuorumDown: []string{"/usr/bin/quorum", "down"}, FIFO: "/run/fifo",
+		},
+		Load: director.LoadPolicy{Kind: director.LoadLeastUsed, Minimum: 20, Maximum: 150, Silence: time.Minute},
+		Pool: "web",
 	}
 }
 

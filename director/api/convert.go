@@ -237,18 +237,22 @@ func serviceConfig(s director.Service) ServiceConfig {
 		Persistence: persistenceModel(s.Persistence), OnePacket: s.OnePacket, Timeouts: serviceTimeouts(s.Timeouts),
 		ConnReuseMode: reuseModel(s.Rules.ConnReuse), SloppyTCP: s.Rules.SloppyTCP,
 		ExpireNodestConn: s.Rules.ExpireNoDestConn, ExpireQuiescentTemplate: s.Rules.ExpireQuiescentTemplate,
-		Limits: limitsModel(s.Limits), Guard: guardModel(s.Guard), MSS: s.MSS,
+		Limits: limitsModel(s.Limits), Guard: guardModel(s.Guard), MSS: s.MSS, Health: healthModel(s.Health),
 	}
 	if !s.Access.IsZero() {
 		c.Access = &Access{Allow: prefixTexts(s.Access.Allow), Deny: prefixTexts(s.Access.Deny)}
 	}
 	for _, server := range s.Servers {
-		c.Servers = append(c.Servers, ServerConfig{
-			Address: server.Address.String(), Method: server.Method.String(), Weight: new(server.Weight),
-			Upper: server.Upper, Lower: server.Lower, Tunnel: tunnelModel(server.Tunnel),
-		})
+		c.Servers = append(c.Servers, serverConfig(server))
 	}
 	return c
+}
+
+func serverConfig(server realserver.Server) ServerConfig {
+	return ServerConfig{
+		Address: server.Address.String(), Method: server.Method.String(), Weight: new(server.Weight),
+		Upper: server.Upper, Lower: server.Lower, Tunnel: tunnelModel(server.Tunnel),
+	}
 }
 
 // Configured returns the service as the director has it: what the data plane says
@@ -263,7 +267,7 @@ func (s Service) Configured() (director.Service, error) {
 		Name: s.Name, Scheduler: s.Scheduler, Flags: s.Flags, VIP: s.VIP, Access: s.Access,
 		OnePacket: s.OnePacket, Timeouts: s.Timeouts, ConnReuseMode: s.ConnReuseMode,
 		SloppyTCP: s.SloppyTCP, ExpireNodestConn: s.ExpireNodestConn, ExpireQuiescentTemplate: s.ExpireQuiescentTemplate,
-		Limits: s.Limits, Guard: s.Guard, MSS: s.MSS,
+		Limits: s.Limits, Guard: s.Guard, MSS: s.MSS, Health: s.Health,
 	}.serviceOf(key)
 	if err != nil {
 		return director.Service{}, err

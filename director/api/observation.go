@@ -70,7 +70,7 @@ func (o observation) model(s seen) Service {
 		Persistence: config.Persistence, OnePacket: config.OnePacket, Timeouts: config.Timeouts,
 		ConnReuseMode: config.ConnReuseMode, SloppyTCP: config.SloppyTCP,
 		ExpireNodestConn: config.ExpireNodestConn, ExpireQuiescentTemplate: config.ExpireQuiescentTemplate,
-		Limits: config.Limits, Guard: config.Guard, MSS: config.MSS, Refused: refusedModel(observed.Refused), GuardStats: guardStatsModel(observed.Guard),
+		Limits: config.Limits, Guard: config.Guard, MSS: config.MSS, Health: config.Health, Refused: refusedModel(observed.Refused), GuardStats: guardStatsModel(observed.Guard),
 	}
 	stats := make(map[netip.AddrPort]director.ServerStats)
 	for _, server := range observed.Servers {

@@ -228,6 +228,57 @@ type Candidate struct {
 	Unreachable bool `json:"unreachable,omitempty"`
 }
 
+// Check One question asked of each server from time to time.
+type Check struct {
+	// Kind What is asked; the terms of the kind stand under its name.
+	Kind string `json:"kind"`
+
+	// Port Asked in place of the server's, or virtual, port; 0 for that one.
+	Port uint16 `json:"port,omitempty"`
+
+	// Via Whether the server is asked at its own address or at the virtual one by the way of a client's packet; left out, virtual where packets reach it unchanged and the data plane can send probes.
+	Via string `json:"via,omitempty"`
+
+	// Interval From one probe's beginning to the next; left out 5s.
+	Interval Duration `json:"interval,omitempty"`
+
+	// Timeout How long a probe may take; left out 2s, or the interval if that is less.
+	Timeout Duration `json:"timeout,omitempty"`
+
+	// Retry The interval after a result that contradicts the state; left out, a fifth of the interval, and half of the timeout at least.
+	Retry Duration `json:"retry,omitempty"`
+
+	// Rise How many passes in a row make it up; 0 is 2.
+	Rise uint16 `json:"rise,omitempty"`
+
+	// Fall How many failures in a row make it down; 0 is 3.
+	Fall uint16 `json:"fall,omitempty"`
+
+	// TLS The check's connection is TLS (of tcp, http, smtp and grpc). Files are PEM, absolute paths on the director.
+	TLS *TLSCheck `json:"tls,omitempty"`
+
+	// HTTP A request and what answers will do.
+	HTTP *HTTPCheck `json:"http,omitempty"`
+
+	// DNS A query, and its answer.
+	DNS *DNSCheck `json:"dns,omitempty"`
+
+	// Exchange What is sent over a connection, or as a datagram, and what is expected.
+	Exchange *ExchangeCheck `json:"exchange,omitempty"`
+
+	// GRPC A request of grpc.health.v1.Health/Check.
+	GRPC *GRPCCheck `json:"grpc,omitempty"`
+
+	// SMTP The greeting, and EHLO or HELO.
+	SMTP *SMTPCheck `json:"smtp,omitempty"`
+
+	// Script A command on the director; its status is the answer.
+	Script *ScriptCheck `json:"script,omitempty"`
+
+	// File A file on the director whose first line is a number: the weight, from -1, down.
+	File *FileCheck `json:"file,omitempty"`
+}
+
 // Configuration Everything that can be desired.
 type Configuration struct {
 	// Timeouts A change of the connection timeouts: only what is present changes.
@@ -394,6 +445,33 @@ type Counters struct {
 
 	// Out One direction's traffic, client to server (in) or server to client (out, nat only).
 	Out Traffic `json:"out"`
+}
+
+// DNSCheck A query, and its answer.
+type DNSCheck struct {
+	// Name The name asked for.
+	Name string `json:"name"`
+
+	// Type A, AAAA, CNAME, MX, NS, PTR, SOA, SRV or TXT.
+	Type string `json:"type,omitempty"`
+
+	// Answer What one of the records must have as its value; left out any.
+	Answer string `json:"answer,omitempty"`
+
+	// TCP Ask over TCP.
+	TCP bool `json:"tcp,omitempty"`
+}
+
+// Damping A server that changed so many times within a time is held down for another.
+type Damping struct {
+	// Changes How many changes.
+	Changes uint16 `json:"changes"`
+
+	// Within Within which time.
+	Within Duration `json:"within,omitempty"`
+
+	// Hold How long it is held down.
+	Hold Duration `json:"hold,omitempty"`
 }
 
 // DataplaneInfo What the first line of ipvsadm's list tells of the data plane.
@@ -682,6 +760,15 @@ type EventList struct {
 	Missed bool `json:"missed"`
 }
 
+// ExchangeCheck What is sent over a connection, or as a datagram, and what is expected.
+type ExchangeCheck struct {
+	// Send What is sent, in base64.
+	Send []byte `json:"send,omitempty"`
+
+	// Expect A regular expression (RE2) of the answer's first 64 KiB.
+	Expect string `json:"expect,omitempty"`
+}
+
 // Features What the data plane can do.
 type Features struct {
 	// Marks Services of firewall marks.
@@ -734,6 +821,12 @@ type Features struct {
 
 	// MaxWeight The largest weight of a server.
 	MaxWeight uint32 `json:"max-weight"`
+}
+
+// FileCheck A file on the director whose first line is a number: the weight, from -1, down.
+type FileCheck struct {
+	// Path Its absolute path.
+	Path string `json:"path"`
 }
 
 // Finding The answer of one check.
@@ -824,6 +917,12 @@ type FoundSync struct {
 	MaxLength uint16 `json:"max-length,omitempty"`
 }
 
+// GRPCCheck A request of grpc.health.v1.Health/Check.
+type GRPCCheck struct {
+	// Service The service asked for; left out, the server as a whole.
+	Service string `json:"service,omitempty"`
+}
+
 // Guard Why applying a plan wants force.
 type Guard struct {
 	// What services or servers.
@@ -856,6 +955,83 @@ type GuardStats struct {
 	Validated uint64 `json:"validated"`
 }
 
+// HTTPCheck A request and what answers will do.
+type HTTPCheck struct {
+	// Version HTTP/1.1 or HTTP/2; 0 is 1 in the clear, and agreed on over TLS.
+	Version int `json:"version,omitempty"`
+
+	// Method The request's method.
+	Method string `json:"method,omitempty"`
+
+	// Path The path with its query.
+	Path string `json:"path,omitempty"`
+
+	// Host The host asked for; left out, the address.
+	Host string `json:"host,omitempty"`
+
+	// Headers Fields sent besides, such as X-Probe: shunt.
+	Headers []string `json:"headers,omitempty"`
+
+	// Status The codes that will do, such as 200 or 200-299; left out 200-399.
+	Status []string `json:"status,omitempty"`
+
+	// Match A regular expression (RE2) found in the body's first MiB.
+	Match string `json:"match,omitempty"`
+
+	// Digest The body's SHA-256 or MD5 in hexadecimal.
+	Digest string `json:"digest,omitempty"`
+}
+
+// Health How it is known that a service's servers are alive, and what follows. Left out, they are offered as configured,
+// whatever becomes of them. An edit replaces the whole; {} takes it away.
+type Health struct {
+	// Checks Asked of each server; it is up while all of them are.
+	Checks []Check `json:"checks,omitempty"`
+
+	// Initial What a server is before its first result.
+	Initial string `json:"initial,omitempty"`
+
+	// Down What becomes of a server that is down: weight 0, or it is withdrawn.
+	Down string `json:"down,omitempty"`
+
+	// Established What becomes of its connections.
+	Established string `json:"established,omitempty"`
+
+	// Quorum The sum of weights of servers that are up below which the service has lost its quorum; 0 is 1.
+	Quorum uint32 `json:"quorum,omitempty"`
+
+	// Hysteresis How much above the quorum the sum has to be for the service to have it again.
+	Hysteresis uint32 `json:"hysteresis,omitempty"`
+
+	// Sorry Servers that are offered while the quorum is lost, in place of the others.
+	Sorry []ServerConfig `json:"sorry,omitempty"`
+
+	// Panic The share of servers in per cent that must be up: while fewer are, all are offered; 0 for never.
+	Panic uint8 `json:"panic,omitempty"`
+
+	// SlowStart How long the weight of a server that came up grows to its own.
+	SlowStart Duration `json:"slow-start,omitempty"`
+
+	// Damping A server that changed so many times within a time is held down for another.
+	Damping *Damping `json:"damping,omitempty"`
+
+	// Passive What the data path tells of servers: one of which any count within a time reaches its limit is suspended at once, and
+	// its checks are asked to confirm it. 0 is no such limit.
+	Passive *Passive `json:"passive,omitempty"`
+
+	// Maintenance A folder on the director: a server that has a file there, named by its address, or address:port, is down.
+	Maintenance string `json:"maintenance,omitempty"`
+
+	// Notify Commands on the director that are told of changes: each is a program's absolute path and its arguments.
+	Notify *Notify `json:"notify,omitempty"`
+
+	// Load How the load that servers report becomes weights.
+	Load *LoadPolicy `json:"load,omitempty"`
+
+	// Pool The leases that add servers to the service; left out for none.
+	Pool string `json:"pool,omitempty"`
+}
+
 // Interface An interface the data plane is attached to.
 type Interface struct {
 	// Name Its name.
@@ -876,6 +1052,21 @@ type Limits struct {
 
 	// Source Limits of each source network by itself.
 	Source *SourceLimits `json:"source,omitempty"`
+}
+
+// LoadPolicy How the load that servers report becomes weights.
+type LoadPolicy struct {
+	// Kind The way from loads to weights.
+	Kind string `json:"kind"`
+
+	// Minimum Bound of the weight in per cent of the configured one; 0 is 10.
+	Minimum uint32 `json:"minimum,omitempty"`
+
+	// Maximum Bound of the weight in per cent of the configured one; 0 is 200.
+	Maximum uint32 `json:"maximum,omitempty"`
+
+	// Silence How long after its last report a server has its configured weight again; left out 30s.
+	Silence Duration `json:"silence,omitempty"`
 }
 
 // LoadReport What became of loaded connections.
@@ -953,6 +1144,24 @@ type NotAdopted struct {
 	Problem Problem `json:"problem"`
 }
 
+// Notify Commands on the director that are told of changes: each is a program's absolute path and its arguments.
+type Notify struct {
+	// Up A server came up.
+	Up []string `json:"up,omitempty"`
+
+	// Down A server went down.
+	Down []string `json:"down,omitempty"`
+
+	// QuorumUp The service has its quorum again.
+	QuorumUp []string `json:"quorum-up,omitempty"`
+
+	// QuorumDown It lost it.
+	QuorumDown []string `json:"quorum-down,omitempty"`
+
+	// FIFO A named pipe that gets a line a change.
+	FIFO string `json:"fifo,omitempty"`
+}
+
 // Outcome What came of a change.
 type Outcome struct {
 	// Changed Whether there is a new revision; false: it was so already.
@@ -981,6 +1190,25 @@ type PacketEvent struct {
 
 	// Help What it means.
 	Help string `json:"help"`
+}
+
+// Passive What the data path tells of servers: one of which any count within a time reaches its limit is suspended at once, and
+// its checks are asked to confirm it. 0 is no such limit.
+type Passive struct {
+	// Unanswered Clients' first segments sent again, unanswered.
+	Unanswered uint32 `json:"unanswered,omitempty"`
+
+	// Resets First segments answered by a reset.
+	Resets uint32 `json:"resets,omitempty"`
+
+	// Unreachable ICMP errors that say that it cannot be reached.
+	Unreachable uint32 `json:"unreachable,omitempty"`
+
+	// Within Within which time.
+	Within Duration `json:"within,omitempty"`
+
+	// Suspend For how long at most it is suspended.
+	Suspend Duration `json:"suspend,omitempty"`
 }
 
 // PendingRepair A repair that could not be done.
@@ -1177,6 +1405,24 @@ type RevisionList struct {
 	Next uint64 `json:"next,omitempty"`
 }
 
+// SMTPCheck The greeting, and EHLO or HELO.
+type SMTPCheck struct {
+	// Hello How the director names itself; left out, its host name.
+	Hello string `json:"hello,omitempty"`
+}
+
+// ScriptCheck A command on the director; its status is the answer.
+type ScriptCheck struct {
+	// Command The program, an absolute path, and its arguments; in these %h, %p, %v and %q are the server's and the virtual address and port.
+	Command []string `json:"command"`
+
+	// User Whom it runs as; left out the director's script user.
+	User string `json:"user,omitempty"`
+
+	// Status What its status means: all but 0 is a failure; 0 and 1 are up; or 2 to 255 is up with the status - 2 added to the weight.
+	Status string `json:"status,omitempty"`
+}
+
 // Server A real server with what is observed of it.
 type Server struct {
 	// Address Its address and port.
@@ -1330,6 +1576,10 @@ type Service struct {
 	// MSS The largest segment that either end may announce; left out where they may announce any.
 	MSS uint16 `json:"mss,omitempty"`
 
+	// Health How it is known that a service's servers are alive, and what follows. Left out, they are offered as configured,
+	// whatever becomes of them. An edit replaces the whole; {} takes it away.
+	Health *Health `json:"health,omitempty"`
+
 	// Refused New connections that a service was asked for and refused, ever, by the limit's name: service-rate, service-connections,
 	// source-rate, source-connections; and table-full, those refused, or served without state, for want of room.
 	Refused *Refused `json:"refused,omitempty"`
@@ -1397,6 +1647,10 @@ type ServiceConfig struct {
 
 	// MSS The largest segment that either end of a connection may announce to the other: 536 at least, with IPv6 1220; 0 for what they announce; tcp.
 	MSS uint16 `json:"mss,omitempty"`
+
+	// Health How it is known that a service's servers are alive, and what follows. Left out, they are offered as configured,
+	// whatever becomes of them. An edit replaces the whole; {} takes it away.
+	Health *Health `json:"health,omitempty"`
 
 	// Servers Its servers.
 	Servers []ServerConfig `json:"servers,omitempty"`
@@ -1466,6 +1720,10 @@ type ServiceEdit struct {
 
 	// MSS The largest segment that either end may announce; 0 for any; tcp.
 	MSS *uint16 `json:"mss,omitempty"`
+
+	// Health How it is known that a service's servers are alive, and what follows. Left out, they are offered as configured,
+	// whatever becomes of them. An edit replaces the whole; {} takes it away.
+	Health *Health `json:"health,omitempty"`
 }
 
 // ServiceList A page of services.
@@ -1673,6 +1931,30 @@ type SyncDaemon struct {
 
 	// MaxLength The most bytes of a message; 0 for what the interface's MTU allows.
 	MaxLength uint16 `json:"max-length,omitempty"`
+}
+
+// TLSCheck The check's connection is TLS (of tcp, http, smtp and grpc). Files are PEM, absolute paths on the director.
+type TLSCheck struct {
+	// ServerName SNI, and whose certificate it must be; left out, the HTTP host, else the address.
+	ServerName string `json:"server-name,omitempty"`
+
+	// CA Trusted certificates; left out the system's.
+	CA string `json:"ca,omitempty"`
+
+	// Certificate The director's certificate.
+	Certificate string `json:"certificate,omitempty"`
+
+	// Key Its key.
+	Key string `json:"key,omitempty"`
+
+	// SkipVerify Any certificate will do.
+	SkipVerify bool `json:"skip-verify,omitempty"`
+
+	// ExpiryWarning Warn when the server's certificate ends sooner; left out 14 days.
+	ExpiryWarning Duration `json:"expiry-warning,omitempty"`
+
+	// RefuseExpired With skip-verify: an ended certificate is a failure all the same.
+	RefuseExpired bool `json:"refuse-expired,omitempty"`
 }
 
 // Table A connection table. full-in is when its pressure comes to 1 at the present rate, left out where it does not; last-full
@@ -2487,7 +2769,6 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
-
 	// GetHealth Whether the daemon is alive.
 	//
 	// Answers as long as the daemon does.
@@ -4463,7 +4744,6 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 		var rawQueryFragments []string
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4471,11 +4751,9 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Point != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "point", *params.Point, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4483,11 +4761,9 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Reason != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4495,11 +4771,9 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Interface != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interface", *params.Interface, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4507,11 +4781,9 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Count != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "count", *params.Count, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -4519,11 +4791,9 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Duration != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "duration", *params.Duration, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4531,11 +4801,9 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Snaplen != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "snaplen", *params.Snaplen, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4543,11 +4811,9 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Rate != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "rate", *params.Rate, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4555,7 +4821,6 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -4639,7 +4904,6 @@ func NewApplyConfigurationRequestWithBody(server string, params *ApplyConfigurat
 		var rawQueryFragments []string
 
 		if params.Force != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4647,7 +4911,6 @@ func NewApplyConfigurationRequestWithBody(server string, params *ApplyConfigurat
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -4721,7 +4984,6 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 		var rawQueryFragments []string
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4729,11 +4991,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Server != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4741,11 +5001,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Client != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4753,11 +5011,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Kind != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4765,11 +5021,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.State != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4777,11 +5031,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4789,11 +5041,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4801,11 +5051,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4813,11 +5061,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4825,11 +5071,9 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Reset != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reset", *params.Reset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4837,7 +5081,6 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -4883,7 +5126,6 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 		var rawQueryFragments []string
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4891,11 +5133,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Server != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4903,11 +5143,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Client != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4915,11 +5153,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Kind != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4927,11 +5163,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.State != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4939,11 +5173,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4951,11 +5183,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4963,11 +5193,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4975,11 +5203,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4987,11 +5213,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Limit != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -4999,11 +5223,9 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Cursor != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5011,7 +5233,6 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5084,7 +5305,6 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 		var rawQueryFragments []string
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5092,11 +5312,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Server != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5104,11 +5322,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Client != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5116,11 +5332,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Kind != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5128,11 +5342,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.State != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5140,11 +5352,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5152,11 +5362,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5164,11 +5372,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5176,11 +5382,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5188,11 +5392,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.By != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", *params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5200,11 +5402,9 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Limit != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -5212,7 +5412,6 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5258,7 +5457,6 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 		var rawQueryFragments []string
 
 		if params.Interval != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interval", *params.Interval, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5266,7 +5464,6 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5281,7 +5478,6 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 	}
 
 	if params != nil {
-
 		if params.LastEventID != nil {
 			var headerParam0 string
 
@@ -5292,7 +5488,6 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
-
 	}
 
 	return req, nil
@@ -5327,7 +5522,6 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 		var rawQueryFragments []string
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5335,11 +5529,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Server != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5347,11 +5539,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Client != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5359,11 +5549,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Kind != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5371,11 +5559,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.State != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5383,11 +5569,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5395,11 +5579,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5407,11 +5589,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5419,11 +5599,9 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5431,7 +5609,6 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5612,7 +5789,6 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 		var rawQueryFragments []string
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5620,11 +5796,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Server != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5632,11 +5806,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Client != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5644,11 +5816,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Kind != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5656,11 +5826,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.State != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5668,11 +5836,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5680,11 +5846,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxAge != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5692,11 +5856,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MinIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5704,11 +5866,9 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.MaxIdle != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5716,7 +5876,6 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5870,7 +6029,6 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 		var rawQueryFragments []string
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5878,11 +6036,9 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Reason != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5890,11 +6046,9 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Interface != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interface", *params.Interface, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5902,7 +6056,6 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5948,7 +6101,6 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 		var rawQueryFragments []string
 
 		if params.After != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -5956,11 +6108,9 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Limit != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5968,11 +6118,9 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Name != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5980,11 +6128,9 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Service != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5992,7 +6138,6 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6007,7 +6152,6 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 	}
 
 	if params != nil {
-
 		if params.LastEventID != nil {
 			var headerParam0 string
 
@@ -6018,7 +6162,6 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
-
 	}
 
 	return req, nil
@@ -6089,7 +6232,6 @@ func NewMigrateRequestWithBody(server string, params *MigrateParams, contentType
 	req.Header.Add("Content-Type", contentType)
 
 	if params != nil {
-
 		if params.ShuntWhy != nil {
 			var headerParam0 string
 
@@ -6100,7 +6242,6 @@ func NewMigrateRequestWithBody(server string, params *MigrateParams, contentType
 
 			req.Header.Set("Shunt-Why", headerParam0)
 		}
-
 	}
 
 	return req, nil
@@ -6202,7 +6343,6 @@ func NewReloadRequest(server string, params *ReloadParams) (*http.Request, error
 		var rawQueryFragments []string
 
 		if params.Force != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6210,7 +6350,6 @@ func NewReloadRequest(server string, params *ReloadParams) (*http.Request, error
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6282,7 +6421,6 @@ func NewListRevisionsRequest(server string, params *ListRevisionsParams) (*http.
 		var rawQueryFragments []string
 
 		if params.Before != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "before", *params.Before, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -6290,11 +6428,9 @@ func NewListRevisionsRequest(server string, params *ListRevisionsParams) (*http.
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Limit != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6302,7 +6438,6 @@ func NewListRevisionsRequest(server string, params *ListRevisionsParams) (*http.
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6389,7 +6524,6 @@ func NewDiffRevisionsRequest(server string, number Number, params *DiffRevisions
 		var rawQueryFragments []string
 
 		if params.To != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -6397,7 +6531,6 @@ func NewDiffRevisionsRequest(server string, number Number, params *DiffRevisions
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6450,7 +6583,6 @@ func NewRollbackRequest(server string, number Number, params *RollbackParams) (*
 		var rawQueryFragments []string
 
 		if params.Force != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6458,7 +6590,6 @@ func NewRollbackRequest(server string, number Number, params *RollbackParams) (*
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6530,7 +6661,6 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 		var rawQueryFragments []string
 
 		if params.Limit != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6538,11 +6668,9 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.After != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6550,11 +6678,9 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if params.Foreign != nil {
-
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "foreign", *params.Foreign, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6562,7 +6688,6 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
-
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -7204,7 +7329,6 @@ func NewStreamStateRequest(server string, params *StreamStateParams) (*http.Requ
 	}
 
 	if params != nil {
-
 		if params.LastEventID != nil {
 			var headerParam0 string
 
@@ -7215,7 +7339,6 @@ func NewStreamStateRequest(server string, params *StreamStateParams) (*http.Requ
 
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
-
 	}
 
 	return req, nil
@@ -7782,7 +7905,6 @@ type MiddlewareFunc func(http.Handler) http.Handler
 
 // GetHealth operation middleware
 func (siw *ServerInterfaceWrapper) GetHealth(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetHealth(w, r)
 	}))
@@ -7796,7 +7918,6 @@ func (siw *ServerInterfaceWrapper) GetHealth(w http.ResponseWriter, r *http.Requ
 
 // GetMetrics operation middleware
 func (siw *ServerInterfaceWrapper) GetMetrics(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMetrics(w, r)
 	}))
@@ -7810,7 +7931,6 @@ func (siw *ServerInterfaceWrapper) GetMetrics(w http.ResponseWriter, r *http.Req
 
 // GetReadiness operation middleware
 func (siw *ServerInterfaceWrapper) GetReadiness(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetReadiness(w, r)
 	}))
@@ -7824,7 +7944,6 @@ func (siw *ServerInterfaceWrapper) GetReadiness(w http.ResponseWriter, r *http.R
 
 // AdoptServices operation middleware
 func (siw *ServerInterfaceWrapper) AdoptServices(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -7884,7 +8003,6 @@ func (siw *ServerInterfaceWrapper) AdoptServices(w http.ResponseWriter, r *http.
 
 // CapturePackets operation middleware
 func (siw *ServerInterfaceWrapper) CapturePackets(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8008,7 +8126,6 @@ func (siw *ServerInterfaceWrapper) CapturePackets(w http.ResponseWriter, r *http
 
 // GetConfiguration operation middleware
 func (siw *ServerInterfaceWrapper) GetConfiguration(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetConfiguration(w, r)
 	}))
@@ -8022,7 +8139,6 @@ func (siw *ServerInterfaceWrapper) GetConfiguration(w http.ResponseWriter, r *ht
 
 // ApplyConfiguration operation middleware
 func (siw *ServerInterfaceWrapper) ApplyConfiguration(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8095,7 +8211,6 @@ func (siw *ServerInterfaceWrapper) ApplyConfiguration(w http.ResponseWriter, r *
 
 // KillConnections operation middleware
 func (siw *ServerInterfaceWrapper) KillConnections(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8245,7 +8360,6 @@ func (siw *ServerInterfaceWrapper) KillConnections(w http.ResponseWriter, r *htt
 
 // ListConnections operation middleware
 func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8408,7 +8522,6 @@ func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *htt
 
 // CheckConnections operation middleware
 func (siw *ServerInterfaceWrapper) CheckConnections(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CheckConnections(w, r)
 	}))
@@ -8422,7 +8535,6 @@ func (siw *ServerInterfaceWrapper) CheckConnections(w http.ResponseWriter, r *ht
 
 // CountConnections operation middleware
 func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8585,7 +8697,6 @@ func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *ht
 
 // StreamConnectionCounts operation middleware
 func (siw *ServerInterfaceWrapper) StreamConnectionCounts(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8639,7 +8750,6 @@ func (siw *ServerInterfaceWrapper) StreamConnectionCounts(w http.ResponseWriter,
 
 // DumpConnections operation middleware
 func (siw *ServerInterfaceWrapper) DumpConnections(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8776,7 +8886,6 @@ func (siw *ServerInterfaceWrapper) DumpConnections(w http.ResponseWriter, r *htt
 
 // ExplainConnection operation middleware
 func (siw *ServerInterfaceWrapper) ExplainConnection(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -8835,7 +8944,6 @@ func (siw *ServerInterfaceWrapper) ExplainConnection(w http.ResponseWriter, r *h
 
 // LoadConnections operation middleware
 func (siw *ServerInterfaceWrapper) LoadConnections(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.LoadConnections(w, r)
 	}))
@@ -8849,7 +8957,6 @@ func (siw *ServerInterfaceWrapper) LoadConnections(w http.ResponseWriter, r *htt
 
 // ResizeTables operation middleware
 func (siw *ServerInterfaceWrapper) ResizeTables(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ResizeTables(w, r)
 	}))
@@ -8863,7 +8970,6 @@ func (siw *ServerInterfaceWrapper) ResizeTables(w http.ResponseWriter, r *http.R
 
 // WatchConnections operation middleware
 func (siw *ServerInterfaceWrapper) WatchConnections(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9000,7 +9106,6 @@ func (siw *ServerInterfaceWrapper) WatchConnections(w http.ResponseWriter, r *ht
 
 // Detach operation middleware
 func (siw *ServerInterfaceWrapper) Detach(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Detach(w, r)
 	}))
@@ -9014,7 +9119,6 @@ func (siw *ServerInterfaceWrapper) Detach(w http.ResponseWriter, r *http.Request
 
 // GetDoctor operation middleware
 func (siw *ServerInterfaceWrapper) GetDoctor(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDoctor(w, r)
 	}))
@@ -9028,7 +9132,6 @@ func (siw *ServerInterfaceWrapper) GetDoctor(w http.ResponseWriter, r *http.Requ
 
 // ListDrains operation middleware
 func (siw *ServerInterfaceWrapper) ListDrains(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListDrains(w, r)
 	}))
@@ -9042,7 +9145,6 @@ func (siw *ServerInterfaceWrapper) ListDrains(w http.ResponseWriter, r *http.Req
 
 // GetDrift operation middleware
 func (siw *ServerInterfaceWrapper) GetDrift(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDrift(w, r)
 	}))
@@ -9056,7 +9158,6 @@ func (siw *ServerInterfaceWrapper) GetDrift(w http.ResponseWriter, r *http.Reque
 
 // ListDrops operation middleware
 func (siw *ServerInterfaceWrapper) ListDrops(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9115,7 +9216,6 @@ func (siw *ServerInterfaceWrapper) ListDrops(w http.ResponseWriter, r *http.Requ
 
 // ListEvents operation middleware
 func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9208,7 +9308,6 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 
 // GetFound operation middleware
 func (siw *ServerInterfaceWrapper) GetFound(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetFound(w, r)
 	}))
@@ -9222,7 +9321,6 @@ func (siw *ServerInterfaceWrapper) GetFound(w http.ResponseWriter, r *http.Reque
 
 // Migrate operation middleware
 func (siw *ServerInterfaceWrapper) Migrate(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9263,7 +9361,6 @@ func (siw *ServerInterfaceWrapper) Migrate(w http.ResponseWriter, r *http.Reques
 
 // GetOpenAPI operation middleware
 func (siw *ServerInterfaceWrapper) GetOpenAPI(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetOpenAPI(w, r)
 	}))
@@ -9277,7 +9374,6 @@ func (siw *ServerInterfaceWrapper) GetOpenAPI(w http.ResponseWriter, r *http.Req
 
 // MakePlan operation middleware
 func (siw *ServerInterfaceWrapper) MakePlan(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.MakePlan(w, r)
 	}))
@@ -9291,7 +9387,6 @@ func (siw *ServerInterfaceWrapper) MakePlan(w http.ResponseWriter, r *http.Reque
 
 // Reload operation middleware
 func (siw *ServerInterfaceWrapper) Reload(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9364,7 +9459,6 @@ func (siw *ServerInterfaceWrapper) Reload(w http.ResponseWriter, r *http.Request
 
 // ListRevisions operation middleware
 func (siw *ServerInterfaceWrapper) ListRevisions(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9410,7 +9504,6 @@ func (siw *ServerInterfaceWrapper) ListRevisions(w http.ResponseWriter, r *http.
 
 // GetRevision operation middleware
 func (siw *ServerInterfaceWrapper) GetRevision(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9436,7 +9529,6 @@ func (siw *ServerInterfaceWrapper) GetRevision(w http.ResponseWriter, r *http.Re
 
 // DiffRevisions operation middleware
 func (siw *ServerInterfaceWrapper) DiffRevisions(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9478,7 +9570,6 @@ func (siw *ServerInterfaceWrapper) DiffRevisions(w http.ResponseWriter, r *http.
 
 // Rollback operation middleware
 func (siw *ServerInterfaceWrapper) Rollback(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9560,7 +9651,6 @@ func (siw *ServerInterfaceWrapper) Rollback(w http.ResponseWriter, r *http.Reque
 
 // ListServices operation middleware
 func (siw *ServerInterfaceWrapper) ListServices(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9619,7 +9709,6 @@ func (siw *ServerInterfaceWrapper) ListServices(w http.ResponseWriter, r *http.R
 
 // AddService operation middleware
 func (siw *ServerInterfaceWrapper) AddService(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9679,7 +9768,6 @@ func (siw *ServerInterfaceWrapper) AddService(w http.ResponseWriter, r *http.Req
 
 // RemoveService operation middleware
 func (siw *ServerInterfaceWrapper) RemoveService(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9748,7 +9836,6 @@ func (siw *ServerInterfaceWrapper) RemoveService(w http.ResponseWriter, r *http.
 
 // GetService operation middleware
 func (siw *ServerInterfaceWrapper) GetService(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9774,7 +9861,6 @@ func (siw *ServerInterfaceWrapper) GetService(w http.ResponseWriter, r *http.Req
 
 // EditService operation middleware
 func (siw *ServerInterfaceWrapper) EditService(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9843,7 +9929,6 @@ func (siw *ServerInterfaceWrapper) EditService(w http.ResponseWriter, r *http.Re
 
 // AddServer operation middleware
 func (siw *ServerInterfaceWrapper) AddServer(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9912,7 +9997,6 @@ func (siw *ServerInterfaceWrapper) AddServer(w http.ResponseWriter, r *http.Requ
 
 // RemoveServer operation middleware
 func (siw *ServerInterfaceWrapper) RemoveServer(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -9990,7 +10074,6 @@ func (siw *ServerInterfaceWrapper) RemoveServer(w http.ResponseWriter, r *http.R
 
 // EditServer operation middleware
 func (siw *ServerInterfaceWrapper) EditServer(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10068,7 +10151,6 @@ func (siw *ServerInterfaceWrapper) EditServer(w http.ResponseWriter, r *http.Req
 
 // CancelDrain operation middleware
 func (siw *ServerInterfaceWrapper) CancelDrain(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10146,7 +10228,6 @@ func (siw *ServerInterfaceWrapper) CancelDrain(w http.ResponseWriter, r *http.Re
 
 // DrainServer operation middleware
 func (siw *ServerInterfaceWrapper) DrainServer(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10224,7 +10305,6 @@ func (siw *ServerInterfaceWrapper) DrainServer(w http.ResponseWriter, r *http.Re
 
 // StreamState operation middleware
 func (siw *ServerInterfaceWrapper) StreamState(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10265,7 +10345,6 @@ func (siw *ServerInterfaceWrapper) StreamState(w http.ResponseWriter, r *http.Re
 
 // GetStats operation middleware
 func (siw *ServerInterfaceWrapper) GetStats(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetStats(w, r)
 	}))
@@ -10279,7 +10358,6 @@ func (siw *ServerInterfaceWrapper) GetStats(w http.ResponseWriter, r *http.Reque
 
 // GetStatus operation middleware
 func (siw *ServerInterfaceWrapper) GetStatus(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetStatus(w, r)
 	}))
@@ -10293,7 +10371,6 @@ func (siw *ServerInterfaceWrapper) GetStatus(w http.ResponseWriter, r *http.Requ
 
 // StartSync operation middleware
 func (siw *ServerInterfaceWrapper) StartSync(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10353,7 +10430,6 @@ func (siw *ServerInterfaceWrapper) StartSync(w http.ResponseWriter, r *http.Requ
 
 // StopSync operation middleware
 func (siw *ServerInterfaceWrapper) StopSync(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10422,7 +10498,6 @@ func (siw *ServerInterfaceWrapper) StopSync(w http.ResponseWriter, r *http.Reque
 
 // GetTimeouts operation middleware
 func (siw *ServerInterfaceWrapper) GetTimeouts(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetTimeouts(w, r)
 	}))
@@ -10436,7 +10511,6 @@ func (siw *ServerInterfaceWrapper) GetTimeouts(w http.ResponseWriter, r *http.Re
 
 // EditTimeouts operation middleware
 func (siw *ServerInterfaceWrapper) EditTimeouts(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10496,7 +10570,6 @@ func (siw *ServerInterfaceWrapper) EditTimeouts(w http.ResponseWriter, r *http.R
 
 // SetTimeouts operation middleware
 func (siw *ServerInterfaceWrapper) SetTimeouts(w http.ResponseWriter, r *http.Request) {
-
 	var err error
 	_ = err
 
@@ -10556,7 +10629,6 @@ func (siw *ServerInterfaceWrapper) SetTimeouts(w http.ResponseWriter, r *http.Re
 
 // ZeroCounters operation middleware
 func (siw *ServerInterfaceWrapper) ZeroCounters(w http.ResponseWriter, r *http.Request) {
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ZeroCounters(w, r)
 	}))

@@ -39,6 +39,9 @@ func (c ServiceConfig) setSettings(s *director.Service) error {
 	if err := setGuard(&s.Guard, c.Guard); err != nil {
 		return err
 	}
+	if err := setHealth(s, c.Health); err != nil {
+		return err
+	}
 	return setReuse(&s.Rules, c.ConnReuseMode)
 }
 
@@ -67,6 +70,9 @@ func (e ServiceEdit) applySettings(s *director.Service) error {
 		e.Limits.apply(&s.Limits)
 	}
 	if err := setGuard(&s.Guard, e.Guard); err != nil {
+		return err
+	}
+	if err := setHealth(s, e.Health); err != nil {
 		return err
 	}
 	if e.Timeouts != nil {
