@@ -3,13 +3,19 @@
 # all steps, so that one run shows everything that is wrong. Given names of steps,
 # it runs those only.
 #
-# Where unit is followed by guest, the two run beside each other: an emulated CPU
-# keeps one core busy. What guest says is kept, and printed when it is its turn.
+# The steps on emulated kernels, which keep one core busy each, run one after the
+# other beside unit and root. What they say is kept, and printed when it is their turn.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export REQUIRE_PRIVILEGED=1 # what wants root and has it not is a failure
+# As make build has it, so that all but the race detector's tests share what is compiled.
+export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:+$GOFLAGS }-trimpath"
 
-all=(setup commits format lint generated build unit guest root ipvs differential instructions)
+all=(setup commits format lint generated build unit root guest ipvs differential instructions)
+emulated=" guest ipvs differential "
+
+# Answers of one step to another, and what the steps beside others say.
+kept=$(mktemp -d "${TMPDIR:-/tmp}/shunt-check.XXXXXX") || exit
 
 run() {
 	case $1 in
@@ -23,15 +29,17 @@ run() {
 		# Without any capability, as on a developer's machine: what wants
 		# root is skipped here and comes next. For the race detector.
 		# The emulated CPU has the right of way: it cannot use more than one.
-		REQUIRE_PRIVILEGED=0 nice setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
-			scripts/gotest.sh -race ./...
+		REQUIRE_PRIVILEGED=0 CGO_ENABLED=1 SKIPPED_IN=$kept/skipped nice \
+			setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all scripts/gotest.sh -race ./... &&
+			mv "$kept/skipped" "$kept/privileged"
 		;;
 	root)
-		# Programs loaded, namespaces, daemon and CLI.
+		# Programs loaded, namespaces, daemon and CLI: the packages of which unit has
+		# skipped a test; all of them where it has not been run, or has failed.
 		local packages
-		mapfile -t packages < <(go list ./... | grep -v -e '/scripts/guest$' -e '/directortest/ipvs$')
+		mapfile -t packages < <(privileged | grep -v -e '/scripts/guest$' -e '/directortest/ipvs$')
 		# The longest first: two packages run at a time.
-		scripts/gotest.sh ./cmd/shuntd/labtest ./bpf ./director/xdp "${packages[@]}"
+		scripts/gotest.sh -timeout 20m ./cmd/shuntd/labtest ./director/xdp ./bpf "${packages[@]}"
 		;;
 	guest)
 		local slow='^Test(Conformance|Race|SchedulersRace|CarryRace|CarryDropsNothing|Stress|FloodsAreMeasured'
@@ -43,24 +51,24 @@ run() {
 		# The oldest supported kernel; its IPVS beside the fast path. Without
 		# what the step root runs and is slow on an emulated CPU, which is one:
 		# races, and what loads the programs again and again.
-		SHUNT_GUEST=1 CGO_ENABLED=0 scripts/gotest.sh -timeout 25m -parallel 24 -skip "$slow" \
+		SHUNT_GUEST=1 scripts/gotest.sh -timeout 25m -parallel 24 -skip "$slow" \
 			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp &&
 			make -s build &&
-			SHUNT_GUEST=1 SHUNT_BIN=/bin CGO_ENABLED=0 scripts/gotest.sh -run '^Test(Migration|KernelUnwraps)' \
+			SHUNT_GUEST=1 SHUNT_BIN=/bin scripts/gotest.sh -run '^Test(Migration|KernelUnwraps)' \
 				-exec "$PWD/scripts/guest/run.sh -I -k 'nf_tables sit' -b '$PWD/bin/shuntd $PWD/bin/shunt nft ip'" ./cmd/shuntd/labtest
 		;;
 	ipvs)
 		# The kernel's IPVS as data plane; ipvsadm's, keepalived's and
 		# ldirectord's languages beside the real programs.
 		make -s build &&
-			SHUNT_BIN=$PWD/bin SHUNT_GUEST=uml CGO_ENABLED=0 scripts/gotest.sh -timeout 15m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 900" \
+			SHUNT_BIN=$PWD/bin SHUNT_GUEST=uml scripts/gotest.sh -timeout 15m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 900" \
 				./director/ipvs/... ./director/config/{ipvsadm,keepalived,ldirectord} ./cmd/shunt/ipvsadm ./cmd/shuntd/labtest
 		;;
 	differential) differential ;;
 	instructions)
 		# The fast path against the committed baseline, counted by the
 		# guest's clock: the same on every machine.
-		SHUNT_GUEST=icount CGO_ENABLED=0 scripts/gotest.sh -run Instructions \
+		SHUNT_GUEST=icount scripts/gotest.sh -run Instructions \
 			-exec "$PWD/scripts/guest/run.sh -i" ./scripts/guest ./bpf/...
 		;;
 	*)
@@ -70,6 +78,15 @@ run() {
 	esac
 }
 
+# The packages with tests that want root.
+privileged() {
+	if [ -e "$kept/privileged" ]; then
+		cat "$kept/privileged"
+	else
+		go list ./...
+	fi
+}
+
 # Drawn cases on the kernel's IPVS and on the models, then what the kernel answered
 # on the fast path. SHUNT_SEED=N draws the same cases again.
 differential() {
@@ -77,7 +94,7 @@ differential() {
 	printf 'cases drawn from SHUNT_SEED=%s on\n' "$SHUNT_SEED"
 	local out result=0
 	out=$(mktemp -d "${TMPDIR:-/tmp}/shunt-differential.XXXXXX") || return
-	SHUNT_GUEST=uml CGO_ENABLED=0 scripts/gotest.sh -parallel 24 -exec "$PWD/scripts/guest/uml.sh -o $out" \
+	SHUNT_GUEST=uml scripts/gotest.sh -parallel 24 -exec "$PWD/scripts/guest/uml.sh -o $out" \
 		./director/directortest/ipvs ./director/directortest/differential || result=1
 	SHUNT_CASES=$out scripts/gotest.sh -run '^TestDifferential$' ./director/xdp || result=1
 	if [ "$result" = 0 ]; then
@@ -90,7 +107,7 @@ differential() {
 
 # Both architectures; what is shipped is static.
 build() {
-	GOARCH=arm64 CGO_ENABLED=0 go build ./... || return
+	GOARCH=arm64 go build ./... || return
 	make -s build || return
 	for binary in bin/shuntd bin/shunt bin/shunt-agent; do
 		if readelf --program-headers --wide "$binary" | grep -q INTERP; then
@@ -100,37 +117,39 @@ build() {
 	done
 }
 
-# The step that runs beside others, if any: its name, process group and folder.
-beside="" group="" kept=""
+# The process group that runs beside others, and its steps.
+group="" beside=" "
 
-# Starts a step beside those that come next. It has a process group of its own, so
-# that stop ends whatever it has started.
+# Starts steps, one after the other, beside those that come next. They have a process
+# group of their own, so that stop ends whatever they have started.
 start_beside() {
-	kept=$(mktemp -d "${TMPDIR:-/tmp}/shunt-check.XXXXXX") || return
-	beside=$1
+	beside=" $* "
 	set -m
 	(
-		start=$SECONDS
-		run "$1" >"$kept/output" 2>&1
-		echo "$? $((SECONDS - start))" >"$kept/result"
+		for step in "$@"; do
+			start=$SECONDS
+			run "$step" >"$kept/$step.output" 2>&1
+			echo "$? $((SECONDS - start))" >"$kept/$step.result.next"
+			mv "$kept/$step.result.next" "$kept/$step.result"
+		done
 	) </dev/null &
 	set +m
 	group=$!
 }
 
-# Waits for that step, prints what it said, and leaves its time and result to the caller.
+# Waits for such a step, prints what it said, and leaves its time and result to the caller.
 finish_beside() {
-	wait "$group"
-	cat "$kept/output"
-	read -r status took <"$kept/result" || status=1
-	rm -rf "$kept"
-	beside="" group="" kept=""
+	while [ ! -e "$kept/$1.result" ] && kill -0 "$group" 2>/dev/null; do
+		sleep 1
+	done
+	cat "$kept/$1.output"
+	read -r status took <"$kept/$1.result" || status=1
 }
 
 # shellcheck disable=SC2317 # called by the trap
 stop() {
 	[ -z "$group" ] || kill -TERM -- "-$group" 2>/dev/null
-	[ -z "$kept" ] || rm -rf "$kept"
+	rm -rf "$kept"
 }
 trap stop EXIT
 trap 'exit 130' INT
@@ -141,18 +160,31 @@ has_room() {
 	[ "$(nproc)" -ge 2 ] && [ "$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)" -ge 6144 ]
 }
 
+# Of the steps, those on emulated kernels.
+emulated_of() {
+	local step
+	for step in "$@"; do
+		[[ $emulated != *" $step "* ]] || echo "$step"
+	done
+}
+
 [ $# -gt 0 ] || set -- "${all[@]}"
 summary=() failed=0
 while [ $# -gt 0 ]; do
-	step=$1 next=${2:-}
+	step=$1
 	shift
 	printf '== %s\n' "$step"
-	if [ "$step $next" = "unit guest" ] && has_room; then
-		start_beside guest
-	fi
+	case $step in
+	unit | root)
+		if [ -z "$group" ] && has_room; then
+			mapfile -t steps < <(emulated_of "$@")
+			[ ${#steps[@]} = 0 ] || start_beside "${steps[@]}"
+		fi
+		;;
+	esac
 	start=$SECONDS result=ok status=0 took=""
-	if [ "$step" = "$beside" ]; then
-		finish_beside
+	if [[ $beside = *" $step "* ]]; then
+		finish_beside "$step"
 	else
 		run "$step" || status=1
 	fi

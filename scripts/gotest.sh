@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # go test -v -count=1 with less talk: one line a package, everything about
 # failures, and every skip with its reason. With REQUIRE_PRIVILEGED=1 a skip is a
-# failure unless allowed-skips.txt names the test.
+# failure unless allowed-skips.txt names the test. SKIPPED_IN names a file to write
+# the packages into that have skipped a test.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -15,6 +16,10 @@ if [ "$status" = 0 ]; then
 else
 	# Without the tests that passed and the talk of all.
 	grep -avE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)|\[no test files\]$' "$log"
+fi
+if [ -n "${SKIPPED_IN:-}" ]; then
+	# A package's tests come before the line with its result.
+	awk '/^ *--- SKIP: / { skipped = 1 } /^(ok|FAIL)[ \t]+[^ \t]+[ \t]/ { if (skipped) print $2; skipped = 0 }' "$log" >"$SKIPPED_IN"
 fi
 [ "${REQUIRE_PRIVILEGED:-}" = 1 ] || exit "$status"
 
