@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -23,7 +24,12 @@ var announced = []struct {
 	{"smaller", []byte{2, 4, 2, 0x18}, nil},
 	{"zero", []byte{2, 4, 0, 0}, nil},
 	{"behind the end of the list", []byte{0, 0, 0, 0, 2, 4, 5, 0xb4}, nil},
-	{"too short", []byte{2, 3, 5, 1, 2, 4, 5, 0xb4}, nil},
+	{"twice", []byte{2, 4, 5, 0xb4, 2, 4, 0x23, 0x28}, []byte{2, 4, 5, 0x78, 2, 4, 5, 0x78}},
+	{"twice, at odd offsets", []byte{1, 2, 4, 5, 0xb4, 2, 4, 0xff, 0xff, 1, 1, 0}, []byte{1, 2, 4, 5, 0x78, 2, 4, 5, 0x78, 1, 1, 0}},
+	{"behind a smaller one", []byte{2, 4, 2, 0x18, 2, 4, 5, 0xb4}, []byte{2, 4, 2, 0x18, 2, 4, 5, 0x78}},
+	{"ten times", bytes.Repeat([]byte{2, 4, 0xff, 0xff}, 10), bytes.Repeat([]byte{2, 4, 5, 0x78}, 10)},
+	{"too short", []byte{2, 3, 5, 0, 2, 4, 5, 0xb4}, nil},
+	{"behind one too short", []byte{2, 3, 5, 1, 2, 4, 5, 0xb4}, []byte{2, 3, 5, 1, 2, 4, 5, 0x78}},
 	{"too long", []byte{2, 5, 5, 0xb4, 0, 0, 0, 0}, nil},
 	{"without length", []byte{1, 1, 1, 2}, nil},
 	{"cut short", []byte{1, 1, 2, 4}, nil},

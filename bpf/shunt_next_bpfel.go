@@ -1413,8 +1413,8 @@ type KernelTcpOptionSpace struct {
 	Octets [64]uint8
 	Length uint32
 	Next   uint32
-	Found  uint32
-	Pad    uint32
+	Mss    uint32
+	Delta  uint32
 }
 
 type KernelTemplateLayout uint32

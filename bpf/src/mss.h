@@ -4,6 +4,10 @@
  * 9293 §3.7.1), lowered to the service's where it is larger: then no segment is too long
  * for the way, be it that no router tells so. Only first segments announce one, and
  * none of those is settled by the fast path (is_settled, may_prove).
+ *
+ * Should one be announced twice, both are lowered: Linux believes the last (kernel:
+ * net/ipv4/tcp_input.c, tcp_parse_options), though its own clamp stops at the first
+ * (net/netfilter/xt_TCPMSS.c, tcpmss_mangle_packet).
  */
 #ifndef SHUNT_MSS_H
 #define SHUNT_MSS_H
@@ -23,8 +27,8 @@ struct tcp_option_space {
 	__u8 octets[64];
 	__u32 length;
 	__u32 next; /* where the next option begins */
-	__u32 found; /* where the size stands; 0: not found */
-	__u32 pad;
+	__u32 mss; /* the largest size there may be */
+	__u32 delta; /* what the clamped sizes add to the checksum's words; 0: none was */
 };
 
 MAP(option_space, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct tcp_option_space, 1);
@@ -34,6 +38,24 @@ static __always_inline struct tcp_option_space *options_scratch(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&option_space, &zero);
+}
+
+/* What a size adds to the checksum's words: at an odd offset its octets are in two of them. */
+static __always_inline __u16 as_summed(__u32 size, __u32 offset)
+{
+	return offset & 1 ? size : bpf_htons(size);
+}
+
+/* Lowers the size at the offset if it is larger than it may be. */
+static __always_inline void clamp_size(struct tcp_option_space *o, __u32 at)
+{
+	__u32 high = at & 63, low = (at + 1) & 63, mss = LOAD(&o->mss), size = o->octets[high] << 8 | o->octets[low];
+
+	if (size <= mss)
+		return;
+	o->octets[high] = mss >> 8;
+	o->octets[low] = mss;
+	STORE(&o->delta, LOAD(&o->delta) + word_delta(as_summed(size, at), as_summed(mss, at)));
 }
 
 /* Looks at one option; true if it is the last to look at. */
@@ -59,25 +81,27 @@ static long look_at_option(__u32 i, void *unused)
 	length = at + 1 < LOAD(&o->length) ? o->octets[(at + 1) & 63] : 0;
 	if (length < 2 || at + length > LOAD(&o->length))
 		return 1; /* malformed: what follows cannot be told */
-	if (kind == TCP_OPTION_MSS) {
-		STORE(&o->found, length == MSS_LENGTH ? at + 2 : 0);
-		return 1;
-	}
+	if (kind == TCP_OPTION_MSS && length == MSS_LENGTH)
+		clamp_size(o, at + 2);
 	STORE(&o->next, at + length);
 	return 0;
 }
 
-/* Where in the options behind a TCP header at offset l4 the segment size stands; 0: nowhere. */
-static __always_inline __u32 find_mss(struct xdp_md *ctx, __u32 l4)
+/* Lowers the segment size that the segment in s announces to s->mss. Global: verified once. */
+__noinline int clamp_mss(struct xdp_md *ctx, struct slow *s)
 {
 	struct tcp_option_space *o = options_scratch();
 	struct tcphdr tcp;
-	__u32 length;
+	__u32 length, l4;
 
-	if (!o || bpf_xdp_load_bytes(ctx, l4, &tcp, sizeof(tcp)))
+	if (!s || !o)
+		return 0;
+	l4 = s->l4;
+	if (bpf_xdp_load_bytes(ctx, l4, &tcp, sizeof(tcp)))
 		return 0;
 	length = tcp.doff * 4;
-	if (length <= sizeof(tcp))
+	/* Options may not reach beyond the packet, where the frame may go on. */
+	if (length <= sizeof(tcp) || l4 + length > s->l3 + s->length)
 		return 0;
 	length -= sizeof(tcp);
 	asm volatile("" : "+r"(length));
@@ -87,41 +111,14 @@ static __always_inline __u32 find_mss(struct xdp_md *ctx, __u32 l4)
 		return 0;
 	STORE(&o->length, length);
 	STORE(&o->next, 0);
-	STORE(&o->found, 0);
+	STORE(&o->mss, s->mss);
+	STORE(&o->delta, 0);
 	bpf_loop(MAX_TCP_OPTIONS, look_at_option, 0, 0);
-	return LOAD(&o->found);
-}
-
-/* What the segment size adds to the checksum's words: at an odd offset its octets are in two of them. */
-static __always_inline __u16 as_summed(__be16 size, __u32 offset)
-{
-	return offset & 1 ? (__u16)(size << 8 | size >> 8) : size;
-}
-
-/* Lowers the segment size that the segment in s announces to s->mss. Global: verified once. */
-__noinline int clamp_mss(struct xdp_md *ctx, struct slow *s)
-{
-	__be16 size, clamped;
-	__u32 found, l4;
-	__u16 check;
-
-	if (!s)
+	if (!LOAD(&o->delta))
 		return 0;
-	l4 = s->l4;
-	clamped = bpf_htons(s->mss);
-	/* Options may not reach beyond the packet, where the frame may go on. */
-	found = find_mss(ctx, l4);
-	if (!found)
-		return 0;
-	found += sizeof(struct tcphdr);
-	if (l4 + found + sizeof(size) > s->l3 + s->length || bpf_xdp_load_bytes(ctx, l4 + found, &size, sizeof(size)) ||
-	    bpf_ntohs(size) <= bpf_ntohs(clamped))
-		return 0;
-	if (bpf_xdp_load_bytes(ctx, l4 + __builtin_offsetof(struct tcphdr, check), &check, sizeof(check)))
-		return 0;
-	check = adjust_checksum(check, word_delta(as_summed(size, found), as_summed(clamped, found)));
-	bpf_xdp_store_bytes(ctx, l4 + found, &clamped, sizeof(clamped));
-	bpf_xdp_store_bytes(ctx, l4 + __builtin_offsetof(struct tcphdr, check), &check, sizeof(check));
+	tcp.check = adjust_checksum(tcp.check, LOAD(&o->delta));
+	bpf_xdp_store_bytes(ctx, l4 + sizeof(tcp), o->octets, length);
+	bpf_xdp_store_bytes(ctx, l4 + __builtin_offsetof(struct tcphdr, check), &tcp.check, sizeof(tcp.check));
 	count(EVENT_NOTE_MSS_CLAMPED);
 	return 0;
 }
