@@ -2769,6 +2769,7 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
 	// GetHealth Whether the daemon is alive.
 	//
 	// Answers as long as the daemon does.
@@ -4744,6 +4745,7 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 		var rawQueryFragments []string
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4751,9 +4753,11 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Point != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "point", *params.Point, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4761,9 +4765,11 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Reason != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4771,9 +4777,11 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Interface != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interface", *params.Interface, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4781,9 +4789,11 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Count != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "count", *params.Count, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -4791,9 +4801,11 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Duration != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "duration", *params.Duration, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4801,9 +4813,11 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Snaplen != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "snaplen", *params.Snaplen, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4811,9 +4825,11 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Rate != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "rate", *params.Rate, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4821,6 +4837,7 @@ func NewCapturePacketsRequest(server string, params *CapturePacketsParams) (*htt
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -4904,6 +4921,7 @@ func NewApplyConfigurationRequestWithBody(server string, params *ApplyConfigurat
 		var rawQueryFragments []string
 
 		if params.Force != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4911,6 +4929,7 @@ func NewApplyConfigurationRequestWithBody(server string, params *ApplyConfigurat
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -4984,6 +5003,7 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 		var rawQueryFragments []string
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -4991,9 +5011,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Server != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5001,9 +5023,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Client != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5011,9 +5035,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Kind != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5021,9 +5047,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.State != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5031,9 +5059,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5041,9 +5071,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5051,9 +5083,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5061,9 +5095,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5071,9 +5107,11 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Reset != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reset", *params.Reset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5081,6 +5119,7 @@ func NewKillConnectionsRequest(server string, params *KillConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5126,6 +5165,7 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 		var rawQueryFragments []string
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5133,9 +5173,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Server != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5143,9 +5185,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Client != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5153,9 +5197,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Kind != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5163,9 +5209,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.State != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5173,9 +5221,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5183,9 +5233,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5193,9 +5245,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5203,9 +5257,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5213,9 +5269,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Limit != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -5223,9 +5281,11 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Cursor != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5233,6 +5293,7 @@ func NewListConnectionsRequest(server string, params *ListConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5305,6 +5366,7 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 		var rawQueryFragments []string
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5312,9 +5374,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Server != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5322,9 +5386,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Client != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5332,9 +5398,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Kind != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5342,9 +5410,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.State != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5352,9 +5422,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5362,9 +5434,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5372,9 +5446,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5382,9 +5458,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5392,9 +5470,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.By != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", *params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5402,9 +5482,11 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Limit != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -5412,6 +5494,7 @@ func NewCountConnectionsRequest(server string, params *CountConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5457,6 +5540,7 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 		var rawQueryFragments []string
 
 		if params.Interval != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interval", *params.Interval, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5464,6 +5548,7 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5478,6 +5563,7 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 	}
 
 	if params != nil {
+
 		if params.LastEventID != nil {
 			var headerParam0 string
 
@@ -5488,6 +5574,7 @@ func NewStreamConnectionCountsRequest(server string, params *StreamConnectionCou
 
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
+
 	}
 
 	return req, nil
@@ -5522,6 +5609,7 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 		var rawQueryFragments []string
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5529,9 +5617,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Server != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5539,9 +5629,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Client != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5549,9 +5641,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Kind != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5559,9 +5653,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.State != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5569,9 +5665,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5579,9 +5677,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5589,9 +5689,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5599,9 +5701,11 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5609,6 +5713,7 @@ func NewDumpConnectionsRequest(server string, params *DumpConnectionsParams) (*h
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -5789,6 +5894,7 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 		var rawQueryFragments []string
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5796,9 +5902,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Server != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "server", *params.Server, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5806,9 +5914,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Client != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5816,9 +5926,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Kind != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5826,9 +5938,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.State != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5836,9 +5950,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-age", *params.MinAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5846,9 +5962,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxAge != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-age", *params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5856,9 +5974,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MinIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "min-idle", *params.MinIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5866,9 +5986,11 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.MaxIdle != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max-idle", *params.MaxIdle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -5876,6 +5998,7 @@ func NewWatchConnectionsRequest(server string, params *WatchConnectionsParams) (
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6029,6 +6152,7 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 		var rawQueryFragments []string
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6036,9 +6160,11 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Reason != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6046,9 +6172,11 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Interface != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interface", *params.Interface, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6056,6 +6184,7 @@ func NewListDropsRequest(server string, params *ListDropsParams) (*http.Request,
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6101,6 +6230,7 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 		var rawQueryFragments []string
 
 		if params.After != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -6108,9 +6238,11 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Limit != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6118,9 +6250,11 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Name != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6128,9 +6262,11 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Service != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6138,6 +6274,7 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6152,6 +6289,7 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 	}
 
 	if params != nil {
+
 		if params.LastEventID != nil {
 			var headerParam0 string
 
@@ -6162,6 +6300,7 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
+
 	}
 
 	return req, nil
@@ -6232,6 +6371,7 @@ func NewMigrateRequestWithBody(server string, params *MigrateParams, contentType
 	req.Header.Add("Content-Type", contentType)
 
 	if params != nil {
+
 		if params.ShuntWhy != nil {
 			var headerParam0 string
 
@@ -6242,6 +6382,7 @@ func NewMigrateRequestWithBody(server string, params *MigrateParams, contentType
 
 			req.Header.Set("Shunt-Why", headerParam0)
 		}
+
 	}
 
 	return req, nil
@@ -6343,6 +6484,7 @@ func NewReloadRequest(server string, params *ReloadParams) (*http.Request, error
 		var rawQueryFragments []string
 
 		if params.Force != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6350,6 +6492,7 @@ func NewReloadRequest(server string, params *ReloadParams) (*http.Request, error
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6421,6 +6564,7 @@ func NewListRevisionsRequest(server string, params *ListRevisionsParams) (*http.
 		var rawQueryFragments []string
 
 		if params.Before != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "before", *params.Before, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -6428,9 +6572,11 @@ func NewListRevisionsRequest(server string, params *ListRevisionsParams) (*http.
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Limit != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6438,6 +6584,7 @@ func NewListRevisionsRequest(server string, params *ListRevisionsParams) (*http.
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6524,6 +6671,7 @@ func NewDiffRevisionsRequest(server string, number Number, params *DiffRevisions
 		var rawQueryFragments []string
 
 		if params.To != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
 				return nil, err
 			} else {
@@ -6531,6 +6679,7 @@ func NewDiffRevisionsRequest(server string, number Number, params *DiffRevisions
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6583,6 +6732,7 @@ func NewRollbackRequest(server string, number Number, params *RollbackParams) (*
 		var rawQueryFragments []string
 
 		if params.Force != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6590,6 +6740,7 @@ func NewRollbackRequest(server string, number Number, params *RollbackParams) (*
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -6661,6 +6812,7 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 		var rawQueryFragments []string
 
 		if params.Limit != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6668,9 +6820,11 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.After != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6678,9 +6832,11 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if params.Foreign != nil {
+
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "foreign", *params.Foreign, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
@@ -6688,6 +6844,7 @@ func NewListServicesRequest(server string, params *ListServicesParams) (*http.Re
 					rawQueryFragments = append(rawQueryFragments, qp)
 				}
 			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -7329,6 +7486,7 @@ func NewStreamStateRequest(server string, params *StreamStateParams) (*http.Requ
 	}
 
 	if params != nil {
+
 		if params.LastEventID != nil {
 			var headerParam0 string
 
@@ -7339,6 +7497,7 @@ func NewStreamStateRequest(server string, params *StreamStateParams) (*http.Requ
 
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
+
 	}
 
 	return req, nil
@@ -7905,6 +8064,7 @@ type MiddlewareFunc func(http.Handler) http.Handler
 
 // GetHealth operation middleware
 func (siw *ServerInterfaceWrapper) GetHealth(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetHealth(w, r)
 	}))
@@ -7918,6 +8078,7 @@ func (siw *ServerInterfaceWrapper) GetHealth(w http.ResponseWriter, r *http.Requ
 
 // GetMetrics operation middleware
 func (siw *ServerInterfaceWrapper) GetMetrics(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMetrics(w, r)
 	}))
@@ -7931,6 +8092,7 @@ func (siw *ServerInterfaceWrapper) GetMetrics(w http.ResponseWriter, r *http.Req
 
 // GetReadiness operation middleware
 func (siw *ServerInterfaceWrapper) GetReadiness(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetReadiness(w, r)
 	}))
@@ -7944,6 +8106,7 @@ func (siw *ServerInterfaceWrapper) GetReadiness(w http.ResponseWriter, r *http.R
 
 // AdoptServices operation middleware
 func (siw *ServerInterfaceWrapper) AdoptServices(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8003,6 +8166,7 @@ func (siw *ServerInterfaceWrapper) AdoptServices(w http.ResponseWriter, r *http.
 
 // CapturePackets operation middleware
 func (siw *ServerInterfaceWrapper) CapturePackets(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8126,6 +8290,7 @@ func (siw *ServerInterfaceWrapper) CapturePackets(w http.ResponseWriter, r *http
 
 // GetConfiguration operation middleware
 func (siw *ServerInterfaceWrapper) GetConfiguration(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetConfiguration(w, r)
 	}))
@@ -8139,6 +8304,7 @@ func (siw *ServerInterfaceWrapper) GetConfiguration(w http.ResponseWriter, r *ht
 
 // ApplyConfiguration operation middleware
 func (siw *ServerInterfaceWrapper) ApplyConfiguration(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8211,6 +8377,7 @@ func (siw *ServerInterfaceWrapper) ApplyConfiguration(w http.ResponseWriter, r *
 
 // KillConnections operation middleware
 func (siw *ServerInterfaceWrapper) KillConnections(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8360,6 +8527,7 @@ func (siw *ServerInterfaceWrapper) KillConnections(w http.ResponseWriter, r *htt
 
 // ListConnections operation middleware
 func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8522,6 +8690,7 @@ func (siw *ServerInterfaceWrapper) ListConnections(w http.ResponseWriter, r *htt
 
 // CheckConnections operation middleware
 func (siw *ServerInterfaceWrapper) CheckConnections(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CheckConnections(w, r)
 	}))
@@ -8535,6 +8704,7 @@ func (siw *ServerInterfaceWrapper) CheckConnections(w http.ResponseWriter, r *ht
 
 // CountConnections operation middleware
 func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8697,6 +8867,7 @@ func (siw *ServerInterfaceWrapper) CountConnections(w http.ResponseWriter, r *ht
 
 // StreamConnectionCounts operation middleware
 func (siw *ServerInterfaceWrapper) StreamConnectionCounts(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8750,6 +8921,7 @@ func (siw *ServerInterfaceWrapper) StreamConnectionCounts(w http.ResponseWriter,
 
 // DumpConnections operation middleware
 func (siw *ServerInterfaceWrapper) DumpConnections(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8886,6 +9058,7 @@ func (siw *ServerInterfaceWrapper) DumpConnections(w http.ResponseWriter, r *htt
 
 // ExplainConnection operation middleware
 func (siw *ServerInterfaceWrapper) ExplainConnection(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -8944,6 +9117,7 @@ func (siw *ServerInterfaceWrapper) ExplainConnection(w http.ResponseWriter, r *h
 
 // LoadConnections operation middleware
 func (siw *ServerInterfaceWrapper) LoadConnections(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.LoadConnections(w, r)
 	}))
@@ -8957,6 +9131,7 @@ func (siw *ServerInterfaceWrapper) LoadConnections(w http.ResponseWriter, r *htt
 
 // ResizeTables operation middleware
 func (siw *ServerInterfaceWrapper) ResizeTables(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ResizeTables(w, r)
 	}))
@@ -8970,6 +9145,7 @@ func (siw *ServerInterfaceWrapper) ResizeTables(w http.ResponseWriter, r *http.R
 
 // WatchConnections operation middleware
 func (siw *ServerInterfaceWrapper) WatchConnections(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9106,6 +9282,7 @@ func (siw *ServerInterfaceWrapper) WatchConnections(w http.ResponseWriter, r *ht
 
 // Detach operation middleware
 func (siw *ServerInterfaceWrapper) Detach(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Detach(w, r)
 	}))
@@ -9119,6 +9296,7 @@ func (siw *ServerInterfaceWrapper) Detach(w http.ResponseWriter, r *http.Request
 
 // GetDoctor operation middleware
 func (siw *ServerInterfaceWrapper) GetDoctor(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDoctor(w, r)
 	}))
@@ -9132,6 +9310,7 @@ func (siw *ServerInterfaceWrapper) GetDoctor(w http.ResponseWriter, r *http.Requ
 
 // ListDrains operation middleware
 func (siw *ServerInterfaceWrapper) ListDrains(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListDrains(w, r)
 	}))
@@ -9145,6 +9324,7 @@ func (siw *ServerInterfaceWrapper) ListDrains(w http.ResponseWriter, r *http.Req
 
 // GetDrift operation middleware
 func (siw *ServerInterfaceWrapper) GetDrift(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDrift(w, r)
 	}))
@@ -9158,6 +9338,7 @@ func (siw *ServerInterfaceWrapper) GetDrift(w http.ResponseWriter, r *http.Reque
 
 // ListDrops operation middleware
 func (siw *ServerInterfaceWrapper) ListDrops(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9216,6 +9397,7 @@ func (siw *ServerInterfaceWrapper) ListDrops(w http.ResponseWriter, r *http.Requ
 
 // ListEvents operation middleware
 func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9308,6 +9490,7 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 
 // GetFound operation middleware
 func (siw *ServerInterfaceWrapper) GetFound(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetFound(w, r)
 	}))
@@ -9321,6 +9504,7 @@ func (siw *ServerInterfaceWrapper) GetFound(w http.ResponseWriter, r *http.Reque
 
 // Migrate operation middleware
 func (siw *ServerInterfaceWrapper) Migrate(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9361,6 +9545,7 @@ func (siw *ServerInterfaceWrapper) Migrate(w http.ResponseWriter, r *http.Reques
 
 // GetOpenAPI operation middleware
 func (siw *ServerInterfaceWrapper) GetOpenAPI(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetOpenAPI(w, r)
 	}))
@@ -9374,6 +9559,7 @@ func (siw *ServerInterfaceWrapper) GetOpenAPI(w http.ResponseWriter, r *http.Req
 
 // MakePlan operation middleware
 func (siw *ServerInterfaceWrapper) MakePlan(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.MakePlan(w, r)
 	}))
@@ -9387,6 +9573,7 @@ func (siw *ServerInterfaceWrapper) MakePlan(w http.ResponseWriter, r *http.Reque
 
 // Reload operation middleware
 func (siw *ServerInterfaceWrapper) Reload(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9459,6 +9646,7 @@ func (siw *ServerInterfaceWrapper) Reload(w http.ResponseWriter, r *http.Request
 
 // ListRevisions operation middleware
 func (siw *ServerInterfaceWrapper) ListRevisions(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9504,6 +9692,7 @@ func (siw *ServerInterfaceWrapper) ListRevisions(w http.ResponseWriter, r *http.
 
 // GetRevision operation middleware
 func (siw *ServerInterfaceWrapper) GetRevision(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9529,6 +9718,7 @@ func (siw *ServerInterfaceWrapper) GetRevision(w http.ResponseWriter, r *http.Re
 
 // DiffRevisions operation middleware
 func (siw *ServerInterfaceWrapper) DiffRevisions(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9570,6 +9760,7 @@ func (siw *ServerInterfaceWrapper) DiffRevisions(w http.ResponseWriter, r *http.
 
 // Rollback operation middleware
 func (siw *ServerInterfaceWrapper) Rollback(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9651,6 +9842,7 @@ func (siw *ServerInterfaceWrapper) Rollback(w http.ResponseWriter, r *http.Reque
 
 // ListServices operation middleware
 func (siw *ServerInterfaceWrapper) ListServices(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9709,6 +9901,7 @@ func (siw *ServerInterfaceWrapper) ListServices(w http.ResponseWriter, r *http.R
 
 // AddService operation middleware
 func (siw *ServerInterfaceWrapper) AddService(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9768,6 +9961,7 @@ func (siw *ServerInterfaceWrapper) AddService(w http.ResponseWriter, r *http.Req
 
 // RemoveService operation middleware
 func (siw *ServerInterfaceWrapper) RemoveService(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9836,6 +10030,7 @@ func (siw *ServerInterfaceWrapper) RemoveService(w http.ResponseWriter, r *http.
 
 // GetService operation middleware
 func (siw *ServerInterfaceWrapper) GetService(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9861,6 +10056,7 @@ func (siw *ServerInterfaceWrapper) GetService(w http.ResponseWriter, r *http.Req
 
 // EditService operation middleware
 func (siw *ServerInterfaceWrapper) EditService(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9929,6 +10125,7 @@ func (siw *ServerInterfaceWrapper) EditService(w http.ResponseWriter, r *http.Re
 
 // AddServer operation middleware
 func (siw *ServerInterfaceWrapper) AddServer(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -9997,6 +10194,7 @@ func (siw *ServerInterfaceWrapper) AddServer(w http.ResponseWriter, r *http.Requ
 
 // RemoveServer operation middleware
 func (siw *ServerInterfaceWrapper) RemoveServer(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10074,6 +10272,7 @@ func (siw *ServerInterfaceWrapper) RemoveServer(w http.ResponseWriter, r *http.R
 
 // EditServer operation middleware
 func (siw *ServerInterfaceWrapper) EditServer(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10151,6 +10350,7 @@ func (siw *ServerInterfaceWrapper) EditServer(w http.ResponseWriter, r *http.Req
 
 // CancelDrain operation middleware
 func (siw *ServerInterfaceWrapper) CancelDrain(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10228,6 +10428,7 @@ func (siw *ServerInterfaceWrapper) CancelDrain(w http.ResponseWriter, r *http.Re
 
 // DrainServer operation middleware
 func (siw *ServerInterfaceWrapper) DrainServer(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10305,6 +10506,7 @@ func (siw *ServerInterfaceWrapper) DrainServer(w http.ResponseWriter, r *http.Re
 
 // StreamState operation middleware
 func (siw *ServerInterfaceWrapper) StreamState(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10345,6 +10547,7 @@ func (siw *ServerInterfaceWrapper) StreamState(w http.ResponseWriter, r *http.Re
 
 // GetStats operation middleware
 func (siw *ServerInterfaceWrapper) GetStats(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetStats(w, r)
 	}))
@@ -10358,6 +10561,7 @@ func (siw *ServerInterfaceWrapper) GetStats(w http.ResponseWriter, r *http.Reque
 
 // GetStatus operation middleware
 func (siw *ServerInterfaceWrapper) GetStatus(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetStatus(w, r)
 	}))
@@ -10371,6 +10575,7 @@ func (siw *ServerInterfaceWrapper) GetStatus(w http.ResponseWriter, r *http.Requ
 
 // StartSync operation middleware
 func (siw *ServerInterfaceWrapper) StartSync(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10430,6 +10635,7 @@ func (siw *ServerInterfaceWrapper) StartSync(w http.ResponseWriter, r *http.Requ
 
 // StopSync operation middleware
 func (siw *ServerInterfaceWrapper) StopSync(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10498,6 +10704,7 @@ func (siw *ServerInterfaceWrapper) StopSync(w http.ResponseWriter, r *http.Reque
 
 // GetTimeouts operation middleware
 func (siw *ServerInterfaceWrapper) GetTimeouts(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetTimeouts(w, r)
 	}))
@@ -10511,6 +10718,7 @@ func (siw *ServerInterfaceWrapper) GetTimeouts(w http.ResponseWriter, r *http.Re
 
 // EditTimeouts operation middleware
 func (siw *ServerInterfaceWrapper) EditTimeouts(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10570,6 +10778,7 @@ func (siw *ServerInterfaceWrapper) EditTimeouts(w http.ResponseWriter, r *http.R
 
 // SetTimeouts operation middleware
 func (siw *ServerInterfaceWrapper) SetTimeouts(w http.ResponseWriter, r *http.Request) {
+
 	var err error
 	_ = err
 
@@ -10629,6 +10838,7 @@ func (siw *ServerInterfaceWrapper) SetTimeouts(w http.ResponseWriter, r *http.Re
 
 // ZeroCounters operation middleware
 func (siw *ServerInterfaceWrapper) ZeroCounters(w http.ResponseWriter, r *http.Request) {
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ZeroCounters(w, r)
 	}))

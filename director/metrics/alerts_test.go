@@ -74,7 +74,7 @@ func TestAlerts(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"ShuntServerUnreachable", "ShuntDrops", "ShuntTablePressure", "ShuntTableFull", "ShuntTableFullSoon", "ShuntLimitHit", "ShuntFlood", "ShuntDriftNotRepaired", "ShuntInterfaceDetached", "ShuntFault",
+		"ShuntServerUnreachable", "ShuntDrops", "ShuntTablePressure", "ShuntTableFull", "ShuntTableFullSoon", "ShuntLimitHit", "ShuntLocalPorts", "ShuntFlood", "ShuntDriftNotRepaired", "ShuntInterfaceDetached", "ShuntFault",
 	} {
 		if !seen[want] {
 			t.Errorf("there is no alert %s", want)

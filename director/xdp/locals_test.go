@@ -25,8 +25,12 @@ type fullNATRig struct {
 
 func newFullNATRig(t *testing.T) *fullNATRig {
 	t.Helper()
-	r := &fullNATRig{service: testService(director.RoundRobin, director.SchedulerFlags{})}
-	r.rig = newRig(t, Options{LocalAddresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.128/30"), netip.MustParsePrefix("10.0.0.254/32")}})
+	return newFullNATRigOf(t, Options{LocalAddresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.128/30"), netip.MustParsePrefix("10.0.0.254/32")}})
+}
+
+func newFullNATRigOf(t *testing.T, opts Options) *fullNATRig {
+	t.Helper()
+	r := &fullNATRig{rig: newRig(t, opts), service: testService(director.RoundRobin, director.SchedulerFlags{})}
 	server := natServer()
 	server.Method = realserver.FullNAT
 	r.must(director.AddService{Service: r.service}, director.AddServer{Key: r.service.Key, Server: server})
@@ -210,6 +214,28 @@ func TestFullNATPool(t *testing.T) {
 	}
 	if err := r.ns.Do(func() error { return Detach(r.opts.PinDir, r.opts.withDefaults().Log) }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Connections that find no port are counted by their service, and are an event of the whole.
+func TestFullNATPortsExhausted(t *testing.T) {
+	r := newFullNATRigOf(t, Options{LocalAddresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.128/32")}, LocalFirst: 5000, LocalLast: 5001})
+	for i := range byte(5) {
+		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, 1 + i}), 4000)
+		if server, ok := r.syn(client, r.service.Key.Address); ok != (i < 2) {
+			t.Errorf("client %d: server %v", i, server)
+		}
+	}
+	drops, err := r.Drops(t.Context())
+	if err != nil || len(drops) != 1 || drops[0].Reason != "local-ports" || drops[0].Service != r.service.Key || drops[0].Packets != 3 {
+		t.Errorf("drops: %+v, %v", drops, err)
+	}
+	stats, err := r.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(stats.PacketEvents, func(p director.PacketEvent) bool { return p.Name == "local-ports" }); i < 0 || stats.PacketEvents[i].Count != 3 || stats.PacketEvents[i].Kind != director.PacketDrop {
+		t.Errorf("packet events: %+v", stats.PacketEvents)
 	}
 }
 
