@@ -79,6 +79,7 @@ func completed(next, current State) State {
 	next = next.Normalize()
 	next.Timeouts = current.Timeouts.Merge(next.Timeouts)
 	next.Drains = drainsAfter(next, current)
+	next.Overrides = current.Overrides // orders of now; an earlier revision's were of then
 	return next
 }
 

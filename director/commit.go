@@ -53,7 +53,7 @@ func (d *Director) change(ctx context.Context, c change, edit func(*State) error
 	if c.by.Base != 0 && c.by.Base != head.Number {
 		return Outcome{}, fmt.Errorf("%s: %w", c.action, &ConflictError{Base: c.by.Base, Head: head.Number})
 	}
-	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts, Sync: head.State.Sync, Drains: head.State.Drains}
+	next := State{Services: slices.Clone(head.State.Services), Timeouts: head.State.Timeouts, Sync: head.State.Sync, Drains: head.State.Drains, Overrides: head.State.Overrides}
 	if err := edit(&next); err != nil {
 		return Outcome{}, fmt.Errorf("%s: %w", c.action, err)
 	}
@@ -86,7 +86,7 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 		return draft{}, err
 	}
 	next.Drains = slices.Concat(next.Drains, d.foreignDrains(next, found))
-	next = next.drained()
+	next = next.drained().overridden()
 	next.Services = sortedServices(next)
 	if len(next.Sync) == 0 {
 		next.Sync = nil // whether it was given is not kept
@@ -98,14 +98,14 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 	p.found.Sync = ourSync(found.Sync, head, next)
 	p.has = p.touched.of(p.found)
 	settled := Settle(p.touched.of(next), p.has)
-	p.next = State{Services: slices.Clone(next.Services), Timeouts: next.Timeouts, Sync: next.Sync, Drains: next.Drains}
+	p.next = State{Services: slices.Clone(next.Services), Timeouts: next.Timeouts, Sync: next.Sync, Drains: next.Drains, Overrides: next.Overrides}
 	for _, service := range settled.Services {
 		i, _ := slices.BinarySearchFunc(p.next.Services, service, compareServices)
 		p.next.Services[i] = service
 	}
 	p.offered = d.offered(settled, p.has)
 	p.ops = Plan(p.offered, withGone(p.has, p.touched.of(head), settled))
-	p.steps = explainDrains(Explain(p.ops, p.has), head, p.next)
+	p.steps = explainOverrides(explainDrains(Explain(p.ops, p.has), head, p.next), head, p.next)
 	return p, nil
 }
 
@@ -162,7 +162,7 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 	}
 	// Point of no return.
 	d.head.Store(&revision)
-	d.noteOffered(p.offered, revision.State)
+	d.noteOffered(p.offered, revision.State, nil)
 	d.opts.Events.Publish(event.Event{
 		Name: event.Change, Revision: revision.Number, Service: p.touched.only(),
 		Message: fmt.Sprintf("revision %d by %s: %s%s", revision.Number, orNobody(c.by.Who), c.action, because(c.by.Why)),

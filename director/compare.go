@@ -9,13 +9,16 @@ import (
 
 // touched is what differs between two states.
 type touched struct {
-	services map[ServiceKey]bool
-	timeouts bool
-	sync     bool
-	drains   bool
+	services  map[ServiceKey]bool
+	timeouts  bool
+	sync      bool
+	drains    bool
+	overrides bool
 }
 
-func (t touched) empty() bool { return len(t.services) == 0 && !t.timeouts && !t.sync && !t.drains }
+func (t touched) empty() bool {
+	return len(t.services) == 0 && !t.timeouts && !t.sync && !t.drains && !t.overrides
+}
 
 // only returns the URL of the service if nothing but one differs.
 func (t touched) only() string {
@@ -52,8 +55,9 @@ func (t touched) of(s State) State {
 func differing(a, b State) touched {
 	t := touched{
 		services: make(map[ServiceKey]bool), timeouts: a.Timeouts != b.Timeouts,
-		sync:   !slices.Equal(a.Sync, b.Sync),
-		drains: !slices.EqualFunc(a.Drains, b.Drains, Drain.Equal),
+		sync:      !slices.Equal(a.Sync, b.Sync),
+		drains:    !slices.EqualFunc(a.Drains, b.Drains, Drain.Equal),
+		overrides: !slices.EqualFunc(a.Overrides, b.Overrides, Override.Equal),
 	}
 	for one, other := range pairs(a, b) {
 		switch {

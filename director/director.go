@@ -124,6 +124,7 @@ func (d *Director) resume(ctx context.Context, head Revision, found State) error
 	}
 	ours, _ := d.split(found)
 	ours.Sync = ourSync(found.Sync, head.State)
+	d.desired(head.State) // its orders count from the first plan on
 	ops := Plan(d.offered(head.State, ours), ours)
 	d.opts.Log.Info("resuming", "revision", head.Number, "services", len(head.State.Services), "steps", len(ops))
 	if len(ops) > 0 {

@@ -53,7 +53,8 @@ func (k ServiceKey) ServerAddress(addr netip.AddrPort) netip.AddrPort {
 }
 
 // Normalize returns a copy with every service normalized and sorted by key, and
-// with those servers draining that have a drain.
+// with those servers draining that have a drain. Overrides of servers that are not
+// there go.
 func (s State) Normalize() State {
 	s.Services = slices.Clone(s.Services)
 	for i := range s.Services {
@@ -65,12 +66,13 @@ func (s State) Normalize() State {
 		s.Sync[i] = s.Sync[i].Normalize()
 	}
 	slices.SortStableFunc(s.Sync, compareSync)
-	return s.drained()
+	return s.drained().overridden()
 }
 
 // Clone returns a copy that shares nothing with s.
 func (s State) Clone() State {
 	s.Services, s.Drains, s.Sync = slices.Clone(s.Services), slices.Clone(s.Drains), slices.Clone(s.Sync)
+	s.Overrides = slices.Clone(s.Overrides)
 	for i := range s.Services {
 		s.Services[i] = s.Services[i].Clone()
 	}

@@ -112,14 +112,41 @@ func (d *Director) Reoffer(ctx context.Context, key ServiceKey) error {
 	return nil
 }
 
+// moved returns the operations, by their texts, that follow from what is offered now
+// and was not when the kernel last agreed: Reoffer is about to carry them there too.
+func (d *Director) moved(offered State) map[string]bool {
+	ops := make(map[string]bool)
+	for i := range offered.Services {
+		last, known := d.last[offered.Services[i].Key]
+		if !known {
+			continue
+		}
+		for _, op := range Plan(State{Services: offered.Services[i : i+1]}, State{Services: []Service{last}}) {
+			ops[op.String()] = true
+		}
+	}
+	return ops
+}
+
+// desired tells the Offerer what is in force.
+func (d *Director) desired(s State) {
+	if d.opts.Offerer != nil {
+		d.opts.Offerer.Desired(s)
+	}
+}
+
 // noteOffered keeps what the kernel holds of services as they are offered, after it
-// has been carried there. Services that are not in wanted are forgotten.
-func (d *Director) noteOffered(offered, wanted State) {
+// has been carried there, but for what is pending. Services that are not in wanted are
+// forgotten.
+func (d *Director) noteOffered(offered, wanted State, pending []Failure) {
 	if d.opts.Offerer == nil {
 		return
 	}
 	for _, service := range offered.Services {
 		d.last[service.Key] = service
+	}
+	for _, failure := range pending {
+		delete(d.last, failure.Step.Service)
 	}
 	if len(d.last) > len(wanted.Services) {
 		has := indexServices(wanted)
@@ -129,5 +156,5 @@ func (d *Director) noteOffered(offered, wanted State) {
 			}
 		}
 	}
-	d.opts.Offerer.Desired(wanted)
+	d.desired(wanted)
 }

@@ -84,8 +84,12 @@ func (d *Director) reconcile(ctx context.Context) error {
 	d.tellForeign(drift.Foreign, foreign)
 	r.drift.Checked, r.drift.Foreign, r.drift.Pending = time.Now().UTC(), foreign, nil
 	offered := d.offered(head.State, ours)
-	if err = r.run(ctx, Explain(Plan(offered, ours), ours)); err == nil && len(r.drift.Pending) == 0 {
-		d.noteOffered(offered, head.State)
+	ops := Plan(offered, ours)
+	if len(ops) > 0 {
+		r.moved = d.moved(offered)
+	}
+	if err = r.run(ctx, Explain(ops, ours)); err == nil {
+		d.noteOffered(offered, head.State, r.drift.Pending)
 	}
 	d.drift.Store(&r.drift)
 	return err
@@ -96,13 +100,14 @@ type repair struct {
 	director *Director
 	drift    Drift
 	told     map[string]string // causes of steps that could not be done before, by the step's text
+	moved    map[string]bool   // operations that follow a change of offers, and no drift
 }
 
 // run does the steps. One that fails stops no other, except those that cannot
 // be done without it.
 func (r *repair) run(ctx context.Context, steps []Step) error {
 	for _, step := range steps {
-		if _, told := r.told[step.String()]; !told {
+		if _, told := r.told[step.String()]; !told && !r.moved[step.Operation.String()] {
 			r.drift.Found++
 			r.publish(step, event.Drift, "the kernel differs; to repair: "+step.String())
 		}
@@ -110,6 +115,9 @@ func (r *repair) run(ctx context.Context, steps []Step) error {
 	for len(steps) > 0 {
 		done, err := r.apply(ctx, steps)
 		for _, step := range steps[:done] {
+			if r.moved[step.Operation.String()] {
+				continue
+			}
 			r.drift.Repaired++
 			r.publish(step, event.Repaired, "repaired: "+step.String())
 		}

@@ -24,8 +24,8 @@ const (
 
 // Step is an operation of a plan for people: with what it replaces.
 type Step struct {
-	// Operation is nil where the data plane has nothing to do: for the terms of a
-	// drain.
+	// Operation is nil where the plan has nothing for the data plane: for the terms of
+	// a drain, and overrides, of which follows what is offered.
 	Operation Operation
 	Action    Action
 	Service   ServiceKey     // zero for the timeouts and sync daemons
@@ -50,7 +50,11 @@ func (d Difference) String() string {
 // String returns the step in a line, such as "drain server 10.0.0.1:80 of
 // tcp://192.0.2.1:80: weight 3 → 0".
 func (s Step) String() string {
-	text := fmt.Sprintf("edit drain of server %s of %s", s.Server, s.Service)
+	order := "drain"
+	if len(s.Changes) > 0 && strings.HasPrefix(s.Changes[0].Field, overrideField) {
+		order = overrideField
+	}
+	text := fmt.Sprintf("edit %s of server %s of %s", order, s.Server, s.Service)
 	if s.Operation != nil {
 		text = s.Operation.String()
 	}
@@ -81,9 +85,10 @@ func Explain(ops []Operation, found State) []Step {
 	return steps
 }
 
-// Between returns the steps that lead from one state to another, drains included.
+// Between returns the steps that lead from one state to another, drains and overrides
+// included.
 func Between(from, to State) []Step {
-	return explainDrains(Explain(Plan(to, from), from), from, to)
+	return explainOverrides(explainDrains(Explain(Plan(to, from), from), from, to), from, to)
 }
 
 // explainDrains adds what changes of the terms of drains: to the step of the
@@ -104,6 +109,29 @@ func explainDrains(steps []Step, from, to State) []Step {
 			changes = diffFields(nil, drain.fields())
 		}
 		steps[at].Changes = append(steps[at].Changes, changes...)
+	}
+	return steps
+}
+
+// explainOverrides adds what changes of overrides, each as a step by itself; those of
+// servers that go are not told.
+func explainOverrides(steps []Step, from, to State) []Step {
+	add := func(o Override, was, is []field) {
+		if changes := diffFields(was, is); len(changes) > 0 {
+			steps = append(steps, Step{Action: ActionChange, Service: o.Service, Server: o.Server, Changes: changes})
+		}
+	}
+	for _, order := range to.Overrides {
+		old, _ := from.Override(order.Service, order.Server)
+		add(order, old.fields(), order.fields())
+	}
+	for _, old := range from.Overrides {
+		if _, stays := to.Override(old.Service, old.Server); stays {
+			continue
+		}
+		if i := to.Service(old.Service); i >= 0 && to.Services[i].Server(old.Server) >= 0 {
+			add(old, old.fields(), Override{}.fields())
+		}
 	}
 	return steps
 }
@@ -274,6 +302,24 @@ func (d Drain) fields() []field {
 		deadline = d.Deadline.UTC().Format(time.RFC3339)
 	}
 	return []field{{"drain deadline", deadline}, {"drain kill", word(d.Kill)}}
+}
+
+// overrideField begins the names of an override's fields.
+const overrideField = "override"
+
+func (o Override) fields() []field {
+	state, until := "", ""
+	switch {
+	case !o.Service.Address.IsValid() && !o.Service.IsMark(): // none
+	case o.Up:
+		state = "up"
+	default:
+		state = "down"
+	}
+	if !o.Until.IsZero() {
+		until = o.Until.UTC().Format(time.RFC3339)
+	}
+	return []field{{overrideField, state}, {overrideField + " until", until}, {overrideField + " why", o.Why}}
 }
 
 func (s State) timeoutFields() []field {
