@@ -71,12 +71,12 @@ func writeCapture(c *cli.Context, client *api.Client, query api.CaptureQuery, na
 	}
 	if name != "-" {
 		// Packets are private.
-		file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+		file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
 		if err != nil {
 			return fmt.Errorf("make the file of the packets: %w", err)
 		}
 		defer func() { err = errors.Join(err, file.Close()) }()
-		to = file
+		to = &captureFile{file: file}
 	}
 	report, err := client.Capture(c.Context, query, to)
 	if c.Context.Err() != nil {
@@ -94,4 +94,26 @@ func writeCapture(c *cli.Context, client *api.Client, query api.CaptureQuery, na
 	}
 	fmt.Fprintln(c.App.ErrWriter)
 	return nil
+}
+
+// captureFile is emptied by the first write to it: a capture that is refused leaves what
+// was there, which may be one that is under way.
+type captureFile struct {
+	file  *os.File // not embedded: it would be copied to past Write
+	begun bool
+}
+
+// Write writes behind what was written before.
+func (f *captureFile) Write(b []byte) (int, error) {
+	if !f.begun {
+		info, err := f.file.Stat()
+		if err == nil && info.Mode().IsRegular() { // pipes have nothing to empty
+			err = f.file.Truncate(0)
+		}
+		if err != nil {
+			return 0, err
+		}
+		f.begun = true
+	}
+	return f.file.Write(b)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,6 +49,13 @@ func dropsCommand() *cli.Command {
 // dropsAction lists, or captures, or does both.
 func dropsAction(c *cli.Context) error {
 	list := reading(asking((&dropsLook{}).list))
+	if c.Bool("reasons") {
+		for _, flag := range []string{"all", "by", "service", "interface", "pcap"} {
+			if c.IsSet(flag) {
+				return usage(c, "--reasons and --%s exclude one another", flag)
+			}
+		}
+	}
 	switch {
 	case c.String("pcap") == "" && (c.IsSet("count") || c.IsSet("limit")):
 		return usage(c, "--count and --limit are of --pcap")
@@ -58,13 +66,17 @@ func dropsAction(c *cli.Context) error {
 	case c.String("pcap") == "-":
 		return usage(c, "--watch and the packets cannot both go to the standard output")
 	}
+	// Each ends the other: a file that cannot be written must not pass unnoticed.
+	ctx, end := context.WithCancel(c.Context)
+	c.Context = ctx
 	done := make(chan error, 1)
-	go func() { done <- asking(captureDrops)(c) }()
+	go func() {
+		defer end()
+		done <- asking(captureDrops)(c)
+	}()
 	err := list(c)
-	if err == nil { // both end with the context
-		err = <-done
-	}
-	return err
+	end()
+	return cmp.Or(err, <-done)
 }
 
 func captureDrops(c *cli.Context, client *api.Client) error {
@@ -99,6 +111,9 @@ type dropRow struct {
 }
 
 func (l *dropsLook) list(c *cli.Context, client *api.Client) error {
+	if err := knownReason(c, client); err != nil {
+		return err
+	}
 	if c.String("by") == dropsBy[0] && c.String("service") == "" && c.String("interface") == "" {
 		return l.listReasons(c, client)
 	}
@@ -141,6 +156,22 @@ func (l *dropsLook) list(c *cli.Context, client *api.Client) error {
 		}
 		l.draw(t, header, []any{"BYTES"}, rows)
 	})
+}
+
+// knownReason refuses a --reason that there is not, which would be taken for one without packets.
+func knownReason(c *cli.Context, client *api.Client) error {
+	name := c.String("reason")
+	if name == "" {
+		return nil
+	}
+	stats, err := client.Stats(c.Context)
+	if err != nil {
+		return err
+	}
+	if len(stats.PacketEvents) > 0 && !slices.ContainsFunc(stats.PacketEvents, func(e api.PacketEvent) bool { return e.Name == name }) {
+		return usage(c, "unknown --reason %q: `shunt drops --reasons` lists them", name)
+	}
+	return nil
 }
 
 // serviceOfDrop says which service it was.
