@@ -113,7 +113,10 @@ func (c Check) check() (realserver.Check, error) {
 		value.DNS = &realserver.DNSCheck{Name: d.Name, Type: d.Type, Answer: d.Answer, TCP: d.TCP}
 	}
 	if e := c.Exchange; e != nil {
-		value.Exchange = &realserver.ExchangeCheck{Send: e.Send, Expect: e.Expect}
+		value.Exchange = &realserver.ExchangeCheck{Expect: e.Expect}
+		if len(e.Send) > 0 { // nothing is nil, in however many ways it can be written
+			value.Exchange.Send = e.Send
+		}
 	}
 	if c.GRPC != nil {
 		value.GRPC = &realserver.GRPCCheck{Service: c.GRPC.Service}

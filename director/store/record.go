@@ -26,7 +26,8 @@ import (
 // has the least one that knows all that is in it, so that an older shunt refuses
 // what it would lose and nothing else.
 const (
-	recordVersion = 3 // the newest: method fullnat, segment sizes of services
+	recordVersion = 4 // the newest: health of services, overrides
+	sizesVersion  = 3 // method fullnat, segment sizes of services
 	limitsVersion = 2 // limits and guards of services
 	plainVersion  = 1 // without those
 

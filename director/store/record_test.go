@@ -20,13 +20,15 @@ func TestRecordVersion(t *testing.T) {
 	clamped, translated := guarded, limited
 	clamped.MSS = 1400
 	translated.Servers = []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.FullNAT}}
+	checked := clamped
+	checked.Health.Checks = []realserver.Check{{Kind: realserver.CheckTCP}}
 	for _, tt := range []struct {
 		name    string
 		service director.Service
 		want    byte
-	}{{"plain", plain, 1}, {"limited", limited, 2}, {"guarded", guarded, 2}, {"clamped", clamped, 3}, {"translated", translated, 3}} {
+	}{{"plain", plain, 1}, {"limited", limited, 2}, {"guarded", guarded, 2}, {"clamped", clamped, 3}, {"translated", translated, 3}, {"checked", checked, 4}} {
 		t.Run(tt.name, func(t *testing.T) {
-			data, err := seal(revisionOf(7).RevisionInfo, encodeState(director.State{Services: []director.Service{tt.service}}), wholeState, sum{})
+			data, err := seal(revisionOf(7).RevisionInfo, encodeState(director.State{Services: []director.Service{tt.service, plain}}), wholeState, sum{})
 			if err != nil || data[0] != tt.want {
 				t.Errorf("version %d, %v, want %d", data[0], err, tt.want)
 			}
@@ -34,6 +36,16 @@ func TestRecordVersion(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// An override is nothing that a shunt before them may lose.
+func TestOverrideVersion(t *testing.T) {
+	overridden := director.State{Overrides: []director.Override{{Service: tcp("192.0.2.1:80")}}}
+	for _, change := range [][2]director.State{{{}, overridden}, {overridden, {}}} {
+		if change, _ := diff(change[0], change[1]); change.version() != recordVersion {
+			t.Errorf("version %d of %+v", change.version(), change)
+		}
 	}
 }
 

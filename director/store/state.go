@@ -20,6 +20,8 @@ type stateJSON struct {
 	Services []serviceJSON `json:"services,omitempty"`
 	Removed  []keyJSON     `json:"removed,omitempty"`
 	Drains   *[]drainJSON  `json:"drains,omitempty"` // all of them; nil: as before
+	// Overrides are all of them; nil: as before.
+	Overrides *[]overrideJSON `json:"overrides,omitempty"`
 }
 
 type syncJSON struct {
@@ -113,6 +115,7 @@ type serviceJSON struct {
 	Limits          limitsJSON         `json:"limits,omitzero"`
 	Guard           guardJSON          `json:"guard,omitzero"`
 	MSS             uint16             `json:"mss,omitempty"`
+	Health          *healthJSON        `json:"health,omitempty"`
 	Servers         []serverJSON       `json:"servers,omitempty"` // in order
 }
 
@@ -185,16 +188,25 @@ func encodeState(s director.State) stateJSON {
 	if len(s.Drains) > 0 {
 		j.Drains = encodeDrains(s.Drains)
 	}
+	if len(s.Overrides) > 0 {
+		j.Overrides = encodeOverrides(s.Overrides)
+	}
 	return j
 }
 
 // version is that of the record that can hold the state.
 func (j stateJSON) version() byte {
+	if j.Overrides != nil {
+		return recordVersion
+	}
 	least := byte(plainVersion)
 	for i := range j.Services {
 		switch s := &j.Services[i]; {
-		case s.MSS != 0 || slices.ContainsFunc(s.Servers, func(s serverJSON) bool { return s.Method == realserver.FullNAT }):
+		case s.Health != nil:
 			return recordVersion
+		case least == sizesVersion:
+		case s.MSS != 0 || slices.ContainsFunc(s.Servers, func(s serverJSON) bool { return s.Method == realserver.FullNAT }):
+			least = sizesVersion
 		case s.Limits != (limitsJSON{}) || s.Guard != (guardJSON{}):
 			least = limitsVersion
 		}
@@ -210,7 +222,7 @@ func encodeService(s director.Service) serviceJSON {
 	j.OnePacket, j.SloppyTCP, j.ConnReuse = s.OnePacket, s.Rules.SloppyTCP, s.Rules.ConnReuse
 	j.ExpireNoDest, j.ExpireQuiescent = s.Rules.ExpireNoDestConn, s.Rules.ExpireQuiescentTemplate
 	j.Limits = limitsJSON{Rate: s.Limits.Rate, Connections: s.Limits.Connections, Source: sourceLimitsJSON(s.Limits.Source)}
-	j.Guard, j.MSS = guardJSON(s.Guard), s.MSS
+	j.Guard, j.MSS, j.Health = guardJSON(s.Guard), s.MSS, encodeHealth(s.Health)
 	if s.Persistence != (director.Persistence{}) {
 		p := persistenceJSON(s.Persistence)
 		j.Persistence = &p
@@ -234,7 +246,7 @@ func (j serviceJSON) decode() director.Service {
 			SloppyTCP: j.SloppyTCP, ExpireNoDestConn: j.ExpireNoDest, ExpireQuiescentTemplate: j.ExpireQuiescent, ConnReuse: j.ConnReuse,
 		},
 		Limits: director.Limits{Rate: j.Limits.Rate, Connections: j.Limits.Connections, Source: director.SourceLimits(j.Limits.Source)},
-		Guard:  director.SourceGuard(j.Guard), MSS: j.MSS,
+		Guard:  director.SourceGuard(j.Guard), MSS: j.MSS, Health: j.Health.decode(),
 	}
 	if j.Persistence != nil {
 		s.Persistence = director.Persistence(*j.Persistence)
@@ -260,8 +272,12 @@ func diff(from, to director.State) (change stateJSON, result director.State) {
 	if !slices.EqualFunc(from.Drains, to.Drains, director.Drain.Equal) {
 		change.Drains = encodeDrains(to.Drains)
 	}
+	if !sameOverrides(from.Overrides, to.Overrides) {
+		change.Overrides = encodeOverrides(to.Overrides)
+	}
 	result = director.State{
 		Timeouts: to.Timeouts, Sync: slices.Clone(to.Sync), Services: make([]director.Service, 0, len(to.Services)), Drains: slices.Clone(to.Drains),
+		Overrides: slices.Clone(to.Overrides),
 	}
 	old := from.Services
 	remove := func() {
@@ -302,12 +318,16 @@ func (j stateJSON) apply(from director.State) (director.State, error) {
 	}
 	result := director.State{
 		Timeouts: from.Timeouts, Sync: from.Sync, Services: make([]director.Service, 0, len(from.Services)+len(changed)), Drains: from.Drains,
+		Overrides: from.Overrides,
 	}
 	if j.Sync != nil {
 		result.Sync = decodeSync(*j.Sync)
 	}
 	if j.Drains != nil {
 		result.Drains = decodeDrains(*j.Drains)
+	}
+	if j.Overrides != nil {
+		result.Overrides = decodeOverrides(*j.Overrides)
 	}
 	if j.Timeouts != nil {
 		result.Timeouts = conntrack.Timeouts(*j.Timeouts)

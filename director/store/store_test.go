@@ -99,6 +99,7 @@ func drawState(t *rapid.T) director.State {
 				On:   rapid.Uint32().Draw(t, "guard on"), Off: rapid.Uint32().Draw(t, "guard off"),
 			},
 			MSS:       rapid.Uint16().Draw(t, "mss"),
+			Health:    rapid.OneOf(rapid.Just(director.Health{}), rapid.Custom(drawHealth)).Draw(t, "health"),
 			Name:      rapid.SampledFrom([]string{"", "web", "dns"}).Draw(t, "name"),
 			Scheduler: rapid.SampledFrom(director.Schedulers()).Draw(t, "scheduler"),
 			Flags:     director.SchedulerFlags{Port: rapid.Bool().Draw(t, "port flag"), Fallback: rapid.Bool().Draw(t, "fallback"), Third: rapid.Bool().Draw(t, "third")},
@@ -136,6 +137,14 @@ func drawState(t *rapid.T) director.State {
 			drain.Deadline = time.Unix(rapid.Int64Range(0, 1<<33).Draw(t, "deadline"), 0).UTC()
 		}
 		state.Drains = append(state.Drains, drain)
+	}
+	for i := range state.Services {
+		if rapid.Bool().Draw(t, "overridden") {
+			state.Overrides = append(state.Overrides, director.Override{
+				Service: state.Services[i].Key, Server: server.Draw(t, "server").Address, Up: rapid.Bool().Draw(t, "up"),
+				Since: time.Unix(rapid.Int64Range(0, 1<<33).Draw(t, "since"), 0).UTC(), Who: "someone", Why: rapid.SampledFrom([]string{"", "a reason"}).Draw(t, "why"),
+			})
+		}
 	}
 	return state
 }
