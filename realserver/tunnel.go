@@ -2,6 +2,7 @@ package realserver
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -26,6 +27,25 @@ func (t TunnelOptions) String() string {
 		text += fmt.Sprintf(", %s checksum", t.Checksum)
 	}
 	return text
+}
+
+// Overhead is how many octets the outer headers for a server with the address have. (IPVS
+// adds 8 to packets by gue whose checksum is left to a card, with TunnelRemoteChecksum.)
+func (t TunnelOptions) Overhead(server netip.Addr) int {
+	outer := 20 // IPv4 without options
+	if server.Is6() {
+		outer = 40
+	}
+	switch {
+	case t.Type == TunnelGUE:
+		return outer + 8 + 4 // UDP; kernel: include/net/gue.h, struct guehdr
+	case t.Type == TunnelGRE && t.Checksum == TunnelChecksumOn:
+		return outer + 8 // RFC 2784 §2.1
+	case t.Type == TunnelGRE:
+		return outer + 4
+	default:
+		return outer
+	}
 }
 
 // TunnelType is the kind of encapsulation. The numbers are the kernel's (kernel:

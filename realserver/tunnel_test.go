@@ -1,6 +1,7 @@
 package realserver_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -17,6 +18,26 @@ func TestTunnelOptionsString(t *testing.T) {
 	} {
 		if got := tunnel.String(); got != want {
 			t.Errorf("%+v: %q, want %q", tunnel, got, want)
+		}
+	}
+}
+
+func TestTunnelOverhead(t *testing.T) {
+	const gue, gre = realserver.TunnelGUE, realserver.TunnelGRE
+	for _, tt := range []struct {
+		tunnel  realserver.TunnelOptions
+		address string
+		want    int
+	}{
+		{realserver.TunnelOptions{}, "10.0.0.1", 20},
+		{realserver.TunnelOptions{}, "2001:db8::1", 40},
+		{realserver.TunnelOptions{Type: gue, Port: 5555}, "10.0.0.1", 32},
+		{realserver.TunnelOptions{Type: gue, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}, "2001:db8::1", 52},
+		{realserver.TunnelOptions{Type: gre}, "10.0.0.1", 24},
+		{realserver.TunnelOptions{Type: gre, Checksum: realserver.TunnelChecksumOn}, "2001:db8::1", 48},
+	} {
+		if got := tt.tunnel.Overhead(netip.MustParseAddr(tt.address)); got != tt.want {
+			t.Errorf("%s to %s: %d, want %d", tt.tunnel, tt.address, got, tt.want)
 		}
 	}
 }

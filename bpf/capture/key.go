@@ -1,7 +1,10 @@
 package capture
 
 import (
+	"bytes"
 	"net/netip"
+
+	"github.com/shunt-lb/shunt/bpf"
 )
 
 // Side says which end of a packet is looked at.
@@ -31,7 +34,7 @@ type Range struct {
 }
 
 func (k Key) encode() []kernelCaptureKey {
-	exact := kernelCaptureKey{Address: words(k.Address.Addr()), Port: swap(k.Address.Port()), Protocol: k.Protocol, Side: uint8(k.Side), Family: family(k.Address.Addr())}
+	exact := kernelCaptureKey{Address: bpf.Address(k.Address.Addr()), Port: bpf.Port(k.Address.Port()), Protocol: k.Protocol, Side: uint8(k.Side), Family: family(k.Address.Addr())}
 	whole := exact
 	whole.Port, whole.Protocol = 0, 0
 	return []kernelCaptureKey{exact, whole}
@@ -40,7 +43,7 @@ func (k Key) encode() []kernelCaptureKey {
 func (r Range) encode() kernelCaptureRange {
 	prefix := r.Prefix.Masked()
 	return kernelCaptureRange{
-		Address: words(prefix.Addr()), Mask: mask(prefix), First: r.First, Last: r.Last,
+		Address: bpf.Address(prefix.Addr()), Mask: mask(prefix), First: r.First, Last: r.Last,
 		Protocol: r.Protocol, Family: uint8(family(prefix.Addr())), Service: r.Service,
 	}
 }
@@ -52,20 +55,8 @@ func family(a netip.Addr) uint32 {
 	return 6
 }
 
-// words is the address in the ABI's form.
-func words(a netip.Addr) (w [4]uint32) {
-	for i, octet := range a.AsSlice() {
-		w[i/4] |= uint32(octet) << (i % 4 * 8)
-	}
-	return w
+// mask has the bits of an address that the prefix says, in the ABI's form.
+func mask(p netip.Prefix) [4]uint32 {
+	all, _ := netip.AddrFromSlice(bytes.Repeat([]byte{0xff}, p.Addr().BitLen()/8))
+	return bpf.Address(netip.PrefixFrom(all, p.Bits()).Masked().Addr())
 }
-
-func mask(p netip.Prefix) (w [4]uint32) {
-	for bit := range p.Bits() {
-		w[bit/32] |= 1 << (bit%32/8*8 + 7 - bit%8)
-	}
-	return w
-}
-
-// swap turns a port round, to as it is on the wire.
-func swap(port uint16) uint16 { return port<<8 | port>>8 }

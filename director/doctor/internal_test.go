@@ -288,22 +288,11 @@ func TestNotAttached(t *testing.T) {
 }
 
 func TestOverhead(t *testing.T) {
-	const gue, gre = realserver.TunnelGUE, realserver.TunnelGRE
-	for _, tt := range []struct {
-		tunnel  realserver.TunnelOptions
-		address string
-		want    int
-	}{
-		{realserver.TunnelOptions{}, "10.0.0.1:80", 20},
-		{realserver.TunnelOptions{}, "[2001:db8::1]:80", 40},
-		{realserver.TunnelOptions{Type: gue, Port: 5555}, "10.0.0.1:80", 32},
-		{realserver.TunnelOptions{Type: gue, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}, "10.0.0.1:80", 32},
-		{realserver.TunnelOptions{Type: gre}, "10.0.0.1:80", 24},
-		{realserver.TunnelOptions{Type: gre, Checksum: realserver.TunnelChecksumOn}, "[2001:db8::1]:80", 48},
-	} {
-		s := realserver.Server{Address: netip.MustParseAddrPort(tt.address), Method: realserver.Tunnel, Tunnel: tt.tunnel}
-		if got := (&inspection{}).overhead(s); got != tt.want {
-			t.Errorf("%s to %s: %d, want %d", tt.tunnel, tt.address, got, tt.want)
+	const gue = realserver.TunnelGUE
+	for method, want := range map[realserver.Method]int{realserver.Tunnel: 32, realserver.DR: 0} {
+		s := realserver.Server{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: method, Tunnel: realserver.TunnelOptions{Type: gue, Port: 5555}}
+		if got := (&inspection{}).overhead(s); got != want {
+			t.Errorf("%s: %d, want %d", method, got, want)
 		}
 	}
 	remote := realserver.Server{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.Tunnel, Tunnel: realserver.TunnelOptions{Type: gue, Port: 5555, Checksum: realserver.TunnelRemoteChecksum}}

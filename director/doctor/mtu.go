@@ -16,22 +16,11 @@ func (i *inspection) overhead(s realserver.Server) int {
 	if s.Method != realserver.Tunnel {
 		return 0
 	}
-	outer := 20
-	if s.Address.Addr().Is6() {
-		outer = 40
+	n := s.Tunnel.Overhead(s.Address.Addr())
+	if t := s.Tunnel; t.Type == realserver.TunnelGUE && t.Checksum == realserver.TunnelRemoteChecksum && i.Dataplane == director.PlaneIPVS {
+		n += 8 // of packets whose checksum is left to a card (kernel: ip_vs_xmit.c, ipvs_gue_encap)
 	}
-	switch t := s.Tunnel; {
-	case t.Type == realserver.TunnelGUE && t.Checksum == realserver.TunnelRemoteChecksum && i.Dataplane == director.PlaneIPVS:
-		return outer + 8 + 4 + 8 // of packets whose checksum is left to a card (kernel: ip_vs_xmit.c, ipvs_gue_encap)
-	case t.Type == realserver.TunnelGUE:
-		return outer + 8 + 4 // UDP; kernel: include/net/gue.h, struct guehdr
-	case t.Type == realserver.TunnelGRE && t.Checksum == realserver.TunnelChecksumOn:
-		return outer + 8 // RFC 2784 §2.1
-	case t.Type == realserver.TunnelGRE:
-		return outer + 4
-	default:
-		return outer
-	}
+	return n
 }
 
 // singleBufferMTU is about what fits into one page with XDP's headroom and the

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -47,24 +49,6 @@ func newTunnelTable() *tunnelTable {
 	}
 }
 
-// overhead is how long the outer headers are.
-func (t tunnel) overhead() uint8 {
-	const ip4, ip6, udp, gue, gre, greChecksum = 20, 40, 8, 4, 4, 4
-	n := uint8(ip4)
-	if t.address.Is6() {
-		n = ip6
-	}
-	switch {
-	case t.options.Type == realserver.TunnelGUE:
-		n += udp + gue
-	case t.options.Type == realserver.TunnelGRE && t.options.Checksum == realserver.TunnelChecksumOn:
-		n += gre + greChecksum
-	case t.options.Type == realserver.TunnelGRE:
-		n += gre
-	}
-	return n
-}
-
 // key is what a router's error quotes of the tunnel's packets.
 func (t tunnel) key() bpf.KernelTunnelKey {
 	return bpf.KernelTunnelKey{
@@ -76,7 +60,7 @@ func (t tunnel) key() bpf.KernelTunnelKey {
 func kernelTunnel(t tunnel, next uint32) bpf.KernelTunnel {
 	return bpf.KernelTunnel{
 		Address: bpf.Address(t.address), Source: bpf.Address(t.source.Masked().Addr()), Spread: spread(t.source),
-		Family: familyOf(t.address), Type: uint8(t.options.Type), Checksum: uint8(t.options.Checksum), Overhead: t.overhead(),
+		Family: familyOf(t.address), Type: uint8(t.options.Type), Checksum: uint8(t.options.Checksum), Overhead: uint8(t.options.Overhead(t.address)),
 		Port: bpf.Port(t.options.Port), Next: next,
 	}
 }
@@ -92,7 +76,7 @@ func parseTunnel(k *bpf.KernelTunnel) (tunnel, bool) {
 		options: realserver.TunnelOptions{
 			Type: realserver.TunnelType(k.Type), Port: bpf.Port(k.Port), Checksum: realserver.TunnelChecksum(k.Checksum),
 		},
-		source: netip.PrefixFrom(source, source.BitLen()-ones(k.Spread)),
+		source: netip.PrefixFrom(source, source.BitLen()-bits.OnesCount32(k.Spread)),
 	}, true
 }
 
@@ -100,13 +84,6 @@ func parseTunnel(k *bpf.KernelTunnel) (tunnel, bool) {
 func spread(p netip.Prefix) uint32 {
 	host := min(p.Addr().BitLen()-p.Bits(), 32)
 	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, uint32(1<<host-1)))
-}
-
-func ones(word uint32) (n int) {
-	for ; word != 0; word &= word - 1 {
-		n++
-	}
-	return n
 }
 
 // adopt takes over the tunnels that servers name; what nobody names is taken out.
@@ -236,7 +213,7 @@ func (t *tunnelTable) expire(plane *bpf.Plane) error {
 		}
 		tun := t.at[i]
 		key := tun.key()
-		rest := without(t.chains[key], i)
+		rest := slices.DeleteFunc(t.chains[key], func(j uint32) bool { return j == i })
 		if t.chains[key] = rest; len(rest) == 0 {
 			delete(t.chains, key)
 		}
@@ -254,16 +231,6 @@ func (t *tunnelTable) expire(plane *bpf.Plane) error {
 		t.free = append(t.free, i)
 	}
 	return nil
-}
-
-func without(all []uint32, i uint32) []uint32 {
-	var rest []uint32
-	for _, j := range all {
-		if j != i {
-			rest = append(rest, j)
-		}
-	}
-	return rest
 }
 
 // isIntact says whether the maps hold the tunnel with the index, and packets' errors
