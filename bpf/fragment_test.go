@@ -130,26 +130,48 @@ func fragmentsWrapped(t *testing.T, f *bpftest.Fixture) {
 					})
 					s.service.Servers[0].Tunnel = 1
 					f.Apply(s.service)
-					in := large(s.request())
-					want := in
-					want.TTL = 63
-					var outside []byte
-					for i, frame := range in.Fragments(unit) {
-						headers, inside := unwrapped(t, f.Run(frame), outer.isV6(), kind)
-						if inner := want.Fragments(unit)[i][14:]; !bytes.Equal(inside, inner) {
-							t.Errorf("fragment %d: %x, want %x", i, inside, inner)
-						}
-						if i > 0 && !bytes.Equal(headers, outside) {
-							t.Errorf("fragment %d from outside: %x, the first is %x", i, headers, outside)
-						}
-						outside = headers
-					}
-					if n := f.Events()["fragments"]; n != 2 {
-						t.Errorf("%d later fragments were counted", n)
+					for _, in := range []bpftest.Packet{s.request(), extended(s.request())} {
+						fragmentsLookAlike(t, s, large(in), outer.isV6(), kind)
 					}
 				})
 			}
 		}
+	}
+}
+
+// extended is the packet with options, or headers before and behind the fragment header.
+func extended(p bpftest.Packet) bpftest.Packet {
+	if !p.From.Addr().Is6() {
+		p.Options = 8
+		return p
+	}
+	p.Extensions = []bpftest.Extension{{Header: 0, Length: 8}, {Header: 60, Length: 16}}
+	p.Inside = []bpftest.Extension{{Header: 60, Length: 8}}
+	return p
+}
+
+// fragmentsLookAlike sends the packet's fragments, and then its connection's plain packet.
+func fragmentsLookAlike(t *testing.T, s *scene, in bpftest.Packet, isOuter6 bool, kind bpf.KernelTunnelType) {
+	t.Helper()
+	s.Events()
+	want := in
+	want.TTL = 63
+	var outside []byte
+	for i, frame := range in.Fragments(unit) {
+		headers, inside := unwrapped(t, s.Run(frame), isOuter6, kind)
+		if inner := want.Fragments(unit)[i][14:]; !bytes.Equal(inside, inner) {
+			t.Errorf("fragment %d: %x, want %x", i, inside, inner)
+		}
+		if i > 0 && !bytes.Equal(headers, outside) {
+			t.Errorf("fragment %d from outside: %x, the first is %x", i, headers, outside)
+		}
+		outside = headers
+	}
+	if n := s.Events()["fragments"]; n != 2 {
+		t.Errorf("%d later fragments were counted", n)
+	}
+	if headers, _ := unwrapped(t, s.Run(s.request().Bytes()), isOuter6, kind); !bytes.Equal(headers, outside) {
+		t.Errorf("a plain packet from outside: %x, fragments are %x", headers, outside)
 	}
 }
 

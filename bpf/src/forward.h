@@ -182,7 +182,8 @@ static __always_inline int forward(struct xdp_md *ctx, const struct packet *p, s
 	return leave(ctx, p, hop, server->service);
 other:
 	if (recipe_method(recipe) == METHOD_TUNNEL) {
-		hash = p->is_later ? flow_hash(p->key.source, p->key.id, v6) : 0;
+		/* Where headers may be in front of the ports, what has none in sight goes by the same way. */
+		hash = __builtin_constant_p(p->offset) ? 0 : flow_hash(p->key.source, p->key.id, v6);
 		action = v6 ? wrap6(ctx, server, hop, p->offset, hash) : wrap4(ctx, server, hop, p->offset, hash);
 		if (action <= XDP_REDIRECT)
 			return action;

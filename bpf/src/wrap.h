@@ -180,21 +180,12 @@ __noinline __u32 plain6(struct xdp_md *ctx, struct server *server, struct hop *h
 
 /* --- all others ----------------------------------------------------------------------- */
 
-/* The connection's hash, of a packet with ports; of a later fragment and others the one that is given. */
+/* The connection's hash: the one that is given, or of the ports behind the IP header. */
 static __always_inline __u32 hash_of(const struct packet *p, void *end, __u32 hash, const int v6)
 {
 	const __u32 *ports = p->l3 + (v6 ? sizeof(struct ipv6hdr) : (((struct iphdr *)p->l3)->ihl & 15) * 4);
 	__u8 protocol = p->protocol;
 
-	/* The first of its datagram: the others come with a hash, and are to go by the same way. */
-	if (v6 && protocol == IPPROTO_FRAGMENT) {
-		const struct fragment_header *header = (void *)ports;
-
-		if ((void *)(header + 1) > end)
-			return hash;
-		protocol = header->next;
-		ports = (void *)(header + 1);
-	}
 	if (hash || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (void *)(ports + 1) > end)
 		return hash;
 	return v6 ? flow_hash(((struct ipv6hdr *)p->l3)->saddr.in6_u.u6_addr32, *ports, 1) :
@@ -242,8 +233,8 @@ static __always_inline __u32 wrap(struct xdp_md *ctx, struct server *server, str
 /*
  * Wraps the IPv4 packet at offset l3 for a server of either family and sends it on by its
  * next hop, if it has one; the XDP action. More than any is returned where the packet has no time to live left or is
- * too long, and it is as it was then. hash is that of a connection whose ports the packet
- * does not show; 0: take it from the packet. Global: verified once, and no part of plain
+ * too long, and it is as it was then. hash is that of a connection whose ports may not
+ * stand right behind the IP header; 0: they do. Global: verified once, and no part of plain
  * hits.
  */
 __noinline __u32 wrap4(struct xdp_md *ctx, struct server *server, struct hop *hop, __u32 l3, __u32 hash)
