@@ -95,7 +95,14 @@ func checkConfigs(c *cli.Context) error {
 		for _, s := range cfg.State.Services {
 			servers += len(s.Servers)
 		}
-		text := fmt.Sprintf("%s: %s with %s, nothing wrong\n", name, count(len(cfg.State.Services), "service"), count(servers, "server"))
+		found := "nothing wrong"
+		if len(cfg.Warnings) > 0 {
+			found = "no error, but " + count(len(cfg.Warnings), "warning")
+		}
+		for _, warning := range cfg.Warnings {
+			fmt.Fprintf(streamsOf(c).err, "shunt: warning: %s\n", warning)
+		}
+		text := fmt.Sprintf("%s: %s with %s, %s\n", name, count(len(cfg.State.Services), "service"), count(servers, "server"), found)
 		if err := write(c.App.Writer, []byte(text)); err != nil {
 			return err
 		}

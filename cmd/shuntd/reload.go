@@ -64,7 +64,7 @@ func (d *instance) reload(ctx context.Context, by director.Request) (director.Ou
 // warn logs what of the configuration is of no use.
 func warn(log *slog.Logger, cfg config.Config) {
 	for _, text := range cfg.Warnings {
-		log.Warn("a setting has no effect", "setting", text)
+		log.Warn("a part of the configuration has no effect", "part", text)
 	}
 }
 

@@ -33,7 +33,7 @@ type Config struct {
 	// a text without it says nothing of them, and not that there are none.
 	ServicesGiven bool
 	// Warnings are what is of no use, each with its place: settings that the data
-	// plane does not have.
+	// plane does not have, and servers with full NAT without addresses for it.
 	Warnings []string
 }
 
@@ -201,7 +201,7 @@ func (l *loader) finish() (Config, error) {
 	}
 	cfg.State = cfg.State.Normalize()
 	if settings != nil {
-		cfg.Warnings = settings.unused(cfg.Director.Dataplane)
+		cfg.Warnings = append(settings.unused(cfg.Director.Dataplane), l.poolless(cfg.Director)...)
 	}
 	return cfg, nil
 }

@@ -83,7 +83,13 @@ func reference() config.Config {
 						Protocol: conntrack.TCP, Address: netip.MustParseAddrPort("192.0.2.128:8000"), Bits: 28, LastPort: 8999,
 					},
 					Scheduler: director.WeightedLeastConnection, VIP: director.VIPManaged,
-					Servers: []realserver.Server{server("10.0.0.21:0", realserver.DR, 1)},
+					Servers: []realserver.Server{
+						server("10.0.0.21:0", realserver.DR, 1),
+						{
+							Address: netip.MustParseAddrPort("10.0.0.22:0"), Method: realserver.Tunnel, Weight: 1,
+							Tunnel: realserver.TunnelOptions{Type: realserver.TunnelGUE, Port: 6080, Checksum: realserver.TunnelChecksumOn},
+						},
+					},
 				},
 				{
 					Key:  director.ServiceKey{Protocol: conntrack.UDP, Address: netip.MustParseAddrPort("[2001:db8::53]:53")},

@@ -55,9 +55,9 @@ services:
 
   - listen: tcp://192.0.2.128/28:8000-8999
     scheduler: wlc
-    method: dr
     servers:
-      - {address: 10.0.0.21}
+      - {address: 10.0.0.21, method: dr}
+      - {address: 10.0.0.22, method: tunnel, tunnel: {type: gue, port: 6080, checksum: full}}
 
   - name: "123"
     listen: udp://[2001:db8::53]:53

@@ -3,11 +3,13 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // origin is where a service of the whole comes from.
@@ -107,6 +109,35 @@ func (d *decoder) unused(plane string) []string {
 		path := "director." + s.key
 		if n := d.places[path]; s.xdp && n != nil {
 			all = append(all, fmt.Sprintf("%s:%d:%d: %s: the %s data plane does not use it", d.file, n.Line, n.Column, path, plane))
+		}
+	}
+	return all
+}
+
+// poolless returns a warning for the first server of each family whose method is
+// fullnat where the settings have no address to stand in for clients'. No error: the
+// services of the store count after the first start, and this file is read at each.
+func (l *loader) poolless(settings Settings) (all []string) {
+	if settings.Dataplane != director.PlaneXDP {
+		return nil
+	}
+	var has [2]bool
+	for _, p := range settings.LocalAddresses {
+		has[familyOf(p)] = true
+	}
+	for _, d := range l.files {
+		for i, service := range d.cfg.State.Services {
+			for j, server := range service.Servers {
+				family := familyOf(netip.PrefixFrom(server.Address.Addr(), 0))
+				if server.Method != realserver.FullNAT || has[family] {
+					continue
+				}
+				has[family] = true // once is enough
+				path := fmt.Sprintf("services[%d].servers[%d]", i, j)
+				n := d.place(path)
+				all = append(all, fmt.Sprintf("%s:%d:%d: %s: method fullnat, and director.fullnat.addresses has no %s address: the data plane refuses it",
+					d.file, n.Line, n.Column, path, familyNames[family]))
+			}
 		}
 	}
 	return all
