@@ -27,6 +27,18 @@ const (
 	ServerReachable   Name = "server-reachable"
 	ServerUnreachable Name = "server-unreachable"
 
+	ServerUp        Name = "server-up"
+	ServerDown      Name = "server-down"
+	ServerSuspended Name = "server-suspended"
+	ServerAbsolved  Name = "server-absolved"
+	ServerHeld      Name = "server-held"
+	QuorumLost      Name = "quorum-lost"
+	QuorumRegained  Name = "quorum-regained"
+	PanicOn         Name = "panic-on"
+	PanicOff        Name = "panic-off"
+	NotifyFailed    Name = "notify-failed"
+	HealthTrouble   Name = "health-trouble"
+
 	DrainStarted   Name = "drain-started"
 	DrainProgress  Name = "drain-progress"
 	DrainFinished  Name = "drain-finished"
@@ -89,6 +101,17 @@ func Names() []Info {
 		{ForeignGone, slog.LevelInfo, "a service that Shunt does not manage is gone or was adopted"},
 		{ServerReachable, slog.LevelInfo, "a server has a next hop and gets new connections"},
 		{ServerUnreachable, slog.LevelWarn, "a server has no next hop and gets no new connections"},
+		{ServerUp, slog.LevelInfo, "a server is up: it gets new connections, for all that orders and checks say"},
+		{ServerDown, slog.LevelWarn, "a server is down, by its checks, by an order or for maintenance: it gets no new connections"},
+		{ServerSuspended, slog.LevelWarn, "packets told that a server does not answer: it gets no new connections until its checks have looked"},
+		{ServerAbsolved, slog.LevelInfo, "a suspended server gets new connections again"},
+		{ServerHeld, slog.LevelWarn, "a server went up and down too often: it is held down for a while"},
+		{QuorumLost, slog.LevelError, "too few of a service's servers are up; its sorry servers, if it has some, stand in"},
+		{QuorumRegained, slog.LevelInfo, "enough of a service's servers are up again"},
+		{PanicOn, slog.LevelError, "so many of a service's servers look dead that the checks are doubted: all are offered"},
+		{PanicOff, slog.LevelInfo, "the checks of a service are believed again"},
+		{NotifyFailed, slog.LevelWarn, "a command or pipe that is told of changes could not be told"},
+		{HealthTrouble, slog.LevelError, "something that follows from checks, or what they need, could not be done; it is tried again"},
 		{DrainStarted, slog.LevelInfo, "a server is being drained, or still is after a restart"},
 		{DrainProgress, slog.LevelInfo, "a draining server has other connections left than it had"},
 		{DrainFinished, slog.LevelInfo, "a draining server has no connection left"},

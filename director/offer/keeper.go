@@ -1,0 +1,221 @@
+package offer
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/realserver"
+	"github.com/shunt-lb/shunt/realserver/health"
+)
+
+// Checker is what asks the servers: a health.Monitor.
+type Checker interface {
+	Set(assignments []health.Assignment)
+	Suspect(k health.Key)
+	Status(k health.Key) (health.Status, bool)
+}
+
+// Director is what a Keeper asks of the director.Director that it decides for.
+type Director interface {
+	Reoffer(ctx context.Context, key director.ServiceKey) error
+	Kill(ctx context.Context, filter director.ConnectionFilter) (uint64, error)
+	ClearOverride(ctx context.Context, by director.Request, key director.ServiceKey, addr netip.AddrPort) (director.Outcome, error)
+	Features() director.Features
+}
+
+// Options are what a Keeper works with; zero values mean the defaults.
+type Options struct {
+	Checks Checker          // nil: nothing is asked, and what is there counts as up
+	Events *event.Stream    // nil: events are dropped
+	Log    *slog.Logger     // nil: slog.Default()
+	Dialer ProbeDialer      // nil: checks by the true path go to the server's address
+	Packet director.Witness // nil: packets tell nothing
+	// Command makes what runs a notification's command, as a check's script:
+	// health.NewProber. Nil: commands are not run, which an event tells.
+	Command func(check realserver.Check, target health.Target) (health.Prober, error)
+}
+
+// Keeper decides what is offered of each server. It is a director.Offerer; Run has it
+// follow what changes by itself. Safe for concurrent use.
+type Keeper struct {
+	opts    Options
+	changed chan struct{} // has room for one, which stands for all that changed since
+	notices *notifier
+
+	mu       sync.Mutex
+	entries  map[director.ServiceKey]*entry
+	desired  director.State // as it was told last
+	begin    map[director.ServiceKey]map[netip.AddrPort]beginning
+	leases   map[string][]realserver.Server // by pool
+	loads    map[director.ServiceKey]map[netip.AddrPort]Load
+	askers   map[health.Key]map[*entry]bool // who wants what is asked
+	away     map[string][]awayFile          // what is in maintenance, by the folder
+	reassign bool                           // what is asked changed
+	history  history
+	troubles map[string]string // what failed last of each act that does
+}
+
+// Load is what a policy makes of a server's reports.
+type Load struct {
+	Percent uint32 // of the weight it would have otherwise
+	Why     string
+}
+
+var (
+	_ director.Offerer = (*Keeper)(nil)
+	_ Checker          = (*health.Monitor)(nil)
+	_ Director         = (*director.Director)(nil)
+)
+
+// New returns a Keeper that has heard of nothing.
+func New(opts Options) *Keeper {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	return &Keeper{
+		opts: opts, changed: make(chan struct{}, 1), notices: newNotifier(opts),
+		entries: make(map[director.ServiceKey]*entry), begin: make(map[director.ServiceKey]map[netip.AddrPort]beginning),
+		leases: make(map[string][]realserver.Server), loads: make(map[director.ServiceKey]map[netip.AddrPort]Load),
+		askers: make(map[health.Key]map[*entry]bool), away: make(map[string][]awayFile), troubles: make(map[string]string),
+	}
+}
+
+// Offers implements director.Offerer.
+func (k *Keeper) Offers(service, found *director.Service) director.Offers {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.entries[service.Key]
+	leased := k.leased(service)
+	if e == nil && service.Health.IsZero() || e != nil && e.plain() && service.Health.IsZero() {
+		return director.Offers{}
+	}
+	seats := k.seats(e, service, leased, found)
+	return decide(service, seats, e.hadQuorum(service, found)).offers(&service.Health)
+}
+
+// Desired implements director.Offerer.
+func (k *Keeper) Desired(s director.State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	defer clear(k.begin)
+	if sameMemory(s, k.desired) {
+		return // as after each look at the kernel
+	}
+	k.desired = s
+	k.lookForFolders(s)
+	before := k.entries
+	k.entries = make(map[director.ServiceKey]*entry, len(s.Services))
+	for i := range s.Services {
+		service := &s.Services[i]
+		e := before[service.Key]
+		if e == nil {
+			e = newEntry()
+		}
+		e.adopt(service, k.leased(service), k.begin[service.Key])
+		k.entries[service.Key] = e
+	}
+	for _, e := range k.entries {
+		for _, m := range e.members {
+			m.override = nil
+		}
+	}
+	for i := range s.Overrides {
+		order := &s.Overrides[i]
+		if e := k.entries[order.Service]; e != nil && e.members[order.Server] != nil && !order.Ended(time.Now()) {
+			e.members[order.Server].override = order
+		}
+	}
+	for key := range k.loads {
+		if k.entries[key] == nil {
+			delete(k.loads, key)
+		}
+	}
+	k.reassign = true
+	k.stir()
+}
+
+// SetLeases has the pool add these servers, and no others, to the services that take
+// servers from it. Those that a service is configured with stay as they are there.
+func (k *Keeper) SetLeases(pool string, servers []realserver.Server) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(servers) == 0 {
+		delete(k.leases, pool)
+	} else {
+		k.leases[pool] = servers
+	}
+	for _, e := range k.entries {
+		if e.service.Health.Pool == pool && pool != "" {
+			e.adopt(e.service, k.leased(e.service), nil)
+			k.reassign = true
+		}
+	}
+	k.stir()
+}
+
+// SetLoads has the service's servers weigh as their loads say: those that are not
+// among them, as they are configured. Unknown services are not kept.
+func (k *Keeper) SetLoads(key director.ServiceKey, loads map[netip.AddrPort]Load) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.entries[key]
+	if e == nil {
+		return
+	}
+	for addr, m := range e.members {
+		load, ok := loads[addr]
+		if m.load = nil; ok {
+			m.load = &load
+			m.carried = 0
+		}
+	}
+	k.loads[key] = loads
+	e.dirty = true
+	k.stir()
+}
+
+// Changed is health.Options.Changed: what it is told of is looked at by Run.
+func (k *Keeper) Changed(changes []health.Change) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range changes {
+		for e := range k.askers[changes[i].Key] {
+			e.dirty = true
+		}
+	}
+	k.stir()
+}
+
+// leased returns the servers that leases add to the service.
+func (k *Keeper) leased(service *director.Service) []realserver.Server {
+	if service.Health.Pool == "" {
+		return nil
+	}
+	var extra []realserver.Server
+	for _, server := range k.leases[service.Health.Pool] {
+		server.Address = service.Key.ServerAddress(server.Address)
+		if service.Server(server.Address) < 0 {
+			extra = append(extra, server)
+		}
+	}
+	return extra
+}
+
+// stir has Run look.
+func (k *Keeper) stir() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
+	}
+}
+
+// sameMemory reports whether two states are one and the same, which is not changed.
+func sameMemory(a, b director.State) bool {
+	return len(a.Services) == len(b.Services) && len(a.Overrides) == len(b.Overrides) && len(a.Services) > 0 &&
+		&a.Services[0] == &b.Services[0] && (len(a.Overrides) == 0 || &a.Overrides[0] == &b.Overrides[0])
+}

@@ -1,0 +1,185 @@
+package offer
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
+	"github.com/shunt-lb/shunt/realserver/health"
+)
+
+// member is what is known of a server of a service, besides what it is configured as.
+type member struct {
+	origin Origin
+	// begun is whether the rest counts: not before the kernel was asked what it was.
+	begun bool
+	// alive is what its checks say together, or what it began as; known whether that is
+	// more than an assumption.
+	alive, known bool
+	why          string
+	weight       told // what scripts and files say of its weight
+	questions    []question
+
+	away      string            // the file that has it in maintenance; "": none
+	suspended time.Time         // since when packets speak against it; zero: they do not
+	evidence  string            // what they tell
+	absolved  bool              // its suspension is to end in the data plane too
+	counts    director.Evidence // as it was told last
+	spoken    bool              // its suspension was told
+	changes   []time.Time
+	held      time.Time // until when it is held down; zero: it is not
+	rising    time.Time // since when its weight grows; zero: it does not
+	ramp      uint8     // the share of its weight that it has come to, per cent
+	early     bool      // it is there since the service is, and has not been up yet
+
+	carried      uint32 // the weight that an earlier daemon left it with; 0: none
+	carriedUntil time.Time
+	load         *Load
+	override     *director.Override
+}
+
+// question is what is asked of a member.
+type question struct {
+	check realserver.Check
+	key   health.Key
+	dial  health.Dial
+}
+
+// told are weights that checks told.
+type told struct {
+	delta    int64
+	absolute *int64
+}
+
+// seat is a server with what is known of it.
+type seat struct {
+	server realserver.Server
+	*member
+}
+
+// entry is a service in force.
+type entry struct {
+	service *director.Service
+	leased  []realserver.Server
+	members map[netip.AddrPort]*member
+	begun   bool // the kernel was asked what it had of it
+	quorum  bool // it has its quorum
+	since   time.Time
+	last    *decision // nil: none yet
+	ups     map[netip.AddrPort]standing
+	dirty   bool
+	wake    time.Time // when it is to be looked at by itself; zero: not
+
+	passive director.Passive // what the data plane was told to count
+	counted bool             // that was done
+}
+
+// standing is what was told of a server last.
+type standing struct {
+	up    bool
+	why   string
+	since time.Time
+
+	weight uint32 // that it was offered with
+}
+
+func newEntry() *entry {
+	return &entry{members: make(map[netip.AddrPort]*member), ups: make(map[netip.AddrPort]standing), dirty: true}
+}
+
+// adopt takes over the service as it is in force now; begin is what servers that are
+// new to it begin as, where that is known.
+func (e *entry) adopt(service *director.Service, leased []realserver.Server, begin map[netip.AddrPort]beginning) {
+	first := e.service == nil
+	e.service, e.leased, e.dirty = service, leased, true
+	before := e.members
+	e.members = make(map[netip.AddrPort]*member, len(service.Servers)+len(leased))
+	add := func(addr netip.AddrPort, origin Origin) {
+		m := before[addr]
+		if m == nil {
+			m = &member{ramp: full, early: first}
+			if b, ok := begin[addr]; ok {
+				m.start(b)
+				e.begun = true
+			}
+		}
+		m.origin = origin
+		e.members[addr] = m
+	}
+	for i := range service.Servers {
+		add(service.Servers[i].Address, FromConfiguration)
+	}
+	for i := range leased {
+		add(leased[i].Address, FromLease)
+	}
+	for addr := range e.ups {
+		if e.members[addr] == nil {
+			delete(e.ups, addr)
+		}
+	}
+}
+
+// plain reports whether the service is offered as configured whatever happens.
+func (e *entry) plain() bool {
+	if !e.service.Health.IsZero() {
+		return false
+	}
+	for _, m := range e.members {
+		if m.override != nil || m.load != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// hadQuorum returns whether the service has its quorum, before what changes now; of
+// one that is not known, whether no sorry server stands in for it in the kernel.
+func (e *entry) hadQuorum(service, found *director.Service) bool {
+	if e != nil && e.begun {
+		return e.quorum
+	}
+	if found == nil {
+		return true
+	}
+	for _, sorry := range service.Health.Sorry {
+		addr := service.Key.ServerAddress(sorry.Address)
+		if service.Server(addr) < 0 && found.Server(addr) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// seats returns the servers of the service with what is known of them. Those that
+// nothing is known of begin.
+func (k *Keeper) seats(e *entry, service *director.Service, leased []realserver.Server, found *director.Service) []seat {
+	seats := make([]seat, 0, len(service.Servers)+len(leased))
+	known := e != nil && e.begun
+	if e != nil && !e.begun {
+		e.quorum, e.begun = e.hadQuorum(service, found), true
+	}
+	add := func(server realserver.Server, origin Origin) {
+		var m *member
+		if e != nil {
+			m = e.members[server.Address]
+		}
+		switch {
+		case m == nil:
+			m = &member{origin: origin, ramp: full}
+			m.start(k.beginning(service, server, found, known))
+		case !m.begun:
+			m.start(begins(service, server, found, known))
+			k.reassign, e.dirty = true, true
+			k.stir()
+		}
+		seats = append(seats, seat{server, m})
+	}
+	for _, server := range service.Servers {
+		add(server, FromConfiguration)
+	}
+	for _, server := range leased {
+		add(server, FromLease)
+	}
+	return seats
+}
