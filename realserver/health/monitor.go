@@ -11,8 +11,11 @@ import (
 
 // Options are the terms of a Monitor.
 type Options struct {
-	// New makes the prober of a key, once; called where the probe is to run. A key whose
-	// prober cannot be made fails, and it is tried again with its next probe.
+	// Env is what probers share; who made it closes it, after Run.
+	Env Env
+	// New makes the prober of a key, once; called where the probe is to run; nil: NewProber
+	// does, with Env. A key whose prober cannot be made fails, and it is tried again with
+	// its next probe.
 	New func(check realserver.Check, target Target, dial Dial) (Prober, error)
 	// Running is how many probes run at a time, besides those that are overdue; 0: 2048.
 	// What is due while they do waits, the longest due first.
@@ -33,6 +36,11 @@ const (
 )
 
 func (o Options) withDefaults() Options {
+	if o.New == nil {
+		o.New = func(check realserver.Check, target Target, dial Dial) (Prober, error) {
+			return NewProber(check, target, dial, o.Env)
+		}
+	}
 	if o.Running <= 0 {
 		o.Running = defaultRunning
 	}
