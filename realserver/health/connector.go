@@ -120,6 +120,15 @@ func because(act string, err error) error {
 	return fmt.Errorf("%s: %w", act, err)
 }
 
+// over returns why a probe has no time left; nil if it has. The connection's deadline is
+// that of ctx and may be noticed first.
+func over(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
 // isTimeout reports whether a read ended for want of time.
 func isTimeout(err error) bool {
 	var timeout net.Error

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,9 +57,14 @@ type prober struct {
 	end func() // nil: nothing is kept
 }
 
+// Probe asks. An error that is context.Canceled is that of ctx.
 func (p *prober) Probe(ctx context.Context) Result {
 	begun := time.Now()
 	result := p.ask(ctx)
+	if result.Err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		// Says nothing of the server.
+		result.Err = fmt.Errorf("the probe was ended: %w", context.Canceled)
+	}
 	result.At, result.Took = begun, time.Since(begun)
 	return result
 }

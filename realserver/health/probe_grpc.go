@@ -7,7 +7,6 @@ import (
 	"net"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -52,8 +51,8 @@ func (p *grpcProbe) ask(ctx context.Context) Result {
 	defer client.Close()
 	reply, err := grpc_health_v1.NewHealthClient(client).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: p.service})
 	switch {
-	case err != nil && (status.Code(err) == codes.DeadlineExceeded || ctx.Err() != nil):
-		result.Err = because("ask for the health", errSilent)
+	case err != nil && over(ctx) != nil:
+		result.Err = because("ask for the health", over(ctx))
 	case err != nil:
 		result.Err = fmt.Errorf("ask for the health: %s: %s", status.Code(err), printable(status.Convert(err).Message()))
 	case reply.Status != grpc_health_v1.HealthCheckResponse_SERVING:

@@ -60,24 +60,18 @@ func newHTTP2Transport() *http.Transport {
 
 // askSecond speaks HTTP/2 over a connection.
 func (p *httpProbe) askSecond(ctx context.Context, conn *wire) Result {
-	client, err := p.shared.openSecond(ctx, conn, p.second.URL.Scheme, p.link.asked.String())
+	client, err := p.shared.http2.NewClientConn(context.WithValue(ctx, dialedKey{}, conn.Conn), p.second.URL.Scheme, p.link.asked.String())
 	if err != nil {
-		return Result{Err: err}
+		return Result{Err: because("begin HTTP/2", err)}
 	}
 	defer client.Close()
 	response, err := client.RoundTrip(p.second.Clone(ctx))
 	if err != nil {
+		if ended := over(ctx); ended != nil {
+			err = ended
+		}
 		return Result{Err: because("ask over HTTP/2", err)}
 	}
 	defer response.Body.Close()
 	return p.verdict.of(response, p.shared)
-}
-
-// openSecond begins HTTP/2 on a connection.
-func (s *shared) openSecond(ctx context.Context, conn *wire, scheme, address string) (*http.ClientConn, error) {
-	client, err := s.http2.NewClientConn(context.WithValue(ctx, dialedKey{}, conn.Conn), scheme, address)
-	if err != nil {
-		return nil, because("begin HTTP/2", err)
-	}
-	return client, nil
 }

@@ -52,8 +52,8 @@ func (t *tlsTerms) secure(ctx context.Context, w *wire) error {
 	}
 	conn := tls.Client(w.Conn, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
+		if ended := over(ctx); ended != nil {
+			err = ended
 		}
 		return because("agree on TLS as "+t.name, err)
 	}
