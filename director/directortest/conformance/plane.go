@@ -57,9 +57,10 @@ func Run(t *testing.T, p Plane) {
 			}
 		}
 	}
+	decapsulates := new(bool)
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			b := &bench{T: t, plane: p, lab: lab, vip4: vips[2*i], vip6: vips[2*i+1]}
+			b := &bench{T: t, plane: p, lab: lab, decapsulates: decapsulates, vip4: vips[2*i], vip6: vips[2*i+1]}
 			t.Cleanup(func() {
 				b.close()
 				p.Detach(t, lab)
@@ -119,8 +120,9 @@ type bench struct {
 	stop  func()
 
 	vip4, vip6 netip.Addr // the test's own
-	// decapsulates is whether the servers take packets out of tunnels by our program.
-	decapsulates bool
+	// decapsulates is whether the lab's servers take packets out of tunnels by our
+	// program: once one test has had them do so, they do for all that follow.
+	decapsulates *bool
 }
 
 // open opens the data plane and runs it.

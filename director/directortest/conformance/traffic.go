@@ -235,7 +235,7 @@ func testFlowsOn(b *bench) {
 	if again := b.get(held, b.vip4, 1); again != name {
 		b.Errorf("the connection went to %s, want %s", again, name)
 	}
-	b.eventually("all connections are counted", func() bool { return b.stats(s.Key).Counters.Connections == 1+2*requests })
+	b.settles("connections counted", uint64(1+2*requests), func() any { return b.stats(s.Key).Counters.Connections })
 }
 
 // hold opens a TCP connection to the service from the client's n-th address and keeps

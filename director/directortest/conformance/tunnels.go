@@ -50,10 +50,10 @@ func (b *bench) unwrap(o realserver.TunnelOptions) {
 // XDP runs on need not have those modules.
 func (b *bench) decapsulate() {
 	b.Helper()
-	if b.decapsulates {
+	if *b.decapsulates {
 		return
 	}
-	b.decapsulates = true
+	*b.decapsulates = true
 	if _, err := b.lab.Decapsulate(decap.Config{Ports: []uint16{guePort}}); err != nil {
 		b.Fatal(err)
 	}
