@@ -25,14 +25,7 @@ run() {
 	lint) scripts/lint.sh ;;
 	generated) scripts/check-generated.sh ;;
 	build) build ;;
-	unit)
-		# Without any capability, as on a developer's machine: what wants
-		# root is skipped here and comes next. For the race detector.
-		# The emulated CPU has the right of way: it cannot use more than one.
-		REQUIRE_PRIVILEGED=0 CGO_ENABLED=1 SKIPPED_IN=$kept/skipped nice \
-			setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all scripts/gotest.sh -race ./... &&
-			mv "$kept/skipped" "$kept/privileged"
-		;;
+	unit) unit ;;
 	root)
 		# Programs loaded, namespaces, daemon and CLI: the packages of which unit has
 		# skipped a test; all of them where it has not been run, or has failed.
@@ -41,22 +34,7 @@ run() {
 		# The longest first: two packages run at a time.
 		scripts/gotest.sh -timeout 20m ./cmd/shuntd/labtest ./director/xdp ./bpf "${packages[@]}"
 		;;
-	guest)
-		local slow='^Test(Conformance|Race|SchedulersRace|CarryRace|CarryDropsNothing|Stress|FloodsAreMeasured'
-		slow+='|ResizeOutlivesCrashes|UpgradeFromLayout4|OtherVersionsAreRefused|TemplateComesOverForANewConnection'
-		slow+='|ReplyKeyOfAnOldConnectionIsTaken|OpenRefuses|OpenAfterInterruptedStart|OpenKeepsConnections'
-		slow+='|OpenAdoptsWhatIsPinned|ConnectionTrafficIsAdopted|StartResizes|ResizeGoesOnAfterRestart'
-		slow+='|ResizeCountsTheLost|RemovedPinsAreRepaired|StartRepairs|StartRepairsWideServices'
-		slow+='|WideServicesAsTheRule|ResizeKeepsEntries|TablesFollowTheModel|EverySchedulerHasRoomForAllServers)$'
-		# The oldest supported kernel; its IPVS beside the fast path. Without
-		# what the step root runs and is slow on an emulated CPU, which is one:
-		# races, and what loads the programs again and again.
-		SHUNT_GUEST=1 scripts/gotest.sh -timeout 25m -parallel 24 -skip "$slow" \
-			-exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... ./director/xdp &&
-			make -s build &&
-			SHUNT_GUEST=1 SHUNT_BIN=/bin scripts/gotest.sh -run '^Test(Migration|KernelUnwraps)' \
-				-exec "$PWD/scripts/guest/run.sh -I -k 'nf_tables sit' -b '$PWD/bin/shuntd $PWD/bin/shunt nft ip'" ./cmd/shuntd/labtest
-		;;
+	guest) guest ;;
 	ipvs)
 		# The kernel's IPVS as data plane; ipvsadm's, keepalived's and
 		# ldirectord's languages beside the real programs.
@@ -78,6 +56,20 @@ run() {
 	esac
 }
 
+# Without any capability, as on a developer's machine: what wants root is skipped here
+# and comes next. For the race detector, but for what that has nothing to find in.
+unit() {
+	local apart folders result=0
+	apart=$(tests_in scripts/without-race.txt .) || return
+	mapfile -t folders < <(grep -rlE --include='*_test.go' "^func ${apart:1:-1}\\(" . | xargs -n1 dirname | sort -u)
+	# The emulated CPU has the right of way: it cannot use more than one.
+	local plainly=(env REQUIRE_PRIVILEGED=0 nice setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
+	CGO_ENABLED=1 SKIPPED_IN=$kept/skipped "${plainly[@]}" scripts/gotest.sh -race -skip "$apart" ./... || result=1
+	SKIPPED_IN=$kept/skipped-apart "${plainly[@]}" scripts/gotest.sh -run "$apart" "${folders[@]}" || result=1
+	[ "$result" != 0 ] || sort -u "$kept/skipped" "$kept/skipped-apart" >"$kept/privileged"
+	return "$result"
+}
+
 # The packages with tests that want root.
 privileged() {
 	if [ -e "$kept/privileged" ]; then
@@ -85,6 +77,36 @@ privileged() {
 	else
 		go list ./...
 	fi
+}
+
+# The oldest supported kernel; its IPVS beside the fast path.
+guest() {
+	local without these result=0
+	without=$(tests_in scripts/guest/left-out.txt bpf) && these=$(tests_in scripts/guest/of-xdp.txt director/xdp) || return
+	export SHUNT_GUEST=1
+	scripts/gotest.sh -timeout 25m -skip "$without" -exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... || result=1
+	scripts/gotest.sh -timeout 25m -run "$these" -exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./director/xdp || result=1
+	make -s build &&
+		SHUNT_BIN=/bin scripts/gotest.sh -run '^Test(Migration|KernelUnwraps)' \
+			-exec "$PWD/scripts/guest/run.sh -I -k 'nf_tables sit' -b '$PWD/bin/shuntd $PWD/bin/shunt nft ip'" ./cmd/shuntd/labtest || result=1
+	return "$result"
+}
+
+# The pattern of the tests that a file names, a line each, which must be in the folder.
+tests_in() {
+	local names name result=0
+	mapfile -t names < <(grep -vE '^(#|$)' "$1")
+	for name in "${names[@]}"; do
+		if ! grep -rqE --include='*_test.go' "^func Test$name\\(" "$2"; then
+			echo "$1: there is no test Test$name in $2" >&2
+			result=1
+		fi
+	done
+	(
+		IFS='|'
+		printf '^Test(%s)$' "${names[*]}"
+	)
+	return "$result"
 }
 
 # Drawn cases on the kernel's IPVS and on the models, then what the kernel answered

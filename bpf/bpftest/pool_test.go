@@ -26,10 +26,12 @@ func TestNewRestores(t *testing.T) {
 	var plane *bpf.Plane
 	var before map[string]uint64
 	var folder string
+	var pinned []string
 	t.Run("first", func(t *testing.T) {
 		f := New(t, options)
 		plane, before, folder = f.Plane, digests(t, f), f.pinDir
 		fresh := NewAt(t, PinDir(t), options)
+		pinned = pins(t, fresh)
 		for name, digest := range digests(t, fresh) {
 			// Two planes have seeds and programs of their own.
 			if digest != before[name] && name != ".data.settings" && name != bpf.KernelMapSlots {
@@ -59,13 +61,37 @@ func TestNewRestores(t *testing.T) {
 		if f.next != (indices{service: 1, server: 1, word: 1, hop: 1}) || f.filter != (bpf.KernelFilter{}) {
 			t.Error("the fixture remembers the first test")
 		}
-		f.ReopenAs(options) // what is lent is pinned
-	})
-	t.Run("third", func(t *testing.T) {
-		if f := New(t, options); f.Plane == plane {
-			t.Error("a plane that was opened again is lent again")
+		if diff := cmp.Diff(pinned, pins(t, f)); diff != "" {
+			t.Errorf("pins (-of a plane that was loaded +of one that is lent):\n%s", diff)
 		}
 	})
+}
+
+// A plane that was opened again is not the one that was lent.
+func TestNewAfterReopen(t *testing.T) {
+	var plane, reopened *bpf.Plane
+	t.Run("first", func(t *testing.T) {
+		f := New(t, Options{Connections: 64})
+		plane = f.Plane
+		f.Reopen() // what is lent is pinned
+		reopened = f.Plane
+	})
+	for _, l := range idle.planes {
+		if l.plane == plane || l.plane == reopened {
+			t.Error("a plane that was opened again waits to be lent")
+		}
+	}
+}
+
+// pins are the names of what is pinned.
+func pins(t *testing.T, f *Fixture) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(f.pinDir)
+	f.must(err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
 }
 
 // News that a test has not read are gone for the next one.
