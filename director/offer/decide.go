@@ -139,7 +139,7 @@ func (r *ruling) settle(m *member, d *decision) {
 	switch {
 	case load.Weight == 0:
 	case m.load != nil:
-		load.Weight, load.Why = part(load.Weight, m.load.Percent), m.load.Why
+		load.Weight, load.Why = m.load.of(load.Weight), m.load.why
 	case m.carried > 0:
 		load.Weight, load.Why = m.carried, "as before the start, until it is told anew"
 	}

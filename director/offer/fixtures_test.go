@@ -12,7 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/event"
@@ -170,7 +169,7 @@ func newRig(fake *directortest.Fake, store *directortest.Store, edit func(*offer
 func (r *rig) begin(t testing.TB, services ...director.Service) *rig {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := r.Start(ctx, director.State{Services: services, Timeouts: conntrack.DefaultTimeouts()}, by); err != nil {
+	if err := r.Start(ctx, director.State{Services: services}, by); err != nil {
 		t.Fatal(err)
 	}
 	var work sync.WaitGroup

@@ -49,6 +49,11 @@ func (t *telling) hear(s seat) {
 			t.later(end)
 		}
 	}
+	if m.load = nil; t.loads != nil {
+		if parts, why := t.loads.Weight(s.server.Address, shareWhole, t.now); why != "" {
+			m.load = &share{parts, why}
+		}
+	}
 	if m.carried > 0 {
 		if t.now.Before(m.carriedUntil) && m.weight == (told{}) && m.load == nil {
 			t.later(m.carriedUntil)

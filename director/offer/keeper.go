@@ -2,8 +2,11 @@ package offer
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,9 +38,8 @@ type Options struct {
 	Log    *slog.Logger     // nil: slog.Default()
 	Dialer ProbeDialer      // nil: checks by the true path go to the server's address
 	Packet director.Witness // nil: packets tell nothing
-	// Command makes what runs a notification's command, as a check's script:
-	// health.NewProber. Nil: commands are not run, which an event tells.
-	Command func(check realserver.Check, target health.Target) (health.Prober, error)
+	// Env is what commands of notifications share with probes: their user above all.
+	Env health.Env
 }
 
 // Keeper decides what is offered of each server. It is a director.Offerer; Run has it
@@ -52,18 +54,11 @@ type Keeper struct {
 	desired  director.State // as it was told last
 	begin    map[director.ServiceKey]map[netip.AddrPort]beginning
 	leases   map[string][]realserver.Server // by pool
-	loads    map[director.ServiceKey]map[netip.AddrPort]Load
 	askers   map[health.Key]map[*entry]bool // who wants what is asked
 	away     map[string][]awayFile          // what is in maintenance, by the folder
 	reassign bool                           // what is asked changed
 	history  history
 	troubles map[string]string // what failed last of each act that does
-}
-
-// Load is what a policy makes of a server's reports.
-type Load struct {
-	Percent uint32 // of the weight it would have otherwise
-	Why     string
 }
 
 var (
@@ -80,7 +75,7 @@ func New(opts Options) *Keeper {
 	return &Keeper{
 		opts: opts, changed: make(chan struct{}, 1), notices: newNotifier(opts),
 		entries: make(map[director.ServiceKey]*entry), begin: make(map[director.ServiceKey]map[netip.AddrPort]beginning),
-		leases: make(map[string][]realserver.Server), loads: make(map[director.ServiceKey]map[netip.AddrPort]Load),
+		leases: make(map[string][]realserver.Server),
 		askers: make(map[health.Key]map[*entry]bool), away: make(map[string][]awayFile), troubles: make(map[string]string),
 	}
 }
@@ -130,11 +125,6 @@ func (k *Keeper) Desired(s director.State) {
 			e.members[order.Server].override = order
 		}
 	}
-	for key := range k.loads {
-		if k.entries[key] == nil {
-			delete(k.loads, key)
-		}
-	}
 	k.reassign = true
 	k.stir()
 }
@@ -158,25 +148,30 @@ func (k *Keeper) SetLeases(pool string, servers []realserver.Server) {
 	k.stir()
 }
 
-// SetLoads has the service's servers weigh as their loads say: those that are not
-// among them, as they are configured. Unknown services are not kept.
-func (k *Keeper) SetLoads(key director.ServiceKey, loads map[netip.AddrPort]Load) {
+// ReportLoad takes in what a host said of its load: it counts for all servers with its
+// address, of services whose weights follow loads. It returns an error if the report
+// is of no use to one of them.
+func (k *Keeper) ReportLoad(host netip.Addr, report LoadReport) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	e := k.entries[key]
-	if e == nil {
-		return
-	}
-	for addr, m := range e.members {
-		load, ok := loads[addr]
-		if m.load = nil; ok {
-			m.load = &load
-			m.carried = 0
+	var problems []error
+	for _, e := range k.entries {
+		if e.loads == nil {
+			continue
+		}
+		for _, server := range slices.Concat(e.service.Servers, e.leased) {
+			if server.Address.Addr() != host || server.Weight == 0 {
+				continue
+			}
+			if err := e.loads.Report(server.Address, server.Weight, report); err != nil {
+				problems = append(problems, fmt.Errorf("service %s: %w", e.service.Key, err))
+				continue
+			}
+			e.dirty = true
 		}
 	}
-	k.loads[key] = loads
-	e.dirty = true
 	k.stir()
+	return errors.Join(problems...)
 }
 
 // Changed is health.Options.Changed: what it is told of is looked at by Run.

@@ -35,7 +35,7 @@ type member struct {
 
 	carried      uint32 // the weight that an earlier daemon left it with; 0: none
 	carriedUntil time.Time
-	load         *Load
+	load         *share
 	override     *director.Override
 }
 
@@ -45,6 +45,14 @@ type question struct {
 	key   health.Key
 	dial  health.Dial
 }
+
+// share is the part of its weight that a server's load leaves it.
+type share struct {
+	parts uint32 // of shareWhole
+	why   string
+}
+
+const shareWhole = 10000
 
 // told are weights that checks told.
 type told struct {
@@ -67,6 +75,7 @@ type entry struct {
 	quorum  bool // it has its quorum
 	since   time.Time
 	last    *decision // nil: none yet
+	loads   *Loads    // nil: weights do not follow loads
 	ups     map[netip.AddrPort]standing
 	dirty   bool
 	wake    time.Time // when it is to be looked at by itself; zero: not
@@ -92,6 +101,11 @@ func newEntry() *entry {
 // new to it begin as, where that is known.
 func (e *entry) adopt(service *director.Service, leased []realserver.Server, begin map[netip.AddrPort]beginning) {
 	first := e.service == nil
+	if first || service.Health.Load != e.service.Health.Load {
+		if e.loads = nil; service.Health.Load.Kind != director.LoadNone {
+			e.loads = NewLoads(service.Health.Load)
+		}
+	}
 	e.service, e.leased, e.dirty = service, leased, true
 	before := e.members
 	e.members = make(map[netip.AddrPort]*member, len(service.Servers)+len(leased))
@@ -116,6 +130,9 @@ func (e *entry) adopt(service *director.Service, leased []realserver.Server, beg
 	for addr := range e.ups {
 		if e.members[addr] == nil {
 			delete(e.ups, addr)
+			if e.loads != nil {
+				e.loads.Forget(addr)
+			}
 		}
 	}
 }
@@ -126,7 +143,7 @@ func (e *entry) plain() bool {
 		return false
 	}
 	for _, m := range e.members {
-		if m.override != nil || m.load != nil {
+		if m.override != nil {
 			return false
 		}
 	}

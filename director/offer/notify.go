@@ -2,7 +2,6 @@ package offer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -113,7 +112,7 @@ func (n *notifier) command(ctx context.Context, one notice) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	check := realserver.Check{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: one.command}}
-	prober, err := n.opts.prober(check.WithDefaults(), health.Target{Server: one.server, Virtual: virtualOf(one.service)})
+	prober, err := health.NewProber(check.WithDefaults(), health.Target{Server: one.server, Virtual: virtualOf(one.service)}, nil, n.opts.Env)
 	if err != nil {
 		return err
 	}
@@ -134,12 +133,4 @@ func (n *notifier) failed(one notice, err error) {
 func (n *notifier) close() {
 	n.work.Wait()
 	n.fifos.close()
-}
-
-// prober is Command, or says that there is none.
-func (o Options) prober(check realserver.Check, target health.Target) (health.Prober, error) {
-	if o.Command == nil {
-		return nil, errors.New("commands are not run here")
-	}
-	return o.Command(check, target)
 }

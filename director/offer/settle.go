@@ -35,6 +35,11 @@ func (k *Keeper) settle(e *entry, now time.Time, out *effects) {
 	for _, s := range seats {
 		told.hear(s)
 	}
+	if e.loads != nil {
+		if at := e.loads.Silent(now); !at.IsZero() {
+			told.later(at)
+		}
+	}
 	d := decide(e.service, seats, e.quorum)
 	if d.panic && told.absolveAll(seats) {
 		d = decide(e.service, seats, e.quorum)

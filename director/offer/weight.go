@@ -38,6 +38,12 @@ func (t told) of(weight uint32) uint32 {
 	return uint32(min(max(base+delta, 1), max(maxWeight, base)))
 }
 
+// of returns the part of a weight: at least 1 of what is not 0.
+func (s share) of(weight uint32) uint32 {
+	part := (uint64(weight)*uint64(s.parts) + shareWhole/2) / shareWhole
+	return uint32(min(max(part, 1), max(maxWeight, uint64(weight))))
+}
+
 // orderText says what an order is.
 func orderText(o *director.Override) string {
 	text := "ordered down"
