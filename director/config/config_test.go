@@ -30,7 +30,7 @@ func defaults() config.Settings {
 		Midstream: "drop", ICMPRate: 1000, Echo: "service", LocalPorts: config.Ports{First: 1024, Last: 65535},
 		Limits:       config.Limits{Services: 4096, Servers: 16384, SchedulerWords: 4 << 20, AccessPrefixes: 64 << 10},
 		RemovalLimit: 50, Reconcile: 2 * time.Second, StateDir: config.DefaultStateDir, History: 10000,
-		Socket: config.DefaultSocket, PinDir: config.DefaultPinDir, LogLevel: "info", LogFormat: "text",
+		Socket: config.DefaultSocket, ScriptUser: "nobody", PinDir: config.DefaultPinDir, LogLevel: "info", LogFormat: "text",
 	}
 }
 
@@ -72,7 +72,7 @@ func reference() config.Config {
 					Limits: director.Limits{
 						Rate: 5000, Connections: 200000, Source: director.SourceLimits{Prefix: 24, Rate: 50, Connections: 1000},
 					},
-					Guard: director.SourceGuard{Mode: director.GuardAuto, On: 5000, Off: 1000}, MSS: 1400,
+					Guard: director.SourceGuard{Mode: director.GuardAuto, On: 5000, Off: 1000}, MSS: 1400, Health: referenceHealth(),
 					Servers: []realserver.Server{
 						server("10.0.0.11:8080", realserver.NAT, 3), server("10.0.0.12:80", realserver.DR, 2),
 						{Address: netip.MustParseAddrPort("10.0.0.13:8080"), Method: realserver.NAT, Weight: 1, Upper: 1000, Lower: 700},
@@ -95,6 +95,16 @@ func reference() config.Config {
 					Key:  director.ServiceKey{Protocol: conntrack.UDP, Address: netip.MustParseAddrPort("[2001:db8::53]:53")},
 					Name: "dns", Scheduler: director.Maglev, VIP: director.VIPExternal,
 					Flags: director.SchedulerFlags{Port: true, Fallback: true}, OnePacket: true,
+					Health: director.Health{Checks: []realserver.Check{
+						{Kind: realserver.CheckDNS, DNS: &realserver.DNSCheck{Name: "example.org", Type: "A", Answer: "192.0.2.1"}},
+						{Kind: realserver.CheckUDP, Exchange: &realserver.ExchangeCheck{Send: []byte("ping"), Expect: "pong"}},
+						{Kind: realserver.CheckUDP, Exchange: &realserver.ExchangeCheck{Send: []byte{0, 1}}},
+						{Kind: realserver.CheckICMP},
+						{Kind: realserver.CheckGRPC, GRPC: &realserver.GRPCCheck{Service: "shop.v1.Shop"}, Port: 50051},
+						{Kind: realserver.CheckSMTP, SMTP: &realserver.SMTPCheck{Hello: "director.example.org"}, Port: 25},
+						{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: []string{"/usr/lib/nagios/plugins/check_dns", "-s", "%h"}, User: "nobody"}},
+						{Kind: realserver.CheckFile, File: &realserver.FileCheck{Path: "/run/shunt/weight"}},
+					}},
 					Servers: []realserver.Server{
 						server("[2001:db8:1::1]:53", realserver.DR, 1), server("[2001:db8:1::2]:53", realserver.DR, 1),
 					},

@@ -64,6 +64,7 @@ var settings = []setting{
 	{key: "api.key", text: func(s Settings) string { return s.API.Key }},
 	{key: "api.client-ca", text: func(s Settings) string { return s.API.ClientCA }},
 	{key: "api.tokens", text: func(s Settings) string { return s.API.Tokens }},
+	{key: "script-user", text: func(s Settings) string { return s.ScriptUser }},
 	{key: "pin-dir", text: func(s Settings) string { return s.PinDir }, xdp: true},
 	{key: "log.level", text: func(s Settings) string { return s.LogLevel }, running: true},
 	{key: "log.format", text: func(s Settings) string { return s.LogFormat }},

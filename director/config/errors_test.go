@@ -100,8 +100,8 @@ func TestErrors(t *testing.T) {
 		}},
 		{"meant", "directr: {}\nservices:\n- {listn: x, sheduler: rr, listen: 'tcp://192.0.2.1:80', vip: extrenal, servers: [{adress: 10.0.0.1, address: 10.0.0.1, method: NTA}]}\n", []string{
 			`f:1:1: the configuration: unknown key "directr": want director, include, services; did you mean director?`,
-			`f:3:4: services[0]: unknown key "listn": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, guard, limits, listen, method, mss, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, tunnel, vip; did you mean listen?`,
-			`f:3:14: services[0]: unknown key "sheduler": want access, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, guard, limits, listen, method, mss, name, one-packet, persistence, scheduler, servers, sloppy-tcp, timeouts, tunnel, vip; did you mean scheduler?`,
+			`f:3:4: services[0]: unknown key "listn": want access, check, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, guard, health, limits, listen, method, mss, name, one-packet, persistence, scheduler, servers, sloppy-tcp, sorry, timeouts, tunnel, vip; did you mean listen?`,
+			`f:3:14: services[0]: unknown key "sheduler": want access, check, conn-reuse-mode, expire-nodest-conn, expire-quiescent-template, flags, guard, health, limits, listen, method, mss, name, one-packet, persistence, scheduler, servers, sloppy-tcp, sorry, timeouts, tunnel, vip; did you mean scheduler?`,
 			`f:3:63: services[0] tcp://192.0.2.1:80: unknown vip "extrenal": want managed or external; did you mean external?`,
 			`f:3:84: services[0].servers[0]: unknown key "adress": want address, lower, method, tunnel, upper, weight; did you mean address?`,
 			`f:3:129: services[0].servers[0].method: unknown forwarding method "NTA": want nat, dr, tunnel, fullnat or local; did you mean nat?`,

@@ -130,7 +130,21 @@ func writeService(s director.Service) *value {
 	for _, server := range s.Servers {
 		servers.add(writeServer(s, server, shared))
 	}
-	return v.with("servers", servers)
+	v.put("servers", servers)
+	if checks := writeChecks(s.Health.Checks); checks != nil {
+		v.put("check", checks)
+	}
+	if health := writeHealth(s.Health); health != nil {
+		v.put("health", health)
+	}
+	if len(s.Health.Sorry) > 0 {
+		sorry := block(yaml.SequenceNode)
+		for _, server := range s.Health.Sorry {
+			sorry.add(writeServer(s, server, serverDefaults{tunnel: shared.tunnel}))
+		}
+		v.put("sorry", sorry)
+	}
+	return v
 }
 
 // sharedBy returns what is the same at all servers, and goes to the service: the
@@ -152,11 +166,6 @@ func sharedBy(servers []realserver.Server) serverDefaults {
 
 // writeRules writes what is not as the kernel has it by default.
 func writeRules(v *value, s director.Service) {
-	yes := func(key string, set bool) {
-		if set {
-			v.put(key, &value{kind: yaml.ScalarNode, scalar: "true", bare: true})
-		}
-	}
 	if p := s.Persistence; p != (director.Persistence{}) {
 		persistence := flow(yaml.MappingNode).with("timeout", scalar(formatDuration(p.Timeout)))
 		if p.Prefix != s.Key.FullPrefix() {
@@ -167,16 +176,16 @@ func writeRules(v *value, s director.Service) {
 		}
 		v.put("persistence", persistence)
 	}
-	yes("one-packet", s.OnePacket)
+	yes(v, "one-packet", s.OnePacket)
 	if timeouts := writeTimeouts(s.Timeouts); timeouts != nil {
 		v.put("timeouts", timeouts)
 	}
 	if s.Rules.ConnReuse != director.ReuseClosed {
 		v.put("conn-reuse-mode", number(uint32(s.Rules.ConnReuse.Number())))
 	}
-	yes("sloppy-tcp", s.Rules.SloppyTCP)
-	yes("expire-nodest-conn", s.Rules.ExpireNoDestConn)
-	yes("expire-quiescent-template", s.Rules.ExpireQuiescentTemplate)
+	yes(v, "sloppy-tcp", s.Rules.SloppyTCP)
+	yes(v, "expire-nodest-conn", s.Rules.ExpireNoDestConn)
+	yes(v, "expire-quiescent-template", s.Rules.ExpireQuiescentTemplate)
 	if limits := writeLimits(s.Key, s.Limits); limits != nil {
 		v.put("limits", limits)
 	}
@@ -199,7 +208,11 @@ func writeServer(s director.Service, server realserver.Server, shared serverDefa
 	if shared.method == nil {
 		v.put("method", scalar(server.Method.String()))
 	}
-	if shared.tunnel == nil && server.Tunnel != (realserver.TunnelOptions{}) {
+	common := realserver.TunnelOptions{}
+	if shared.tunnel != nil {
+		common = *shared.tunnel
+	}
+	if server.Method == realserver.Tunnel && server.Tunnel != common {
 		v.put("tunnel", writeTunnel(server.Tunnel))
 	}
 	if server.Upper != 0 {

@@ -283,6 +283,9 @@ func states(t *rapid.T, plane director.Features) director.State {
 				s.Servers = append(s.Servers, server)
 			}
 		}
+		if rapid.Bool().Draw(t, "healthy") {
+			s.Health = healths(t, s)
+		}
 		if slices.ContainsFunc(state.Services, func(o director.Service) bool { return o.Name == s.Name }) {
 			s.Name = ""
 		}

@@ -45,6 +45,12 @@ func (v *value) written(plain *regexp.Regexp) string {
 		case r == '"' || r == '\\':
 			b.WriteByte('\\')
 			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r == '\t':
+			b.WriteString(`\t`)
 		case r < ' ' || r >= 0x7f && r < 0xa0 || isBreak(r) || r == '\ufeff' || r >= 0xfff0 && r < 0x10000:
 			fmt.Fprintf(&b, `\u%04x`, r)
 		default:

@@ -207,7 +207,7 @@ func TestSchemaValues(t *testing.T) {
 			values = append(values, words...)
 		}
 		for _, value := range values {
-			path := strings.Replace(path, ".servers[].tunnel.", ".tunnel.", 1)
+			path := strings.NewReplacer(".servers[].tunnel.", ".tunnel.", ".sorry[].tunnel.", ".tunnel.").Replace(path)
 			if path == "include" || path == "services[].flags[]" {
 				continue // files that are not there; words of two schedulers
 			}
@@ -291,6 +291,20 @@ func holding(path, value string) string {
 	} else if strings.HasPrefix(path, "director.sync") {
 		return ""
 	}
+	if key, ofCheck := strings.CutPrefix(path, "services[].check[]."); ofCheck {
+		return holdingCheck(key, value)
+	}
+	if strings.HasPrefix(path, "services[].sorry") {
+		path = strings.Replace(path, ".sorry[]", ".servers[]", 1) // which have the same keys
+	}
+	if key, ofLoad := strings.CutPrefix(path, "services[].health.load."); ofLoad && key != "kind" {
+		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], health: {load: {kind: linear, %s}}}]", pair(key, value))
+	}
+	for _, mapping := range []string{"damping", "passive", "notify", "load"} {
+		if key, ok := strings.CutPrefix(path, "services[].health."+mapping+"."); ok && value != "" {
+			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], health: {%s: {%s}}}]", mapping, pair(key, value))
+		}
+	}
 	if key, ofTunnel := strings.CutPrefix(strings.Replace(path, ".servers[]", "", 1), "services[].tunnel."); ofTunnel {
 		if key == "port" && value != "" {
 			value += ", type: gue"
@@ -368,6 +382,36 @@ func holding(path, value string) string {
 	return strings.Join(keys, ": {") + ": " + value + strings.Repeat("}", len(keys)-1)
 }
 
+// holdingCheck returns a configuration with a check that has the value at the key,
+// beside what it needs.
+func holdingCheck(key, value string) string {
+	needed := map[string]string{"dns": "name: a", "script": "command: [/a]", "file": "path: /a"}
+	kind, sub, nested := strings.Cut(key, ".")
+	check := ""
+	switch {
+	case kind == "tls" && nested:
+		check = "https: {}, tls: {" + given(sub, value) + "}"
+	case nested:
+		terms := []string{needed[kind], given(sub, value)}
+		if value != "" && strings.HasPrefix(needed[kind], sub+":") {
+			terms = terms[1:]
+		}
+		check = kind + ": {" + strings.Join(slices.DeleteFunc(terms, func(s string) bool { return s == "" }), ", ") + "}"
+	case value == "" || kind == "tls":
+		check = "https: {}"
+	default:
+		check = "https: {}, " + given(key, value)
+	}
+	return "services: [{listen: 'tcp://192.0.2.1:80', servers: [], check: {" + check + "}}]"
+}
+
+func given(key, value string) string {
+	if value == "" {
+		return ""
+	}
+	return key + ": " + value
+}
+
 func schemaOf(t *testing.T) map[string]any {
 	t.Helper()
 	var schema map[string]any
@@ -393,6 +437,13 @@ func walk(root map[string]any, visit func(path string, node map[string]any)) {
 		if properties, ok := node["properties"].(map[string]any); ok {
 			for key, property := range properties {
 				descend(property.(map[string]any), strings.TrimPrefix(path+"."+key, "."))
+			}
+		}
+		// A check stands alone or in a list, which has the same keys.
+		options, _ := node["oneOf"].([]any)
+		for _, option := range options {
+			if items, ok := option.(map[string]any)["items"].(map[string]any); ok {
+				descend(items, path+"[]")
 			}
 		}
 		if items, ok := node["items"].(map[string]any); ok && items["properties"] == nil {

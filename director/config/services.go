@@ -25,8 +25,8 @@ func (d *decoder) services(n *yaml.Node, state *director.State) {
 func (d *decoder) service(n *yaml.Node, path string) director.Service {
 	s := director.Service{Scheduler: director.DefaultScheduler, VIP: director.VIPManaged}
 	var (
-		flags, servers, persistence *yaml.Node
-		defaults                    serverDefaults
+		flags, servers, sorry, persistence *yaml.Node
+		defaults                           serverDefaults
 	)
 	d.mapping(n, path, fields{
 		{"name", word(d, &s.Name, nonEmpty)},
@@ -48,6 +48,9 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		{"method", word(d, &defaults.method, parseMethod)},
 		{"tunnel", func(n *yaml.Node, path string) { defaults.tunnel = d.tunnel(n, path) }},
 		{"servers", func(n *yaml.Node, _ string) { servers = n }},
+		{"check", func(n *yaml.Node, path string) { s.Health.Checks = d.checks(n, path) }},
+		{"health", func(n *yaml.Node, path string) { d.health(n, path, &s.Health) }},
+		{"sorry", func(n *yaml.Node, _ string) { sorry = n }},
 	})
 	if d.broken[path] {
 		d.broken[path+".listen"] = true // there is nothing to validate
@@ -69,6 +72,9 @@ func (d *decoder) service(n *yaml.Node, path string) director.Service {
 		})
 	case !d.broken[path+".servers"]:
 		d.refuse(n, path+".servers", "the key is missing: a list of servers, [] for none")
+	}
+	if sorry != nil {
+		s.Health.Sorry = d.sorryServers(sorry, path+".sorry", defaults)
 	}
 	d.usesTunnel(path, s, defaults)
 	return s
@@ -188,7 +194,7 @@ func (d *decoder) server(n *yaml.Node, path string, service serverDefaults) real
 }
 
 // serviceOf returns the path of the service that a server's path is in.
-func serviceOf(path string) string { return path[:strings.LastIndex(path, ".servers")] }
+func serviceOf(path string) string { return path[:strings.LastIndex(path, ".")] }
 
 func parseListen(s string) (director.ServiceKey, error) {
 	key, err := director.ParseServiceKey(s)

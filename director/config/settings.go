@@ -51,6 +51,7 @@ type Settings struct {
 	Socket       string        // path of the API's Unix socket
 	SocketGroup  string        // who may use it besides root; empty: nobody
 	API          APISettings
+	ScriptUser   string // whom checks' scripts and notifications run as; default "nobody"
 	PinDir       string // directory under a bpffs
 	LogLevel     string // "debug", "info" (default), "warn" or "error"
 	LogFormat    string // "text" (default) or "json"
@@ -82,6 +83,9 @@ const (
 	DefaultPinDir   = "/sys/fs/bpf/shunt"
 	DefaultStateDir = "/var/lib/shunt"
 )
+
+// DefaultScriptUser is whom scripts run as where nobody is configured.
+const DefaultScriptUser = "nobody"
 
 // The ranges of the sizes.
 const (
@@ -120,6 +124,7 @@ func defaultSettings() Settings {
 		PinDir:          DefaultPinDir,
 		LogLevel:        "info",
 		LogFormat:       "text",
+		ScriptUser:      DefaultScriptUser,
 	}
 }
 
@@ -187,6 +192,7 @@ func (d *decoder) settings(n *yaml.Node, cfg *Config) {
 		{"socket", word(d, &s.Socket, parseSocket)},
 		{"socket-group", word(d, &s.SocketGroup, parseGroup)},
 		{"api", func(n *yaml.Node, path string) { d.api(n, path, &s.API) }},
+		{"script-user", word(d, &s.ScriptUser, parseUser)},
 		{"pin-dir", word(d, &s.PinDir, parsePath)},
 		{"log", func(n *yaml.Node, path string) {
 			d.mapping(n, path, fields{
