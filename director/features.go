@@ -153,6 +153,12 @@ func (c *lack) service(s *Service) {
 		c.server(key, server)
 	}
 	c.at = where
+	for i, server := range s.Health.Sorry {
+		inner := lack{checker{at: where}, f}
+		inner.at.Where = fmt.Sprintf("%s: sorry[%d]", where.Where, i)
+		inner.server(key, server)
+		c.within(fmt.Sprintf("sorry[%d]", i), inner.problems)
+	}
 }
 
 func (c *lack) rules(r Rules) {

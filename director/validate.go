@@ -157,6 +157,7 @@ func (c *checker) service(s Service) {
 		}
 	}
 	c.at = where
+	c.health(s)
 }
 
 // access wants the prefixes masked and in the service's family: a client of the

@@ -22,6 +22,9 @@ func TestFormat(t *testing.T) {
 	state := reference().State
 	state.Services[1].Servers = nil
 	state.Services[3].Name = "123"
+	for i := range state.Services {
+		state.Services[i].Health = director.Health{} // TestCheckAlone and the drawn states have it
+	}
 	got, err := config.Format(state, "revision 12 of\x1b d1\nby root ", "")
 	if err != nil {
 		t.Fatal(err)

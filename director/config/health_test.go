@@ -59,7 +59,7 @@ func healths(t *rapid.T, s director.Service) director.Health {
 	if len(s.Servers) > 0 && rapid.Bool().Draw(t, "sorry") {
 		sorry := s.Servers[0]
 		sorry.Address = netip.AddrPortFrom(sorry.Address.Addr().Next(), sorry.Address.Port())
-		if s.Server(sorry.Address) < 0 {
+		if sorry.Weight = max(1, sorry.Weight); s.Server(sorry.Address) < 0 && !s.Key.Prefix().Contains(sorry.Address.Addr()) {
 			h.Sorry = []realserver.Server{sorry}
 		}
 	}
@@ -90,13 +90,13 @@ func checks(t *rapid.T, text, path *rapid.Generator[string]) realserver.Check {
 	case realserver.CheckHTTP:
 		c.HTTP = &realserver.HTTPCheck{Version: rapid.IntRange(0, 2).Draw(t, "version")}
 		if rapid.Bool().Draw(t, "terms") {
-			c.HTTP.Method, c.HTTP.Path, c.HTTP.Host, c.HTTP.Match = "HEAD", "/a?b=c#", "example.org", "a: b, c"
+			c.HTTP.Method, c.HTTP.Path, c.HTTP.Host, c.HTTP.Match = "HEAD", "/a?b=c&d", "example.org", "a: b, c"
 			c.HTTP.Headers = []realserver.Header{{Name: "X-A", Value: "b: c"}, {Name: "X-B"}}
 			c.HTTP.Status = []realserver.StatusRange{{First: 200, Last: 200}, {First: 301, Last: 399}}
 			c.HTTP.Digest = "d41d8cd98f00b204e9800998ecf8427e"
 		}
 	case realserver.CheckDNS:
-		c.DNS = &realserver.DNSCheck{Name: "example.org", Type: rapid.SampledFrom([]string{"", "MX"}).Draw(t, "type"), Answer: text.Draw(t, "answer"), TCP: rapid.Bool().Draw(t, "dns tcp")}
+		c.DNS = &realserver.DNSCheck{Name: "example.org", Type: rapid.SampledFrom([]string{"TXT", "MX"}).Draw(t, "type"), Answer: text.Draw(t, "answer"), TCP: rapid.Bool().Draw(t, "dns tcp")}
 	case realserver.CheckGRPC:
 		c.GRPC = &realserver.GRPCCheck{Service: rapid.SampledFrom([]string{"", "shop.v1.Shop"}).Draw(t, "grpc")}
 	case realserver.CheckSMTP:
@@ -115,7 +115,7 @@ func checks(t *rapid.T, text, path *rapid.Generator[string]) realserver.Check {
 		if rapid.Bool().Draw(t, "tls") {
 			c.TLS = &realserver.TLSCheck{}
 			if rapid.Bool().Draw(t, "tls terms") {
-				c.TLS = &realserver.TLSCheck{ServerName: "example.org", CA: "/ca", Certificate: "/c", Key: "/k", SkipVerify: true, ExpiryWarning: time.Hour, RefuseWhenExpired: true}
+				c.TLS = &realserver.TLSCheck{ServerName: "example.org", Certificate: "/c", Key: "/k", SkipVerify: true, ExpiryWarning: time.Hour, RefuseWhenExpired: true}
 			}
 		}
 	}
@@ -191,32 +191,37 @@ func TestHealthErrors(t *testing.T) {
 		return "services:\n- listen: tcp://192.0.2.10:443\n  servers: []\n  " + text + "\n"
 	}
 	for text, want := range map[string]string{
-		"check: {interval: 2s}":                        "f:4:10: services[0].check: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
-		"check: {tcp: {}, http: {}}":                   "f:4:26: services[0].check: it asks tcp and http: want one; a list has several checks",
-		"check: [{tcp: {}}, {}]":                       "f:4:22: services[0].check[1]: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
-		"check: tcp":                                   "f:4:10: services[0].check: want a mapping (key: value)",
-		"check: {tcp: {}, interval: 0s}":               "f:4:30: services[0].check.interval: 0s is out of range: want more than 0s",
-		"check: {tcp: {}, rise: 0}":                    `f:4:26: services[0].check.rise: "0" is not a count: want 1 to 65535`,
-		"check: {tcp: {send: a, send-hex: '00'}}":      "f:4:36: services[0].check.tcp.send-hex: send is given already: want one of them",
-		"check: {tcp: {send-hex: '0'}}":                `f:4:27: services[0].check.tcp.send-hex: "0" is not a text of octets: want two hexadecimal digits each`,
-		"check: {http: {status: [200, 2xx]}}":          `f:4:32: services[0].check.http.status[1]: "2xx" is not an HTTP status code, nor a range of them: want 200 or 200-299`,
-		"check: {http: {headers: [a b]}}":              `f:4:28: services[0].check.http.headers[0]: "a b" is not a header field: want Name: value`,
-		"check: {dns: {}}":                             "f:4:16: services[0].check.dns.name: the key is missing: the name that is asked for",
-		"check: {file: {path: a}}":                     `f:4:24: services[0].check.file.path: "a" is not an absolute path`,
-		"check: {script: {}}":                          "f:4:19: services[0].check.script.command: the key is missing: a list of the program, an absolute path, and its arguments",
-		"check: {script: {command: []}}":               "f:4:29: services[0].check.script.command: the command is empty: want the program, an absolute path, and its arguments",
-		"check: {script: {command: [/a], user: a b}}":  `f:4:41: services[0].check.script.user: "a b" is not the name of a user`,
-		"check: {icmp: {size: 1}}":                     `f:4:18: services[0].check.icmp: unknown key "size": want `,
-		"health: {panic: 0%}":                          "f:4:19: services[0].health.panic: 0% is out of range: want 1% to 100%, or leave it out",
-		"health: {load: {}}":                           "f:4:18: services[0].health.load.kind: the key is missing: linear, least-used or reported",
-		"health: {load: {kind: linear, minimum: 10}}":  `f:4:42: services[0].health.load.minimum: "10" is not a share: want 1% or more`,
-		"health: {initial: upp}":                       `f:4:21: services[0].health.initial: unknown word "upp": want down or up; did you mean up?`,
-		"sorry: [{address: 10.0.0.1}]":                 "f:4:11: services[0].sorry[0].method: the method is missing: give it here or at the service: nat, dr, tunnel, fullnat or local",
-		"health: {notify: {up: /usr/bin/true}}":        "f:4:25: services[0].health.notify.up: want a list",
-		"health: {maintenance: ldirectord}":            `f:4:25: services[0].health.maintenance: "ldirectord" is not an absolute path`,
-		"check: {https: {}, tls: {ca: c}}":             `f:4:31: services[0].check.tls.ca: "c" is not an absolute path`,
-		"check: {http: {version: 3}}":                  `f:4:27: services[0].check.http.version: "3" is not a version: want 1 to 2`,
-		"check: {script: {command: [/a], status: up}}": `f:4:43: services[0].check.script.status: unknown word "up": want plain, nagios or weight`,
+		"check: {interval: 2s}":                                "f:4:10: services[0].check: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
+		"check: {tcp: {}, http: {}}":                           "f:4:26: services[0].check: it asks tcp and http: want one; a list has several checks",
+		"check: [{tcp: {}}, {}]":                               "f:4:22: services[0].check[1]: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
+		"check: tcp":                                           "f:4:10: services[0].check: want a mapping (key: value)",
+		"check: {tcp: {}, interval: 0s}":                       "f:4:30: services[0].check.interval: 0s is out of range: want more than 0s",
+		"check: {tcp: {}, rise: 0}":                            `f:4:26: services[0].check.rise: "0" is not a count: want 1 to 65535`,
+		"check: {tcp: {send: a, send-hex: '00'}}":              "f:4:36: services[0].check.tcp.send-hex: send is given already: want one of them",
+		"check: {tcp: {send-hex: '0'}}":                        `f:4:27: services[0].check.tcp.send-hex: "0" is not a text of octets: want two hexadecimal digits each`,
+		"check: {http: {status: [200, 2xx]}}":                  `f:4:32: services[0].check.http.status[1]: "2xx" is not an HTTP status code, nor a range of them: want 200 or 200-299`,
+		"check: {http: {headers: [a b]}}":                      `f:4:28: services[0].check.http.headers[0]: "a b" is not a header field: want Name: value`,
+		"check: {dns: {}}":                                     "f:4:16: services[0].check.dns.name: the key is missing: the name that is asked for",
+		"check: {file: {path: a}}":                             `f:4:24: services[0].check.file.path: "a" is not an absolute path`,
+		"check: {script: {}}":                                  "f:4:19: services[0].check.script.command: the key is missing: a list of the program, an absolute path, and its arguments",
+		"check: {script: {command: []}}":                       "f:4:29: services[0].check.script.command: the command is empty: want the program, an absolute path, and its arguments",
+		"check: {script: {command: [/a], user: a b}}":          `f:4:41: services[0].check.script.user: "a b" is not the name of a user`,
+		"check: {icmp: {size: 1}}":                             `f:4:18: services[0].check.icmp: unknown key "size": want `,
+		"health: {panic: 0%}":                                  "f:4:19: services[0].health.panic: 0% is out of range: want 1% to 100%, or leave it out",
+		"health: {load: {}}":                                   "f:4:18: services[0].health.load.kind: the key is missing: linear, least-used or reported",
+		"health: {load: {kind: linear, minimum: 10}}":          `f:4:42: services[0].health.load.minimum: "10" is not a share: want 1% or more`,
+		"health: {initial: upp}":                               `f:4:21: services[0].health.initial: unknown word "upp": want down or up; did you mean up?`,
+		"sorry: [{address: 10.0.0.1}]":                         "f:4:11: services[0].sorry[0].method: the method is missing: give it here or at the service: nat, dr, tunnel, fullnat or local",
+		"health: {notify: {up: /usr/bin/true}}":                "f:4:25: services[0].health.notify.up: want a list",
+		"health: {maintenance: ldirectord}":                    `f:4:25: services[0].health.maintenance: "ldirectord" is not an absolute path`,
+		"check: {https: {}, tls: {ca: c}}":                     `f:4:32: services[0].check.tls.ca: "c" is not an absolute path`,
+		"check: {http: {path: x}, interval: 3s}":               `f:4:24: services[0] tcp://192.0.2.10:443: check[0]: "x" does not begin with /`,
+		"check: [{tcp: {}}, {http: {match: (}}]":               "f:4:37: services[0] tcp://192.0.2.10:443: check[1]: error parsing regexp: missing closing ): `(`",
+		"check: {tcp: {}, timeout: 9s}":                        "f:4:29: services[0] tcp://192.0.2.10:443: check[0]: timeout 9s is longer than the interval 5s",
+		"health: {damping: {changes: 3, hold: 1m}}":            "f:4:21: services[0] tcp://192.0.2.10:443: health: damping: within is missing: want a time such as 1m",
+		"sorry: [{address: 10.0.0.1, weight: 0, method: nat}]": "f:4:39: services[0] tcp://192.0.2.10:443: sorry[0]: weight 0: a sorry server takes connections",
+		"check: {http: {version: 3}}":                          `f:4:27: services[0].check.http.version: "3" is not a version: want 1 to 2`,
+		"check: {script: {command: [/a], status: up}}":         `f:4:43: services[0].check.script.status: unknown word "up": want plain, nagios or weight`,
 	} {
 		_, err := config.Parse("f", []byte(in(text)))
 		if err == nil || err.Error() != want {

@@ -300,9 +300,12 @@ func holding(path, value string) string {
 	if key, ofLoad := strings.CutPrefix(path, "services[].health.load."); ofLoad && key != "kind" {
 		return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], health: {load: {kind: linear, %s}}}]", pair(key, value))
 	}
-	for _, mapping := range []string{"damping", "passive", "notify", "load"} {
+	for mapping, all := range map[string][]string{
+		"damping": {"changes: 7", "within: 7s", "hold: 7s"}, "passive": {"resets: 7", "unreachable: 7", "within: 7s", "suspend: 7s"}, "notify": nil, "load": nil,
+	} {
 		if key, ok := strings.CutPrefix(path, "services[].health."+mapping+"."); ok && value != "" {
-			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], health: {%s: {%s}}}]", mapping, pair(key, value))
+			others := slices.DeleteFunc(all, func(s string) bool { return strings.HasPrefix(s, key+":") })
+			return fmt.Sprintf("services: [{listen: 'tcp://192.0.2.1:80', servers: [], health: {%s: {%s}}}]", mapping, strings.Join(append(others, pair(key, value)), ", "))
 		}
 	}
 	if key, ofTunnel := strings.CutPrefix(strings.Replace(path, ".servers[]", "", 1), "services[].tunnel."); ofTunnel {

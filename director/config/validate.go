@@ -143,6 +143,30 @@ func (l *loader) poolless(settings Settings) (all []string) {
 	return all
 }
 
+// asWritten returns the path of a check's part as the file has it: one check may stand
+// without a list.
+func (d *decoder) asWritten(path string) string {
+	if alone := strings.Replace(path, ".check[0]", ".check", 1); d.places[strings.SplitAfter(path, ".check[0]")[0]] == nil {
+		return alone
+	}
+	return path
+}
+
+// inBroken reports whether the path is in a check, or in something else of a service's
+// health, that could not be read as it is written.
+func (d *decoder) inBroken(path string) bool {
+	for _, part := range []string{".check", ".health", ".sorry"} {
+		if strings.Contains(path, part) {
+			for broken := range d.broken {
+				if strings.HasPrefix(broken, path[:strings.Index(path, part)]+part) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // problem notes a problem of the service that the file has at the origin.
 func (d *decoder) problem(problem *director.ProblemError, at origin, origins []origin, service director.Service) {
 	path := at.path()
@@ -152,8 +176,9 @@ func (d *decoder) problem(problem *director.ProblemError, at origin, origins []o
 	if problem.Field != "" {
 		path += "." + problem.Field
 	}
+	path = d.asWritten(path)
 	keyless := service.Key == (director.ServiceKey{})
-	if d.broken[path] || keyless && problem.Field == "address" {
+	if d.broken[path] || d.inBroken(path) || keyless && problem.Field == "address" {
 		return // which port is the service's is not known
 	}
 	text := problem.Text
