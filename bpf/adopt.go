@@ -66,7 +66,47 @@ func (p *Plane) adopt(spec *ebpf.CollectionSpec, version uint32, limits Limits) 
 	if err := pins.resume(replaceable); err != nil {
 		return nil, err
 	}
+	if err := p.addMissing(spec, limits); err != nil {
+		return nil, err
+	}
 	return p.openPins(spec)
+}
+
+// addedMaps have joined layout 6, of which nothing else has changed: of what was pinned
+// before they are missing, and empty ones are as good.
+var addedMaps = map[string]bool{KernelMapEvidence: true, KernelMapPassive: true}
+
+// addMissing makes and pins those of addedMaps that are not pinned, of the sizes that the
+// others have.
+func (p *Plane) addMissing(spec *ebpf.CollectionSpec, limits Limits) error {
+	maps := map[string]*ebpf.Map{}
+	defer func() { closeAll(maps) }()
+	for name := range addedMaps {
+		if p.pins.names[name] {
+			continue
+		}
+		for _, sized := range []string{KernelMapServers, KernelMapServices} {
+			if maps[sized] != nil {
+				continue
+			}
+			m, err := p.pins.open(sized)
+			if err != nil {
+				return p.layoutError(err.Error())
+			}
+			maps[sized] = m
+		}
+		resize(spec, sizes(maps, limits))
+		made, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			return fmt.Errorf("make map %s, which the version before has not: %w", name, err)
+		}
+		err = p.pins.pin(made, name)
+		made.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pinnedVersion reads the version of the layout that the pinned maps have.

@@ -76,6 +76,15 @@ func (p *Plane) SetServer(args *KernelServerArgs) error {
 	})
 }
 
+// Absolve ends a server's suspension and forgets what led to it.
+func (p *Plane) Absolve(server uint32) error {
+	args := KernelAbsolveArgs{Server: server}
+	return p.run(p.ShuntAbsolve, func(prog *ebpf.Program) (int32, error) {
+		err := runControl(prog, &args)
+		return args.Result, err
+	})
+}
+
 // Sweep runs over a slice of the table: removes what has expired, counts what
 // is left into recounts and hop_uses. args.FirstGroup and args.Groups say where.
 func (p *Plane) Sweep(v6 bool, args *KernelSweepArgs) error {

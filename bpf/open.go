@@ -394,6 +394,8 @@ func resize(spec *ebpf.CollectionSpec, l Limits) {
 		KernelMapServers:        l.Servers,
 		KernelMapLoads:          l.Servers,
 		KernelMapRecounts:       l.Servers,
+		KernelMapEvidence:       l.Servers,
+		KernelMapPassive:        l.Services,
 		KernelMapServerTraffic:  l.Servers,
 		KernelMapZeroedTraffic:  l.Servers,
 		KernelMapWords:          l.Words,

@@ -76,7 +76,7 @@ func TestOnePacketOverload(t *testing.T) {
 	for range 3 {
 		run(t, f, s.request().Bytes(), sent(forwarded(s.request(), s.server)), nil)
 	}
-	if got := f.Load(s.service.Servers[0]).Overloaded; got != 0 {
+	if got := f.Load(s.service.Servers[0]).Unfit; got != 0 {
 		t.Error("overloaded without a connection")
 	}
 }

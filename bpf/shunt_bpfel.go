@@ -19,6 +19,12 @@ const (
 	KernelAbiVersionABI_VERSION KernelAbiVersion = 6
 )
 
+type KernelAbsolveArgs struct {
+	_      structs.HostLayout
+	Server uint32
+	Result int32
+}
+
 type KernelAccessKey struct {
 	_       structs.HostLayout
 	Bits    uint32
@@ -476,6 +482,8 @@ const (
 	KernelEventEVENT_NOTE_MSS_CLAMPED         KernelEvent = 150
 	KernelEventEVENT_NOTE_DROPS_UNLISTED      KernelEvent = 151
 	KernelEventEVENT_NOTE_PATH_MTU_REFUSED    KernelEvent = 152
+	KernelEventEVENT_NOTE_SERVER_SUSPENDED    KernelEvent = 153
+	KernelEventEVENT_NOTE_SUSPENSIONS_LIFTED  KernelEvent = 154
 	KernelEventEVENT_FAULT_MAP                KernelEvent = 224
 	KernelEventEVENT_FAULT_SERVER             KernelEvent = 225
 	KernelEventEVENTS                         KernelEvent = 256
@@ -495,6 +503,16 @@ const (
 	KernelEventKindsEVENT_ANSWERS KernelEventKinds = 96
 	KernelEventKindsEVENT_NOTES   KernelEventKinds = 128
 	KernelEventKindsEVENT_FAULTS  KernelEventKinds = 224
+)
+
+type KernelEvidenceKind uint32
+
+const (
+	KernelEvidenceKindEVIDENCE_UNANSWERED  KernelEvidenceKind = 0
+	KernelEvidenceKindEVIDENCE_RESET       KernelEvidenceKind = 1
+	KernelEvidenceKindEVIDENCE_UNREACHABLE KernelEvidenceKind = 2
+	KernelEvidenceKindEVIDENCES            KernelEvidenceKind = 3
+	KernelEvidenceKindEVIDENCE_MASK        KernelEvidenceKind = 3
 )
 
 type KernelExplainArgs struct {
@@ -866,6 +884,14 @@ type KernelPacketOptions struct {
 	Pad           [11]uint32
 }
 
+type KernelPassiveLimits struct {
+	_       structs.HostLayout
+	Most    [4]uint32
+	Within  uint32
+	Suspend uint32
+	Pad     [2]uint32
+}
+
 type KernelPlaceLayout uint32
 
 const (
@@ -997,14 +1023,14 @@ const (
 )
 
 type KernelServerLoad struct {
-	_          structs.HostLayout
-	Active     int64
-	Inactive   int64
-	Templates  int64
-	Upper      uint32
-	Lower      uint32
-	Overloaded uint32
-	Pad        [7]uint32
+	_         structs.HostLayout
+	Active    int64
+	Inactive  int64
+	Templates int64
+	Upper     uint32
+	Lower     uint32
+	Unfit     uint32
+	Pad       [7]uint32
 }
 
 type KernelService struct {
@@ -1087,7 +1113,9 @@ type KernelServiceState struct {
 	RefusedSourceRate        uint64
 	RefusedSourceConnections uint64
 	Full                     uint64
-	Pad                      [3]uint64
+	SuspendedTick            uint32
+	Pad2                     uint32
+	Pad                      [2]uint64
 }
 
 type KernelSettings struct {
@@ -1134,29 +1162,29 @@ type KernelSlow struct {
 		Destination [4]uint32
 		Id          uint64
 	}
-	Hash        uint32
-	L3          uint32
-	L4          uint32
-	Tick        uint32
-	Length      uint16
-	OuterVlan   uint16
-	InnerVlan   uint16
-	Protocol    uint8
-	TcpFlags    uint8
-	IsV6        uint8
-	IsVirtual   uint8
-	IsValidated uint8
-	IsCounted   uint8
-	IsNew       uint8
-	IsTrial     uint8
-	IsAdmitted  uint8
-	Piece       uint8
-	Mss         uint32
-	Hop         uint32
-	Local       uint32
-	Pad3        uint32
-	Recipe      uint64
-	Hit         struct {
+	Hash         uint32
+	L3           uint32
+	L4           uint32
+	Tick         uint32
+	Length       uint16
+	OuterVlan    uint16
+	InnerVlan    uint16
+	Protocol     uint8
+	TcpFlags     uint8
+	IsV6         uint8
+	IsVirtual    uint8
+	IsValidated  uint8
+	IsCounted    uint8
+	IsNew        uint8
+	IsTrial      uint8
+	IsAdmitted   uint8
+	Piece        uint8
+	Mss          uint32
+	Hop          uint32
+	Local        uint32
+	HasSuspended uint32
+	Recipe       uint64
+	Hit          struct {
 		_   structs.HostLayout
 		Key struct {
 			_           structs.HostLayout
@@ -1195,6 +1223,8 @@ type KernelSlow struct {
 		Flags       uint32
 		Nothing     uint32
 		HasMoved    uint32
+		Relents     uint32
+		Pad         uint32
 		Cursor      uint64
 		Next        uint64
 		Schedule    KernelSchedule
@@ -1426,6 +1456,15 @@ const (
 	KernelTemplateLayoutTEMPLATE_COUNT_MASK KernelTemplateLayout = 65535
 )
 
+type KernelTestimony struct {
+	_           structs.HostLayout
+	Told        [4]uint64
+	Suspensions uint64
+	Recent      [4]uint32
+	Window      uint32
+	Until       uint32
+}
+
 type KernelTimeoutSet struct {
 	_     structs.HostLayout
 	Ticks [16]uint32
@@ -1480,6 +1519,13 @@ const (
 	KernelTunnelTypeTUNNEL_GRE  KernelTunnelType = 2
 )
 
+type KernelUnfit uint32
+
+const (
+	KernelUnfitUNFIT_OVERLOADED KernelUnfit = 1
+	KernelUnfitUNFIT_SUSPENDED  KernelUnfit = 2147483648
+)
+
 type KernelVirtualKey struct {
 	_       structs.HostLayout
 	Bits    uint32
@@ -1512,6 +1558,7 @@ const (
 	KernelMapDestinations           = "destinations"
 	KernelMapDrops                  = "drops"
 	KernelMapEvents                 = "events"
+	KernelMapEvidence               = "evidence"
 	KernelMapFragments              = "fragments"
 	KernelMapHopUses                = "hop_uses"
 	KernelMapHops                   = "hops"
@@ -1524,6 +1571,7 @@ const (
 	KernelMapNews                   = "news"
 	KernelMapOptionSpace            = "option_space"
 	KernelMapOptions                = "options"
+	KernelMapPassive                = "passive"
 	KernelMapPorts                  = "ports"
 	KernelMapRecounts               = "recounts"
 	KernelMapRetiredTraffic         = "retired_traffic"
@@ -1546,6 +1594,7 @@ const (
 	KernelMapWatchedUntil           = "watched_until"
 	KernelMapWords                  = "words"
 	KernelMapZeroedTraffic          = "zeroed_traffic"
+	KernelProgShuntAbsolve          = "shunt_absolve"
 	KernelProgShuntAddEvent         = "shunt_add_event"
 	KernelProgShuntAdmit            = "shunt_admit"
 	KernelProgShuntBring4           = "shunt_bring4"
@@ -1577,6 +1626,7 @@ const (
 	KernelVarCountsConnections      = "counts_connections"
 	KernelVarCurrent                = "current"
 	KernelVarExportAbiVersion       = "export_abi_version"
+	KernelVarExportAbsolveArgs      = "export_absolve_args"
 	KernelVarExportAccessLayout     = "export_access_layout"
 	KernelVarExportAccessVerdict    = "export_access_verdict"
 	KernelVarExportBornLayout       = "export_born_layout"
@@ -1593,6 +1643,7 @@ const (
 	KernelVarExportEvent            = "export_event"
 	KernelVarExportEventArgs        = "export_event_args"
 	KernelVarExportEventKinds       = "export_event_kinds"
+	KernelVarExportEvidenceKind     = "export_evidence_kind"
 	KernelVarExportExplainArgs      = "export_explain_args"
 	KernelVarExportFilterShape      = "export_filter_shape"
 	KernelVarExportGuardMode        = "export_guard_mode"
@@ -1623,6 +1674,7 @@ const (
 	KernelVarExportTemplateLayout   = "export_template_layout"
 	KernelVarExportTunnelChecksum   = "export_tunnel_checksum"
 	KernelVarExportTunnelType       = "export_tunnel_type"
+	KernelVarExportUnfit            = "export_unfit"
 	KernelVarExportVirtualLayout    = "export_virtual_layout"
 	KernelVarGroups4                = "groups4"
 	KernelVarGroups6                = "groups6"
@@ -1677,6 +1729,7 @@ type KernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KernelProgramSpecs struct {
+	ShuntAbsolve   *ebpf.ProgramSpec `ebpf:"shunt_absolve"`
 	ShuntAddEvent  *ebpf.ProgramSpec `ebpf:"shunt_add_event"`
 	ShuntAdmit     *ebpf.ProgramSpec `ebpf:"shunt_admit"`
 	ShuntBring4    *ebpf.ProgramSpec `ebpf:"shunt_bring4"`
@@ -1721,6 +1774,7 @@ type KernelMapSpecs struct {
 	Destinations       *ebpf.MapSpec `ebpf:"destinations"`
 	Drops              *ebpf.MapSpec `ebpf:"drops"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
+	Evidence           *ebpf.MapSpec `ebpf:"evidence"`
 	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	HopUses            *ebpf.MapSpec `ebpf:"hop_uses"`
 	Hops               *ebpf.MapSpec `ebpf:"hops"`
@@ -1733,6 +1787,7 @@ type KernelMapSpecs struct {
 	News               *ebpf.MapSpec `ebpf:"news"`
 	OptionSpace        *ebpf.MapSpec `ebpf:"option_space"`
 	Options            *ebpf.MapSpec `ebpf:"options"`
+	Passive            *ebpf.MapSpec `ebpf:"passive"`
 	Ports              *ebpf.MapSpec `ebpf:"ports"`
 	Recounts           *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -1768,6 +1823,7 @@ type KernelVariableSpecs struct {
 	CountsConnections      *ebpf.VariableSpec `ebpf:"counts_connections"`
 	Current                *ebpf.VariableSpec `ebpf:"current"`
 	ExportAbiVersion       *ebpf.VariableSpec `ebpf:"export_abi_version"`
+	ExportAbsolveArgs      *ebpf.VariableSpec `ebpf:"export_absolve_args"`
 	ExportAccessLayout     *ebpf.VariableSpec `ebpf:"export_access_layout"`
 	ExportAccessVerdict    *ebpf.VariableSpec `ebpf:"export_access_verdict"`
 	ExportBornLayout       *ebpf.VariableSpec `ebpf:"export_born_layout"`
@@ -1784,6 +1840,7 @@ type KernelVariableSpecs struct {
 	ExportEvent            *ebpf.VariableSpec `ebpf:"export_event"`
 	ExportEventArgs        *ebpf.VariableSpec `ebpf:"export_event_args"`
 	ExportEventKinds       *ebpf.VariableSpec `ebpf:"export_event_kinds"`
+	ExportEvidenceKind     *ebpf.VariableSpec `ebpf:"export_evidence_kind"`
 	ExportExplainArgs      *ebpf.VariableSpec `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.VariableSpec `ebpf:"export_filter_shape"`
 	ExportGuardMode        *ebpf.VariableSpec `ebpf:"export_guard_mode"`
@@ -1814,6 +1871,7 @@ type KernelVariableSpecs struct {
 	ExportTemplateLayout   *ebpf.VariableSpec `ebpf:"export_template_layout"`
 	ExportTunnelChecksum   *ebpf.VariableSpec `ebpf:"export_tunnel_checksum"`
 	ExportTunnelType       *ebpf.VariableSpec `ebpf:"export_tunnel_type"`
+	ExportUnfit            *ebpf.VariableSpec `ebpf:"export_unfit"`
 	ExportVirtualLayout    *ebpf.VariableSpec `ebpf:"export_virtual_layout"`
 	Groups4                *ebpf.VariableSpec `ebpf:"groups4"`
 	Groups6                *ebpf.VariableSpec `ebpf:"groups6"`
@@ -1860,6 +1918,7 @@ type KernelMaps struct {
 	Destinations       *ebpf.Map `ebpf:"destinations"`
 	Drops              *ebpf.Map `ebpf:"drops"`
 	Events             *ebpf.Map `ebpf:"events"`
+	Evidence           *ebpf.Map `ebpf:"evidence"`
 	Fragments          *ebpf.Map `ebpf:"fragments"`
 	HopUses            *ebpf.Map `ebpf:"hop_uses"`
 	Hops               *ebpf.Map `ebpf:"hops"`
@@ -1872,6 +1931,7 @@ type KernelMaps struct {
 	News               *ebpf.Map `ebpf:"news"`
 	OptionSpace        *ebpf.Map `ebpf:"option_space"`
 	Options            *ebpf.Map `ebpf:"options"`
+	Passive            *ebpf.Map `ebpf:"passive"`
 	Ports              *ebpf.Map `ebpf:"ports"`
 	Recounts           *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.Map `ebpf:"retired_traffic"`
@@ -1912,6 +1972,7 @@ func (m *KernelMaps) Close() error {
 		m.Destinations,
 		m.Drops,
 		m.Events,
+		m.Evidence,
 		m.Fragments,
 		m.HopUses,
 		m.Hops,
@@ -1924,6 +1985,7 @@ func (m *KernelMaps) Close() error {
 		m.News,
 		m.OptionSpace,
 		m.Options,
+		m.Passive,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,
@@ -1960,6 +2022,7 @@ type KernelVariables struct {
 	CountsConnections      *ebpf.Variable `ebpf:"counts_connections"`
 	Current                *ebpf.Variable `ebpf:"current"`
 	ExportAbiVersion       *ebpf.Variable `ebpf:"export_abi_version"`
+	ExportAbsolveArgs      *ebpf.Variable `ebpf:"export_absolve_args"`
 	ExportAccessLayout     *ebpf.Variable `ebpf:"export_access_layout"`
 	ExportAccessVerdict    *ebpf.Variable `ebpf:"export_access_verdict"`
 	ExportBornLayout       *ebpf.Variable `ebpf:"export_born_layout"`
@@ -1976,6 +2039,7 @@ type KernelVariables struct {
 	ExportEvent            *ebpf.Variable `ebpf:"export_event"`
 	ExportEventArgs        *ebpf.Variable `ebpf:"export_event_args"`
 	ExportEventKinds       *ebpf.Variable `ebpf:"export_event_kinds"`
+	ExportEvidenceKind     *ebpf.Variable `ebpf:"export_evidence_kind"`
 	ExportExplainArgs      *ebpf.Variable `ebpf:"export_explain_args"`
 	ExportFilterShape      *ebpf.Variable `ebpf:"export_filter_shape"`
 	ExportGuardMode        *ebpf.Variable `ebpf:"export_guard_mode"`
@@ -2006,6 +2070,7 @@ type KernelVariables struct {
 	ExportTemplateLayout   *ebpf.Variable `ebpf:"export_template_layout"`
 	ExportTunnelChecksum   *ebpf.Variable `ebpf:"export_tunnel_checksum"`
 	ExportTunnelType       *ebpf.Variable `ebpf:"export_tunnel_type"`
+	ExportUnfit            *ebpf.Variable `ebpf:"export_unfit"`
 	ExportVirtualLayout    *ebpf.Variable `ebpf:"export_virtual_layout"`
 	Groups4                *ebpf.Variable `ebpf:"groups4"`
 	Groups6                *ebpf.Variable `ebpf:"groups6"`
@@ -2022,6 +2087,7 @@ type KernelVariables struct {
 //
 // It can be passed to LoadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KernelPrograms struct {
+	ShuntAbsolve   *ebpf.Program `ebpf:"shunt_absolve"`
 	ShuntAddEvent  *ebpf.Program `ebpf:"shunt_add_event"`
 	ShuntAdmit     *ebpf.Program `ebpf:"shunt_admit"`
 	ShuntBring4    *ebpf.Program `ebpf:"shunt_bring4"`
@@ -2050,6 +2116,7 @@ type KernelPrograms struct {
 
 func (p *KernelPrograms) Close() error {
 	return _KernelClose(
+		p.ShuntAbsolve,
 		p.ShuntAddEvent,
 		p.ShuntAdmit,
 		p.ShuntBring4,

@@ -68,14 +68,14 @@ func TestThresholds(t *testing.T) {
 						f.Apply(s.service)
 					}
 					load := f.Load(server)
-					if load.Overloaded != step.overloaded {
+					if load.Unfit != step.overloaded {
 						t.Fatalf("step %d, %s: overloaded %d with %d connections, want %d",
-							i, step.do, load.Overloaded, len(open), step.overloaded)
+							i, step.do, load.Unfit, len(open), step.overloaded)
 					}
 					if got := load.Active + load.Inactive; got != int64(len(open)) {
 						t.Fatalf("step %d, %s: %d connections counted, want %d", i, step.do, got, len(open))
 					}
-					if load.Overloaded == 1 {
+					if load.Unfit == 1 {
 						f.Events()
 						if f.Run(s.requestOf(1000).Bytes()); f.Events()["no-server"] != 1 {
 							t.Fatalf("step %d, %s: an overloaded server got a connection", i, step.do)

@@ -349,7 +349,7 @@ func (w *estate) makeLayout(t *testing.T, layout uint32) string {
 	replace(bpf.KernelMapSlots, slots)
 	later := []string{
 		bpf.KernelMapOptions, bpf.KernelMapTunnels, bpf.KernelMapTunnelIndex, bpf.KernelMapLocals, bpf.KernelMapFragments,
-		bpf.KernelMapDrops, bpf.KernelMapVirtualAddresses,
+		bpf.KernelMapDrops, bpf.KernelMapVirtualAddresses, bpf.KernelMapEvidence, bpf.KernelMapPassive,
 	}
 	if layout == 4 {
 		later = append(later,

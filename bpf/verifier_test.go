@@ -38,7 +38,7 @@ func diffBudget(t *testing.T, p *bpf.Plane) {
 		"shunt_explain4": p.ShuntExplain4, "shunt_explain6": p.ShuntExplain6,
 		"shunt_set_server": p.ShuntSetServer, "shunt_remove4": p.ShuntRemove4, "shunt_remove6": p.ShuntRemove6,
 		"shunt_carry": p.ShuntCarry, "shunt_bring4": p.ShuntBring4, "shunt_bring6": p.ShuntBring6, "shunt_add_event": p.ShuntAddEvent,
-		"shunt_correct": p.ShuntCorrect, "shunt_clock": p.ShuntClock,
+		"shunt_correct": p.ShuntCorrect, "shunt_absolve": p.ShuntAbsolve, "shunt_clock": p.ShuntClock,
 	} {
 		info, err := program.Info()
 		if err != nil {

@@ -203,6 +203,7 @@ type Candidate struct {
 	Active     uint64
 	Inactive   uint64
 	Overloaded bool // by its thresholds
+	Suspended  bool // by what packets told of it: it gets none while others can (Witness)
 }
 
 // Counters are 64-bit totals since the service or server was added. Bytes count

@@ -16,6 +16,8 @@ func (f *Fixture) Reset() {
 	f.ForgetDestinations()
 	f.must(bpf.ClearArray[bpf.KernelServer](f.Plane.Servers))
 	f.must(bpf.ClearArray[bpf.KernelServerLoad](f.Plane.Loads))
+	f.must(bpf.ClearArray[bpf.KernelTestimony](f.Plane.Evidence))
+	f.must(bpf.ClearArray[bpf.KernelPassiveLimits](f.Plane.Passive))
 	f.must(bpf.ClearArray[bpf.KernelTimeoutSet](f.Plane.Timeouts))
 	f.must(bpf.ClearArray[bpf.KernelServiceLimits](f.Plane.KernelMaps.Limits))
 	f.must(bpf.ClearArray[bpf.KernelServiceState](f.Plane.ServiceStates))
@@ -62,7 +64,7 @@ func (f *Fixture) eachDestination(keep func(*bpf.KernelDestination) bool) {
 func (f *Fixture) SetLoad(s *Server, active, inactive int64, overloaded bool) {
 	f.t.Helper()
 	load := f.Load(s)
-	load.Active, load.Inactive, load.Overloaded = active, inactive, uint32(flag(overloaded))
+	load.Active, load.Inactive, load.Unfit = active, inactive, uint32(flag(overloaded))*uint32(bpf.KernelUnfitUNFIT_OVERLOADED)
 	f.must(f.Plane.Loads.Put(s.Index, &load))
 }
 

@@ -262,7 +262,9 @@ struct service_state {
 	__u64 refused_source_rate; /* and by their source network's */
 	__u64 refused_source_connections;
 	__u64 full; /* refused, or served without state, for want of room */
-	__u64 pad[3];
+	__u32 suspended_tick; /* at which its suspended servers were last looked at; 0: it has none */
+	__u32 pad2;
+	__u64 pad[2];
 };
 
 _Static_assert(sizeof(struct service_state) == 128, "ABI: two cache lines");
@@ -354,8 +356,17 @@ enum access_verdict {
 };
 
 /*
- * Connections of a server, as IPVS counts them, and its thresholds. Counts are
- * changed atomically. overloaded is IP_VS_DEST_F_OVERLOAD.
+ * Why a server gets no new connections although it has a weight. UNFIT_SUSPENDED is the
+ * bit by which a list says that it is not looked at (schedulers/request.h).
+ */
+enum unfit {
+	UNFIT_OVERLOADED = 1, /* IP_VS_DEST_F_OVERLOAD */
+	UNFIT_SUSPENDED = 1U << 31, /* by what packets told of it (witness.h) */
+};
+
+/*
+ * Connections of a server, as IPVS counts them, and its thresholds. Counts and unfit
+ * are changed atomically.
  */
 struct server_load {
 	__s64 active;
@@ -363,11 +374,41 @@ struct server_load {
 	__s64 templates;
 	__u32 upper; /* 0: none */
 	__u32 lower; /* 0: three quarters of upper */
-	__u32 overloaded; /* 0 or 1 */
+	__u32 unfit; /* enum unfit */
 	__u32 pad[7];
 };
 
 _Static_assert(sizeof(struct server_load) == 64, "ABI: one cache line");
+
+/* What a packet may tell of a server (witness.h). */
+enum evidence_kind {
+	EVIDENCE_UNANSWERED, /* a client's SYN came again a second later, and its server had not answered */
+	EVIDENCE_RESET, /* a SYN was answered by a reset, or a UDP packet by ICMP port unreachable */
+	EVIDENCE_UNREACHABLE, /* any other ICMP error by which a server cannot be reached */
+	EVIDENCES,
+	EVIDENCE_MASK = 3, /* of arrays by kind */
+};
+
+/* What packets told of a server since it was added; by its index. */
+struct testimony {
+	__u64 told[EVIDENCE_MASK + 1]; /* by kind */
+	__u64 suspensions;
+	__u32 recent[EVIDENCE_MASK + 1]; /* by kind, since the window began */
+	__u32 window; /* tick at which it did */
+	__u32 until; /* tick at which UNFIT_SUSPENDED ends */
+};
+
+_Static_assert(sizeof(struct testimony) == 64, "ABI: one cache line");
+
+/* How much evidence suspends a server of a service; by the service's index. */
+struct passive_limits {
+	__u32 most[EVIDENCE_MASK + 1]; /* by kind: so much; 0: none does. All 0: nothing is counted */
+	__u32 within; /* ticks */
+	__u32 suspend; /* ticks */
+	__u32 pad[2];
+};
+
+_Static_assert(sizeof(struct passive_limits) == 32, "ABI");
 
 /* Timeouts of one service in place of settings.timeout; by the service's index. */
 struct timeout_set {

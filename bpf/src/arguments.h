@@ -82,6 +82,12 @@ struct server_args {
 	__s32 result; /* out: 0 or -ENOENT */
 };
 
+/* shunt_absolve */
+struct absolve_args {
+	__u32 server;
+	__s32 result; /* out: 0 or -ENOENT */
+};
+
 /* What decides on a packet's server. */
 enum decider {
 	DECIDED_BY_NOTHING, /* it gets none: the event says why */

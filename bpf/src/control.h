@@ -75,10 +75,11 @@ int shunt_switch(struct switch_args *args)
 {
 	__u32 index = args->service;
 	struct service *service = bpf_map_lookup_elem(&services, &index);
+	struct service_state *state = state_of_service(index);
 	struct schedule *unused;
 
 	args->result = -ENOENT;
-	if (!service)
+	if (!service || !state)
 		return 0;
 	unused = &service->schedule[~(LOAD(&service->cursor) >> CURSOR_HALF) & 1];
 	*unused = args->schedule;
@@ -99,10 +100,29 @@ int shunt_switch(struct switch_args *args)
 
 		if (__sync_val_compare_and_swap(&service->cursor, cursor, moved_cursor(cursor, args)) != cursor)
 			continue;
+		/* A server that has joined may be suspended: the next packet looks. */
+		STORE(&state->suspended_tick, 1);
 		args->result = 0;
 		return 0;
 	}
 	args->result = -EAGAIN;
+	return 0;
+}
+
+/* Ends a server's suspension and forgets what led to it; what it was told of in all stays. */
+SEC("syscall")
+int shunt_absolve(struct absolve_args *args)
+{
+	__u32 index = args->server;
+	struct server_load *load = bpf_map_lookup_elem(&loads, &index);
+	struct testimony *e = bpf_map_lookup_elem(&evidence, &index);
+
+	args->result = -ENOENT;
+	if (!load || !e)
+		return 0;
+	forget_recent(e);
+	__sync_fetch_and_and(&load->unfit, ~UNFIT_SUSPENDED);
+	args->result = 0;
 	return 0;
 }
 
@@ -118,7 +138,7 @@ int shunt_set_server(struct server_args *args)
 		return 0;
 	/* Kernel: ip_vs_ctl.c, __ip_vs_update_dest. */
 	if (!args->upper || args->upper > load->upper)
-		STORE(&load->overloaded, 0);
+		__sync_fetch_and_and(&load->unfit, ~UNFIT_OVERLOADED);
 	STORE(&load->upper, args->upper);
 	STORE(&load->lower, args->lower);
 	STORE(&server->hop, args->hop);

@@ -83,7 +83,7 @@ __noinline int bind_connection(__u32 server, __u32 state)
 	if (state != STATE_TEMPLATE)
 		count_in_service(server, 1);
 	if (load->upper && total_of(load) >= load->upper)
-		*(volatile __u32 *)&load->overloaded = 1;
+		__sync_fetch_and_or(&load->unfit, UNFIT_OVERLOADED);
 	return 0;
 }
 
@@ -92,11 +92,11 @@ static __always_inline void end_overload(struct server_load *load)
 {
 	__s64 total;
 
-	if (!load->overloaded)
+	if (!(*(volatile __u32 *)&load->unfit & UNFIT_OVERLOADED))
 		return;
 	total = total_of(load);
 	if (load->lower ? total < load->lower : !load->upper || total * 4 < (__s64)load->upper * 3)
-		*(volatile __u32 *)&load->overloaded = 0;
+		__sync_fetch_and_and(&load->unfit, ~UNFIT_OVERLOADED);
 }
 
 /* Counts the end of one (kernel: ip_vs_conn.c, ip_vs_unbind_dest). */

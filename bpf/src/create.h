@@ -191,6 +191,8 @@ static __always_inline enum event choose(struct slow *c, struct service *service
 	c->pick.client_port = bpf_ntohs((__u16)c->key.id);
 	c->pick.attempt = 0;
 	c->pick.is_trial = c->is_trial;
+	c->pick.relents = 0;
+	c->has_suspended = has_suspended(c->pick.service);
 	__builtin_memcpy(c->pick.destination, c->key.destination, sizeof(c->pick.destination));
 	c->template.recipe = 0;
 	c->decided_by = DECIDED_BY_NOTHING;

@@ -81,6 +81,8 @@ enum event {
 	EVENT_NOTE_MSS_CLAMPED = 150, /* a first segment announced larger ones than its service lets through */
 	EVENT_NOTE_DROPS_UNLISTED = 151, /* a drop is counted by its event alone: too many kinds */
 	EVENT_NOTE_PATH_MTU_REFUSED = 152, /* who tells of a tunnel's path does not quote what went by it */
+	EVENT_NOTE_SERVER_SUSPENDED = 153, /* by what packets told of a server it gets no new connections for a while */
+	EVENT_NOTE_SUSPENSIONS_LIFTED = 154, /* all servers that could be chosen were suspended: all are tried again */
 	/* cannot happen */
 	EVENT_FAULT_MAP = 224, /* an array without an element that must be there */
 	EVENT_FAULT_SERVER = 225, /* a live connection's server is free */

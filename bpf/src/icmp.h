@@ -213,6 +213,16 @@ static __always_inline int is_quoted_ours(struct slow *s, const struct message *
 	return !!s->hit.recipe;
 }
 
+/* Of an error about a packet to a server by NAT: what it tells of that one. */
+static __always_inline void hear_error(const struct slow *s, const struct message *m, const int v6)
+{
+	const __u8 port = v6 ? ICMP6_UNREACHABLE_PORT : ICMP4_UNREACHABLE_PORT;
+	const int is_refusal = m->code == port && (__u8)(m->quoted.id >> ID_PROTOCOL) == IPPROTO_UDP;
+
+	if (s->hit.recipe & BIT(RECIPE_REPLY) && is_unreachable(m, v6))
+		witness(recipe_server(s->hit.recipe), is_refusal ? EVIDENCE_RESET : EVIDENCE_UNREACHABLE);
+}
+
 /*
  * An error. It comes to the sender of what it quotes (RFC 1812 §4.3.2.5, RFC 4443
  * §2.2 (b)): any other one is not the network's.
@@ -227,6 +237,7 @@ static __always_inline int meet_error(struct xdp_md *ctx, struct slow *s, struct
 		return finish(ctx, m->passed, 0);
 	if (quoted == QUOTED_WRAPPER || !is_quoted_ours(s, m, v6))
 		return meet_wrapped(ctx, s, m, v6);
+	hear_error(s, m, v6);
 	event = v6 ? aim6(s, m) : aim4(s, m);
 	if (event != EVENT_NONE)
 		return finish(ctx, event, m->service);

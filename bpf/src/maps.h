@@ -64,6 +64,8 @@ MAP(destinations, BPF_MAP_TYPE_HASH, struct destination_key, struct destination,
 typedef __u32 destination_words[sizeof(struct destination) / sizeof(__u32)];
 MAP(new_destination, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, destination_words, 1);
 SHARED_MAP(loads, BPF_MAP_TYPE_ARRAY, __u32, struct server_load, 1);
+SHARED_MAP(evidence, BPF_MAP_TYPE_ARRAY, __u32, struct testimony, 1); /* by server */
+SHARED_MAP(passive, BPF_MAP_TYPE_ARRAY, __u32, struct passive_limits, 1); /* by service */
 SHARED_MAP(recounts, BPF_MAP_TYPE_ARRAY, __u32, struct recount, 1);
 SHARED_MAP(hop_uses, BPF_MAP_TYPE_ARRAY, __u32, __u32, HOPS);
 MAP(server_traffic, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct traffic, 1);

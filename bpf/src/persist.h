@@ -3,7 +3,7 @@
  * Which server a new connection gets: the one that its client network's template
  * names, or else the scheduler's choice, of which a template is made (kernel:
  * ip_vs_core.c, ip_vs_sched_persist). A template is followed whatever its server's
- * weight and load. The answer is in struct slow: chosen, method, decided_by, and
+ * weight and load, but not to one that is suspended. The answer is in struct slow: chosen, method, decided_by, and
  * template, of which the connection is counted already.
  */
 #ifndef SHUNT_PERSIST_H
@@ -11,6 +11,7 @@
 
 #include "admit.h"
 #include "slow.h"
+#include "witness.h"
 
 /* Whether replies by the method come back by us and are rewritten. */
 static __always_inline int is_nat(__u32 method)
@@ -53,10 +54,61 @@ static __always_inline __u32 pick_server(struct pick_request *p, struct service 
 	return index;
 }
 
+/* A walk over a list of whose servers none was chosen. */
+struct resort {
+	__u32 list;
+	__u32 suspended; /* out: not 0: one would do but for that */
+	__u32 others; /* out: not 0: one that is not suspended would do */
+};
+
+static long resort_step(__u32 i, struct resort *resort)
+{
+	struct candidate c = candidate_at(resort->list, i);
+
+	if (!c.server)
+		return 0;
+	resort->suspended = 1;
+	resort->others |= !LOAD(&c.load->unfit);
+	return 0;
+}
+
+/*
+ * Picks a server where none was chosen, if suspended servers are all that is left to
+ * choose from: then they are suspended no more, or looked at as if they were not, if this
+ * is a trial. Where others are left, and the scheduler does not want them for this client,
+ * that stands. Global: the packet's way is short of stack, and it is verified once.
+ */
+__noinline __u32 relent(struct slow *c)
+{
+	struct resort resort = {};
+	struct service *service;
+	__u32 index;
+
+	if (!c)
+		return 0;
+	resort.list = c->pick.schedule.list | LIST_RELENTS;
+	bpf_loop(c->pick.schedule.servers, resort_step, &resort, 0);
+	if (!resort.suspended || resort.others)
+		return 0;
+	index = c->pick.service;
+	service = bpf_map_lookup_elem(&services, &index);
+	if (!service)
+		return 0;
+	if (c->is_trial) {
+		c->pick.relents = LIST_RELENTS;
+	} else {
+		count(EVENT_NOTE_SUSPENSIONS_LIFTED);
+		pardon(index, 1);
+	}
+	return pick_server(&c->pick, service, &c->method);
+}
+
 /* The scheduler's choice; EVENT_NONE or that there is no server: the stack may have one still. */
 static __always_inline enum event schedule_server(struct slow *c, struct service *service)
 {
 	c->chosen = pick_server(&c->pick, service, &c->method);
+	if (!c->chosen && c->has_suspended)
+		c->chosen = relent(c);
 	if (!c->chosen)
 		return c->pick.flags & SERVICE_MIGRATING ? leave_to_stack(c->pick.flags) : EVENT_ANSWER_NO_SERVER;
 	c->decided_by = DECIDED_BY_SCHEDULER;
@@ -68,11 +120,12 @@ static __always_inline int follow_template(struct slow *c)
 {
 	__u32 index = recipe_server(c->template.recipe);
 	struct server *server = bpf_map_lookup_elem(&servers, &index);
-
 	if (!server || server->life != LIFE_LIVE || server->service != c->pick.service ||
 	    server->flags & SERVER_DRAINING)
 		return 0;
 	if (c->pick.flags & SERVICE_EXPIRE_QUIESCENT && !server->offered_weight)
+		return 0;
+	if (c->has_suspended && is_suspended(index))
 		return 0;
 	c->chosen = index;
 	c->method = server->method;
@@ -103,6 +156,17 @@ static __always_inline int is_template_over(const struct slow *c, const int v6)
 		    expire_template4(t->group, t->slot, t->recipe, c->tick);
 }
 
+/* The hash of the template's key. Global: inlined, it has the stack of its caller full. */
+__noinline __u32 hash_template4(struct slow *c)
+{
+	return c ? hash_key(&c->template.key, 0) : 0;
+}
+
+__noinline __u32 hash_template6(struct slow *c)
+{
+	return c ? hash_key(&c->template.key, 1) : 0;
+}
+
 /* Makes the template, which names the server chosen, with one connection; INSERTED, EXISTS or NO_ROOM. */
 static __always_inline enum insertion make_template(struct slow *c, const int v6)
 {
@@ -110,7 +174,7 @@ static __always_inline enum insertion make_template(struct slow *c, const int v6
 	enum insertion result;
 
 	r->key = c->template.key;
-	r->hash = hash_key(&r->key, v6);
+	r->hash = v6 ? hash_template6(c) : hash_template4(c);
 	r->recipe = template_recipe(c->chosen, c->method);
 	r->tick = r->born = c->tick;
 	r->hop = make_counts(1, COUNT_UNKNOWN);

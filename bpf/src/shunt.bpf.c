@@ -457,3 +457,6 @@ EXPORT(enum virtual_layout, virtual_layout);
 EXPORT(enum echo, echo);
 EXPORT(enum abi_version, abi_version);
 EXPORT(enum layout, layout);
+EXPORT(enum unfit, unfit);
+EXPORT(enum evidence_kind, evidence_kind);
+EXPORT(struct absolve_args, absolve_args);

@@ -59,7 +59,7 @@ struct slow {
 	__u32 mss; /* create's and settle's, of a first segment: its service's */
 	__u32 hop; /* out: reference to the client's next hop */
 	__u32 local; /* out: by full NAT, what stands in for the client (local_layout) */
-	__u32 pad3;
+	__u32 has_suspended; /* create's: servers of the service may be */
 	__u64 recipe; /* out: to be followed */
 
 	/* settle's */

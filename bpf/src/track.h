@@ -8,6 +8,7 @@
 #define SHUNT_TRACK_H
 
 #include "proof.h"
+#include "witness.h"
 
 enum direction {
 	DIRECTION_INPUT, /* from the client, replies are seen too (NAT) */
@@ -381,6 +382,32 @@ static __always_inline __u32 hop_of_reply(const struct lookup *reply, const stru
 }
 
 /*
+ * What a packet tells of the server of its connection, which had this recipe before the
+ * packet and is in r after it. A client waits a second before it sends its first segment
+ * again (RFC 6298 §2.1); a tick less, as both readings of the clock are of the ticks'
+ * beginnings. By full NAT the reply entry knows that the server has begun the handshake.
+ * Global: verified once.
+ */
+__noinline int testify(struct slow *r, __u64 recipe, __u32 is_reply)
+{
+	__u64 noted = recipe;
+	__u8 flags;
+
+	if (!r || recipe_state(recipe) != STATE_SYN_RECV)
+		return 0;
+	if (is_full_nat(recipe))
+		noted = is_reply ? r->hit.recipe : r->other.recipe;
+	if (!noted || noted & BIT(RECIPE_SEQUENCE))
+		return 0;
+	flags = r->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK);
+	if (is_reply && flags == (TCP_RST | TCP_ACK))
+		witness(recipe_server(recipe), EVIDENCE_RESET);
+	if (!is_reply && flags == TCP_SYN && (__s32)(r->tick - r->hit.seen) >= (__s32)refresh_ticks - 1)
+		witness(recipe_server(recipe), EVIDENCE_UNANSWERED);
+	return 0;
+}
+
+/*
  * All that a hit may need beyond following the recipe: expiry, the state, proof,
  * the time of the last packet, the client's next hop. The forward entry has the
  * last word; the reply entry is given what the fast path needs of it.
@@ -448,11 +475,13 @@ static __always_inline enum settled settle(struct slow *r, const int v6)
 		mirror(hit, forward->recipe, r->tick, v6);
 		note_sequence(r, forward, v6);
 		r->recipe = hit->recipe;
-		return SETTLED;
+	} else {
+		r->recipe = forward->recipe;
+		if (direction == DIRECTION_INPUT)
+			keep_up(r, forward, recipe, v6);
 	}
-	r->recipe = forward->recipe;
-	if (direction == DIRECTION_INPUT)
-		keep_up(r, forward, recipe, v6);
+	if (r->tcp_flags & (TCP_SYN | TCP_RST))
+		testify(r, recipe, is_reply);
 	return SETTLED;
 }
 

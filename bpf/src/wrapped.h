@@ -3,7 +3,8 @@
  * Errors about packets that this host has wrapped for a server: that one is too big for
  * a tunnel's path. They come to the outer source. The path's MTU is learned from them,
  * and the client of the packet inside is told at once, by an error from the virtual
- * address. What is not understood is the stack's.
+ * address. What is not understood is the stack's. One that says that the host or its port
+ * cannot be reached is the stack's too, and evidence of its server (witness.h).
  *
  * Anybody can send such an error, so that it has to quote what only few know: a packet
  * of a connection that goes by this path (RFC 5927 §4.1 asks the like of TCP's ends). IPv6's
@@ -16,6 +17,7 @@
 
 #include "message.h"
 #include "service.h"
+#include "witness.h"
 
 /*
  * Who tells of less is not believed to say more than this: a path of IPv4 that takes no
@@ -34,6 +36,14 @@ static __always_inline __u32 told_mtu(const struct message *m, const int v6)
 	if (v6)
 		return m->icmp_type == ICMP6_TOO_BIG ? mtu : 0;
 	return m->icmp_type == ICMP4_UNREACHABLE && m->code == ICMP4_UNREACHABLE_FRAGMENTATION ? mtu & 0xffff : 0;
+}
+
+/* Whether the error says that a host, or a port of it, cannot be reached, whatever the packet. */
+static __always_inline int is_unreachable(const struct message *m, const int v6)
+{
+	if (v6)
+		return m->icmp_type == ICMP6_UNREACHABLE;
+	return m->icmp_type == ICMP4_UNREACHABLE && m->code != ICMP4_UNREACHABLE_FRAGMENTATION;
 }
 
 /*
@@ -152,15 +162,18 @@ static __always_inline int has_tunnel_sum(struct xdp_md *ctx, const struct messa
 
 /*
  * Finds the tunnel of the packet that the error in m quotes: of those that differ in their
- * checksums alone, the one whose it is. m->path is what the error tells of.
+ * checksums alone, the one whose it is. m->path is what the error tells of: 0 if it says
+ * that the server cannot be reached.
  */
 static __always_inline enum wrapped find_wrapped(struct xdp_md *ctx, struct message *m, const int v6)
 {
-	__u32 mtu = told_mtu(m, v6), index = mtu ? find_tunnel(m, v6) : 0;
+	__u32 mtu = told_mtu(m, v6), index = 0;
 	struct tunnel *tunnel, *of = 0;
 	enum wrapped found;
 	int has_sum;
 
+	if (mtu || is_unreachable(m, v6))
+		index = find_tunnel(m, v6);
 	/* A packet that would have fitted was not too big (RFC 5927 §7.2). */
 	if (!index || mtu >= m->quoted_length || !is_sound(ctx, m, v6))
 		return WRAPPED_NOT;
@@ -178,9 +191,9 @@ static __always_inline enum wrapped find_wrapped(struct xdp_md *ctx, struct mess
 	if (!of)
 		return WRAPPED_NOT;
 	found = find_inside(ctx, m, of, v6);
-	if (mtu < (v6 ? LEAST_MTU6 : LEAST_PATH4))
+	if (mtu && mtu < (v6 ? LEAST_MTU6 : LEAST_PATH4))
 		mtu = v6 ? LEAST_MTU6 : LEAST_PATH4;
-	if (found == WRAPPED_SHORT && mtu < LEAST_UNSHOWN)
+	if (found == WRAPPED_SHORT && mtu && mtu < LEAST_UNSHOWN)
 		mtu = LEAST_UNSHOWN;
 	m->path = mtu;
 	return found;
@@ -325,6 +338,11 @@ static __always_inline int meet_wrapped(struct xdp_md *ctx, struct slow *s, stru
 		return finish(ctx, m->passed, 0);
 	if (about == WRAPPED_INSIDE)
 		about = m->inner_family == 6 ? know_inside6(ctx, s, m) : know_inside4(ctx, s, m);
+	if (!m->path) {
+		if (about == WRAPPED_CONNECTION)
+			witness(recipe_server(s->hit.recipe), EVIDENCE_UNREACHABLE);
+		return finish(ctx, m->passed, 0);
+	}
 	if (about == WRAPPED_STRANGE) {
 		count(EVENT_NOTE_PATH_MTU_REFUSED);
 		return finish(ctx, EVENT_PASS_ICMP, 0);

@@ -56,7 +56,7 @@ func TestStartRepairs(t *testing.T) {
 			r.ok(m.Services.Put(r.service(stickyService).index, &k))
 		}},
 		{"thresholds", func(m *bpf.KernelMaps) {
-			r.ok(m.Loads.Put(r.server(turnService, 1).index, &bpf.KernelServerLoad{Upper: 1, Overloaded: 1}))
+			r.ok(m.Loads.Put(r.server(turnService, 1).index, &bpf.KernelServerLoad{Upper: 1, Unfit: uint32(bpf.KernelUnfitUNFIT_OVERLOADED)}))
 		}},
 		{"prefixes", func(m *bpf.KernelMaps) {
 			r.ok(m.Access.Delete(bpf.AccessKey(r.service(webService).access.set(), netip.MustParsePrefix("198.51.0.0/16"))))

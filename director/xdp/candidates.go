@@ -29,7 +29,8 @@ func (d *Dataplane) explainScheduler(to *director.Decision, svc *service) error 
 		}
 		to.Candidates = append(to.Candidates, director.Candidate{
 			Server: s.address, Weight: weights[i],
-			Active: uint64(max(0, load[0].Active)), Inactive: uint64(max(0, load[0].Inactive)), Overloaded: load[0].Overloaded != 0,
+			Active: uint64(max(0, load[0].Active)), Inactive: uint64(max(0, load[0].Inactive)), Overloaded: isOverloaded(&load[0]),
+			Suspended: isSuspended(&load[0]),
 		})
 	}
 	switch svc.scheduler {

@@ -109,7 +109,7 @@ func (c *allCounters) service(svc *service) director.ServiceStats {
 			Active: uint64(max(0, load.Active)), Inactive: uint64(max(0, load.Inactive)),
 			UDP:        min(c.udp[s.index], uint64(max(0, load.Inactive))),
 			Templates:  uint64(max(0, load.Templates)),
-			Overloaded: load.Overloaded != 0,
+			Overloaded: isOverloaded(load),
 			Reachable:  s.isReachable(), Reason: s.reason,
 		})
 	}

@@ -208,6 +208,14 @@ type TablePacketOptions struct {
 	Pad           [11]uint32
 }
 
+type TablePassiveLimits struct {
+	_       structs.HostLayout
+	Most    [4]uint32
+	Within  uint32
+	Suspend uint32
+	Pad     [2]uint32
+}
+
 type TableRecount struct {
 	_         structs.HostLayout
 	Active    uint64
@@ -238,14 +246,14 @@ type TableServer struct {
 }
 
 type TableServerLoad struct {
-	_          structs.HostLayout
-	Active     int64
-	Inactive   int64
-	Templates  int64
-	Upper      uint32
-	Lower      uint32
-	Overloaded uint32
-	Pad        [7]uint32
+	_         structs.HostLayout
+	Active    int64
+	Inactive  int64
+	Templates int64
+	Upper     uint32
+	Lower     uint32
+	Unfit     uint32
+	Pad       [7]uint32
 }
 
 type TableService struct {
@@ -319,7 +327,9 @@ type TableServiceState struct {
 	RefusedSourceRate        uint64
 	RefusedSourceConnections uint64
 	Full                     uint64
-	Pad                      [3]uint64
+	SuspendedTick            uint32
+	Pad2                     uint32
+	Pad                      [2]uint64
 }
 
 type TableSettings struct {
@@ -353,6 +363,15 @@ type TableTableState struct {
 	FullTick uint32
 	Pad      uint32
 	Full     uint64
+}
+
+type TableTestimony struct {
+	_           structs.HostLayout
+	Told        [4]uint64
+	Suspensions uint64
+	Recent      [4]uint32
+	Window      uint32
+	Until       uint32
 }
 
 type TableTimeoutSet struct {
@@ -417,6 +436,7 @@ const (
 	TableMapDestinations       = "destinations"
 	TableMapDrops              = "drops"
 	TableMapEvents             = "events"
+	TableMapEvidence           = "evidence"
 	TableMapFragments          = "fragments"
 	TableMapHash4              = "hash4"
 	TableMapHopUses            = "hop_uses"
@@ -428,6 +448,7 @@ const (
 	TableMapNewDestination     = "new_destination"
 	TableMapNews               = "news"
 	TableMapOptions            = "options"
+	TableMapPassive            = "passive"
 	TableMapPorts              = "ports"
 	TableMapRecounts           = "recounts"
 	TableMapRetiredTraffic     = "retired_traffic"
@@ -543,6 +564,7 @@ type TableMapSpecs struct {
 	Destinations       *ebpf.MapSpec `ebpf:"destinations"`
 	Drops              *ebpf.MapSpec `ebpf:"drops"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
+	Evidence           *ebpf.MapSpec `ebpf:"evidence"`
 	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	Hash4              *ebpf.MapSpec `ebpf:"hash4"`
 	HopUses            *ebpf.MapSpec `ebpf:"hop_uses"`
@@ -554,6 +576,7 @@ type TableMapSpecs struct {
 	NewDestination     *ebpf.MapSpec `ebpf:"new_destination"`
 	News               *ebpf.MapSpec `ebpf:"news"`
 	Options            *ebpf.MapSpec `ebpf:"options"`
+	Passive            *ebpf.MapSpec `ebpf:"passive"`
 	Ports              *ebpf.MapSpec `ebpf:"ports"`
 	Recounts           *ebpf.MapSpec `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.MapSpec `ebpf:"retired_traffic"`
@@ -633,6 +656,7 @@ type TableMaps struct {
 	Destinations       *ebpf.Map `ebpf:"destinations"`
 	Drops              *ebpf.Map `ebpf:"drops"`
 	Events             *ebpf.Map `ebpf:"events"`
+	Evidence           *ebpf.Map `ebpf:"evidence"`
 	Fragments          *ebpf.Map `ebpf:"fragments"`
 	Hash4              *ebpf.Map `ebpf:"hash4"`
 	HopUses            *ebpf.Map `ebpf:"hop_uses"`
@@ -644,6 +668,7 @@ type TableMaps struct {
 	NewDestination     *ebpf.Map `ebpf:"new_destination"`
 	News               *ebpf.Map `ebpf:"news"`
 	Options            *ebpf.Map `ebpf:"options"`
+	Passive            *ebpf.Map `ebpf:"passive"`
 	Ports              *ebpf.Map `ebpf:"ports"`
 	Recounts           *ebpf.Map `ebpf:"recounts"`
 	RetiredTraffic     *ebpf.Map `ebpf:"retired_traffic"`
@@ -682,6 +707,7 @@ func (m *TableMaps) Close() error {
 		m.Destinations,
 		m.Drops,
 		m.Events,
+		m.Evidence,
 		m.Fragments,
 		m.Hash4,
 		m.HopUses,
@@ -693,6 +719,7 @@ func (m *TableMaps) Close() error {
 		m.NewDestination,
 		m.News,
 		m.Options,
+		m.Passive,
 		m.Ports,
 		m.Recounts,
 		m.RetiredTraffic,

@@ -21,7 +21,7 @@ struct idle {
 
 static long idle_step(__u32 i, struct idle *idle)
 {
-	__u32 server = load_word(idle->list + 2 * i), weight = load_word(idle->list + 2 * i + 1);
+	__u32 pair = pair_at(idle->list, i), server = load_word(pair), weight = load_word(pair + 1);
 	const struct server_load *load = bpf_map_lookup_elem(&loads, &server);
 
 	idle->found = load && active_of(load) * 2 < weight;
@@ -153,9 +153,13 @@ __noinline int remember(struct pick_request *r, __u32 server, __u32 is_set)
 	return 0;
 }
 
-/* The server that the virtual address had, if it can be used. Global, as least_member is. */
+/*
+ * The server that the virtual address had, if it can be used: overloaded or not, as the
+ * kernel's, but not suspended. Global, as least_member is.
+ */
 __noinline __u32 last_server(struct pick_request *r)
 {
+	const struct server_load *load;
 	const struct server *server;
 	struct destination *known;
 	__u32 index;
@@ -167,7 +171,10 @@ __noinline __u32 last_server(struct pick_request *r)
 		return 0;
 	index = LOAD(&known->servers[0]);
 	server = server_of(r, index);
-	return server && LOAD(&server->offered_weight) ? index : 0;
+	load = bpf_map_lookup_elem(&loads, &index);
+	if (!server || !load || LOAD(&load->unfit) & UNFIT_SUSPENDED & ~r->schedule.list)
+		return 0;
+	return LOAD(&server->offered_weight) ? index : 0;
 }
 
 /* A walk over a set. */
@@ -198,7 +205,7 @@ static long member_step(__u32 i, struct members *m)
 	if (!c.weight)
 		return 0;
 	overhead = overhead_of(load);
-	if (server->life == LIFE_LIVE && !LOAD(&load->overloaded))
+	if (server->life == LIFE_LIVE && is_fit(load, r->schedule.list))
 		consider(&m->least, &c, overhead, c.weight);
 	/* With the signs turned the least is the most. */
 	consider(&m->most, &c, -overhead, c.weight);

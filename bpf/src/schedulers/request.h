@@ -17,6 +17,9 @@
 
 #define MAX_SERVICE_SERVERS 1024
 
+/* With a list's first word: of its servers the suspended ones are looked at too. */
+#define LIST_RELENTS UNFIT_SUSPENDED
+
 struct pick_request {
 	__u32 service; /* index */
 	__u32 client; /* address in host order; IPv6: its words xor-ed first */
@@ -28,6 +31,8 @@ struct pick_request {
 	/* read_schedule's, for the scheduler */
 	__u32 nothing; /* nobody writes it; see nothing() */
 	__u32 has_moved; /* of a trial: the cursor is where its last pick has left it */
+	__u32 relents; /* LIST_RELENTS: suspended servers are looked at as others; 0: not at all */
+	__u32 pad;
 	__u64 cursor; /* as it was when the schedule was read */
 	__u64 next; /* rr, wrr: as it is to be after this pick */
 	struct schedule schedule;
@@ -62,6 +67,7 @@ static __always_inline void read_schedule(struct pick_request *r, const struct s
 			 offsetof(struct schedule, client_mask));
 	if (r->schedule.servers > MAX_SERVICE_SERVERS)
 		r->schedule.servers = MAX_SERVICE_SERVERS;
+	r->schedule.list |= r->relents;
 }
 
 /* A server of the list that may be given connections. */
@@ -71,17 +77,29 @@ struct candidate {
 	const struct server_load *load;
 };
 
-/* The server at a position of the list, if its weight is not 0 and it is not overloaded. */
+/* Whether a server with that load may be chosen from the list: it is neither overloaded nor suspended. */
+static __always_inline int is_fit(const struct server_load *load, __u32 list)
+{
+	return !(LOAD(&load->unfit) & ~(list & LIST_RELENTS));
+}
+
+/* First word of the pair that the list has at a position. */
+static __always_inline __u32 pair_at(__u32 list, __u32 position)
+{
+	return (list + 2 * position) & ~LIST_RELENTS;
+}
+
+/* The server at a position of the list, if its weight is not 0 and it is fit. */
 static __always_inline struct candidate candidate_at(__u32 list, __u32 position)
 {
-	struct candidate c = { .weight = load_word(list + 2 * position + 1) };
-	__u32 server;
+	__u32 pair = pair_at(list, position), server;
+	struct candidate c = { .weight = load_word(pair + 1) };
 
 	if (!c.weight)
 		return c;
-	server = load_word(list + 2 * position);
+	server = load_word(pair);
 	c.load = bpf_map_lookup_elem(&loads, &server);
-	if (c.load && !LOAD(&c.load->overloaded))
+	if (c.load && is_fit(c.load, list))
 		c.server = server;
 	return c;
 }
@@ -107,13 +125,13 @@ static __always_inline const struct server *server_of(const struct pick_request 
 	return server;
 }
 
-/* Whether a server that a table names is there, of a weight, and not overloaded. */
+/* Whether a server that a table names is there, of a weight, and fit. */
 static __always_inline int is_usable(const struct pick_request *r, __u32 index)
 {
 	const struct server *server = server_of(r, index);
 	const struct server_load *load = bpf_map_lookup_elem(&loads, &index);
 
-	return server && load && LOAD(&server->offered_weight) && !LOAD(&load->overloaded);
+	return server && load && LOAD(&server->offered_weight) && is_fit(load, r->schedule.list);
 }
 
 /* The virtual address as one word in host order, as the kernel's schedulers fold it. */
