@@ -75,6 +75,7 @@ int shunt_switch(struct switch_args *args)
 {
 	__u32 index = args->service;
 	struct service *service = bpf_map_lookup_elem(&services, &index);
+	const struct passive_limits *limit = bpf_map_lookup_elem(&passive, &index);
 	struct service_state *state = state_of_service(index);
 	struct schedule *unused;
 
@@ -101,7 +102,8 @@ int shunt_switch(struct switch_args *args)
 		if (__sync_val_compare_and_swap(&service->cursor, cursor, moved_cursor(cursor, args)) != cursor)
 			continue;
 		/* A server that has joined may be suspended: the next packet looks. */
-		STORE(&state->suspended_tick, 1);
+		if (limit && has_limits(limit))
+			STORE(&state->suspended_tick, 1);
 		args->result = 0;
 		return 0;
 	}

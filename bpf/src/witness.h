@@ -20,6 +20,12 @@
 
 #include "connection.h"
 
+/* Whether anything is counted of the service's servers. */
+static __always_inline int has_limits(const struct passive_limits *limit)
+{
+	return !!(limit->most[0] | limit->most[1] | limit->most[2]);
+}
+
 static __always_inline void forget_recent(struct testimony *e)
 {
 #pragma unroll
@@ -62,7 +68,7 @@ __noinline int witness(__u32 index, __u32 kind)
 	service = server->service;
 	limit = bpf_map_lookup_elem(&passive, &service);
 	state = state_of_service(service);
-	if (!limit || !state || !(limit->most[0] | limit->most[1] | limit->most[2]))
+	if (!limit || !state || !has_limits(limit))
 		return 0;
 	kind &= EVIDENCE_MASK;
 	__sync_fetch_and_add(&e->told[kind], 1);
