@@ -71,6 +71,14 @@ const (
 	InterfaceAttached Name = "interface-attached"
 	InterfaceDetached Name = "interface-detached"
 
+	ServerRegistered    Name = "server-registered"
+	ServerLeaving       Name = "server-leaving"
+	ServerLeft          Name = "server-left"
+	LeaseExpired        Name = "lease-expired"
+	RegistrationRefused Name = "registration-refused"
+	ServerReported      Name = "server-reported"
+	LeasesDamaged       Name = "leases-damaged"
+
 	StoreRepaired Name = "store-repaired"
 	AccessRefused Name = "access-refused"
 	ObserveFailed Name = "observe-failed"
@@ -137,6 +145,13 @@ func Names() []Info {
 		{Fault, slog.LevelError, "something was counted that cannot happen: a bug"},
 		{InterfaceAttached, slog.LevelInfo, "the fast path runs on an interface"},
 		{InterfaceDetached, slog.LevelError, "the fast path does not run on an interface any more"},
+		{ServerRegistered, slog.LevelInfo, "an agent registered its server, or registered it on other terms"},
+		{ServerLeaving, slog.LevelInfo, "an agent asks for no new connections to its server: it is about to leave"},
+		{ServerLeft, slog.LevelInfo, "an agent took its server away"},
+		{LeaseExpired, slog.LevelWarn, "an agent did not renew its lease: its server is gone"},
+		{RegistrationRefused, slog.LevelWarn, "a message of an agent was refused: the first time for its reason, the second, the fourth and so on"},
+		{ServerReported, slog.LevelWarn, "enough agents reported a server unreachable: its checks are asked at once"},
+		{LeasesDamaged, slog.LevelError, "the file of the leases could not be read and was set aside: agents register anew"},
 		{StoreRepaired, slog.LevelWarn, "a damaged copy of the store was replaced by the good one"},
 		{AccessRefused, slog.LevelWarn, "a caller of the API was refused: no or wrong credentials, or too small a role"},
 		{ObserveFailed, slog.LevelError, "the data plane could not be read"},

@@ -3,8 +3,9 @@
 //
 // It owns the registrations' rules (RFC 5352's ASAP as a model: registration,
 // re-registration with load, deregistration, reports of unreachable endpoints), their
-// order (no replay), and their file, so that a restart loses none. It does no HTTP:
-// package api serves it.
+// order (no replay), and their file, so that a restart loses none. It does no HTTP
+// and tells no caller from another: package api does. What a pool's servers are
+// offered as is decided by package offer.
 //
 // Start reading at Registry.
 package lease
