@@ -17,7 +17,7 @@ type Options struct {
 	// does, with Env. A key whose prober cannot be made fails, and it is tried again with
 	// its next probe.
 	New func(check realserver.Check, target Target, dial Dial) (Prober, error)
-	// Running is how many probes run at a time, besides those that are overdue; 0: 2048.
+	// Running is how many probes run at a time, besides those that are overdue; 0: 4096.
 	// What is due while they do waits, the longest due first.
 	Running int
 	// Grace is how long after its timeout a probe may end before it counts as failed
@@ -31,7 +31,7 @@ type Options struct {
 }
 
 const (
-	defaultRunning = 2048
+	defaultRunning = 4096
 	defaultGrace   = 500 * time.Millisecond
 )
 
@@ -69,6 +69,7 @@ type Monitor struct {
 	flying  int       // probes that have not returned
 	asleep  time.Time // when Run looks next by itself
 	changes []Change  // not told yet
+	wanted  time.Time // when the log was last told of isOwnWant
 	stats   Stats
 }
 
@@ -83,6 +84,7 @@ type Stats struct {
 	Overruns         uint64 // probes that did not end in time
 	Stale            uint64 // results that came too late to count, or for what is asked no more
 	Panics           uint64 // of probers
+	Unasked          uint64 // probes that failed for want of files, memory or the like of our own: no results
 }
 
 // NewMonitor returns a Monitor that asks nothing yet.

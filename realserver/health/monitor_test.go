@@ -3,11 +3,14 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,6 +86,9 @@ func start(t *testing.T, opts Options, probe func(ctx context.Context, server ne
 			t.Errorf("run: %v", err)
 		}
 		time.Sleep(time.Hour) // probes that outlive Run end
+		synctest.Wait()
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		for _, s := range l.made {
 			if s.closed.Load() != 1 {
 				t.Errorf("a prober was closed %d times", s.closed.Load())
@@ -263,6 +269,64 @@ func TestMonitorTakesAPanicForAFailure(t *testing.T) {
 		l.stop()
 		if s := l.Stats(); s.Panics != 1 || !strings.Contains(log.String(), "monitor_test.go") {
 			t.Errorf("stats %+v, log without the place: %s", s, log.String())
+		}
+	})
+}
+
+func TestMonitorBlamesNoServerForItsOwnWant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		var want atomic.Bool
+		l := start(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, func(context.Context, netip.AddrPort) Result {
+			if want.Load() {
+				return Result{Err: fmt.Errorf("connect: %w", os.NewSyscallError("socket", syscall.EMFILE))}
+			}
+			return Result{}
+		})
+		a, fresh := assignment(1, plain), assignment(2, plain)
+		l.Set([]Assignment{a})
+		time.Sleep(20 * time.Second)
+		l.told()
+		want.Store(true)
+		l.Set([]Assignment{a, fresh})
+		time.Sleep(19 * time.Second)
+		if told := l.told(); len(told) != 0 {
+			t.Errorf("told %+v", told)
+		}
+		if s, _ := l.Status(a.Key); !s.Up || s.Failures != 0 || !errors.Is(s.Last[0].Err, syscall.EMFILE) {
+			t.Errorf("what was up: %+v", s)
+		}
+		if s, _ := l.Status(fresh.Key); s.Up || s.Known {
+			t.Errorf("what is new: %+v", s)
+		}
+		l.stop()
+		if s := l.Stats(); s.Unasked < 10 || strings.Count(log.String(), "cannot be asked") != 2 {
+			t.Errorf("stats %+v, log %s", s, log.String())
+		}
+	})
+}
+
+func TestMonitorIsNotDrivenRoundByABadCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMonitor(Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- m.Run(ctx) }()
+		bad := assignment(1, realserver.Check{Kind: "no such", Interval: -time.Hour, Timeout: -1, Retry: -1})
+		m.Set([]Assignment{bad})
+		time.Sleep(time.Second)
+		if s, _ := m.Status(bad.Key); s.Up || !s.Known || !strings.Contains(s.Reason, "no such") {
+			t.Errorf("status %+v", s)
+		}
+		if n := m.Stats().Probes; n > 101 {
+			t.Errorf("%d probes in a second", n)
+		}
+		if err := m.Run(ctx); err == nil || err.Error() != "run the checks: they run already" {
+			t.Errorf("run again: %v", err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }

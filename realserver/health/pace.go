@@ -15,6 +15,8 @@ const (
 	// firstPace is from one first probe to the next when many keys are new: one is asked
 	// at once, thousands are spread, over their interval at most.
 	firstPace = time.Millisecond
+	// leastPace is from one probe to the next at least, whatever a check says.
+	leastPace = 10 * time.Millisecond
 )
 
 // spread queues the first probes of keys that are new. Unknown ones follow one another
@@ -39,9 +41,9 @@ func (m *Monitor) spread(fresh []*entry, now time.Time) {
 // next returns when the entry is to be asked again, given that its last probe, or what
 // stands for it, began at began.
 func (e *entry) next(began, now time.Time) time.Time {
-	interval := e.check.Retry
+	interval := max(e.check.Retry, leastPace)
 	if e.Settled() {
-		interval = e.check.Interval
+		interval = max(e.check.Interval, leastPace)
 		if !e.placed {
 			// First probes may have been close together: here each goes to its own place in
 			// the interval.

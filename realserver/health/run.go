@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/shunt-lb/shunt/realserver"
@@ -263,6 +264,15 @@ func (m *Monitor) stillOverdue(e *entry, now time.Time) {
 
 // note adds a result to the entry's record.
 func (m *Monitor) note(e *entry, result Result, now time.Time) {
+	if isOwnWant(result.Err) {
+		m.stats.Unasked++
+		e.last = appendBounded(e.last, result, lastResults)
+		if now.Sub(m.wanted) >= wantEvery {
+			m.wanted = now
+			m.opts.Log.Error("servers cannot be asked: their states stay", "server", e.key.Target.Server, "kind", e.check.Kind, "err", result.Err)
+		}
+		return
+	}
 	if result.Err != nil {
 		m.stats.Failures++
 	}
@@ -271,6 +281,21 @@ func (m *Monitor) note(e *entry, result Result, now time.Time) {
 		change.Key = e.key
 		m.changes = append(m.changes, change)
 	}
+}
+
+// wantEvery is from one word in the log on what the director lacks to the next.
+const wantEvery = 10 * time.Second
+
+// isOwnWant reports whether a probe failed for want of something of the director's own:
+// files, memory, buffers, processes. That is no word on a server; if it were, they would
+// all be down at once.
+func isOwnWant(err error) bool {
+	for _, want := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EAGAIN} {
+		if errors.Is(err, want) {
+			return true
+		}
+	}
+	return false
 }
 
 // drop ends the asking of an entry; true if nothing of it runs, and its prober is to be
