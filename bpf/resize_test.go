@@ -48,6 +48,10 @@ func newEstateOf(t *testing.T, connections uint64, withFullNAT bool) *estate {
 	t.Helper()
 	dir := bpftest.PinDir(t)
 	w := &estate{Fixture: bpftest.NewAt(t, dir, bpftest.Options{Connections: connections}), dir: dir}
+	w.ChangeSettings(func(k *bpf.KernelSettings) {
+		// Of those that wait for their proof: opening the plane again takes its time.
+		k.Timeout[bpf.KernelConnStateSTATE_SYN_RECV] = w.Plane.Clock.Ticks(time.Hour)
+	})
 	hop := w.AddHop(serverLink(w.Outside))
 	w.SetLocals(1024, 65535, families[0].localAddress(), families[1].localAddress())
 	for _, a := range families {
