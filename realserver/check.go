@@ -142,7 +142,7 @@ const (
 )
 
 // WithDefaults returns the check with its zero times and counts filled in: a timeout is
-// at most the interval, a retry comes after a fifth of it.
+// at most the interval, a retry comes after a fifth of it or MinCheckInterval.
 func (c Check) WithDefaults() Check {
 	set := func(d *time.Duration, otherwise time.Duration) {
 		if *d == 0 {
@@ -151,7 +151,7 @@ func (c Check) WithDefaults() Check {
 	}
 	set(&c.Interval, DefaultCheckInterval)
 	set(&c.Timeout, min(DefaultCheckTimeout, c.Interval))
-	set(&c.Retry, max(c.Interval/5, c.Timeout/2))
+	set(&c.Retry, max(c.Interval/5, c.Timeout/2, MinCheckInterval))
 	if c.Rise == 0 {
 		c.Rise = DefaultCheckRise
 	}

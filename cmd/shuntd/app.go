@@ -165,7 +165,9 @@ func start(c *cli.Context) error {
 	warn(log, cfg)
 	return serve(c.Context, cfg, surroundings{
 		open: openPlane, hangups: hangups, log: log, level: level, forceMigration: c.Bool("force-migration"),
-		restrict: func() (string, error) { return dropPrivileges(neededBy(cfg.Director.Dataplane)) },
+		restrict: func(state director.State) (string, error) {
+			return dropPrivileges(append(neededBy(cfg.Director.Dataplane), neededByChecks(state)...))
+		},
 		load: func() (config.Config, error) {
 			if c.String("config") == "" {
 				return config.Config{}, errors.New("shuntd was started without a configuration file")

@@ -41,8 +41,9 @@ type dataplane interface {
 type surroundings struct {
 	// open opens the data plane that the settings describe.
 	open func(context.Context, config.Settings, *slog.Logger) (dataplane, error)
-	// restrict gives up the rights that only the start took.
-	restrict func() (string, error)
+	// restrict gives up the rights that only the start took; the state says what is
+	// needed besides.
+	restrict func(director.State) (string, error)
 	// load reads the configuration as at the start, for a reload.
 	load func() (config.Config, error)
 	// hangups are the process' SIGHUPs.
@@ -64,6 +65,7 @@ type instance struct {
 	events    *event.Stream
 	director  *director.Director
 	plane     dataplane
+	health    *healthParts
 	revisions *store.Store
 	// storeError is what the last check of the store said; nil: none was made.
 	storeError atomic.Pointer[error]
@@ -104,8 +106,10 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 		return fmt.Errorf("open the data plane: %w", err)
 	}
 	s.log.Info(d.plane.Tables())
+	d.health = newHealth(d.plane, d.events, settings, s.log)
+	defer d.health.close()
 	d.director = director.New(d.plane, d.revisions, director.Options{
-		Log: s.log, Events: d.events, Reconcile: settings.Reconcile,
+		Log: s.log, Events: d.events, Reconcile: settings.Reconcile, Offerer: d.health.keeper,
 	})
 	d.director.SetMaxRemoval(settings.RemovalLimit)
 	err = d.control(ctx, cfg.State, listener, remote)
@@ -140,7 +144,7 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 		return err
 	}
 	takeOver(ctx)
-	rights, err := d.restrict()
+	rights, err := d.restrict(d.director.State())
 	if err != nil {
 		return fmt.Errorf("give up what only the start needs: %w", err)
 	}
@@ -157,6 +161,8 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	parts.Go(func() error { return d.director.Run(reconciling) })
 	parts.Go(func() error { return watcher.Run(reconciling) })
 	parts.Go(func() error { return d.director.RunDrains(reconciling) })
+	parts.Go(func() error { return d.health.monitor.Run(reconciling) })
+	parts.Go(func() error { return d.health.keeper.Run(reconciling, d.director) })
 	parts.Go(func() error { return handler.Run(ctx, local) })
 	if remote != nil {
 		parts.Go(func() error { return handler.Run(ctx, remote) })

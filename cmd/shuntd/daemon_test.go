@@ -59,7 +59,7 @@ type running struct {
 func around(open func(context.Context, config.Settings, *slog.Logger) (dataplane, error), log *slog.Logger) surroundings {
 	return surroundings{
 		open: open, log: log, level: new(slog.LevelVar), hangups: listenHangup(),
-		restrict: func() (string, error) { return "all of a test's", nil },
+		restrict: func(director.State) (string, error) { return "all of a test's", nil },
 		load:     func() (config.Config, error) { return config.Config{}, errors.New("no file") },
 	}
 }

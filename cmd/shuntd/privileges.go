@@ -9,6 +9,7 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // neededBy are the capabilities that running the data plane takes: NET_ADMIN for
@@ -20,6 +21,30 @@ func neededBy(plane string) []cap.Value {
 		return []cap.Value{cap.NET_ADMIN}
 	}
 	return []cap.Value{cap.NET_ADMIN, cap.BPF, cap.PERFMON}
+}
+
+// neededByChecks are the capabilities that the checks and notifications of the state
+// take: NET_RAW to ping where the host lets nobody open ping sockets; SETUID, SETGID
+// and KILL to run commands as another user and to end them. Without commands at its
+// start the daemon has them no more: the first ones want a restart.
+func neededByChecks(state director.State) []cap.Value {
+	var pings, runs bool
+	for i := range state.Services {
+		h := &state.Services[i].Health
+		for j := range h.Checks {
+			pings = pings || h.Checks[j].Kind == realserver.CheckICMP
+			runs = runs || h.Checks[j].Kind == realserver.CheckScript
+		}
+		runs = runs || len(h.Notify.Up)+len(h.Notify.Down)+len(h.Notify.QuorumUp)+len(h.Notify.QuorumDown) > 0
+	}
+	var needed []cap.Value
+	if pings {
+		needed = append(needed, cap.NET_RAW)
+	}
+	if runs {
+		needed = append(needed, cap.SETUID, cap.SETGID, cap.KILL)
+	}
+	return needed
 }
 
 // dropPrivileges gives up, in all threads and for good, every capability but

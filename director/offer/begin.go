@@ -28,21 +28,31 @@ func begins(service *director.Service, server realserver.Server, found *director
 	if len(h.Checks) > 0 {
 		initial = beginning{up: h.Initial == director.InitialUp, why: "not asked yet"}
 	}
-	if found == nil || known || server.Weight == 0 {
-		return initial
-	}
-	i := found.Server(server.Address)
-	switch {
-	case i >= 0 && found.Servers[i].Weight == 0, i < 0 && h.Down == director.DownRemove && len(found.Servers) > 0:
-		if len(h.Checks) == 0 {
-			return initial // nothing would ever have it up again
-		}
-		return beginning{known: true, why: "it was down before the start"}
-	case i < 0:
+	if found == nil || known {
 		return initial
 	}
 	was := beginning{up: true, known: true, why: "it was up before the start"}
-	if weight := found.Servers[i].Weight; weight != server.Weight && moves(h) {
+	down := beginning{why: "it was down before the start, and is not asked yet"}
+	at := found.Server(server.Address)
+	removes := h.Down == director.DownRemove
+	switch {
+	case len(h.Checks) == 0:
+		was = initial // where nothing is asked, nothing would ever change it
+	case at < 0 && removes:
+		return down
+	case at < 0:
+		return initial
+	case removes:
+		// It was not removed: whatever took its weight, it was not down.
+	case server.Weight == 0:
+		return initial // its weight in the kernel says nothing
+	case found.Servers[at].Weight == 0:
+		return down
+	}
+	if at < 0 {
+		return was
+	}
+	if weight := found.Servers[at].Weight; weight != 0 && weight != server.Weight && moves(h) {
 		was.carried = weight
 	}
 	return was
