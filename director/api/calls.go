@@ -162,6 +162,27 @@ func (c *Client) CancelDrain(ctx context.Context, ref, address string, t Terms) 
 	}))
 }
 
+// OverrideServer has the server up or down whatever its checks say.
+func (c *Client) OverrideServer(ctx context.Context, ref, address string, order OverrideOrder, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref, address}.ask(func() (*http.Response, error) {
+		return c.raw.OverrideServer(ctx, ref, address, &OverrideServerParams{IfMatch: t.match(), ShuntWhy: t.why()}, order)
+	}))
+}
+
+// ClearOverride leaves the server to its checks.
+func (c *Client) ClearOverride(ctx context.Context, ref, address string, t Terms) (Outcome, error) {
+	return as[Outcome](c)(segments{ref, address}.ask(func() (*http.Response, error) {
+		return c.raw.ClearOverride(ctx, ref, address, &ClearOverrideParams{IfMatch: t.match(), ShuntWhy: t.why()})
+	}))
+}
+
+// Health says what is offered of the service's servers, of all services if ref is "",
+// with up to so many of the last changes.
+func (c *Client) Health(ctx context.Context, ref string, changes int) (HealthReport, error) {
+	params := &ListHealthParams{Changes: given(changes), Service: given(ref)}
+	return as[HealthReport](c)(c.raw.ListHealth(ctx, params))
+}
+
 // Drains lists the servers that are being drained, and what they have left.
 func (c *Client) Drains(ctx context.Context) ([]DrainStatus, error) {
 	list, err := as[DrainList](c)(c.raw.ListDrains(ctx))

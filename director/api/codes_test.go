@@ -45,6 +45,8 @@ func TestCodes(t *testing.T) {
 		{"no_server_to_remove", "DELETE", web + "/servers/10.0.0.12:80", "", nil, 404, api.ProblemCodeNoServer},
 		{"no_server_to_drain", "PUT", web + "/servers/10.0.0.12:80/drain", `{}`, nil, 404, api.ProblemCodeNoServer},
 		{"no_drain", "DELETE", web + "/servers/10.0.0.11:8080/drain", "", nil, 404, api.ProblemCodeNotDraining},
+		{"no_override", "DELETE", web + "/servers/10.0.0.11:8080/override", "", nil, 404, api.ProblemCodeNotOverridden},
+		{"no_health", "GET", "/v1/health", "", nil, 501, api.ProblemCodeUnsupported},
 		{"no_sync", "DELETE", "/v1/sync/master", "", nil, 404, api.ProblemCodeNoSync},
 		{"no_sync_but_a_foreign_one", "DELETE", "/v1/sync/backup", "", nil, 404, api.ProblemCodeNoSync},
 		{"no_revision", "GET", "/v1/revisions/99", "", nil, 404, api.ProblemCodeNoRevision},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -272,7 +273,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	fake.SetFeatures(features)
 	fake.SetStats(seededStats())
 	fake.SetDecision(seededDecision())
-	h := newHandler(t, fake)
+	h := api.NewHandler(newDirector(t, fake), api.Options{Log: slog.New(slog.DiscardHandler), Health: &fakeHealth{}})
 	for _, test := range []struct{ method, path, body, schema string }{
 		{"GET", "/v1/status", "", "Status"},
 		{"GET", "/v1/stats", "", "Stats"},
@@ -302,6 +303,9 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		{"PATCH", "/v1/timeouts", `{"udp":"10s"}`, "Outcome"},
 		{"PUT", drainPath, `{"within":"10m"}`, "Outcome"},
 		{"GET", "/v1/drains", "", "DrainList"},
+		{"PUT", overridePath, `{"state":"down","for":"1h"}`, "Outcome"},
+		{"PATCH", "/v1/services/web", `{"health":{"checks":[{"kind":"http","http":{"path":"/","status":["200-299"]},"tls":{}}],"quorum":1,"slow-start":"30s"}}`, "Outcome"},
+		{"GET", "/v1/health?changes=1", "", "HealthReport"},
 		{"GET", "/v1/services/web", "", "Service"},
 		{"GET", "/v1/services/nobody", "", "Problem"},
 	} {

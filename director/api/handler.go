@@ -39,6 +39,9 @@ type Options struct {
 	// Ready returns why the daemon is not ready; nil if it is. Nil: it is ready
 	// as soon as the director is started.
 	Ready func() error
+	// Health says what is offered of servers, and why. Nil: GET /v1/health is not
+	// supported.
+	Health HealthSource
 	// Metrics answers GET /metrics. Nil: it is not supported.
 	Metrics http.Handler
 	// Events is the stream the director publishes to: the API shows it, wakes

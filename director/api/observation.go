@@ -80,6 +80,7 @@ func (o observation) model(s seen) Service {
 		m := serverModel(server, stats)
 		if !s.foreign {
 			m.Drain = o.drainModel(s.service.Key, server.Address, m.Active+m.Inactive)
+			m.Override = o.overrideModel(s.service.Key, server.Address)
 		}
 		model.Servers = append(model.Servers, m)
 	}

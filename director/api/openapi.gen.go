@@ -71,6 +71,7 @@ const (
 	ProblemCodeNoSync           ProblemCode = "no-sync"
 	ProblemCodeNotDraining      ProblemCode = "not-draining"
 	ProblemCodeNotFound         ProblemCode = "not-found"
+	ProblemCodeNotOverridden    ProblemCode = "not-overridden"
 	ProblemCodeNotReady         ProblemCode = "not-ready"
 	ProblemCodeNotRunning       ProblemCode = "not-running"
 	ProblemCodePermission       ProblemCode = "permission"
@@ -131,6 +132,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeNotDraining:
 		return true
 	case ProblemCodeNotFound:
+		return true
+	case ProblemCodeNotOverridden:
 		return true
 	case ProblemCodeNotReady:
 		return true
@@ -277,6 +280,59 @@ type Check struct {
 
 	// File A file on the director whose first line is a number: the weight, from -1, down.
 	File *FileCheck `json:"file,omitempty"`
+}
+
+// CheckHealth A check of a server.
+type CheckHealth struct {
+	// Check One question asked of each server from time to time.
+	Check Check `json:"check"`
+
+	// Target The address and port that are asked.
+	Target string `json:"target"`
+
+	// Known Whether there was a result; up is what it is initially until then.
+	Known bool `json:"known"`
+
+	// Up What it says of the server.
+	Up bool `json:"up"`
+
+	// Since Since when; left out before there was a result.
+	Since *time.Time `json:"since,omitempty"`
+
+	// Reason The result that made it so.
+	Reason string `json:"reason,omitempty"`
+
+	// Warning What will be a failure one day, such as a certificate that ends soon.
+	Warning string `json:"warning,omitempty"`
+
+	// Overdue A probe has not ended with its timeout.
+	Overdue bool `json:"overdue,omitempty"`
+
+	// Successes Results that passed since it is asked.
+	Successes uint64 `json:"successes"`
+
+	// Failures Those that failed.
+	Failures uint64 `json:"failures"`
+
+	// Last The last results, newest first.
+	Last []CheckResult `json:"last"`
+}
+
+// CheckResult What came of a probe.
+type CheckResult struct {
+	// At When it ended.
+	At time.Time `json:"at"`
+
+	// Took A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	Took Duration `json:"took"`
+
+	// Passed Whether the server passed.
+	Passed bool `json:"passed"`
+
+	// Text The answer, or what is wrong.
+	Text string `json:"text,omitempty"`
 }
 
 // Configuration Everything that can be desired.
@@ -1032,6 +1088,45 @@ type Health struct {
 	Pool string `json:"pool,omitempty"`
 }
 
+// HealthChange A change of a server, or of a service as a whole.
+type HealthChange struct {
+	// Time When it was.
+	Time time.Time `json:"time"`
+
+	// Service The service's URL.
+	Service string `json:"service"`
+
+	// Server The server's address; left out of the service as a whole.
+	Server string `json:"server,omitempty"`
+
+	// What What it was: up, down, suspended, absolved, held, quorum-lost, quorum, panic or calm.
+	What string `json:"what"`
+
+	// Why Why.
+	Why string `json:"why,omitempty"`
+}
+
+// HealthReport What is offered of services.
+type HealthReport struct {
+	// Services By service, sorted.
+	Services []ServiceHealth `json:"services"`
+
+	// Changes The last changes, newest first; left out for none.
+	Changes []HealthChange `json:"changes,omitempty"`
+}
+
+// HealthStep What one step made of a server.
+type HealthStep struct {
+	// Step Its name.
+	Step string `json:"step"`
+
+	// Weight The weight after it.
+	Weight uint32 `json:"weight"`
+
+	// Why Its reason; left out where it has none.
+	Why string `json:"why,omitempty"`
+}
+
 // Interface An interface the data plane is attached to.
 type Interface struct {
 	// Name Its name.
@@ -1174,6 +1269,38 @@ type Outcome struct {
 	Steps []Step `json:"steps"`
 }
 
+// Override An operator's word on a server.
+type Override struct {
+	// State What it is whatever its checks say.
+	State string `json:"state"`
+
+	// Since When it was ordered.
+	Since time.Time `json:"since"`
+
+	// Until When the order ends; left out for never.
+	Until *time.Time `json:"until,omitempty"`
+
+	// Who Who ordered it.
+	Who string `json:"who,omitempty"`
+
+	// Why What they said.
+	Why string `json:"why,omitempty"`
+}
+
+// OverrideOrder What a server is to be whatever its checks say: until or for, or neither for no end.
+type OverrideOrder struct {
+	// State What it is to be.
+	State string `json:"state"`
+
+	// Until When the order ends.
+	Until *string `json:"until,omitempty"`
+
+	// For A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	For *Duration `json:"for,omitempty"`
+}
+
 // PacketEvent A named count of packets.
 type PacketEvent struct {
 	// Number Its number, for ever; left out if it has none.
@@ -1286,6 +1413,7 @@ type Problem struct {
 	// - no-service, no-server, no-sync, no-revision: it is not there
 	// - exists, not-found: something else is there already, or not there
 	// - not-draining: the server is not being drained
+	// - not-overridden: no order has the server up or down
 	// - guard: it would remove more than is allowed without force
 	// - bypassed: firewall rules would not hold any more, which is not done without force
 	// - conflict: there is a newer revision
@@ -1321,6 +1449,7 @@ type Problem struct {
 // - no-service, no-server, no-sync, no-revision: it is not there
 // - exists, not-found: something else is there already, or not there
 // - not-draining: the server is not being drained
+// - not-overridden: no order has the server up or down
 // - guard: it would remove more than is allowed without force
 // - bypassed: firewall rules would not hold any more, which is not done without force
 // - conflict: there is a newer revision
@@ -1469,6 +1598,9 @@ type Server struct {
 
 	// Drain The terms on which a server is being drained, and how far it is.
 	Drain *Drain `json:"drain,omitempty"`
+
+	// Override An operator's word on a server.
+	Override *Override `json:"override,omitempty"`
 }
 
 // ServerConfig A server as configured.
@@ -1508,6 +1640,42 @@ type ServerEdit struct {
 
 	// Lower Connections below which it gets new ones again; 0 for three quarters of upper.
 	Lower *uint32 `json:"lower,omitempty"`
+}
+
+// ServerHealth What is offered of a server, and why.
+type ServerHealth struct {
+	// Server Its address and port.
+	Server string `json:"server"`
+
+	// Origin Where it comes from.
+	Origin string `json:"origin"`
+
+	// Up Whether it would get new connections for all that orders and health say.
+	Up bool `json:"up"`
+
+	// Since Since when.
+	Since *time.Time `json:"since,omitempty"`
+
+	// Why What decided on it.
+	Why string `json:"why,omitempty"`
+
+	// Weight The weight that it is offered with.
+	Weight uint32 `json:"weight"`
+
+	// Withdrawn It is not offered at all.
+	Withdrawn bool `json:"withdrawn,omitempty"`
+
+	// Suspended Packets spoke against it.
+	Suspended bool `json:"suspended,omitempty"`
+
+	// Held Until when it is held down, because it changed too often.
+	Held *time.Time `json:"held,omitempty"`
+
+	// Steps What each step made of it, in order.
+	Steps []HealthStep `json:"steps"`
+
+	// Checks Its checks, in the order of the service's.
+	Checks []CheckHealth `json:"checks"`
 }
 
 // ServerStats The counters of a server.
@@ -1724,6 +1892,36 @@ type ServiceEdit struct {
 	// Health How it is known that a service's servers are alive, and what follows. Left out, they are offered as configured,
 	// whatever becomes of them. An edit replaces the whole; {} takes it away.
 	Health *Health `json:"health,omitempty"`
+}
+
+// ServiceHealth What is offered of a service.
+type ServiceHealth struct {
+	// Service Its URL.
+	Service string `json:"service"`
+
+	// Name Its name.
+	Name string `json:"name,omitempty"`
+
+	// Quorum Whether the sum of weights that are up is enough.
+	Quorum bool `json:"quorum"`
+
+	// QuorumSince Since when it is or is not.
+	QuorumSince *time.Time `json:"quorum-since,omitempty"`
+
+	// Weight The sum of weights that are up.
+	Weight uint64 `json:"weight"`
+
+	// Needed How much is needed now.
+	Needed uint64 `json:"needed"`
+
+	// Panic So many look dead that the checks are doubted, and all are offered.
+	Panic bool `json:"panic"`
+
+	// Sorry Sorry servers stand in.
+	Sorry bool `json:"sorry"`
+
+	// Servers Those configured, those of leases, then sorry ones while they stand in.
+	Servers []ServerHealth `json:"servers"`
 }
 
 // ServiceList A page of services.
@@ -2483,6 +2681,15 @@ type ListEventsParams struct {
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
 
+// ListHealthParams defines parameters for ListHealth.
+type ListHealthParams struct {
+	// Service Only those of the service, by URL or name.
+	Service *FilterService `form:"service,omitempty" json:"service,omitempty"`
+
+	// Changes How many of the last changes to tell as well, newest first.
+	Changes *int `form:"changes,omitempty" json:"changes,omitempty"`
+}
+
 // MigrateParams defines parameters for Migrate.
 type MigrateParams struct {
 	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
@@ -2612,6 +2819,24 @@ type DrainServerParams struct {
 	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
 }
 
+// ClearOverrideParams defines parameters for ClearOverride.
+type ClearOverrideParams struct {
+	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
+// OverrideServerParams defines parameters for OverrideServer.
+type OverrideServerParams struct {
+	// IfMatch The revision the change was made against, in quotes; * for whatever is newest.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// ShuntWhy Why the change is made, for the history. At most 500 characters in UTF-8, no control characters.
+	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
+}
+
 // StreamStateParams defines parameters for StreamState.
 type StreamStateParams struct {
 	// LastEventID The id of the last event the client has seen.
@@ -2683,6 +2908,9 @@ type EditServerJSONRequestBody = ServerEdit
 
 // DrainServerJSONRequestBody defines body for DrainServer for application/json ContentType.
 type DrainServerJSONRequestBody = DrainOrder
+
+// OverrideServerJSONRequestBody defines body for OverrideServer for application/json ContentType.
+type OverrideServerJSONRequestBody = OverrideOrder
 
 // StartSyncJSONRequestBody defines body for StartSync for application/json ContentType.
 type StartSyncJSONRequestBody = SyncDaemon
@@ -3011,6 +3239,14 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/found (the `GetFound` operationId).
 	GetFound(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListHealth What is offered of each server at the moment, and why.
+	//
+	// By service and server: whether it is up, since when and by whose word, the weight it is offered with and what each
+	// step made of it (as configured, an override, health, load), and its checks with their last results.
+	//
+	// Corresponds with GET /v1/health (the `ListHealth` operationId).
+	ListHealth(ctx context.Context, params *ListHealthParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// MigrateWithBody Move live services from the kernel's IPVS to XDP.
 	//
 	// The services that the body names; all that the kernel's IPVS has if it names none. Each becomes one of Shunt's, with the
@@ -3228,6 +3464,33 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/services/{ref}/servers/{address}/drain (the `DrainServer` operationId).
 	DrainServer(ctx context.Context, ref Ref, address Address, params *DrainServerParams, body DrainServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClearOverride Leave a server to its checks again.
+	//
+	// Withdraws the order that has it up or down.
+	//
+	// Corresponds with DELETE /v1/services/{ref}/servers/{address}/override (the `ClearOverride` operationId).
+	ClearOverride(ctx context.Context, ref Ref, address Address, params *ClearOverrideParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OverrideServerWithBody Have a server up or down whatever its checks say.
+	//
+	// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
+	// configuration. A server that is down gets no new connections.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/services/{ref}/servers/{address}/override (the `OverrideServer` operationId).
+	OverrideServerWithBody(ctx context.Context, ref Ref, address Address, params *OverrideServerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OverrideServer Have a server up or down whatever its checks say.
+	//
+	// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
+	// configuration. A server that is down gets no new connections.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/services/{ref}/servers/{address}/override (the `OverrideServer` operationId).
+	OverrideServer(ctx context.Context, ref Ref, address Address, params *OverrideServerParams, body OverrideServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StreamState What is desired, and each revision as it is made.
 	//
@@ -3856,6 +4119,24 @@ func (c *RawClient) GetFound(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
+// ListHealth What is offered of each server at the moment, and why.
+//
+// By service and server: whether it is up, since when and by whose word, the weight it is offered with and what each
+// step made of it (as configured, an override, health, load), and its checks with their last results.
+//
+// Corresponds with GET /v1/health (the `ListHealth` operationId).
+func (c *RawClient) ListHealth(ctx context.Context, params *ListHealthParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListHealthRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // MigrateWithBody Move live services from the kernel's IPVS to XDP.
 //
 // The services that the body names; all that the kernel's IPVS has if it names none. Each becomes one of Shunt's, with the
@@ -4314,6 +4595,63 @@ func (c *RawClient) DrainServerWithBody(ctx context.Context, ref Ref, address Ad
 // Corresponds with PUT /v1/services/{ref}/servers/{address}/drain (the `DrainServer` operationId).
 func (c *RawClient) DrainServer(ctx context.Context, ref Ref, address Address, params *DrainServerParams, body DrainServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainServerRequest(c.Server, ref, address, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClearOverride Leave a server to its checks again.
+//
+// Withdraws the order that has it up or down.
+//
+// Corresponds with DELETE /v1/services/{ref}/servers/{address}/override (the `ClearOverride` operationId).
+func (c *RawClient) ClearOverride(ctx context.Context, ref Ref, address Address, params *ClearOverrideParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClearOverrideRequest(c.Server, ref, address, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OverrideServerWithBody Have a server up or down whatever its checks say.
+//
+// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
+// configuration. A server that is down gets no new connections.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/services/{ref}/servers/{address}/override (the `OverrideServer` operationId).
+func (c *RawClient) OverrideServerWithBody(ctx context.Context, ref Ref, address Address, params *OverrideServerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOverrideServerRequestWithBody(c.Server, ref, address, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OverrideServer Have a server up or down whatever its checks say.
+//
+// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
+// configuration. A server that is down gets no new connections.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/services/{ref}/servers/{address}/override (the `OverrideServer` operationId).
+func (c *RawClient) OverrideServer(ctx context.Context, ref Ref, address Address, params *OverrideServerParams, body OverrideServerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOverrideServerRequest(c.Server, ref, address, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6333,6 +6671,72 @@ func NewGetFoundRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListHealthRequest constructs an http.Request for the ListHealth method
+func NewListHealthRequest(server string, params *ListHealthParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/health")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Service != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", *params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Changes != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "changes", *params.Changes, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewMigrateRequest calls the generic Migrate builder with application/json body
 func NewMigrateRequest(server string, params *MigrateParams, body MigrateJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7461,6 +7865,153 @@ func NewDrainServerRequestWithBody(server string, ref Ref, address Address, para
 	return req, nil
 }
 
+// NewClearOverrideRequest constructs an http.Request for the ClearOverride method
+func NewClearOverrideRequest(server string, ref Ref, address Address, params *ClearOverrideParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/services/%s/servers/%s/override", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.ShuntWhy != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewOverrideServerRequest calls the generic OverrideServer builder with application/json body
+func NewOverrideServerRequest(server string, ref Ref, address Address, params *OverrideServerParams, body OverrideServerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewOverrideServerRequestWithBody(server, ref, address, params, "application/json", bodyReader)
+}
+
+// NewOverrideServerRequestWithBody constructs an http.Request for the OverrideServer method, with any body, and a specified content type
+func NewOverrideServerRequestWithBody(server string, ref Ref, address Address, params *OverrideServerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ref", ref, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "address", address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/services/%s/servers/%s/override", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.ShuntWhy != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Shunt-Why", *params.ShuntWhy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Shunt-Why", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewStreamStateRequest constructs an http.Request for the StreamState method
 func NewStreamStateRequest(server string, params *StreamStateParams) (*http.Request, error) {
 	var err error
@@ -7970,6 +8521,9 @@ type ServerInterface interface {
 	// GetFound All that the kernel holds.
 	// (GET /v1/found)
 	GetFound(w http.ResponseWriter, r *http.Request)
+	// ListHealth What is offered of each server at the moment, and why.
+	// (GET /v1/health)
+	ListHealth(w http.ResponseWriter, r *http.Request, params ListHealthParams)
 	// Migrate Move live services from the kernel's IPVS to XDP.
 	// (POST /v1/migration)
 	Migrate(w http.ResponseWriter, r *http.Request, params MigrateParams)
@@ -8024,6 +8578,12 @@ type ServerInterface interface {
 	// DrainServer Take a server out while its connections go on.
 	// (PUT /v1/services/{ref}/servers/{address}/drain)
 	DrainServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, params DrainServerParams)
+	// ClearOverride Leave a server to its checks again.
+	// (DELETE /v1/services/{ref}/servers/{address}/override)
+	ClearOverride(w http.ResponseWriter, r *http.Request, ref Ref, address Address, params ClearOverrideParams)
+	// OverrideServer Have a server up or down whatever its checks say.
+	// (PUT /v1/services/{ref}/servers/{address}/override)
+	OverrideServer(w http.ResponseWriter, r *http.Request, ref Ref, address Address, params OverrideServerParams)
 	// StreamState What is desired, and each revision as it is made.
 	// (GET /v1/state/stream)
 	StreamState(w http.ResponseWriter, r *http.Request, params StreamStateParams)
@@ -9502,6 +10062,52 @@ func (siw *ServerInterfaceWrapper) GetFound(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// ListHealth operation middleware
+func (siw *ServerInterfaceWrapper) ListHealth(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListHealthParams
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", r.URL.Query(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "service"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "service", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "changes" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "changes", r.URL.Query(), &params.Changes, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "changes"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "changes", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListHealth(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // Migrate operation middleware
 func (siw *ServerInterfaceWrapper) Migrate(w http.ResponseWriter, r *http.Request) {
 
@@ -10504,6 +11110,162 @@ func (siw *ServerInterfaceWrapper) DrainServer(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// ClearOverride operation middleware
+func (siw *ServerInterfaceWrapper) ClearOverride(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "ref" -------------
+	var ref Ref
+
+	err = runtime.BindStyledParameterWithOptions("simple", "ref", r.PathValue("ref"), &ref, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ref", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ClearOverrideParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ClearOverride(w, r, ref, address, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// OverrideServer operation middleware
+func (siw *ServerInterfaceWrapper) OverrideServer(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "ref" -------------
+	var ref Ref
+
+	err = runtime.BindStyledParameterWithOptions("simple", "ref", r.PathValue("ref"), &ref, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ref", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "address" -------------
+	var address Address
+
+	err = runtime.BindStyledParameterWithOptions("simple", "address", r.PathValue("address"), &address, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "address", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params OverrideServerParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	// ------------- Optional header parameter "Shunt-Why" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Shunt-Why")]; found {
+		var ShuntWhy Why
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Shunt-Why", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Shunt-Why", valueList[0], &ShuntWhy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Shunt-Why", Err: err})
+			return
+		}
+
+		params.ShuntWhy = &ShuntWhy
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.OverrideServer(w, r, ref, address, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // StreamState operation middleware
 func (siw *ServerInterfaceWrapper) StreamState(w http.ResponseWriter, r *http.Request) {
 
@@ -10941,6 +11703,9 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodPatch+" "+"/v1/services/{ref}/servers/{address}", wrapper.EditServer)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}/servers/{address}/drain", wrapper.CancelDrain)
 	mux.HandleFunc(http.MethodPut+" "+"/v1/services/{ref}/servers/{address}/drain", wrapper.DrainServer)
+	mux.HandleFunc(http.MethodDelete+" "+"/v1/services/{ref}/servers/{address}/override", wrapper.ClearOverride)
+	mux.HandleFunc(http.MethodPut+" "+"/v1/services/{ref}/servers/{address}/override", wrapper.OverrideServer)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/health", wrapper.ListHealth)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/drains", wrapper.ListDrains)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/connections", wrapper.KillConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections", wrapper.ListConnections)
