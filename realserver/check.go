@@ -127,7 +127,7 @@ type StatusMeaning string
 const (
 	StatusPlain  StatusMeaning = ""       // all but 0 is a failure
 	StatusNagios StatusMeaning = "nagios" // 0 and 1 (warning) are up, 2 and 3 down
-	StatusWeight StatusMeaning = "weight" // keepalived's: 2 to 255 is up, with the status - 2 added to the weight
+	StatusWeight StatusMeaning = "weight" // keepalived's (misc_dynamic): 2 to 255 is up, and the weight is the status - 2
 )
 
 // FileCheck is a file whose first line is a number: the weight, from -1, down.

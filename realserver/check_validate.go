@@ -279,6 +279,10 @@ func (v *checkValidation) host(host string) {
 		v.report("http.host", "%q is not a host", host)
 		return
 	}
+	if strings.Count(host, ":") > 1 && !strings.HasPrefix(host, "[") {
+		v.report("http.host", "%q: write an IPv6 address in brackets", host)
+		return
+	}
 	v.word("http.host", host)
 }
 

@@ -71,6 +71,7 @@ func TestCheckValidate(t *testing.T) {
 		{"a wrong request", http(realserver.HTTPCheck{Version: 3, Method: "G T", Path: "a", Host: "a/b", Match: "(", Digest: "abcd"}), []string{"http.version", "http.method", "http.path", "http.host", "http.match", "http.digest"}},
 		{"a request in a request", http(realserver.HTTPCheck{Path: "/\r\nHost: b", Host: "a\r\nX: y"}), []string{"http.path", "http.host"}},
 		{"more", http(realserver.HTTPCheck{Method: "CONNECT", Path: "/\x01", Match: long, Digest: "x"}), []string{"http.method", "http.path", "http.match", "http.digest"}},
+		{"a bare IPv6 address", http(realserver.HTTPCheck{Host: "2001:db8::1"}), []string{"http.host"}},
 		{"headers", http(realserver.HTTPCheck{Headers: []realserver.Header{{Name: "Host", Value: "a"}, {Name: "X Y"}, {Name: "X", Value: "a\nb"}, {Name: "X", Value: long}}}), []string{"http.headers[0]", "http.headers[1]", "http.headers[2]", "http.headers[3]"}},
 		{"a status that is none", http(realserver.HTTPCheck{Status: status(99, 100)}), []string{"http.status[1]"}},
 		{"a range backwards", http(realserver.HTTPCheck{Status: status(300, 200)}), []string{"http.status[1]"}},

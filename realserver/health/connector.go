@@ -35,12 +35,27 @@ func newConnector(check realserver.Check, target Target, dial Dial) *connector {
 		c.asked = netip.AddrPortFrom(c.asked.Addr(), check.Port)
 	}
 	if dial == nil {
-		var d net.Dialer
-		c.dial = func(ctx context.Context, network string, _ uint16) (net.Conn, error) {
-			return d.DialContext(ctx, network, c.asked.String())
-		}
+		c.dial = c.dialAsked
 	}
 	return c
+}
+
+// dialAsked connects to who is asked. Nothing is resolved and no keep-alive is set up, for
+// which net.Dialer makes four system calls: a probe is over before one is sent.
+func (c *connector) dialAsked(ctx context.Context, network string, _ uint16) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: -1}
+	if network == "udp" {
+		conn, err := d.DialUDP(ctx, network, netip.AddrPort{}, c.asked)
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+	conn, err := d.DialTCP(ctx, network, netip.AddrPort{}, c.asked)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // problem says why no connection can be made.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -166,4 +167,25 @@ func TestHTTPPeers(t *testing.T) {
 		})
 	}
 	wantFail(t, probe(t, realserver.Check{Kind: realserver.CheckHTTP}, closedPort(t), patient), "connection refused")
+}
+
+// TestHTTPMemory looks at what answers of 10 GB cost.
+func TestHTTPMemory(t *testing.T) {
+	server := web(t)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for version := 1; version <= 2; version++ {
+		for _, terms := range []realserver.HTTPCheck{
+			{Version: version, Path: "/large"},
+			{Version: version, Path: "/large", Match: "pong"},
+			{Version: version, Path: "/large", Match: "x", Digest: sha("")},
+		} {
+			probe(t, realserver.Check{Kind: realserver.CheckHTTP, HTTP: &terms}, server, patient)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	// Six servers' and probes' own, and four MiB that are matched, each grown by doubling.
+	if used := after.TotalAlloc - before.TotalAlloc; used > 32<<20 {
+		t.Errorf("%d bytes were allocated", used)
+	}
 }

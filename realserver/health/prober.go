@@ -34,8 +34,8 @@ type Result struct {
 	Detail string // what was answered, for people
 	At     time.Time
 	Took   time.Duration
-	// Weight is what scripts add to the server's weight; with Absolute, the weight
-	// itself, which files tell. Nil: nothing is said.
+	// Weight, with Absolute, is the weight that a script or a file tells; without it, what
+	// is added to the server's. Nil: nothing is said.
 	Weight   *int64
 	Absolute bool
 	Warning  string // what will be a failure one day: a certificate that ends soon
