@@ -23,8 +23,9 @@ type Options struct {
 	// Grace is how long after its timeout a probe may end before it counts as failed
 	// without its word; 0: 500 ms. Run waits so long for the last ones.
 	Grace time.Duration
-	// Changed is told of changes by Run, in the order they came; it must not block long.
-	// Nil: nobody is.
+	// Changed is told of changes by Run, in the order they came; it must not block long,
+	// and may call the Monitor. Of a key that Set has just removed one may still come. Nil:
+	// nobody is told.
 	Changed func([]Change)
 	// Log is told what nobody would expect of a probe; nil: nobody.
 	Log *slog.Logger
