@@ -81,6 +81,7 @@ type Passive struct {
 	Unanswered      uint32 // first segments sent again, unanswered
 	Resets          uint32 // answered by a reset
 	Unreachable     uint32 // answered by ICMP unreachable
+	// Within is 10 s if it is 0, Suspend 30 s, and an hour at most.
 	Within, Suspend time.Duration
 }
 

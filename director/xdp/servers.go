@@ -84,10 +84,12 @@ func (a *application) insertServer(b *batch, s *server, v realserver.Server, isN
 	s.terms, s.removed = s.edited(v, true), false
 	a.follow(s)
 	a.retunnel(s)
+	forget := func() error { return a.absolve(s) }
 	if isNew {
-		if err := a.clearCounters(s.index); err != nil {
-			return err
-		}
+		forget = func() error { return a.clearCounters(s.index) }
+	}
+	if err := forget(); err != nil {
+		return err
 	}
 	if err := errors.Join(a.writeFilter(), a.writeServer(s)); err != nil {
 		return err
@@ -116,6 +118,9 @@ func (d *Dataplane) clearCounters(index uint32) error {
 	}
 	if err := d.plane.ZeroedTraffic.Put(index, &bpf.KernelTraffic{}); err != nil {
 		return fmt.Errorf("clear counters: %w", err)
+	}
+	if err := d.plane.Evidence.Put(index, &bpf.KernelTestimony{}); err != nil {
+		return fmt.Errorf("clear evidence: %w", err)
 	}
 	if err := d.plane.Loads.Put(index, &bpf.KernelServerLoad{}); err != nil {
 		return fmt.Errorf("clear counts: %w", err)

@@ -77,6 +77,9 @@ func (a *application) makeService(b *batch) error {
 	if err := a.plane.ServiceStates.Put(svc.index, &bpf.KernelServiceState{}); err != nil {
 		return fmt.Errorf("clear the state of limits: %w", err)
 	}
+	if err := a.writePassive(svc, director.Passive{}); err != nil {
+		return err
+	}
 	if err := a.plane.RetiredTraffic.Put(svc.index, &bpf.KernelTraffic{}); err != nil {
 		return fmt.Errorf("clear counters: %w", err)
 	}
@@ -222,7 +225,7 @@ func (a *application) removeService(op director.RemoveService) error {
 		for _, s := range svc.members {
 			a.retire(s)
 		}
-		err := errors.Join(a.writeMembers(svc), a.access.remove(access), a.clearLimits(svc), a.dropVIP(svc))
+		err := errors.Join(a.writeMembers(svc), a.access.remove(access), a.clearLimits(svc), a.writePassive(svc, director.Passive{}), a.dropVIP(svc))
 		if hasDestinations(svc.scheduler) {
 			err = errors.Join(err, a.forgetDestinations(svc))
 		}
