@@ -110,7 +110,7 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 	case "conn ages by":
 		return plain(string(director.CountByAge), string(director.CountByIdle))
 	case "token create role":
-		return plain(api.Viewer.String(), api.Operator.String(), api.Admin.String())
+		return plain(api.Agent.String(), api.Viewer.String(), api.Operator.String(), api.Admin.String())
 	}
 	if name == "server" && len(c.path) > 0 && c.path[0] == "conn" {
 		return c.servers(ctx, "")

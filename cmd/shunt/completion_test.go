@@ -106,7 +106,7 @@ func TestComplete(t *testing.T) {
 		{"diff 1 1 ", ""},
 		{"service edit web --if-revision ", "1"},
 		{"completion ", "bash zsh fish"},
-		{"token create --role ", "viewer operator admin"},
+		{"token create --role ", "agent viewer operator admin"},
 		{"events --name drop", "drops-started drops-ended"},
 		{"apply --file ", ":files"},
 		{"config check ", ":files"},

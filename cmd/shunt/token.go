@@ -19,10 +19,12 @@ func tokenCommand() *cli.Command {
 				"api.tokens of the daemon's configuration names: it is valid within a second, and a line that\n"+
 				"is taken out is not any more. No daemon is asked.",
 				"shunt token create --name grafana --role viewer",
-				"shunt token create --name deploy --role operator --expires 2160h"),
+				"shunt token create --name deploy --role operator --expires 2160h",
+				"shunt token create --name s1 --role agent --pool web"),
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "name", Usage: "`NAME` of who gets it, for the history"},
-				&cli.StringFlag{Name: "role", Usage: "what it allows, `ROLE`: viewer, operator or admin"},
+				&cli.StringFlag{Name: "role", Usage: "what it allows, `ROLE`: agent, viewer, operator or admin"},
+				&cli.StringSliceFlag{Name: "pool", Usage: "a `POOL` that an agent registers itself in, by the token's name; may be given several times"},
 				&cli.StringFlag{Name: "expires", Usage: "how long it is valid, a `DURATION` such as 720h; for ever unless given"},
 				outputFlag(),
 			},
@@ -63,7 +65,7 @@ func createToken(c *cli.Context) error {
 	}
 	var hash string
 	t.Token, hash = api.NewToken()
-	if t.Line, err = api.TokenLine(t.Name, role, hash, expires); err != nil {
+	if t.Line, err = api.TokenLine(t.Name, role, hash, expires, c.StringSlice("pool")...); err != nil {
 		return usage(c, "%v", err)
 	}
 	return output(c, t, func(table *table) {

@@ -16,6 +16,8 @@ import (
 type caller struct {
 	who  string // as the history has it: "root (uid 0)", "token deploy"
 	role Role
+	// scope is an agent's.
+	scope scope
 	// local is whether it comes by the socket of this host.
 	local bool
 }

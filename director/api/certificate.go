@@ -32,9 +32,29 @@ func certificateCaller(chain []*x509.Certificate, ca *x509.CertPool, now time.Ti
 	role, err := roleOf(own.Subject.OrganizationalUnit)
 	if err != nil {
 		return caller{}, unauthorized(fmt.Sprintf("%s: %v", who, err),
-			"the subject of a client certificate has the organizational unit shunt-viewer, shunt-operator or shunt-admin")
+			"the subject of a client certificate has the organizational unit shunt-agent, shunt-viewer, shunt-operator or shunt-admin")
 	}
-	return caller{who: who, role: role}, nil
+	c := caller{who: who, role: role}
+	if role == Agent {
+		if c.scope, err = newScope(own.Subject.CommonName, poolsOf(own.Subject.OrganizationalUnit)); err != nil {
+			return caller{}, unauthorized(fmt.Sprintf("%s: %v", who, err),
+				"the common name of an agent's certificate is its name, and its organizational units shunt-pool-NAME are its pools")
+		}
+	}
+	return c, nil
+}
+
+// poolPrefix begins the organizational units that give an agent its pools.
+const poolPrefix = unitPrefix + "pool-"
+
+// poolsOf reads the pools of the units.
+func poolsOf(units []string) (pools []string) {
+	for _, unit := range units {
+		if pool, ok := strings.CutPrefix(unit, poolPrefix); ok {
+			pools = append(pools, pool)
+		}
+	}
+	return pools
 }
 
 // roleOf reads the role of the units. Two roles may be a mistake: which was

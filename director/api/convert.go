@@ -101,6 +101,11 @@ func (c ServerConfig) server(key director.ServiceKey) (realserver.Server, error)
 	if err != nil {
 		return realserver.Server{}, err
 	}
+	return c.terms(address)
+}
+
+// terms returns the server at the address on these terms.
+func (c ServerConfig) terms(address netip.AddrPort) (realserver.Server, error) {
 	if c.Method == "" {
 		return realserver.Server{}, invalid(fmt.Sprintf("server %s: method is required", address),
 			"give nat, dr, tunnel, fullnat or local (there is no default: ipvsadm's and keepalived's differ)")

@@ -117,7 +117,7 @@ func TestDocumentIsComplete(t *testing.T) {
 		}
 		switch {
 		case method == "GET", id == "makePlan", id == "detach":
-		case slices.Contains([]string{"killConnections", "loadConnections", "resizeTables", "zeroCounters", "migrate"}, id): // makes no revision, or one a service
+		case slices.Contains([]string{"killConnections", "loadConnections", "resizeTables", "zeroCounters", "migrate", "registerMember", "deregisterMember", "reportUnreachable"}, id): // makes no revision, or one a service
 			want = append(want, "422", "503")
 		default:
 			want = append(want, "412", "422", "503")

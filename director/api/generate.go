@@ -103,9 +103,9 @@ func writeOperations(root *yaml.Node) error {
 				continue
 			}
 			role, id := at(op, "x-role").Value, at(op, "operationId").Value
-			constant, ok := map[string]string{"public": "public", "viewer": "Viewer", "operator": "Operator", "admin": "Admin"}[role]
+			constant, ok := map[string]string{"public": "public", "agent": "Agent", "viewer": "Viewer", "operator": "Operator", "admin": "Admin"}[role]
 			if !ok {
-				return fmt.Errorf("%s: %s %s: x-role %q: want public, viewer, operator or admin", document, method, path, role)
+				return fmt.Errorf("%s: %s %s: x-role %q: want public, agent, viewer, operator or admin", document, method, path, role)
 			}
 			fmt.Fprintf(&out, "{id: %q, method: %q, path: %q, role: %s%s},\n",
 				id, strings.ToUpper(method), path, constant, query(root, op))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/director/lease"
 )
 
 // Options say what the handler tells about the daemon around it.
@@ -42,6 +43,8 @@ type Options struct {
 	// Health says what is offered of servers, and why. Nil: GET /v1/health is not
 	// supported.
 	Health HealthSource
+	// Leases are what agents have registered. Nil: pools are not supported.
+	Leases *lease.Registry
 	// Metrics answers GET /metrics. Nil: it is not supported.
 	Metrics http.Handler
 	// Events is the stream the director publishes to: the API shows it, wakes

@@ -49,6 +49,7 @@ func (e FindingSeverity) Valid() bool {
 
 // Defines values for ProblemCode.
 const (
+	ProblemCodeAddressTaken     ProblemCode = "address-taken"
 	ProblemCodeBadRequest       ProblemCode = "bad-request"
 	ProblemCodeBusy             ProblemCode = "busy"
 	ProblemCodeBypassed         ProblemCode = "bypassed"
@@ -64,6 +65,8 @@ const (
 	ProblemCodeMediaType        ProblemCode = "media-type"
 	ProblemCodeMethod           ProblemCode = "method"
 	ProblemCodeNoInterface      ProblemCode = "no-interface"
+	ProblemCodeNoMember         ProblemCode = "no-member"
+	ProblemCodeNoPool           ProblemCode = "no-pool"
 	ProblemCodeNoRevision       ProblemCode = "no-revision"
 	ProblemCodeNoRoute          ProblemCode = "no-route"
 	ProblemCodeNoServer         ProblemCode = "no-server"
@@ -71,15 +74,19 @@ const (
 	ProblemCodeNoSync           ProblemCode = "no-sync"
 	ProblemCodeNotDraining      ProblemCode = "not-draining"
 	ProblemCodeNotFound         ProblemCode = "not-found"
+	ProblemCodeNotItsOwn        ProblemCode = "not-its-own"
 	ProblemCodeNotOverridden    ProblemCode = "not-overridden"
 	ProblemCodeNotReady         ProblemCode = "not-ready"
 	ProblemCodeNotRunning       ProblemCode = "not-running"
 	ProblemCodePermission       ProblemCode = "permission"
+	ProblemCodeReplayed         ProblemCode = "replayed"
 	ProblemCodeSchedulerMissing ProblemCode = "scheduler-missing"
 	ProblemCodeServerExists     ProblemCode = "server-exists"
 	ProblemCodeServiceExists    ProblemCode = "service-exists"
+	ProblemCodeSuperseded       ProblemCode = "superseded"
 	ProblemCodeSyncRunning      ProblemCode = "sync-running"
 	ProblemCodeTimeout          ProblemCode = "timeout"
+	ProblemCodeTooFast          ProblemCode = "too-fast"
 	ProblemCodeTooLarge         ProblemCode = "too-large"
 	ProblemCodeUnauthorized     ProblemCode = "unauthorized"
 	ProblemCodeUnfinished       ProblemCode = "unfinished"
@@ -89,6 +96,8 @@ const (
 // Valid indicates whether the value is a known member of the ProblemCode enum.
 func (e ProblemCode) Valid() bool {
 	switch e {
+	case ProblemCodeAddressTaken:
+		return true
 	case ProblemCodeBadRequest:
 		return true
 	case ProblemCodeBusy:
@@ -119,6 +128,10 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeNoInterface:
 		return true
+	case ProblemCodeNoMember:
+		return true
+	case ProblemCodeNoPool:
+		return true
 	case ProblemCodeNoRevision:
 		return true
 	case ProblemCodeNoRoute:
@@ -133,6 +146,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeNotFound:
 		return true
+	case ProblemCodeNotItsOwn:
+		return true
 	case ProblemCodeNotOverridden:
 		return true
 	case ProblemCodeNotReady:
@@ -141,15 +156,21 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodePermission:
 		return true
+	case ProblemCodeReplayed:
+		return true
 	case ProblemCodeSchedulerMissing:
 		return true
 	case ProblemCodeServerExists:
 		return true
 	case ProblemCodeServiceExists:
 		return true
+	case ProblemCodeSuperseded:
+		return true
 	case ProblemCodeSyncRunning:
 		return true
 	case ProblemCodeTimeout:
+		return true
+	case ProblemCodeTooFast:
 		return true
 	case ProblemCodeTooLarge:
 		return true
@@ -205,6 +226,30 @@ type AdoptionReport struct {
 
 	// Refused The others.
 	Refused []NotAdopted `json:"refused"`
+}
+
+// AgentLoad What an agent says of its host's load.
+type AgentLoad struct {
+	// Value 0 is idle, 1 busy.
+	Value float64 `json:"value"`
+
+	// Degradation What one more connection adds to value; 0 is not known.
+	Degradation float64 `json:"degradation,omitempty"`
+
+	// CPU The share of its time that the CPUs worked.
+	CPU *float64 `json:"cpu,omitempty"`
+
+	// RunQueue Tasks that run or would, by CPU.
+	RunQueue *float64 `json:"run-queue,omitempty"`
+
+	// Pressure The share of time in which a task waited for CPU, memory or I/O.
+	Pressure *float64 `json:"pressure,omitempty"`
+
+	// Memory The share of memory that is not available.
+	Memory *float64 `json:"memory,omitempty"`
+
+	// Connections TCP connections that are established.
+	Connections *uint64 `json:"connections,omitempty"`
 }
 
 // Candidate A server as a scheduler sees it.
@@ -1136,6 +1181,36 @@ type Interface struct {
 	Mode string `json:"mode"`
 }
 
+// Lease What an agent has of its registration.
+type Lease struct {
+	// Until When it ends unless it is renewed.
+	Until time.Time `json:"until"`
+
+	// Connections What a draining server has left, by the data plane's counters: active ones and those of udp. Left out of others.
+	Connections *uint64 `json:"connections,omitempty"`
+}
+
+// LeaseCounts What happened to leases since the daemon started.
+type LeaseCounts struct {
+	// Registered Members that came.
+	Registered uint64 `json:"registered"`
+
+	// Renewed Registrations of members that were there.
+	Renewed uint64 `json:"renewed"`
+
+	// Left Members that were taken away.
+	Left uint64 `json:"left"`
+
+	// Expired Members whose lease ended.
+	Expired uint64 `json:"expired"`
+
+	// Reports Reports of servers that cannot be reached.
+	Reports uint64 `json:"reports"`
+
+	// Refused Messages that were refused, by reason.
+	Refused map[string]uint64 `json:"refused"`
+}
+
 // Limits What a service lets begin. 0 is no limit, and so is what is left out; of an edit, that stays as it is. Clients beyond a
 // limit are dropped without an answer and counted by its name.
 type Limits struct {
@@ -1177,6 +1252,44 @@ type LoadReport struct {
 
 	// Failure Why it broke off; the numbers are those up to there.
 	Failure string `json:"failure,omitempty"`
+}
+
+// Member A server that an agent has registered.
+type Member struct {
+	// Agent Who registered it.
+	Agent string `json:"agent"`
+
+	// Address Its address; port 0 is the service's.
+	Address string `json:"address"`
+
+	// Method The forwarding method.
+	Method string `json:"method"`
+
+	// Weight Its weight, before loads and checks.
+	Weight uint32 `json:"weight"`
+
+	// Draining It is about to leave.
+	Draining bool `json:"draining,omitempty"`
+
+	// Since When it came.
+	Since time.Time `json:"since"`
+
+	// Until When its lease ends unless it is renewed.
+	Until time.Time `json:"until"`
+
+	// Lifetime A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	Lifetime Duration `json:"lifetime"`
+
+	// Load What an agent says of its host's load.
+	Load *AgentLoad `json:"load,omitempty"`
+
+	// LoadAt When the load was heard.
+	LoadAt *time.Time `json:"load-at,omitempty"`
+
+	// Unreachable How many reported it unreachable of late.
+	Unreachable int `json:"unreachable,omitempty"`
 }
 
 // MigratedService What became of one service.
@@ -1392,6 +1505,27 @@ type Plan struct {
 	Guard *Guard `json:"guard,omitempty"`
 }
 
+// Pool A pool of servers that agents register.
+type Pool struct {
+	// Name Its handle.
+	Name string `json:"name"`
+
+	// Services The URLs of the services that take servers from it.
+	Services []string `json:"services"`
+
+	// Members By agent, sorted.
+	Members []Member `json:"members"`
+}
+
+// PoolList All pools.
+type PoolList struct {
+	// Pools By name, sorted.
+	Pools []Pool `json:"pools"`
+
+	// Counts What happened to leases since the daemon started.
+	Counts LeaseCounts `json:"counts"`
+}
+
 // Problem An error as RFC 9457 describes it, with a hint.
 type Problem struct {
 	// Type urn:shunt:problem: and a word.
@@ -1414,6 +1548,11 @@ type Problem struct {
 	// - exists, not-found: something else is there already, or not there
 	// - not-draining: the server is not being drained
 	// - not-overridden: no order has the server up or down
+	// - no-pool, no-member: no service takes servers from the pool; the agent has no lease there
+	// - replayed, superseded: the message of an agent was taken before, or is of a run that is over
+	// - address-taken: another agent of the pool has registered the address
+	// - not-its-own: an agent may speak for itself alone, in its own pools
+	// - too-fast: too many messages at once
 	// - guard: it would remove more than is allowed without force
 	// - bypassed: firewall rules would not hold any more, which is not done without force
 	// - conflict: there is a newer revision
@@ -1450,6 +1589,11 @@ type Problem struct {
 // - exists, not-found: something else is there already, or not there
 // - not-draining: the server is not being drained
 // - not-overridden: no order has the server up or down
+// - no-pool, no-member: no service takes servers from the pool; the agent has no lease there
+// - replayed, superseded: the message of an agent was taken before, or is of a run that is over
+// - address-taken: another agent of the pool has registered the address
+// - not-its-own: an agent may speak for itself alone, in its own pools
+// - too-fast: too many messages at once
 // - guard: it would remove more than is allowed without force
 // - bypassed: firewall rules would not hold any more, which is not done without force
 // - conflict: there is a newer revision
@@ -1473,6 +1617,29 @@ type Rates struct {
 // Refused New connections that a service was asked for and refused, ever, by the limit's name: service-rate, service-connections,
 // source-rate, source-connections; and table-full, those refused, or served without state, for want of room.
 type Refused map[string]uint64
+
+// Registration What an agent says of its server.
+type Registration struct {
+	// Boot The run of the agent, which no other has: 1 to 63 letters, digits, '.', '_', '@' or '-', a letter or digit first.
+	Boot string `json:"boot"`
+
+	// Sequence The number of the message, higher than the last one's.
+	Sequence uint64 `json:"sequence"`
+
+	// Lifetime A duration with a unit, such as 15m or 1h30m.
+	//
+	// Examples: 15m0s
+	Lifetime Duration `json:"lifetime"`
+
+	// Server A server as configured.
+	Server ServerConfig `json:"server"`
+
+	// Draining It is about to leave and wants no new connections.
+	Draining bool `json:"draining,omitempty"`
+
+	// Load What an agent says of its host's load.
+	Load *AgentLoad `json:"load,omitempty"`
+}
 
 // Revision A revision with its configuration.
 type Revision struct {
@@ -2321,6 +2488,15 @@ type Tunnel struct {
 	Checksum string `json:"checksum,omitempty"`
 }
 
+// UnreachableCount How many have reported a server unreachable.
+type UnreachableCount struct {
+	// Reports Those within 30 s.
+	Reports int `json:"reports"`
+
+	// Wanted From how many on its checks are asked.
+	Wanted int `json:"wanted"`
+}
+
 // ZeroOrder Whose counters are to be set to zero.
 type ZeroOrder struct {
 	// Service The service, by URL or name; left out, all.
@@ -2329,6 +2505,9 @@ type ZeroOrder struct {
 
 // Address defines model for Address.
 type Address = string
+
+// AgentName defines model for AgentName.
+type AgentName = string
 
 // FilterClient defines model for FilterClient.
 type FilterClient = string
@@ -2369,6 +2548,9 @@ type LastEventID = string
 // Number defines model for Number.
 type Number = uint64
 
+// PoolName defines model for PoolName.
+type PoolName = string
+
 // Ref defines model for Ref.
 type Ref = string
 
@@ -2404,6 +2586,9 @@ type MediaType = Problem
 
 // NotFound An error as RFC 9457 describes it, with a hint.
 type NotFound = Problem
+
+// TooFast An error as RFC 9457 describes it, with a hint.
+type TooFast = Problem
 
 // TooLarge An error as RFC 9457 describes it, with a hint.
 type TooLarge = Problem
@@ -2696,6 +2881,15 @@ type MigrateParams struct {
 	ShuntWhy *Why `json:"Shunt-Why,omitempty"`
 }
 
+// DeregisterMemberParams defines parameters for DeregisterMember.
+type DeregisterMemberParams struct {
+	// Boot The run of the agent that says it.
+	Boot *string `form:"boot,omitempty" json:"boot,omitempty"`
+
+	// Sequence The number of the message.
+	Sequence *uint64 `form:"sequence,omitempty" json:"sequence,omitempty"`
+}
+
 // ReloadParams defines parameters for Reload.
 type ReloadParams struct {
 	// Force Remove more than the guard allows.
@@ -2893,6 +3087,9 @@ type MigrateJSONRequestBody = MigrationOrder
 
 // MakePlanJSONRequestBody defines body for MakePlan for application/json ContentType.
 type MakePlanJSONRequestBody = Configuration
+
+// RegisterMemberJSONRequestBody defines body for RegisterMember for application/json ContentType.
+type RegisterMemberJSONRequestBody = Registration
 
 // AddServiceJSONRequestBody defines body for AddService for application/json ContentType.
 type AddServiceJSONRequestBody = ServiceConfig
@@ -3293,6 +3490,60 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/plan (the `MakePlan` operationId).
 	MakePlan(ctx context.Context, body MakePlanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPools The pools that services take servers from, with what agents have registered.
+	//
+	// Sorted by name. Those that no service names any more are there as long as they have members.
+	//
+	// Corresponds with GET /v1/pools (the `ListPools` operationId).
+	ListPools(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPool What a pool's handle stands for.
+	//
+	// Its members, sorted by agent. An agent may ask for its own pools.
+	//
+	// Corresponds with GET /v1/pools/{pool} (the `GetPool` operationId).
+	GetPool(ctx context.Context, pool PoolName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeregisterMember Take a server away.
+	//
+	// The services offer it no more, and its connections' packets are dropped: an agent drains it before. An agent says boot
+	// and sequence as in a registration; an operator may leave them out.
+	//
+	// Corresponds with DELETE /v1/pools/{pool}/members/{agent} (the `DeregisterMember` operationId).
+	DeregisterMember(ctx context.Context, pool PoolName, agent AgentName, params *DeregisterMemberParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterMemberWithBody Register a server, or renew its lease.
+	//
+	// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
+	// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
+	// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
+	// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/pools/{pool}/members/{agent} (the `RegisterMember` operationId).
+	RegisterMemberWithBody(ctx context.Context, pool PoolName, agent AgentName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterMember Register a server, or renew its lease.
+	//
+	// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
+	// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
+	// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
+	// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/pools/{pool}/members/{agent} (the `RegisterMember` operationId).
+	RegisterMember(ctx context.Context, pool PoolName, agent AgentName, body RegisterMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReportUnreachable Report that a member's server cannot be reached.
+	//
+	// It takes nothing out by itself. When enough callers report the server within 30 s, each counted once, its checks are
+	// asked at once. An agent may report members of its pools.
+	//
+	// Corresponds with POST /v1/pools/{pool}/members/{agent}/unreachable (the `ReportUnreachable` operationId).
+	ReportUnreachable(ctx context.Context, pool PoolName, agent AgentName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Reload Read the configuration file again and apply it.
 	//
@@ -4224,6 +4475,120 @@ func (c *RawClient) MakePlanWithBody(ctx context.Context, contentType string, bo
 // Corresponds with POST /v1/plan (the `MakePlan` operationId).
 func (c *RawClient) MakePlan(ctx context.Context, body MakePlanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMakePlanRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPools The pools that services take servers from, with what agents have registered.
+//
+// Sorted by name. Those that no service names any more are there as long as they have members.
+//
+// Corresponds with GET /v1/pools (the `ListPools` operationId).
+func (c *RawClient) ListPools(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPoolsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPool What a pool's handle stands for.
+//
+// Its members, sorted by agent. An agent may ask for its own pools.
+//
+// Corresponds with GET /v1/pools/{pool} (the `GetPool` operationId).
+func (c *RawClient) GetPool(ctx context.Context, pool PoolName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPoolRequest(c.Server, pool)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeregisterMember Take a server away.
+//
+// The services offer it no more, and its connections' packets are dropped: an agent drains it before. An agent says boot
+// and sequence as in a registration; an operator may leave them out.
+//
+// Corresponds with DELETE /v1/pools/{pool}/members/{agent} (the `DeregisterMember` operationId).
+func (c *RawClient) DeregisterMember(ctx context.Context, pool PoolName, agent AgentName, params *DeregisterMemberParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeregisterMemberRequest(c.Server, pool, agent, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterMemberWithBody Register a server, or renew its lease.
+//
+// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
+// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
+// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
+// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/pools/{pool}/members/{agent} (the `RegisterMember` operationId).
+func (c *RawClient) RegisterMemberWithBody(ctx context.Context, pool PoolName, agent AgentName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterMemberRequestWithBody(c.Server, pool, agent, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterMember Register a server, or renew its lease.
+//
+// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
+// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
+// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
+// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/pools/{pool}/members/{agent} (the `RegisterMember` operationId).
+func (c *RawClient) RegisterMember(ctx context.Context, pool PoolName, agent AgentName, body RegisterMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterMemberRequest(c.Server, pool, agent, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReportUnreachable Report that a member's server cannot be reached.
+//
+// It takes nothing out by itself. When enough callers report the server within 30 s, each counted once, its checks are
+// asked at once. An agent may report members of its pools.
+//
+// Corresponds with POST /v1/pools/{pool}/members/{agent}/unreachable (the `ReportUnreachable` operationId).
+func (c *RawClient) ReportUnreachable(ctx context.Context, pool PoolName, agent AgentName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReportUnreachableRequest(c.Server, pool, agent)
 	if err != nil {
 		return nil, err
 	}
@@ -6859,6 +7224,242 @@ func NewMakePlanRequestWithBody(server string, contentType string, body io.Reade
 	return req, nil
 }
 
+// NewListPoolsRequest constructs an http.Request for the ListPools method
+func NewListPoolsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/pools")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetPoolRequest constructs an http.Request for the GetPool method
+func NewGetPoolRequest(server string, pool PoolName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "pool", pool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/pools/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeregisterMemberRequest constructs an http.Request for the DeregisterMember method
+func NewDeregisterMemberRequest(server string, pool PoolName, agent AgentName, params *DeregisterMemberParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "pool", pool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "agent", agent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/pools/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Boot != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "boot", *params.Boot, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sequence != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sequence", *params.Sequence, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "uint64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRegisterMemberRequest calls the generic RegisterMember builder with application/json body
+func NewRegisterMemberRequest(server string, pool PoolName, agent AgentName, body RegisterMemberJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRegisterMemberRequestWithBody(server, pool, agent, "application/json", bodyReader)
+}
+
+// NewRegisterMemberRequestWithBody constructs an http.Request for the RegisterMember method, with any body, and a specified content type
+func NewRegisterMemberRequestWithBody(server string, pool PoolName, agent AgentName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "pool", pool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "agent", agent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/pools/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReportUnreachableRequest constructs an http.Request for the ReportUnreachable method
+func NewReportUnreachableRequest(server string, pool PoolName, agent AgentName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "pool", pool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "agent", agent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/pools/%s/members/%s/unreachable", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewReloadRequest constructs an http.Request for the Reload method
 func NewReloadRequest(server string, params *ReloadParams) (*http.Request, error) {
 	var err error
@@ -8533,6 +9134,21 @@ type ServerInterface interface {
 	// MakePlan What applying the body would do.
 	// (POST /v1/plan)
 	MakePlan(w http.ResponseWriter, r *http.Request)
+	// ListPools The pools that services take servers from, with what agents have registered.
+	// (GET /v1/pools)
+	ListPools(w http.ResponseWriter, r *http.Request)
+	// GetPool What a pool's handle stands for.
+	// (GET /v1/pools/{pool})
+	GetPool(w http.ResponseWriter, r *http.Request, pool PoolName)
+	// DeregisterMember Take a server away.
+	// (DELETE /v1/pools/{pool}/members/{agent})
+	DeregisterMember(w http.ResponseWriter, r *http.Request, pool PoolName, agent AgentName, params DeregisterMemberParams)
+	// RegisterMember Register a server, or renew its lease.
+	// (PUT /v1/pools/{pool}/members/{agent})
+	RegisterMember(w http.ResponseWriter, r *http.Request, pool PoolName, agent AgentName)
+	// ReportUnreachable Report that a member's server cannot be reached.
+	// (POST /v1/pools/{pool}/members/{agent}/unreachable)
+	ReportUnreachable(w http.ResponseWriter, r *http.Request, pool PoolName, agent AgentName)
 	// Reload Read the configuration file again and apply it.
 	// (POST /v1/reload)
 	Reload(w http.ResponseWriter, r *http.Request, params ReloadParams)
@@ -10177,6 +10793,180 @@ func (siw *ServerInterfaceWrapper) MakePlan(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// ListPools operation middleware
+func (siw *ServerInterfaceWrapper) ListPools(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListPools(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetPool operation middleware
+func (siw *ServerInterfaceWrapper) GetPool(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pool" -------------
+	var pool PoolName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pool", r.PathValue("pool"), &pool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "pool", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetPool(w, r, pool)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeregisterMember operation middleware
+func (siw *ServerInterfaceWrapper) DeregisterMember(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pool" -------------
+	var pool PoolName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pool", r.PathValue("pool"), &pool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "pool", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "agent" -------------
+	var agent AgentName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "agent", r.PathValue("agent"), &agent, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "agent", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeregisterMemberParams
+
+	// ------------- Optional query parameter "boot" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "boot", r.URL.Query(), &params.Boot, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "boot"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "boot", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "sequence" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sequence", r.URL.Query(), &params.Sequence, runtime.BindQueryParameterOptions{Type: "integer", Format: "uint64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "sequence"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "sequence", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeregisterMember(w, r, pool, agent, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RegisterMember operation middleware
+func (siw *ServerInterfaceWrapper) RegisterMember(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pool" -------------
+	var pool PoolName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pool", r.PathValue("pool"), &pool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "pool", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "agent" -------------
+	var agent AgentName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "agent", r.PathValue("agent"), &agent, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "agent", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RegisterMember(w, r, pool, agent)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReportUnreachable operation middleware
+func (siw *ServerInterfaceWrapper) ReportUnreachable(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pool" -------------
+	var pool PoolName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pool", r.PathValue("pool"), &pool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "pool", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "agent" -------------
+	var agent AgentName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "agent", r.PathValue("agent"), &agent, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "agent", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReportUnreachable(w, r, pool, agent)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // Reload operation middleware
 func (siw *ServerInterfaceWrapper) Reload(w http.ResponseWriter, r *http.Request) {
 
@@ -11707,6 +12497,11 @@ func mount(mux *http.ServeMux, wrapper *ServerInterfaceWrapper) {
 	mux.HandleFunc(http.MethodPut+" "+"/v1/services/{ref}/servers/{address}/override", wrapper.OverrideServer)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/health", wrapper.ListHealth)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/drains", wrapper.ListDrains)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/pools", wrapper.ListPools)
+	mux.HandleFunc(http.MethodGet+" "+"/v1/pools/{pool}", wrapper.GetPool)
+	mux.HandleFunc(http.MethodDelete+" "+"/v1/pools/{pool}/members/{agent}", wrapper.DeregisterMember)
+	mux.HandleFunc(http.MethodPut+" "+"/v1/pools/{pool}/members/{agent}", wrapper.RegisterMember)
+	mux.HandleFunc(http.MethodPost+" "+"/v1/pools/{pool}/members/{agent}/unreachable", wrapper.ReportUnreachable)
 	mux.HandleFunc(http.MethodDelete+" "+"/v1/connections", wrapper.KillConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections", wrapper.ListConnections)
 	mux.HandleFunc(http.MethodGet+" "+"/v1/connections/count", wrapper.CountConnections)

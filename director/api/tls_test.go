@@ -36,6 +36,17 @@ type remote struct {
 
 func serveTLS(t *testing.T) *remote {
 	t.Helper()
+	return serveTLSBy(t, func(r *remote) *api.Handler {
+		return api.NewHandler(newDirector(t, directortest.NewFake(director.State{})), api.Options{
+			Log: slog.New(slog.DiscardHandler), Events: r.events,
+			Detach: func(context.Context) error { return errors.New("not in this test") },
+		})
+	})
+}
+
+// serveTLSBy serves what the function makes.
+func serveTLSBy(t *testing.T, handler func(*remote) *api.Handler) *remote {
+	t.Helper()
 	r := &remote{
 		ca: newAuthority(t, "servers"), clients: newAuthority(t, "clients"),
 		tokensFile: filepath.Join(t.TempDir(), "tokens"), tokens: map[string]string{},
@@ -47,6 +58,7 @@ func serveTLS(t *testing.T) *remote {
 		lines += r.newToken(t, role.String(), role, time.Time{}) + " # a comment\n"
 	}
 	lines += r.newToken(t, "expired", api.Admin, time.Now().Add(-time.Minute)) + "\n"
+	lines += r.newToken(t, "agent", api.Agent, time.Time{}, "web", "mail") + "\n"
 	lines += r.newToken(t, "later", api.Viewer, time.Now().Add(time.Hour)) + "\n"
 	r.writeTokens(t, lines)
 	var err error
@@ -57,11 +69,7 @@ func serveTLS(t *testing.T) *remote {
 		t.Fatal(err)
 	}
 	r.url = "https://" + r.listener.Addr().String()
-	d := newDirector(t, directortest.NewFake(director.State{}))
-	r.handler = api.NewHandler(d, api.Options{
-		Log: slog.New(slog.DiscardHandler), Events: r.events,
-		Detach: func(context.Context) error { return errors.New("not in this test") },
-	})
+	r.handler = handler(r)
 	r.handler.SetHeartbeat(20 * time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1) // one value, sent once
@@ -75,10 +83,10 @@ func serveTLS(t *testing.T) *remote {
 	return r
 }
 
-func (r *remote) newToken(t *testing.T, name string, role api.Role, expires time.Time) string {
+func (r *remote) newToken(t *testing.T, name string, role api.Role, expires time.Time, pools ...string) string {
 	t.Helper()
 	token, hash := api.NewToken()
-	line, err := api.TokenLine(name, role, hash, expires)
+	line, err := api.TokenLine(name, role, hash, expires, pools...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +189,7 @@ func TestRoles(t *testing.T) {
 	doc := parsed(t)
 	caller := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer caller.CloseIdleConnections()
-	ranks := map[string]int{"public": 0, "viewer": 1, "operator": 2, "admin": 3}
+	ranks := map[string]int{"public": 0, "agent": 1, "viewer": 2, "operator": 3, "admin": 4}
 	walked := 0
 	eachOperation(t, doc, func(method, path string, op object) {
 		target := strings.NewReplacer("{ref}", "nobody", "{address}", "10.0.0.1:80", "{number}", "99").Replace(path)
@@ -216,7 +224,7 @@ func TestRoles(t *testing.T) {
 			walked++
 		}
 	})
-	if walked < 4*30 {
+	if walked < 5*30 {
 		t.Errorf("%d requests", walked)
 	}
 }

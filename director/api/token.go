@@ -29,9 +29,14 @@ func NewToken() (token, hash string) {
 	return token, hex.EncodeToString(sum[:])
 }
 
-// TokenLine returns the line of a tokens file; a zero time is no expiry.
-func TokenLine(name string, role Role, hash string, expires time.Time) (string, error) {
-	line := fmt.Sprintf("%s %s %s", name, role, hash)
+// TokenLine returns the line of a tokens file; a zero time is no expiry. Agents have
+// pools, and their name is the token's; others have none.
+func TokenLine(name string, role Role, hash string, expires time.Time, pools ...string) (string, error) {
+	word := role.String()
+	if len(pools) > 0 {
+		word += scopeSeparator + strings.Join(pools, ",")
+	}
+	line := fmt.Sprintf("%s %s %s", name, word, hash)
 	if !expires.IsZero() {
 		line += " " + expires.UTC().Format(time.RFC3339)
 	}
@@ -43,6 +48,7 @@ func TokenLine(name string, role Role, hash string, expires time.Time) (string, 
 type token struct {
 	name    string
 	role    Role
+	scope   scope // an agent's
 	hash    [sha256.Size]byte
 	expires time.Time // zero: never
 }
@@ -52,7 +58,8 @@ type token struct {
 const maxTokens = 10000
 
 // readTokens reads a tokens file: a line each of name, role, SHA-256 of the
-// token in hexadecimal and perhaps an expiry (RFC 3339); comments begin with #.
+// token in hexadecimal and perhaps an expiry (RFC 3339); comments begin with #. An
+// agent's role is followed by its pools: agent:web,mail.
 // The error joins one for every bad line.
 func readTokens(file string) ([]token, error) {
 	info, err := os.Stat(file)
@@ -117,8 +124,19 @@ func parseToken(line string) (token, error) {
 		return token{}, fmt.Errorf("name %q: want 1 to 63 letters, digits, '.', '_', '@' or '-', a letter or digit first", t.name)
 	}
 	var err error
-	if t.role, err = ParseRole(fields[1]); err != nil {
+	role, pools, hasPools := strings.Cut(fields[1], scopeSeparator)
+	if t.role, err = ParseRole(role); err != nil {
 		return token{}, err
+	}
+	switch {
+	case t.role == Agent && !hasPools:
+		return token{}, fmt.Errorf("token %s: an agent has pools: agent%sPOOL,POOL", t.name, scopeSeparator)
+	case t.role == Agent:
+		if t.scope, err = newScope(t.name, strings.Split(pools, ",")); err != nil {
+			return token{}, fmt.Errorf("token %s: %w", t.name, err)
+		}
+	case hasPools:
+		return token{}, fmt.Errorf("token %s: only an agent has pools, not %s", t.name, withArticle(t.role))
 	}
 	hash, err := hex.DecodeString(fields[2])
 	if err != nil || len(hash) != sha256.Size {
@@ -149,5 +167,5 @@ func tokenCaller(tokens []token, shown string, now time.Time) (caller, error) {
 	if !t.expires.IsZero() && !now.Before(t.expires) {
 		return caller{}, unauthorized(fmt.Sprintf("token %s expired at %s", t.name, t.expires.Format(time.RFC3339)), "make another with `shunt token create`")
 	}
-	return caller{who: "token " + t.name, role: t.role}, nil
+	return caller{who: "token " + t.name, role: t.role, scope: t.scope}, nil
 }

@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"director/config/ldirectord":         {"director", "director/config/translation", "realserver", "conntrack"},
 	"director/ipvs":                      {"director", "director/ipvs/kernel", "director/vip", "realserver", "conntrack"},
 	"director/ipvs/kernel":               {},
-	"director/api":                       {"director", "director/event", "realserver", "conntrack", "conntrack/record"},
+	"director/api":                       {"director", "director/event", "director/lease", "realserver", "conntrack", "conntrack/record"},
 	"director/directortest":              {"bpf/decap", "director", "realserver", "conntrack", "conntrack/record"},
 	"director/directortest/conformance":  {"bpf/decap", "conntrack", "director", "director/directortest", "realserver"},
 	"director/directortest/ipvs":         {"bpf/bpftest", "director", "director/directortest", "director/ipvs/kernel", "realserver", "conntrack"},

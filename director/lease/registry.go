@@ -27,6 +27,8 @@ type Options struct {
 	// Changed is told the servers of a pool whenever they change, in order; it returns at
 	// once and calls no method. Nil: nobody is told.
 	Changed func(pool string, servers []realserver.Server)
+	// Loaded is told the load that a server's host said; as Changed. Nil: nobody is told.
+	Loaded func(server realserver.Server, load Load, at time.Time)
 	// Suspect is told of a server that enough reported unreachable. Nil: nobody is told.
 	Suspect func(pool string, server realserver.Server)
 	Now     func() time.Time // nil: time.Now
@@ -124,6 +126,9 @@ func (r *Registry) Register(g Registration) (Member, error) {
 		return Member{}, r.refused(id{g.Pool, g.Agent}, err)
 	}
 	r.rouse()
+	if g.Load != nil && r.opts.Loaded != nil {
+		r.opts.Loaded(m.Server, *m.Load, m.LoadAt)
+	}
 	if news == nil {
 		return m, nil
 	}
@@ -293,12 +298,12 @@ func (r *Registry) end(have *record) uint64 {
 
 // refused counts and tells a refusal, which it returns.
 func (r *Registry) refused(key id, refusal *Refusal) error {
-	r.Refuse(key.pool, key.agent, refusal)
+	r.Refuse(key.agent, refusal)
 	return refusal
 }
 
 // Refuse counts and tells a refusal that whoever serves the registry made.
-func (r *Registry) Refuse(_, agent string, refusal *Refusal) {
+func (r *Registry) Refuse(agent string, refusal *Refusal) {
 	r.mu.Lock()
 	r.counts.Refused[refusal.Reason]++
 	n := r.counts.Refused[refusal.Reason]

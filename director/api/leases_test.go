@@ -1,0 +1,189 @@
+package api_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/director/lease"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// pools is a daemon over TLS whose service web takes servers from the pool web.
+type pools struct {
+	*remote
+
+	t      *testing.T
+	leases *lease.Registry
+	http   *http.Client
+	loads  []string
+}
+
+func servePools(t *testing.T) *pools {
+	t.Helper()
+	p := &pools{t: t}
+	p.leases = lease.Open(lease.Options{
+		Log: slog.New(slog.DiscardHandler),
+		Loaded: func(server realserver.Server, load lease.Load, _ time.Time) {
+			p.loads = append(p.loads, fmt.Sprintf("%s %g", server.Address, load.Value))
+		},
+	})
+	fake := directortest.NewFake(director.State{})
+	fake.SetStats(director.Stats{Services: []director.ServiceStats{{Key: webKey, Servers: []director.ServerStats{
+		{Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.21:80")}, Active: 3, Inactive: 9, UDP: 2},
+	}}}})
+	d := newDirector(t, fake)
+	_, err := d.EditService(t.Context(), director.Request{}, webKey, func(s *director.Service) error { s.Health.Pool = "web"; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.remote = serveTLSBy(t, func(*remote) *api.Handler {
+		return api.NewHandler(d, api.Options{Log: slog.New(slog.DiscardHandler), Leases: p.leases})
+	})
+	p.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	t.Cleanup(p.http.CloseIdleConnections)
+	return p
+}
+
+// send returns the status and the body of an answer to a token.
+func (p *pools) send(token, method, path, body string) (int, string) {
+	p.t.Helper()
+	request, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+p.tokens[token])
+	}
+	answer, err := p.http.Do(request)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return answer.StatusCode, string(text)
+}
+
+func registers(sequence int, more string) string {
+	return fmt.Sprintf(`{"boot":"b1","sequence":%d,"lifetime":"30s","server":{"address":"10.0.0.21","method":"dr","weight":7}%s}`, sequence, more)
+}
+
+func TestPools(t *testing.T) {
+	p := servePools(t)
+	const agent = "/v1/pools/web/members/agent"
+	for _, step := range []struct {
+		name, token, method, path, body string
+		status                          int
+		want                            string
+	}{
+		{"an_agent_registers", "agent", "PUT", agent, registers(1, ""), 200, `{"until":"`},
+		{"and_says_its_load", "agent", "PUT", agent, registers(2, `,"load":{"value":0.4,"cpu":0.3}`), 200, `{"until":"`},
+		{"a_replay", "agent", "PUT", agent, registers(2, ""), 409, `"code":"replayed"`},
+		{"a_stranger", "", "PUT", agent, registers(3, ""), 401, "no credentials"},
+		{"for_another_agent", "agent", "PUT", "/v1/pools/web/members/s2", registers(3, ""), 403, `"code":"not-its-own"`},
+		{"in_another_pool", "agent", "PUT", "/v1/pools/dns/members/agent", registers(3, ""), 403, "may speak of the pools web,mail, not of dns"},
+		{"a_viewer", "viewer", "PUT", agent, registers(3, ""), 403, "may not speak for agent agent"},
+		{"in_a_pool_of_no_service", "agent", "PUT", "/v1/pools/mail/members/agent", registers(3, ""), 404, `"code":"no-pool"`},
+		{"the_address_of_another", "operator", "PUT", "/v1/pools/web/members/s2", registers(1, ""), 409, `"code":"address-taken"`},
+		{"without_a_lifetime", "agent", "PUT", agent, `{"boot":"b","sequence":3,"server":{"address":"10.0.0.21","method":"dr"}}`, 422, "lifetime 0s is out of range"},
+		{"a_word_that_is_unknown", "agent", "PUT", agent, registers(3, `,"wieght":1`), 422, `unknown field`},
+		{"another_family", "agent", "PUT", agent, strings.Replace(registers(3, ""), "10.0.0.21", "2001:db8::1", 1), 422, "service tcp://192.0.2.10:80 cannot have it"},
+		{"a_weight_that_no_plane_has", "agent", "PUT", agent, strings.Replace(registers(3, ""), `"weight":7`, `"weight":4000000000`, 1), 422, "weight"},
+		{"too_large", "agent", "PUT", agent, registers(3, `,"draining":`+strings.Repeat(" ", 20000)+"true"), 413, "larger than 16384"},
+		{"no_json", "agent", "PUT", agent, `x`, 400, "want a JSON object"},
+		{"its_pool", "agent", "GET", "/v1/pools/web", "", 200, `"agent":"agent","address":"10.0.0.21:0","method":"dr","weight":7`},
+		{"another_pool", "agent", "GET", "/v1/pools/dns", "", 403, "not-its-own"},
+		{"all_pools", "agent", "GET", "/v1/pools", "", 403, "needs a viewer"},
+		{"the_services", "agent", "GET", "/v1/services", "", 403, "forbidden"},
+		{"a_report", "agent", "POST", agent + "/unreachable", "", 200, `{"reports":1,"wanted":2}`},
+		{"a_report_of_nobody", "agent", "POST", "/v1/pools/web/members/s9/unreachable", "", 404, "no-member"},
+		{"drains", "agent", "PUT", agent, registers(4, `,"draining":true`), 200, `"connections":5`},
+		{"leaves_without_a_boot", "agent", "DELETE", agent, "", 422, "an agent says its boot"},
+		{"leaves_by_a_replay", "agent", "DELETE", agent + "?boot=b1&sequence=4", "", 409, "replayed"},
+		{"leaves_for_another", "agent", "DELETE", "/v1/pools/web/members/s2?boot=b1&sequence=5", "", 403, "not-its-own"},
+		{"leaves", "agent", "DELETE", agent + "?boot=b1&sequence=5", "", 204, ""},
+		{"a_replay_after_it_left", "agent", "PUT", agent, registers(5, ""), 409, "replayed"},
+		{"a_later_run", "agent", "PUT", agent, strings.Replace(registers(1, ""), "b1", "b2", 1), 200, "until"},
+		{"the_run_before", "agent", "PUT", agent, registers(9, ""), 409, `"code":"superseded"`},
+		{"an_operator_takes_it_away", "operator", "DELETE", agent, "", 204, ""},
+		{"is_gone", "operator", "DELETE", agent, "", 404, "not registered any more"},
+		{"is_counted", "viewer", "GET", "/v1/pools", "", 200, `"registered":2,"renewed":2,"left":2,"expired":0,"reports":1,"refused":{"address-taken":1,"invalid":4,"no-member":2,"no-pool":1,"not-its-own":5,"replayed":3,"superseded":1}`},
+		{"names_the_services", "viewer", "GET", "/v1/pools/web", "", 200, `"services":["tcp://192.0.2.10:80"],"members":[]`},
+	} {
+		status, text := p.send(step.token, step.method, step.path, step.body)
+		if status != step.status || !strings.Contains(text, step.want) {
+			t.Errorf("%s: %d %s\nwant %d with %s", step.name, status, text, step.status, step.want)
+		}
+		var problem api.Problem
+		if status >= 400 && (json.Unmarshal([]byte(text), &problem) != nil || problem.Detail == "" || !problem.Code.Valid()) {
+			t.Errorf("%s: no problem: %s", step.name, text)
+		}
+	}
+	if diff := cmp.Diff([]string{"10.0.0.21:0 0.4"}, p.loads); diff != "" {
+		t.Errorf("loads (-want +got)\n%s", diff)
+	}
+}
+
+// An agent is known by its certificate too: the common name is its name, and units are
+// its pools.
+func TestAgentsByCertificate(t *testing.T) {
+	p := servePools(t)
+	for name, test := range map[string]struct {
+		common string
+		units  []string
+		status int
+	}{
+		"its_own":      {"s1", []string{"shunt-agent", "shunt-pool-web"}, 200},
+		"no_pool":      {"s1", []string{"shunt-agent"}, 401},
+		"another_pool": {"s1", []string{"shunt-agent", "shunt-pool-dns"}, 403},
+		"another_name": {"s3", []string{"shunt-agent", "shunt-pool-web"}, 403},
+		"no_agent":     {"s1", []string{"shunt-pool-web"}, 401},
+	} {
+		file := p.clients.issue(t, test.common, leaf{units: test.units})
+		pair, err := tls.LoadX509KeyPair(file, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}}}
+		if status, text := p.send("", "PUT", "/v1/pools/web/members/s1", registers(1, "")); status != test.status {
+			t.Errorf("%s: %d %s, want %d", name, status, text, test.status)
+		}
+		p.http.CloseIdleConnections()
+	}
+}
+
+func TestAgentTokens(t *testing.T) {
+	_, hash := api.NewToken()
+	line, err := api.TokenLine("s1", api.Agent, hash, time.Time{}, "web", "mail")
+	if err != nil || line != "s1 agent:web,mail "+hash {
+		t.Errorf("%q, %v", line, err)
+	}
+	for want, try := range map[string]func() error{
+		"token s1: an agent has pools": func() error { _, err := api.TokenLine("s1", api.Agent, hash, time.Time{}); return err },
+		"only an agent has pools, not a viewer": func() error {
+			_, err := api.TokenLine("s1", api.Viewer, hash, time.Time{}, "web")
+			return err
+		},
+		`pool "../x": want 1 to 63`: func() error { _, err := api.TokenLine("s1", api.Agent, hash, time.Time{}, "../x"); return err },
+	} {
+		if err := try(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
