@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -113,7 +114,7 @@ func (p *scriptProbe) run(ctx context.Context) (string, int, error) {
 		Env:         []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "HOME=/"},
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Credential: who.credential()},
 	}
-	err = cmd.Start()
+	err = startBare(cmd)
 	_ = write.Close() // The script's copy is what counts.
 	if err != nil {
 		return "", 0, fmt.Errorf("run %s as %s: %w", program, p.user, err)
@@ -136,6 +137,23 @@ func (p *scriptProbe) run(ctx context.Context) (string, int, error) {
 		return output, 0, fmt.Errorf("run %s: %w", program, err)
 	}
 	return output, 0, nil
+}
+
+// startBare starts the command without the capabilities that the daemon has as ambient
+// ones: a user that is not root hands those on to whom it becomes (kernel:
+// security/commoncap.c, cap_emulate_setxuid, clears them for root alone).
+func startBare(cmd *exec.Cmd) error {
+	started := make(chan error, 1)
+	go func() {
+		// Not unlocked: the thread that has lost them ends with this function.
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+			started <- fmt.Errorf("give up ambient capabilities: %w", err)
+			return
+		}
+		started <- cmd.Start()
+	}()
+	return <-started
 }
 
 // patience is how long an ended group may take to be gone. A process that waits for a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -14,7 +15,13 @@ import (
 	"github.com/shunt-lb/shunt/realserver/health"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asDaemon) != "" {
+		whatRuns()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // TestNewProber makes probers that cannot ask.
 func TestNewProber(t *testing.T) {
