@@ -10,7 +10,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
@@ -303,5 +302,3 @@ func bubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, test)
 }
-
-const moment = 10 * time.Millisecond

@@ -185,8 +185,10 @@ func (k *Keeper) seats(e *entry, service *director.Service, leased []realserver.
 		case m == nil:
 			m = &member{origin: origin, ramp: full}
 			m.start(k.beginning(service, server, found, known))
+			m.away = k.awayBy(service, server.Address)
 		case !m.begun:
 			m.start(begins(service, server, found, known))
+			m.away = k.awayBy(service, server.Address)
 			k.reassign, e.dirty = true, true
 			k.stir()
 		}

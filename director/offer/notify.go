@@ -112,7 +112,11 @@ func (n *notifier) command(ctx context.Context, one notice) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	check := realserver.Check{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: one.command}}
-	prober, err := health.NewProber(check.WithDefaults(), health.Target{Server: one.server, Virtual: virtualOf(one.service)}, nil, n.opts.Env)
+	target := health.Target{Server: one.server, Virtual: virtualOf(one.service)}
+	if !one.server.IsValid() {
+		target.Server = one.service.Address // of the service as a whole
+	}
+	prober, err := health.NewProber(check.WithDefaults(), target, nil, n.opts.Env)
 	if err != nil {
 		return err
 	}
