@@ -139,7 +139,7 @@ func newApp(s streams) *cli.App {
 			configCommand(),
 		}},
 		{categoryObserve, []*cli.Command{
-			statusCommand(), topCommand(), statsCommand(), zeroCommand(), dropsCommand(), captureCommand(), drainsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
+			statusCommand(), topCommand(), statsCommand(), zeroCommand(), dropsCommand(), captureCommand(), healthCommand(), drainsCommand(), driftCommand(), eventsCommand(), doctorCommand(),
 		}},
 		{categoryTools, []*cli.Command{schedulerCommand(), completionCommand(), manCommand(), tokenCommand(), versionCommand()}},
 	} {

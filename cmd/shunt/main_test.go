@@ -141,6 +141,7 @@ func (d *daemon) start() error {
 	handler := api.NewHandler(d.director, api.Options{
 		Version: "1.2.3", Dataplane: d.plane, Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),
 		Detach: func(context.Context) error { return nil }, Detached: cancel, Log: log, Events: stream,
+		Health: checked{d.director},
 		Doctor: func(context.Context) ([]api.Finding, error) {
 			if found := d.findings.Load(); found != nil {
 				return *found, nil

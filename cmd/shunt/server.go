@@ -33,6 +33,7 @@ func serverCommand() *cli.Command {
 				Flags:       changeFlags(serverFlags()...), Action: asking(editServer),
 			},
 			drainCommand(),
+			setCommand(),
 			{
 				Name: "remove", Usage: "remove a server; its connections end", ArgsUsage: "SERVICE ADDRESS[:PORT]",
 				Description: examples("If it has connections or templates, it says how many this cuts: a terminal is asked first,\n"+

@@ -76,6 +76,9 @@ func serverState(t *table, s api.Server) string {
 	default:
 		words = append(words, t.in(yellow, "draining"))
 	}
+	if s.Override != nil {
+		words = append(words, t.in(yellow, overrideText(*s.Override)))
+	}
 	if s.Overloaded {
 		words = append(words, t.in(yellow, "overloaded"))
 	}

@@ -195,6 +195,7 @@ func (d *instance) handler(detaching, detached func()) *api.Handler {
 		}).Handler(),
 		Forwarding: forwarding(d.settings),
 
+		Health:  verdicts{d.health.keeper},
 		Ready:   d.readiness,
 		Reload:  d.reload,
 		Doctor:  d.inspect,
