@@ -60,14 +60,12 @@ func (c *connector) dialAsked(ctx context.Context, network string, _ uint16) (ne
 
 // problem says why no connection can be made.
 func (c *connector) problem(kind realserver.CheckKind) error {
-	if !c.asked.Addr().IsValid() {
+	switch {
+	case kind == realserver.CheckScript, kind == realserver.CheckFile:
+		return nil // What is told of a service as a whole has no server.
+	case !c.asked.Addr().IsValid():
 		return errors.New("there is no address to ask")
-	}
-	switch kind {
-	case realserver.CheckICMP, realserver.CheckScript, realserver.CheckFile:
-		return nil
-	}
-	if c.asked.Port() == 0 {
+	case kind != realserver.CheckICMP && c.asked.Port() == 0:
 		return fmt.Errorf("%s has no port: give the check one", c.asked.Addr())
 	}
 	return nil

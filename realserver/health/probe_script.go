@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -42,13 +43,15 @@ func newScriptProbe(check realserver.Check, target Target, scriptUser string) *s
 		}
 		return strconv.Itoa(int(own))
 	}
-	virtual := ""
-	if target.Virtual.Addr().IsValid() {
-		virtual = target.Virtual.Addr().String()
+	address := func(a netip.Addr) string {
+		if !a.IsValid() {
+			return ""
+		}
+		return a.String()
 	}
 	values := strings.NewReplacer("%%", "%",
-		"%h", target.Server.Addr().String(), "%p", port(target.Server.Port()),
-		"%v", virtual, "%q", strconv.Itoa(int(target.Virtual.Port())))
+		"%h", address(target.Server.Addr()), "%p", port(target.Server.Port()),
+		"%v", address(target.Virtual.Addr()), "%q", strconv.Itoa(int(target.Virtual.Port())))
 	p := &scriptProbe{
 		user:    defaultTo(check.Script.User, defaultTo(scriptUser, DefaultScriptUser)),
 		meaning: check.Script.Status, command: []string{check.Script.Command[0]},

@@ -55,7 +55,12 @@ func scriptTarget() health.Target {
 
 func runScript(t *testing.T, script realserver.ScriptCheck, timeout time.Duration) health.Result {
 	t.Helper()
-	prober, err := health.NewProber(realserver.Check{Kind: realserver.CheckScript, Script: &script}, scriptTarget(), nil, health.Env{})
+	return runScriptOf(t, script, scriptTarget(), timeout)
+}
+
+func runScriptOf(t *testing.T, script realserver.ScriptCheck, target health.Target, timeout time.Duration) health.Result {
+	t.Helper()
+	prober, err := health.NewProber(realserver.Check{Kind: realserver.CheckScript, Script: &script}, target, nil, health.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +107,8 @@ func TestScript(t *testing.T) {
 	echo := write("echo", `echo "$@"; echo "$(id -u) $(id -g) $(pwd) $PATH"`, 0o755)
 	got := runScript(t, realserver.ScriptCheck{Command: []string{echo, "%h", "%p", "-v%v:%q", "100%%"}}, patient)
 	wantPass(t, got, "2001:db8::7 8080 -v192.0.2.1:80 100%\n65534 65534 / /usr/local/sbin:")
+	got = runScriptOf(t, realserver.ScriptCheck{Command: []string{echo, "of no server:%h:%p:%v:%q:"}}, health.Target{}, patient)
+	wantPass(t, got, "of no server::0::0:")
 	got = runScript(t, realserver.ScriptCheck{Command: []string{echo, "as"}, User: "root"}, patient)
 	wantPass(t, got, "as\n0 0 /")
 	got = runScript(t, realserver.ScriptCheck{Command: []string{echo}, User: "no-such-user"}, patient)
