@@ -79,6 +79,10 @@ func newComparison(t *testing.T, rt *rapid.T, f *bpftest.Fixture, hops *[]uint32
 	}
 	c.selection = newSelection(t, f, hops, name, rapid.Bool().Draw(rt, "v6"), flags)
 	c.Apply(c.service)
+	// Limits that nothing reaches: a change of the servers has the suspended looked for.
+	if err := f.Plane.Passive.Put(c.service.Index, &bpf.KernelPassiveLimits{Most: [4]uint32{1 << 30}}); err != nil {
+		rt.Fatal(err)
+	}
 	for i := range mostServers {
 		server := c.server(i, 0)
 		server.Upper = 1 << 31 // an edit without a threshold would end overload
@@ -145,9 +149,13 @@ func (c *comparison) load(rt *rapid.T) {
 	counts := rapid.OneOf(rapid.Int64Range(0, 4), rapid.Int64Range(0, 100_000))
 	load := scheduler.Load{
 		Active: counts.Draw(rt, "active"), Inactive: counts.Draw(rt, "inactive"), Overloaded: rapid.Bool().Draw(rt, "overloaded"),
+		Suspended: rapid.Bool().Draw(rt, "suspended"),
 	}
 	c.loads[server.Address] = load
 	c.SetLoad(server, load.Active, load.Inactive, load.Overloaded)
+	if load.Suspended {
+		c.suspend(server)
+	}
 }
 
 // time passes for lblc's and lblcr's caches, in steps that leave no doubt whether
@@ -156,6 +164,15 @@ func (c *comparison) time(*rapid.T) {
 	const step = 13 * time.Hour
 	c.now = c.now.Add(step)
 	c.AgeDestinations(step, scheduler.CacheExpiration)
+}
+
+// entries are the servers of the list.
+func (c *comparison) entries() []scheduler.Entry {
+	entries := make([]scheduler.Entry, 0, len(c.service.Servers))
+	for _, server := range c.service.Servers {
+		entries = append(entries, scheduler.NewEntry(server.Address, server.Weight))
+	}
+	return entries
 }
 
 func (c *comparison) pick(rt *rapid.T) {
@@ -169,6 +186,9 @@ func (c *comparison) pick(rt *rapid.T) {
 		got = server.Address
 	}
 	want, ok := c.model.Pick(client, virtual, c.loads)
+	if !ok && c.loads.Relent(c.entries()) {
+		want, ok = c.model.Pick(client, virtual, c.loads)
+	}
 	if !ok {
 		want = netip.AddrPort{}
 	}

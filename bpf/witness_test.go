@@ -265,7 +265,7 @@ func TestEvidenceWindows(t *testing.T) {
 func (s *selection) suspend(server *bpftest.Server) {
 	s.t.Helper()
 	load := s.Load(server)
-	load.Unfit = uint32(bpf.KernelUnfitUNFIT_SUSPENDED)
+	load.Unfit |= uint32(bpf.KernelUnfitUNFIT_SUSPENDED)
 	now, err := s.Plane.Now()
 	if err == nil {
 		err = errors.Join(s.Plane.Loads.Put(server.Index, &load), s.Plane.Evidence.Put(server.Index, &bpf.KernelTestimony{Until: now + 1000}))

@@ -13,13 +13,13 @@ func newLocality(o Options) Model {
 }
 
 // Pick takes the server that the destination had before unless that is gone, of
-// weight 0 or busier than it should be; else wlc's, which is remembered. The
-// overload flag of the remembered one is not looked at.
+// weight 0, suspended or busier than it should be; else wlc's, which is remembered.
+// The overload flag of the remembered one is not looked at.
 func (m *locality) Pick(_, virtual netip.AddrPort, loads Loads) (netip.AddrPort, bool) {
 	m.cache.collect()
 	cached := m.cache.get(virtual.Addr())
 	if cached != nil {
-		if i := m.index(cached.value); i >= 0 && m.list[i].Weight > 0 && !m.shouldMove(m.list[i], loads) {
+		if i := m.index(cached.value); i >= 0 && m.list[i].Weight > 0 && !loads[cached.value].Suspended && !m.shouldMove(m.list[i], loads) {
 			return cached.value, true
 		}
 	}

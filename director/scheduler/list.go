@@ -33,7 +33,7 @@ func NewEntry(server netip.AddrPort, weight uint32) Entry {
 
 // eligible reports whether the server may be chosen, where the kernel looks at
 // both of weight and overload.
-func (e Entry) eligible(loads Loads) bool { return e.Weight > 0 && !loads[e.Address].Overloaded }
+func (e Entry) eligible(loads Loads) bool { return e.Weight > 0 && loads[e.Address].isFit() }
 
 // list is a service's servers, last added first.
 type list []Entry

@@ -32,7 +32,11 @@ type Model interface {
 type Load struct {
 	Active, Inactive int64 // connections, as IPVS counts them
 	Overloaded       bool  // by its thresholds (IP_VS_DEST_F_OVERLOAD)
+	Suspended        bool  // by what packets told of it (director.Witness), which the kernel has not
 }
+
+// isFit reports whether a server with the load may be chosen.
+func (l Load) isFit() bool { return !l.Overloaded && !l.Suspended }
 
 // overhead is how busy least-connection schedulers take a server to be (kernel:
 // include/net/ip_vs.h, ip_vs_dest_conn_overhead of 6.1).
@@ -41,6 +45,32 @@ func (l Load) overhead() int64 { return l.Active<<8 + l.Inactive }
 // Loads are those of a service's servers, and of removed ones that connections
 // still refer to.
 type Loads map[netip.AddrPort]Load
+
+// Relent ends the suspensions of the list's servers if those that are suspended are all
+// that is left to choose from, and reports whether it did. The XDP data plane does so
+// where a pick has found nobody, and picks once more.
+func (l Loads) Relent(servers []Entry) bool {
+	isLast := false
+	for _, e := range servers {
+		load := l[e.Address]
+		if e.Weight == 0 || load.Overloaded {
+			continue
+		}
+		if !load.Suspended {
+			return false
+		}
+		isLast = true
+	}
+	if isLast {
+		for _, e := range servers {
+			if load, ok := l[e.Address]; ok {
+				load.Suspended = false
+				l[e.Address] = load
+			}
+		}
+	}
+	return isLast
+}
 
 // Options are what some models need beside servers and loads. The zero value
 // has the documented defaults: a model is reproducible unless told otherwise.

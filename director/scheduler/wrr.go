@@ -66,7 +66,7 @@ func (m *weightedRoundRobin) Pick(_, _ netip.AddrPort, loads Loads) (netip.AddrP
 	)
 	for i := m.cl + 1; ; i = 0 {
 		for ; i < len(m.list); i++ {
-			if e := m.list[i]; e.Weight >= m.cw && !loads[e.Address].Overloaded {
+			if e := m.list[i]; e.Weight >= m.cw && loads[e.Address].isFit() {
 				m.cl = i
 				return e.Address, true
 			}
