@@ -2,6 +2,8 @@ package bpf_test
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -144,6 +146,48 @@ func TestWitness(t *testing.T) {
 							s.remove(t, s.request())
 						}
 					}
+				}
+			})
+		}
+	}
+}
+
+// Routers' errors about wrapped packets are evidence of the server whose connection they
+// quote, and the stack's as before; what quotes none tells nothing.
+func TestWitnessOfTunnels(t *testing.T) {
+	f := bpftest.New(t, bpftest.Options{})
+	for _, p := range pathTunnels {
+		for _, a := range families {
+			t.Run(fmt.Sprintf("%s/%s in %t", p.name, a.name, p.isV6), func(t *testing.T) {
+				s := newScene(t, f, a, bpftest.TCP, bpf.KernelMethodMETHOD_TUNNEL)
+				server := s.service.Servers[0]
+				if err := p.install(f, server); err != nil {
+					t.Fatal(err)
+				}
+				s.watch(t, 1)
+				s.pass(t, "the first segment", s.request())
+				unreachable := func(inner bpftest.Packet) {
+					m := p.tooBigFor(inner, 1000, 0)
+					if m.Code = 1; p.isV6 {
+						m.Type, m.Code = 1, 3
+					}
+					if got := f.Run(m.Bytes()); got.Action != bpftest.Pass {
+						t.Errorf("%v", got.Action)
+					}
+				}
+				stranger := s.request()
+				stranger.From = netip.AddrPortFrom(stranger.From.Addr(), stranger.From.Port()+1)
+				f.Events()
+				unreachable(stranger)
+				if got := s.told(t, server); got.Told != [4]uint64{} {
+					t.Errorf("told %v by an error about nothing of ours", got.Told)
+				}
+				unreachable(s.request())
+				if got := s.told(t, server); got.Told != [4]uint64{0, 0, 1} || !isSuspended(f, server) {
+					t.Errorf("told %v, suspended %v", got.Told, isSuspended(f, server))
+				}
+				if events := f.Events(); events["path-mtu"]+events["path-mtu-refused"] != 0 || events["server-suspended"] != 1 {
+					t.Errorf("events %v", events)
 				}
 			})
 		}

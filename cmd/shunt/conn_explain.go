@@ -201,6 +201,9 @@ func candidateNote(t *table, d api.Decision, i int) string {
 	if one.Overloaded {
 		notes = append(notes, t.in(yellow, "overloaded"))
 	}
+	if one.Suspended {
+		notes = append(notes, t.in(yellow, "suspended by what packets told of it"))
+	}
 	why := "weight 0"
 	switch {
 	case one.Draining:

@@ -78,7 +78,7 @@ func (e endpoints) decisionModel(ctx context.Context, d director.Decision) (Deci
 	draining, unreachable := o.notOffered(d.Service)
 	for _, c := range d.Candidates {
 		model.Candidates = append(model.Candidates, Candidate{
-			Server: c.Server.String(), Weight: c.Weight, Active: c.Active, Inactive: c.Inactive, Overloaded: c.Overloaded,
+			Server: c.Server.String(), Weight: c.Weight, Active: c.Active, Inactive: c.Inactive, Overloaded: c.Overloaded, Suspended: c.Suspended,
 			Draining: c.Weight == 0 && draining[c.Server], Unreachable: c.Weight == 0 && unreachable[c.Server],
 		})
 	}

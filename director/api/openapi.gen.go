@@ -269,6 +269,9 @@ type Candidate struct {
 	// Overloaded Whether it is over its thresholds.
 	Overloaded bool `json:"overloaded"`
 
+	// Suspended Whether it is suspended by what packets told of it: it gets no new connections while others can.
+	Suspended bool `json:"suspended,omitempty"`
+
 	// Draining Whether it is being drained: its weight is 0 for that.
 	Draining bool `json:"draining,omitempty"`
 

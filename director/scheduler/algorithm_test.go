@@ -94,13 +94,14 @@ func checkAlgorithm(rt *rapid.T, a algorithm) {
 				Active:     rapid.Int64Range(0, 5).Draw(rt, "active"),
 				Inactive:   rapid.Int64Range(0, 300).Draw(rt, "inactive"),
 				Overloaded: rapid.Bool().Draw(rt, "overloaded"),
+				Suspended:  rapid.Bool().Draw(rt, "suspended"),
 			}
 		case "time":
 			now = now.Add(rapid.SampledFrom([]time.Duration{time.Minute, 6 * time.Minute, 25 * time.Hour}).Draw(rt, "later"))
 		}
 		var eligible int
 		for server, w := range weights {
-			if w > 0 && !loads[server].Overloaded {
+			if w > 0 && !loads[server].Overloaded && !loads[server].Suspended {
 				eligible++
 			}
 		}
@@ -112,6 +113,8 @@ func checkAlgorithm(rt *rapid.T, a algorithm) {
 			rt.Fatalf("chose %v of weight 0, or removed, among %v", got, weights)
 		case ok && loads[got].Overloaded && !a.remembers:
 			rt.Fatalf("chose %v, which is overloaded", got)
+		case ok && loads[got].Suspended:
+			rt.Fatalf("chose %v, which is suspended", got)
 		case !ok && eligible > 0 && !a.refuses:
 			rt.Fatalf("refused with %v and %v", weights, loads)
 		}
