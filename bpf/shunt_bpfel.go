@@ -721,6 +721,7 @@ type KernelLoadFlags uint32
 const (
 	KernelLoadFlagsLOAD_PROVEN     KernelLoadFlags = 1
 	KernelLoadFlagsLOAD_CONTROLLED KernelLoadFlags = 2
+	KernelLoadFlagsLOAD_BOUND      KernelLoadFlags = 4
 )
 
 type KernelLoadResult uint32
@@ -922,6 +923,7 @@ const (
 	KernelRecipeLayoutRECIPE_KILLED     KernelRecipeLayout = 63
 	KernelRecipeLayoutRECIPE_TOLD       KernelRecipeLayout = 55
 	KernelRecipeLayoutRECIPE_FULLNAT    KernelRecipeLayout = 56
+	KernelRecipeLayoutRECIPE_BOUND      KernelRecipeLayout = 55
 )
 
 type KernelRecount struct {

@@ -721,6 +721,7 @@ type KernelLoadFlags uint32
 const (
 	KernelLoadFlagsLOAD_PROVEN     KernelLoadFlags = 1
 	KernelLoadFlagsLOAD_CONTROLLED KernelLoadFlags = 2
+	KernelLoadFlagsLOAD_BOUND      KernelLoadFlags = 4
 )
 
 type KernelLoadResult uint32
@@ -922,6 +923,7 @@ const (
 	KernelRecipeLayoutRECIPE_SERVER     KernelRecipeLayout = 44
 	KernelRecipeLayoutRECIPE_TOLD       KernelRecipeLayout = 38
 	KernelRecipeLayoutRECIPE_FULLNAT    KernelRecipeLayout = 37
+	KernelRecipeLayoutRECIPE_BOUND      KernelRecipeLayout = 38
 )
 
 type KernelRecount struct {

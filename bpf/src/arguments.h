@@ -141,6 +141,7 @@ enum load_shape {
 enum load_flags {
 	LOAD_PROVEN = 1,
 	LOAD_CONTROLLED = 2, /* a template has it */
+	LOAD_BOUND = 4, /* it is to find out about its server: no packet has it scheduled anew */
 };
 
 /* What became of one. */

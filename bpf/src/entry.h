@@ -81,6 +81,7 @@ enum recipe_layout {
 	RECIPE_KILLED = 63, /* set: its next packets are made resets of (kill.h) */
 	RECIPE_TOLD = RECIPE_DOUBT, /* with RECIPE_KILLED, no template's: the packet's other end has been reset */
 	RECIPE_FULLNAT = RECIPE_PROLONGED, /* with RECIPE_WIDE, no template's: the client's address is replaced too */
+	RECIPE_BOUND = RECIPE_DOUBT, /* without RECIPE_KILLED, no template's: its server is never another (load.h) */
 };
 #endif
 

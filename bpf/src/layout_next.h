@@ -41,6 +41,7 @@ enum recipe_layout {
 	RECIPE_SERVER = 44, /* 20 bits */
 	RECIPE_TOLD = RECIPE_DOUBT,
 	RECIPE_FULLNAT = RECIPE_PROLONGED,
+	RECIPE_BOUND = RECIPE_DOUBT,
 };
 
 #endif

@@ -196,6 +196,8 @@ static __always_inline enum load_result load_entry(struct slow *s, const struct 
 	recipe |= BIT(RECIPE_LOADED);
 	if (e->flags & LOAD_PROVEN)
 		recipe |= BIT(RECIPE_PROVEN);
+	if (e->flags & LOAD_BOUND && !is_template(recipe))
+		recipe |= BIT(RECIPE_BOUND);
 	s->template.recipe = 0;
 	if (e->flags & LOAD_CONTROLLED && hold(s, server, index, v6))
 		recipe |= BIT(RECIPE_CONTROLLED);

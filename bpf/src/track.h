@@ -272,7 +272,7 @@ static __always_inline int is_reuse(__u64 recipe, const struct server *server, _
 {
 	__u32 over = 1 << STATE_TIME_WAIT | 1 << STATE_CLOSE, rules;
 
-	if (!(tcp_flags & TCP_SYN))
+	if (!(tcp_flags & TCP_SYN) || recipe & BIT(RECIPE_BOUND))
 		return 0;
 	rules = rules_of(server);
 	if (server->flags & SERVER_DRAINING)
