@@ -60,6 +60,20 @@ func (p *Plane) Attach(iface *net.Interface, mode Mode) (Mode, error) {
 	return mode, nil
 }
 
+// AttachOwn runs the fast path on an interface that is this process's own, of the
+// calling thread's network namespace, and lets packets be redirected to it, until the
+// link is closed or the process ends. The port for redirects goes with the interface.
+func (p *Plane) AttachOwn(index int, mode Mode) (link.Link, error) {
+	if err := p.Ports.Put(uint32(index), uint32(index)); err != nil {
+		return nil, fmt.Errorf("register interface %d for redirects: %w", index, err)
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Program: p.ShuntRoot, Interface: index, Flags: mode.flags()})
+	if err != nil {
+		return nil, fmt.Errorf("attach to interface %d: %w", index, err)
+	}
+	return l, nil
+}
+
 // attachedMode asks the kernel how our link's program is attached to the
 // interface. Another network namespace has interfaces of the same numbers.
 func attachedMode(iface *net.Interface, l link.Link) (Mode, error) {

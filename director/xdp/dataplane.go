@@ -28,6 +28,8 @@ type Dataplane struct {
 	// links finds interfaces in the namespace that Open was called in.
 	links     *netlink.Handle
 	namespace namespace
+	// probing is how the director itself connects to servers.
+	probing *probing
 	// background runs the resolver from Open to Close.
 	background *errgroup.Group
 	stop       context.CancelFunc
@@ -127,6 +129,7 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	if d.namespace, err = openNamespace(); err != nil {
 		return nil, err
 	}
+	d.probing = openProbing(d)
 	if d.vips, err = vip.Open(); err != nil {
 		return nil, err
 	}
@@ -297,6 +300,9 @@ func (d *Dataplane) closeHelpers() error {
 	if d.stop != nil {
 		d.stop()
 		errs = append(errs, d.background.Wait(), d.resolver.Close())
+	}
+	if d.probing != nil {
+		errs = append(errs, d.probing.close())
 	}
 	if d.vips != nil {
 		d.vips.Close()

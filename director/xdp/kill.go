@@ -61,11 +61,17 @@ func (d *Dataplane) end(ctx context.Context, filter director.ConnectionFilter, h
 }
 
 // kill ends the connection whose entry it is.
-func (d *Dataplane) kill(e *bpf.Entry, how ending) (err error) {
+func (d *Dataplane) kill(e *bpf.Entry, how ending) error {
+	v6, args := e.RemoveArgs()
+	return d.removeEntry(v6, args, how)
+}
+
+// removeEntry ends the connection whose entry the arguments name.
+func (d *Dataplane) removeEntry(v6 bool, args bpf.KernelRemoveArgs, how ending) (err error) {
 	for range killTries {
-		v6, args := e.RemoveArgs()
-		args.WithResets = uint8(how)
-		err = d.use(func() error { return d.plane.RemoveConnection(v6, &args) })
+		again := args
+		again.WithResets = uint8(how)
+		err = d.use(func() error { return d.plane.RemoveConnection(v6, &again) })
 		if !errors.Is(err, unix.EAGAIN) {
 			break
 		}

@@ -71,7 +71,9 @@ type loader struct {
 	key director.ServiceKey
 	// isProven says whether the connection's client has shown to be real.
 	isProven func(*conntrack.Connection) bool
-	report   director.LoadReport
+	// isBound: their servers are never others.
+	isBound bool
+	report  director.LoadReport
 }
 
 // load loads the connections in batches. An empty one is loaded too: is there such
@@ -116,6 +118,9 @@ func (l *loader) flush(ctx context.Context, batch []conntrack.Connection) error 
 		}
 		if l.isProven(&batch[i]) {
 			entry.Flags |= uint8(bpf.KernelLoadFlagsLOAD_PROVEN)
+		}
+		if l.isBound {
+			entry.Flags |= uint8(bpf.KernelLoadFlagsLOAD_BOUND)
 		}
 		entries = append(entries, entry)
 	}

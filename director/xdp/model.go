@@ -89,10 +89,14 @@ type server struct {
 	hop           uint32 // static hop; 0: none
 	tunnel        uint32 // how it is wrapped for; 0: nothing is
 	// source is where outer headers to it come from, as its route or the options say.
-	source    netip.Prefix
-	reason    string // why there is none, for the operator
-	resolving bool   // the reason may be gone in a moment
-	rates     director.Estimator
+	source netip.Prefix
+	// own is the host's address towards it, interfaceIndex where that way leads out; as
+	// last resolved.
+	own            netip.Addr
+	interfaceIndex int
+	reason         string // why there is none, for the operator
+	resolving      bool   // the reason may be gone in a moment
+	rates          director.Estimator
 }
 
 // terms are what an edit of a server changes.

@@ -56,6 +56,7 @@ func (d *Dataplane) settleHop(s *server, r nexthop.Resolution) bool {
 	}
 	tunnel := s.tunnel
 	if reason == "" {
+		s.own, s.interfaceIndex = r.Source, r.Hop.Interface
 		s.source = d.opts.outerSource(s.address.Addr(), r)
 		reason = d.settleTunnel(s)
 	}

@@ -1,0 +1,279 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-lb/shunt/bpf"
+	"github.com/shunt-lb/shunt/bpf/probe"
+	"github.com/shunt-lb/shunt/director"
+)
+
+// probing is how the director itself connects to servers as a client does: in a room of
+// its own, which has the host's address towards the server, and all of whose packets
+// come in by the fast path. Each connection has an entry before its first packet, which
+// names the server. What a server by nat answers finds the way back by the entry; what
+// others answer, from the virtual address, the program of package probe hands over.
+//
+// The room is made at the start, while that may be done, and all else when it is first
+// used: a director without such checks has no link more.
+type probing struct {
+	d    *Dataplane
+	room *room
+	// problem says why there is no room.
+	problem error
+
+	// mu guards all below; it is locked before Dataplane.mu or not together with it.
+	mu     sync.Mutex
+	closed bool
+	// index is that of the link's outer end; 0: nothing is set up.
+	index int
+	// answers takes what comes from virtual addresses; nil: noAnswers says why not.
+	answers   *probe.Program
+	noAnswers error
+	closers   []io.Closer
+	own       map[netip.Addr]bool // addresses of the room
+	probes    map[uint16]*probed  // by the port of the room's that they have
+	next      uint16              // port to try first
+	refused   uint64
+}
+
+// probed is a connection of the room's. After its end it is kept for a while, so that
+// the segments that end it on the wire still reach their ends.
+type probed struct {
+	v6      bool
+	entry   bpf.KernelRemoveArgs
+	answers *probe.Answers // nil: not awaited
+	ending  *time.Timer
+}
+
+// Probing says what the director's own connections to servers take.
+type Probing struct {
+	Ports   int    // in use: of connections, and of such as have just ended
+	Refused uint64 // connections refused because all ports were in use
+}
+
+// Probing returns what DialServer takes now.
+func (d *Dataplane) Probing() Probing {
+	p := d.probing
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Probing{Ports: len(p.probes), Refused: p.refused}
+}
+
+func openProbing(d *Dataplane) *probing {
+	p := &probing{d: d, own: map[netip.Addr]bool{}, probes: map[uint16]*probed{}, next: probe.FirstPort}
+	if p.room, p.problem = openRoom(); p.problem != nil {
+		d.opts.Log.Info("no checks of servers by the way of clients' packets", "err", p.problem)
+	}
+	return p
+}
+
+// take returns a port of the room's that has the address, and what it takes to hand
+// back servers' answers: the link, and the program for those from virtual addresses.
+func (p *probing) take(own netip.Addr) (port uint16, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return 0, errClosed
+	}
+	if p.problem != nil {
+		return 0, fmt.Errorf("%w: %w", director.ErrUnsupported, p.problem)
+	}
+	if p.index == 0 {
+		if err := p.setUp(); err != nil {
+			return 0, err
+		}
+	}
+	if !p.own[own] {
+		if err := p.room.add(own); err != nil {
+			return 0, err
+		}
+		p.own[own] = true
+	}
+	for range 1 << 16 {
+		port = p.next
+		if p.next++; p.next == 0 {
+			p.next = probe.FirstPort
+		}
+		if p.probes[port] == nil {
+			p.probes[port] = new(probed)
+			return port, nil
+		}
+	}
+	p.refused++
+	return 0, fmt.Errorf("all %d ports for connections to servers are in use: %w", len(p.probes), director.ErrFull)
+}
+
+// setUp makes the link and runs the programs on it and on the plane's interfaces. Called
+// with mu held.
+func (p *probing) setUp() (err error) {
+	d := p.d
+	p.index, err = p.room.connect(d.links)
+	if err != nil {
+		return fmt.Errorf("set up connections to servers: %w", err)
+	}
+	err = d.namespace.do(func() error {
+		link, err := d.plane.AttachOwn(p.index, d.opts.mode())
+		if err != nil {
+			return err
+		}
+		p.closers = append(p.closers, link)
+		return p.setUpAnswers()
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("set up connections to servers: %w", err), p.takeDown())
+	}
+	return nil
+}
+
+// setUpAnswers has the answers from virtual addresses handed over. A kernel that cannot
+// have that is no error: servers by nat are connected to without. Called with mu held,
+// in the host's namespace.
+func (p *probing) setUpAnswers() error {
+	program, err := probe.Load()
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		p.noAnswers = err
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, program)
+	p.d.mu.Lock()
+	indices := make([]int, len(p.d.interfaces))
+	for i := range indices {
+		indices[i] = p.d.interfaces[i].index
+	}
+	p.d.mu.Unlock()
+	for _, index := range indices {
+		link, err := program.Attach(index)
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			p.noAnswers = err
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p.closers = append(p.closers, link)
+	}
+	p.answers = program
+	return nil
+}
+
+// takeDown is setUp's opposite. Called with mu held.
+func (p *probing) takeDown() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i].Close())
+	}
+	if p.index != 0 {
+		if link, err := p.d.links.LinkByIndex(p.index); err == nil {
+			errs = append(errs, p.d.links.LinkDel(link))
+		}
+	}
+	p.closers, p.answers, p.index = nil, nil, 0
+	return errors.Join(errs...)
+}
+
+// await has what the server of the connection at the port answers come to the room.
+func (p *probing) await(port uint16, a probe.Answers) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errClosed
+	}
+	if p.answers == nil {
+		return fmt.Errorf("%w: %w", director.ErrUnsupported, p.noAnswers)
+	}
+	if err := p.answers.Await(a, p.index); err != nil {
+		return err
+	}
+	p.probes[port].answers = &a
+	return nil
+}
+
+// note notes the entry that the connection at the port has.
+func (p *probing) note(port uint16, v6 bool, entry bpf.KernelRemoveArgs) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.probes[port]; e != nil {
+		e.v6, e.entry = v6, entry
+	}
+}
+
+// endLater ends the connection at the port after a while.
+func (p *probing) endLater(port uint16, after time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.probes[port]; e != nil {
+		e.ending = time.AfterFunc(after, func() { p.end(port, e) })
+	}
+}
+
+// end takes back what was set up for the connection at the port.
+func (p *probing) end(port uint16, e *probed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.probes[port] != e {
+		return // by close
+	}
+	if err := p.release(e); err != nil {
+		p.d.opts.Log.Warn("end a connection to a server", "port", port, "err", err)
+	}
+	delete(p.probes, port)
+}
+
+// endNow is end of whatever has the port.
+func (p *probing) endNow(port uint16) {
+	p.mu.Lock()
+	e := p.probes[port]
+	p.mu.Unlock()
+	if e != nil {
+		p.end(port, e)
+	}
+}
+
+// release removes the connection's entry, and awaits nothing for it. Called with mu held.
+func (p *probing) release(e *probed) error {
+	var errs []error
+	if e.answers != nil && p.answers != nil {
+		errs = append(errs, p.answers.Forget(*e.answers))
+	}
+	if e.entry != (bpf.KernelRemoveArgs{}) {
+		err := p.d.removeEntry(e.v6, e.entry, silently)
+		if !errors.Is(err, bpf.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close ends all connections and the room.
+func (p *probing) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	var errs []error
+	for port, e := range p.probes {
+		if e.ending != nil {
+			e.ending.Stop()
+		}
+		errs = append(errs, p.release(e))
+		delete(p.probes, port)
+	}
+	errs = append(errs, p.takeDown())
+	if p.room != nil {
+		p.room.close()
+	}
+	return errors.Join(errs...)
+}
