@@ -78,11 +78,12 @@ var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directorte
 
 // oracles are what the loaded program's choices are compared with in tests, the
 // data planes that ipvsadm's lists are compared on, where repairs are told, and the
-// file that the kernel is filled from again.
+// file that the kernel is filled from again, and what takes packets out of tunnels.
 var oracles = map[string][]string{
 	"bpf":               {"conntrack", "director", "director/scheduler"},
 	"cmd/shunt/ipvsadm": {"director/ipvs", "director/xdp"},
 	"director/ipvs":     {"director/config", "director/event"},
+	"director/xdp":      {"bpf/decap"},
 }
 
 // mayNotContain names what must not be linked into a program at all.

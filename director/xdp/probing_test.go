@@ -136,8 +136,8 @@ func (l *probeLab) add(url string, method realserver.Method, change func(*direct
 }
 
 // ask connects to the first server and returns what it says.
-func (l *probeLab) ask(key director.ServiceKey) (string, error) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), 1500*time.Millisecond)
+func (l *probeLab) ask(key director.ServiceKey, within time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), within)
 	defer cancel()
 	server := netip.AddrPortFrom(l.Servers[0].Addr(key.Address.Addr()), probePort)
 	c, err := l.DialServer(ctx, key.Protocol.String(), key, server, 0)
@@ -145,7 +145,7 @@ func (l *probeLab) ask(key director.ServiceKey) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Second))
+	_ = c.SetDeadline(time.Now().Add(within))
 	if key.Protocol == conntrack.UDP {
 		if _, err := c.Write([]byte("?")); err != nil {
 			return "", err
@@ -158,7 +158,7 @@ func (l *probeLab) ask(key director.ServiceKey) (string, error) {
 
 func (l *probeLab) wantAnswer(what string, key director.ServiceKey) {
 	l.t.Helper()
-	said, err := l.ask(key)
+	said, err := l.ask(key, 10*time.Second)
 	if err != nil || said != l.Servers[0].Name {
 		l.t.Errorf("%s: %s: said %q, %v; want %q", what, key, said, err, l.Servers[0].Name)
 	}
@@ -166,7 +166,7 @@ func (l *probeLab) wantAnswer(what string, key director.ServiceKey) {
 
 func (l *probeLab) wantNone(what string, key director.ServiceKey) {
 	l.t.Helper()
-	if said, err := l.ask(key); err == nil {
+	if said, err := l.ask(key, 300*time.Millisecond); err == nil {
 		l.t.Errorf("%s: %s: said %q, want an error", what, key, said)
 	}
 }
@@ -294,6 +294,27 @@ func TestDialServerLeavesNothing(t *testing.T) {
 	l.wantAnswer("after a restart", key)
 }
 
+// A server that answers nothing does not pass by another one that does, however often
+// the first segment is repeated, and whatever its service's rules are.
+func TestDialServerKeepsToItsServer(t *testing.T) {
+	l := newProbeLab(t, directortest.OneArmed)
+	key := l.add("tcp://192.0.2.10:8080", realserver.DR, func(s *director.Service) { s.Rules.ExpireNoDestConn = true })
+	l.wantAnswer("first", key)
+	address(l, directortest.VIP4, l.Servers[0].Netlink().AddrDel)
+	if said, err := l.ask(key, 2500*time.Millisecond); err == nil {
+		t.Errorf("a server that answers nothing: said %q, want an error", said)
+	}
+	stats, err := l.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range stats.Services[0].Servers {
+		if n := other.Counters.Connections; other.Server.Address.Addr() == l.Servers[1].Addr4 && n != 0 {
+			t.Errorf("the other server had %d connections, want none", n)
+		}
+	}
+}
+
 // What cannot be is refused by name and takes no port.
 func TestDialServerRefuses(t *testing.T) {
 	l := newProbeLab(t, directortest.OneArmed)
@@ -333,7 +354,7 @@ func TestDialServerRefuses(t *testing.T) {
 	if got := l.Probing(); got != (Probing{Ports: 4536, Refused: 1}) {
 		t.Errorf("all ports in use: %+v", got)
 	}
-	if _, err := l.ask(key); !errors.Is(err, director.ErrFull) {
+	if _, err := l.ask(key, 10*time.Second); !errors.Is(err, director.ErrFull) {
 		t.Errorf("one more: %v, want %v", err, director.ErrFull)
 	}
 	l.probing.endNow(61005)
