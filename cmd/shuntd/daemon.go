@@ -17,6 +17,7 @@ import (
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/director/lease"
 	"github.com/shunt-lb/shunt/director/metrics"
 	"github.com/shunt-lb/shunt/director/store"
 	"github.com/shunt-lb/shunt/director/watch"
@@ -66,6 +67,7 @@ type instance struct {
 	director  *director.Director
 	plane     dataplane
 	health    *healthParts
+	leases    *lease.Registry
 	revisions *store.Store
 	// storeError is what the last check of the store said; nil: none was made.
 	storeError atomic.Pointer[error]
@@ -108,6 +110,7 @@ func serve(ctx context.Context, cfg config.Config, s surroundings) error {
 	s.log.Info(d.plane.Tables())
 	d.health = newHealth(d.plane, d.events, settings, s.log)
 	defer d.health.close()
+	d.leases = openLeases(d.health.keeper, d.events, settings, s.log)
 	d.director = director.New(d.plane, d.revisions, director.Options{
 		Log: s.log, Events: d.events, Reconcile: settings.Reconcile, Offerer: d.health.keeper,
 	})
@@ -162,6 +165,7 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	parts.Go(func() error { return watcher.Run(reconciling) })
 	parts.Go(func() error { return d.director.RunDrains(reconciling) })
 	parts.Go(func() error { return d.health.monitor.Run(reconciling) })
+	parts.Go(func() error { return d.leases.Run(ctx) })
 	parts.Go(func() error { return d.health.keeper.Run(reconciling, d.director) })
 	parts.Go(func() error { return handler.Run(ctx, local) })
 	if remote != nil {
@@ -193,7 +197,7 @@ func (d *instance) handler(detaching, detached func()) *api.Handler {
 		Metrics: metrics.New(metrics.Options{
 			Source: d.director, Events: d.events, Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log,
 		}).Handler(),
-		Forwarding: forwarding(d.settings),
+		Forwarding: forwarding(d.settings), Leases: d.leases,
 
 		Health:  verdicts{d.health.keeper},
 		Ready:   d.readiness,

@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 	"cmd/shunt/ipvsadm": {"conntrack", "director", "director/api", "director/config/ipvsadm", "director/config/translation", "realserver"},
 	"cmd/shuntd": {
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
-		"director/event", "director/ipvs", "director/ipvs/kernel", "director/metrics", "director/migrate", "director/offer", "director/store", "director/watch", "director/xdp",
+		"director/event", "director/ipvs", "director/ipvs/kernel", "director/lease", "director/metrics", "director/migrate", "director/offer", "director/store", "director/watch", "director/xdp",
 		"realserver/health",
 	},
 	"cmd/shuntd/labtest": {"bpf", "bpf/decap", "conntrack", "realserver", "director", "director/api", "director/config", "director/ipvs"}, // tests only: of the binaries, from outside

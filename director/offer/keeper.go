@@ -174,6 +174,25 @@ func (k *Keeper) ReportLoad(host netip.Addr, report LoadReport) error {
 	return errors.Join(problems...)
 }
 
+// Suspect has the checks of a pool's server asked at once: somebody could not reach it.
+func (k *Keeper) Suspect(pool string, server realserver.Server) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.opts.Checks == nil || pool == "" {
+		return
+	}
+	for _, e := range k.entries {
+		if e.service.Health.Pool != pool {
+			continue
+		}
+		if m := e.members[e.service.Key.ServerAddress(server.Address)]; m != nil {
+			for _, q := range m.questions {
+				k.opts.Checks.Suspect(q.key)
+			}
+		}
+	}
+}
+
 // Changed is health.Options.Changed: what it is told of is looked at by Run.
 func (k *Keeper) Changed(changes []health.Change) {
 	k.mu.Lock()

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/shunt-lb/shunt/director"
+)
+
+// A server that an agent registers is offered, drains and leaves; a restart offers what
+// was registered before, although nobody has said it again.
+func TestServeLeases(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.State.Services[0].Health = director.Health{Pool: "web"}
+	key, configured := cfg.State.Services[0].Key, len(cfg.State.Services[0].Servers)
+	plane := newPlane()
+	d := startDaemon(t, cfg, plane)
+	sequence := 0
+	send := func(method, body string) {
+		t.Helper()
+		sequence++
+		caller := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", cfg.Director.Socket)
+		}}}
+		defer caller.CloseIdleConnections()
+		url := "http://shunt/v1/pools/web/members/s9"
+		if method == http.MethodPut {
+			body = fmt.Sprintf(`{"boot":"b1","sequence":%d,"lifetime":"1m","server":{"address":"10.0.0.99","method":"nat","weight":5}%s}`, sequence, body)
+		}
+		request, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader([]byte(body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := caller.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = answer.Body.Close() }()
+		if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode >= 300 {
+			t.Fatalf("%s: %d %s %v", method, answer.StatusCode, text, err)
+		}
+	}
+	// offered waits until the kernel has so many servers besides the configured ones,
+	// each of the weight.
+	offered := func(servers int, weight uint32) {
+		t.Helper()
+		for {
+			found, err := plane.Found(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			i, right := found.Service(key), 0
+			if i >= 0 {
+				for _, server := range found.Services[i].Servers {
+					if server.Address.Addr().String() == "10.0.0.99" && server.Weight == weight {
+						right++
+					}
+				}
+			}
+			if i >= 0 && right == servers && len(found.Services[i].Servers) == configured+servers {
+				return
+			}
+			select {
+			case err := <-d.done:
+				t.Fatalf("serve: %v", err)
+			case <-time.After(5 * time.Millisecond): // until the test's time is over
+			}
+		}
+	}
+	send(http.MethodPut, "")
+	offered(1, 5)
+	d.cancel()
+	if err := <-d.done; err != nil {
+		t.Fatal(err)
+	}
+	plane = newPlane()
+	d = startDaemon(t, cfg, plane)
+	offered(1, 5)
+	send(http.MethodPut, `,"draining":true`)
+	offered(1, 0)
+	send(http.MethodDelete, "")
+	offered(0, 0)
+}
