@@ -195,6 +195,7 @@ func (d *instance) handler(detaching, detached func()) *api.Handler {
 	return api.NewHandler(d.director, api.Options{
 		Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log, Events: d.events,
 		Metrics: metrics.New(metrics.Options{
+			Health: verdicts{d.health.keeper}.measures,
 			Source: d.director, Events: d.events, Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log,
 		}).Handler(),
 		Forwarding: forwarding(d.settings), Leases: d.leases,

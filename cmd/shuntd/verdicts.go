@@ -6,6 +6,7 @@ import (
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/metrics"
 	"github.com/shunt-lb/shunt/director/offer"
 	"github.com/shunt-lb/shunt/realserver/health"
 )
@@ -42,6 +43,39 @@ func (v verdicts) HealthChanges(key director.ServiceKey, limit int) []api.Health
 		all = append(all, model)
 	}
 	return all
+}
+
+// measures returns the verdicts as metrics show them. A lease's address can be a sorry
+// server's too: it is told once.
+func (v verdicts) measures() []metrics.ServiceHealth {
+	var all []metrics.ServiceHealth
+	for _, service := range v.keeper.Verdicts() {
+		health := metrics.ServiceHealth{Service: service.Service, Quorum: service.Quorum, Panic: service.Panic}
+		seen := map[netip.AddrPort]bool{}
+		for _, server := range service.Servers {
+			if !seen[server.Server] {
+				seen[server.Server] = true
+				health.Servers = append(health.Servers, serverMeasures(server))
+			}
+		}
+		all = append(all, health)
+	}
+	return all
+}
+
+func serverMeasures(v offer.Verdict) metrics.ServerHealth {
+	health := metrics.ServerHealth{Address: v.Server, Up: v.Up, Suspended: v.Suspended}
+	for _, step := range v.Steps {
+		health.Overridden = health.Overridden || step.Name == offer.StepOverride && step.Why != ""
+	}
+	for _, check := range v.Checks {
+		one := metrics.CheckHealth{Kind: string(check.Check.Kind), Passed: check.Status.Successes, Failed: check.Status.Failures}
+		if len(check.Status.Last) > 0 {
+			one.Took = check.Status.Last[0].Took
+		}
+		health.Checks = append(health.Checks, one)
+	}
+	return health
 }
 
 func serverHealth(v offer.Verdict) api.ServerHealth {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/director/metrics"
 	"github.com/shunt-lb/shunt/director/offer"
 	"github.com/shunt-lb/shunt/realserver"
 	"github.com/shunt-lb/shunt/realserver/health"
@@ -42,5 +43,25 @@ func TestServerHealth(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// TestServerMeasures: a metric says what the verdict does.
+func TestServerMeasures(t *testing.T) {
+	server := netip.MustParseAddrPort("10.0.0.11:8080")
+	status := health.Status{Successes: 7, Failures: 3, Last: []health.Result{{Took: 2}, {Took: 1}}}
+	v := offer.Verdict{
+		Server: server, Up: true, Suspended: true, Steps: []offer.Step{{Name: offer.StepOverride, Why: "set up by someone"}, {Name: offer.StepHealth, Why: "tcp"}},
+		Checks: []offer.CheckState{{Check: realserver.Check{Kind: realserver.CheckTCP}, Status: status}, {Check: realserver.Check{Kind: realserver.CheckHTTP}}},
+	}
+	want := metrics.ServerHealth{
+		Address: server, Up: true, Overridden: true, Suspended: true,
+		Checks: []metrics.CheckHealth{{Kind: "tcp", Passed: 7, Failed: 3, Took: 2}, {Kind: "http"}},
+	}
+	if diff := cmp.Diff(want, serverMeasures(v), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if v.Steps[0].Why = ""; serverMeasures(v).Overridden {
+		t.Error("overridden without an order")
 	}
 }

@@ -31,7 +31,9 @@ type Options struct {
 	Version   string        // of the daemon
 	Dataplane string        // xdp or ipvs
 	Started   time.Time     // when the daemon started
-	Log       *slog.Logger  // gets what a scrape could not show; nil: slog.Default()
+	// Health returns what is offered of services. Nil: nothing of it is shown.
+	Health func() []ServiceHealth
+	Log    *slog.Logger // gets what a scrape could not show; nil: slog.Default()
 }
 
 // timeout is how long a scrape waits for the data plane: half of what Prometheus
@@ -98,6 +100,9 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	s.addDrift(c.opts.Source.Drift())
 	for name, n := range c.opts.Events.Counts() {
 		s.add(nameEvents, float64(n), string(name))
+	}
+	if c.opts.Health != nil {
+		s.addHealth(c.opts.Health())
 	}
 	if err == nil {
 		s.addStats(stats)

@@ -42,6 +42,13 @@ const (
 	nameServerReach    = "shunt_server_reachable"
 	nameServerOverload = "shunt_server_overloaded"
 	nameServerDraining = "shunt_server_draining"
+	nameServiceQuorum  = "shunt_service_quorum"
+	nameServicePanic   = "shunt_service_panic"
+	nameServerUp       = "shunt_server_up"
+	nameServerOverride = "shunt_server_overridden"
+	nameServerSuspend  = "shunt_server_suspended"
+	nameCheckResults   = "shunt_check_results_total"
+	nameCheckDuration  = "shunt_check_last_duration_seconds"
 	nameDataplaneInfo  = "shunt_dataplane_info"
 	nameDataplaneTable = "shunt_dataplane_table_size"
 	namePacketEvents   = "shunt_packet_events_total"
@@ -131,6 +138,13 @@ func Names() []Info {
 		{nameServerReach, Gauge, server, "Whether the data plane has a next hop for the server: 1, or 0 and it gets no new connections."},
 		{nameServerOverload, Gauge, server, "Whether the server has reached its upper threshold, and not come below the lower one since: 1 and it gets no new connections, or 0."},
 		{nameServerDraining, Gauge, server, "Whether the server is being drained: 1 and it gets no new connections, or 0."},
+		{nameServiceQuorum, Gauge, service, "Whether the sum of weights of servers that are up is enough for the service: 1, or 0 and sorry servers stand in if there are some."},
+		{nameServicePanic, Gauge, service, "Whether so many of the service's servers look dead that the checks are doubted, and all are offered: 1 or 0."},
+		{nameServerUp, Gauge, server, "Whether orders, checks and packets let the server have new connections: 1 or 0."},
+		{nameServerOverride, Gauge, server, "Whether an operator's order has the server up or down whatever its checks say: 1 or 0."},
+		{nameServerSuspend, Gauge, server, "Whether packets spoke against the server, and it is out until its checks absolve it: 1 or 0."},
+		{nameCheckResults, Counter, []string{"service", "server", "check", "result"}, "Results of the server's checks of a kind since they are asked."},
+		{nameCheckDuration, Gauge, []string{"service", "server", "check"}, "How long the last probe of the server by a check of the kind took; of several checks the slowest. Left out before the first."},
 
 		{nameDataplaneInfo, Gauge, []string{"ipvs"}, "Always 1; the label says which version of IPVS it is, or reproduces."},
 		{nameDataplaneTable, Gauge, nil, "Size of the connection table: on ipvs its buckets, which limit nothing, on xdp the connections that the tables are sized for."},

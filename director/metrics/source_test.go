@@ -119,9 +119,30 @@ func collector(s metrics.Source, out io.Writer) *metrics.Collector {
 	events := event.NewStream(slog.New(slog.DiscardHandler), 0)
 	events.Publish(event.Event{Name: event.Change})
 	return metrics.New(metrics.Options{
+		Health: func() []metrics.ServiceHealth { return offered(s.Head().State) },
 		Source: s, Events: events, Version: "v1.2.3", Dataplane: "xdp", Started: at(500),
 		Log: slog.New(slog.NewTextHandler(out, nil)),
 	})
+}
+
+// offered has the first server of each service up by an operator's order, with two
+// checks of a kind and one that was not asked yet, and the others suspended.
+func offered(state director.State) []metrics.ServiceHealth {
+	var all []metrics.ServiceHealth
+	for _, service := range state.Services {
+		health := metrics.ServiceHealth{Service: service.Key, Quorum: true, Panic: len(service.Servers) > 1}
+		for i, server := range service.Servers {
+			one := metrics.ServerHealth{Address: server.Address, Up: i == 0, Overridden: i == 0, Suspended: i > 0}
+			if i == 0 {
+				one.Checks = []metrics.CheckHealth{
+					{Kind: "http", Passed: 5, Failed: 1, Took: 20 * time.Millisecond}, {Kind: "http", Passed: 7, Failed: 2, Took: 10 * time.Millisecond}, {Kind: "tcp"},
+				}
+			}
+			health.Servers = append(health.Servers, one)
+		}
+		all = append(all, health)
+	}
+	return all
 }
 
 // registry returns a registry that checks whatever the collector says.
