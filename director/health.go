@@ -78,9 +78,9 @@ type Damping struct {
 // Within reaches its limit is suspended at once, for at most Suspend, and its checks are
 // asked to confirm it. 0: no such limit; all 0: nothing is counted.
 type Passive struct {
-	Unanswered      uint32 // first segments sent again, unanswered
-	Resets          uint32 // answered by a reset
-	Unreachable     uint32 // answered by ICMP unreachable
+	Unanswered  uint32 // first segments sent again, unanswered
+	Resets      uint32 // answered by a reset
+	Unreachable uint32 // answered by ICMP unreachable
 	// Within is 10 s if it is 0, Suspend 30 s, and an hour at most.
 	Within, Suspend time.Duration
 }

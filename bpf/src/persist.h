@@ -84,7 +84,7 @@ __noinline __u32 relent(struct slow *c)
 	struct service *service;
 	__u32 index;
 
-	if (!c)
+	if (!c || !c->has_suspended)
 		return 0;
 	resort.list = c->pick.schedule.list | LIST_RELENTS;
 	bpf_loop(c->pick.schedule.servers, resort_step, &resort, 0);
@@ -107,7 +107,7 @@ __noinline __u32 relent(struct slow *c)
 static __always_inline enum event schedule_server(struct slow *c, struct service *service)
 {
 	c->chosen = pick_server(&c->pick, service, &c->method);
-	if (!c->chosen && c->has_suspended)
+	if (!c->chosen)
 		c->chosen = relent(c);
 	if (!c->chosen)
 		return c->pick.flags & SERVICE_MIGRATING ? leave_to_stack(c->pick.flags) : EVENT_ANSWER_NO_SERVER;
@@ -125,7 +125,7 @@ static __always_inline int follow_template(struct slow *c)
 		return 0;
 	if (c->pick.flags & SERVICE_EXPIRE_QUIESCENT && !server->offered_weight)
 		return 0;
-	if (c->has_suspended && is_suspended(index))
+	if (is_suspended(index))
 		return 0;
 	c->chosen = index;
 	c->method = server->method;

@@ -151,9 +151,10 @@ __noinline int pardon(__u32 index, __u32 all)
 
 /*
  * Whether servers of the service may be suspended: once a tick those whose time is over
- * are not any more. That changes nothing that a trial must not.
+ * are not any more. That changes nothing that a trial must not. Global: its caller is not
+ * verified once for each outcome.
  */
-static __always_inline int has_suspended(__u32 service)
+__noinline int has_suspended(__u32 service)
 {
 	struct service_state *state = state_of_service(service);
 	__u32 tick;
