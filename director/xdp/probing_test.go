@@ -25,13 +25,13 @@ import (
 type probeLab struct {
 	*directortest.Lab
 	*Dataplane
-	t    *testing.T
+	t    testing.TB
 	opts Options
 }
 
 const probePort = 8080
 
-func newProbeLab(t *testing.T, shape directortest.Shape) *probeLab {
+func newProbeLab(t testing.TB, shape directortest.Shape) *probeLab {
 	l := &probeLab{Lab: directortest.Start(t, directortest.Topology{Shape: shape}), t: t}
 	l.opts = Options{
 		Interfaces: l.DirectorLinks, PinDir: filepath.Join(directortest.Bpffs(t), "pins"),
@@ -367,5 +367,19 @@ func TestDialServerRefuses(t *testing.T) {
 	}
 	if ports := l.Probing().Ports; ports >= 4536 {
 		t.Errorf("a refused connection has a port: %v", ports)
+	}
+}
+
+// BenchmarkDialServer is a connection to a server by the way of clients, and its end.
+func BenchmarkDialServer(b *testing.B) {
+	l := newProbeLab(b, directortest.OneArmed)
+	key := l.add("udp://192.0.2.10:8080", realserver.DR, nil)
+	server := netip.AddrPortFrom(l.Servers[0].Addr4, probePort)
+	for b.Loop() {
+		c, err := l.DialServer(b.Context(), "udp", key, server, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
 	}
 }
