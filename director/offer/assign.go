@@ -53,7 +53,7 @@ func (k *Keeper) question(key director.ServiceKey, server realserver.Server, che
 	if k.isVirtual(key, server, check) {
 		q.key.Target.Virtual, q.key.Target.Via = key.Address, key.String()
 		q.dial = func(ctx context.Context, network string, port uint16) (net.Conn, error) {
-			return k.opts.Dialer.DialServer(ctx, network, key, server.Address, port)
+			return dialServer(ctx, k.opts.Dialer, check.Via, network, key, server.Address, port)
 		}
 	} else if check.Kind == realserver.CheckScript {
 		q.key.Target.Virtual = virtualOf(key) // it is told of it

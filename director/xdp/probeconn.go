@@ -40,7 +40,7 @@ const (
 //
 // Requires CAP_SYS_ADMIN when the Dataplane is opened, and Linux 6.6 for servers by dr
 // and tunnel; without, errors wrap director.ErrUnsupported. director.ErrFull: all ports
-// are in use.
+// are in use. director.ErrNotFound: the data plane has the service without the server.
 func (d *Dataplane) DialServer(ctx context.Context, network string, key director.ServiceKey, server netip.AddrPort, port uint16) (net.Conn, error) {
 	c, err := d.dialServer(ctx, network, key, server, port)
 	if err != nil {
@@ -103,7 +103,7 @@ func (c *probeConn) Close() error {
 // virtualOf returns where a client of the service connects to.
 func virtualOf(network string, key director.ServiceKey, port uint16) (netip.AddrPort, error) {
 	if want := key.Protocol.String(); network != want {
-		return netip.AddrPort{}, fmt.Errorf("by %s: %w: want %s, the service's", network, director.ErrInvalid, want)
+		return netip.AddrPort{}, fmt.Errorf("by %s: %w: want %s, the service's", network, director.ErrUnsupported, want)
 	}
 	first, last := key.Ports()
 	if port == 0 {
@@ -113,7 +113,7 @@ func virtualOf(network string, key director.ServiceKey, port uint16) (netip.Addr
 	}
 	virtual := netip.AddrPortFrom(key.Prefix().Addr(), port)
 	if !key.Contains(virtual) {
-		return netip.AddrPort{}, fmt.Errorf("port %d: %w: clients' packets come to the servers from %d to %d alone", port, director.ErrInvalid, first, last)
+		return netip.AddrPort{}, fmt.Errorf("port %d: %w: clients' packets come to the servers from %d to %d alone", port, director.ErrUnsupported, first, last)
 	}
 	return virtual, nil
 }
@@ -137,12 +137,13 @@ func (d *Dataplane) wayTo(ctx context.Context, key director.ServiceKey, server n
 	}
 	svc, err := d.model.live(key)
 	if err != nil {
-		return probeWay{}, err
+		// Not wrapped: that would say that the server was withdrawn.
+		return probeWay{}, errors.New("the data plane does not have the service")
 	}
 	s := svc.members[server]
 	switch {
 	case s == nil || s.removed:
-		return probeWay{}, fmt.Errorf("%w in the data plane", director.ErrNotFound)
+		return probeWay{}, fmt.Errorf("the data plane does not have it: %w", director.ErrNotFound)
 	case s.method == realserver.Local:
 		return probeWay{}, fmt.Errorf("method local: %w: clients' packets are this host's own", director.ErrUnsupported)
 	case !s.isReachable():

@@ -330,14 +330,16 @@ func TestDialServerRefuses(t *testing.T) {
 		port    uint16
 		want    error
 	}{
-		{"udp", key, server, 0, director.ErrInvalid},
-		{"tcp", key, server, 81, director.ErrInvalid},
+		{"udp", key, server, 0, director.ErrUnsupported},
+		{"tcp", key, server, 81, director.ErrUnsupported},
 		{"tcp", key, gone, 0, director.ErrNotFound},
-		{"udp", other, server, 0, director.ErrNotFound},
 	} {
 		if _, err := l.DialServer(t.Context(), refused.network, refused.key, refused.server, refused.port); !errors.Is(err, refused.want) {
 			t.Errorf("%s to %s of %s, port %d: %v, want %v", refused.network, refused.server, refused.key, refused.port, err, refused.want)
 		}
+	}
+	if _, err := l.DialServer(t.Context(), "udp", other, server, 0); err == nil || errors.Is(err, director.ErrNotFound) {
+		t.Errorf("of a service that is not there: %v, want an error that does not tell of the server", err)
 	}
 	for range 5000 { // all ports, but one
 		port, err := l.probing.take(l.Servers[0].Addr4)
