@@ -92,6 +92,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:   stderr,
 		Commands: []*cli.Command{
 			decapCommand(),
+			runCommand(),
 			completionCommand(),
 			{Name: "version", Usage: "print the version", Action: printVersion},
 		},

@@ -1,10 +1,11 @@
 // Command shunt-agent runs on real servers. It takes packets for virtual addresses
 // out of the tunnels that directors send them by, where the host has no tunnel
-// devices.
+// devices; and it registers the host's servers at their directors, tells their load,
+// and drains them before it ends.
 //
-// It is no daemon: what it starts stays in the kernel until it is stopped or the
-// host is. app.go has the commands and what errors become, decap.go the flags of
-// decapsulation, output.go the formats, completion.go the scripts for shells.
+// Decapsulation is no daemon: what it starts stays in the kernel until it is stopped or
+// the host is. app.go has the commands and what errors become, decap.go the flags of
+// decapsulation, register.go the registration, output.go the formats, completion.go the scripts for shells.
 package main
 
 import "os"

@@ -52,6 +52,7 @@ func TestUsageErrors(t *testing.T) {
 		"decap show all":                       {`unexpected argument "all"`, "shunt-agent decap show"},
 		"decap show -o xml":                    {`unknown output format "xml": want table, json or yaml`, "shunt-agent decap show"},
 		"decap stop it":                        {`unexpected argument "it"`, "shunt-agent decap stop"},
+		"run":                                  {"no settings: give --config", "shunt-agent run"},
 		"completion tcsh":                      {`unknown shell "tcsh": want bash, zsh or fish`, "shunt-agent completion"},
 		"version 1":                            {`unexpected argument "1"`, "shunt-agent version"},
 	} {

@@ -1,6 +1,9 @@
 // Package agent is what runs on a real server for its director.
 //
-// That is decapsulation: packets for virtual addresses are taken out of the
+// It registers the host's servers in pools at the directors, with their load, renews
+// their leases, and drains them before they leave (Registrar).
+//
+// And it has decapsulation: packets for virtual addresses are taken out of the
 // tunnels that directors send them by, on hosts without tunnel devices. The package
 // reads the host (its addresses, what it would do with such packets) and leaves the
 // program to bpf/decap. It changes nothing of the host: what is wrong is said.
@@ -16,5 +19,5 @@
 //     (20 octets ipip in IPv4, 24 to 28 gre, 32 gue; 20 more in IPv6), or clients that
 //     heed what the director tells them of it.
 //
-// Start reading at Decap.
+// Start reading at Registrar and at Decap.
 package agent

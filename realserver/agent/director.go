@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// askFor is how long a director may take to answer.
+const askFor = 5 * time.Second
+
+// maxAnswer is how much of an answer is read, in bytes.
+const maxAnswer = 64 << 10
+
+// director is one that servers are registered at.
+type director struct {
+	url    string
+	agent  string
+	token  string // file; read for each message, as it may be replaced
+	client *http.Client
+}
+
+// message is a registration (director/api/openapi.yaml, Registration).
+type message struct {
+	Boot     string        `json:"boot"`
+	Sequence uint64        `json:"sequence"`
+	Lifetime string        `json:"lifetime"`
+	Server   messageServer `json:"server"`
+	Draining bool          `json:"draining,omitempty"`
+	Load     *Load         `json:"load,omitempty"`
+}
+
+type messageServer struct {
+	Address string `json:"address"`
+	Method  string `json:"method"`
+	Weight  uint32 `json:"weight"`
+}
+
+// leased is the answer to one (Lease).
+type leased struct {
+	Connections *uint64 `json:"connections"` // left, of a server that drains
+}
+
+// newDirector returns a director of the settings. The files of certificates are read.
+func newDirector(where string, s *Settings) (*director, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	if s.CA != "" {
+		text, err := os.ReadFile(s.CA)
+		if err != nil {
+			return nil, fmt.Errorf("read the CA: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("read the CA: %s has no certificate in PEM", s.CA)
+		}
+	}
+	if s.Certificate != "" {
+		key := s.Key
+		if key == "" {
+			key = s.Certificate
+		}
+		// For each connection anew: it may have been replaced.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(s.Certificate, key)
+			return &pair, err
+		}
+	}
+	return &director{
+		url: strings.TrimSuffix(where, "/"), agent: s.Agent, token: s.TokenFile,
+		client: &http.Client{
+			Transport:     &http.Transport{TLSClientConfig: config, IdleConnTimeout: time.Minute},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// register says the message of the pool's member.
+func (d *director) register(ctx context.Context, pool string, m message) (leased, error) {
+	var answer leased
+	body, err := json.Marshal(m)
+	if err != nil {
+		return answer, err
+	}
+	text, err := d.send(ctx, http.MethodPut, d.member(pool), body)
+	if err == nil {
+		err = json.Unmarshal(text, &answer)
+	}
+	if err != nil {
+		return answer, fmt.Errorf("register in pool %s at %s: %w", pool, d.url, err)
+	}
+	return answer, nil
+}
+
+// deregister takes the member away.
+func (d *director) deregister(ctx context.Context, pool, boot string, sequence uint64) error {
+	_, err := d.send(ctx, http.MethodDelete, fmt.Sprintf("%s?boot=%s&sequence=%d", d.member(pool), url.QueryEscape(boot), sequence), nil)
+	if err != nil {
+		return fmt.Errorf("leave pool %s at %s: %w", pool, d.url, err)
+	}
+	return nil
+}
+
+func (d *director) member(pool string) string {
+	return d.url + "/v1/pools/" + url.PathEscape(pool) + "/members/" + url.PathEscape(d.agent)
+}
+
+// send returns the body of a good answer, or what a bad one says.
+func (d *director) send(ctx context.Context, method, where string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, where, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if d.token != "" {
+		text, err := os.ReadFile(d.token)
+		if err != nil {
+			return nil, fmt.Errorf("read the token: %w", err)
+		}
+		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(text)))
+	}
+	answer, err := d.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil || answer.StatusCode < 300 {
+		return text, err
+	}
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
+		return nil, fmt.Errorf("it answers %s: is it a shuntd?", answer.Status)
+	}
+	return nil, fmt.Errorf("%.500s", problem.Detail)
+}

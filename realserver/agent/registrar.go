@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How long until what failed is tried again, at first and at most.
+const (
+	retryLeast = 500 * time.Millisecond
+	retryMost  = 10 * time.Second
+	// drainEvery is the time between two questions how many connections are left.
+	drainEvery = time.Second
+)
+
+// Registrar keeps a host's servers registered at its directors.
+type Registrar struct {
+	settings  Settings
+	directors []*director
+	boot      string
+	sequence  atomic.Uint64
+	load      func() *Load
+	log       *slog.Logger
+}
+
+// NewRegistrar returns one that has said nothing yet; the files of certificates are read.
+func NewRegistrar(s Settings, log *slog.Logger) (*Registrar, error) {
+	r := &Registrar{settings: s, boot: rand.Text(), log: log, load: newMeter().measure}
+	for _, where := range s.Directors {
+		d, err := newDirector(where, &r.settings)
+		if err != nil {
+			return nil, err
+		}
+		r.directors = append(r.directors, d)
+	}
+	return r, nil
+}
+
+// Run registers every server at every director and renews the leases until the context
+// ends. Then it asks for no new connections, waits until those there are have ended, or
+// for as long as Settings.Drain says, and takes the servers away. Directors that do not
+// answer are asked again, and keep nobody from the others.
+func (r *Registrar) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for _, d := range r.directors {
+		for _, m := range r.settings.Members {
+			all.Go(func() {
+				r.keep(ctx, d, m)
+				// What is left to be said is said although the context has ended.
+				r.leave(context.WithoutCancel(ctx), d, m)
+			})
+		}
+	}
+	all.Wait()
+	for _, d := range r.directors {
+		d.client.CloseIdleConnections()
+	}
+	return nil
+}
+
+// keep renews a lease, each time before half of it is over.
+func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) {
+	failures, wait := 0, time.Duration(0)
+	for pause(ctx, wait) {
+		_, err := d.register(ctx, m.Pool, r.message(m, false))
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if failures == 0 {
+				r.log.Warn("a director does not take the server; it is asked again", "err", err)
+			}
+			wait = jitter(min(retryLeast<<min(failures, 10), retryMost, r.settings.Lease/4))
+			failures++
+		default:
+			if failures > 0 || wait == 0 {
+				r.log.Info("registered", "director", d.url, "pool", m.Pool, "server", m.Address)
+			}
+			failures, wait = 0, jitter(r.settings.Lease*2/5)
+		}
+	}
+}
+
+// leave drains the server and takes it away.
+func (r *Registrar) leave(ctx context.Context, d *director, m MemberSettings) {
+	until := time.Now().Add(r.settings.Drain)
+	for {
+		answer, err := d.register(ctx, m.Pool, r.message(m, true))
+		if err != nil {
+			r.log.Warn("a director does not drain the server", "err", err)
+		} else if answer.Connections != nil && *answer.Connections == 0 {
+			break
+		}
+		left := time.Until(until)
+		if left <= 0 {
+			r.log.Warn("connections are left, and time is over", "director", d.url, "pool", m.Pool)
+			break
+		}
+		pause(ctx, min(jitter(drainEvery), left))
+	}
+	if err := d.deregister(ctx, m.Pool, r.boot, r.sequence.Add(1)); err != nil {
+		r.log.Warn("the lease ends by itself", "err", err)
+		return
+	}
+	r.log.Info("left", "director", d.url, "pool", m.Pool, "server", m.Address)
+}
+
+// state of a server at this moment, in the next message of this run.
+func (r *Registrar) message(m MemberSettings, draining bool) message {
+	return message{
+		Boot: r.boot, Sequence: r.sequence.Add(1), Lifetime: r.settings.Lease.String(), Draining: draining, Load: r.load(),
+		Server: messageServer{Address: m.Address, Method: m.Method, Weight: m.Weight},
+	}
+}
+
+// jitter is up to a fifth less: hosts that start together do not ask together for ever.
+func jitter(d time.Duration) time.Duration {
+	return d - time.Duration(mathrand.Int64N(int64(d/5)+1))
+}
+
+// pause reports whether the time passed before the context ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}

@@ -1,0 +1,234 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// told is a director that notes what it is told, and refuses the first messages.
+type told struct {
+	mu       sync.Mutex
+	refuse   int
+	left     uint64 // connections of a server that drains
+	messages []message
+	deletes  []string
+}
+
+func (d *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.Header.Get("Authorization") != "Bearer secret" || !strings.HasPrefix(r.URL.Path, "/v1/pools/web/members/s1") {
+		http.Error(w, `{"detail":"not you"}`, http.StatusForbidden)
+		return
+	}
+	if r.Method == http.MethodDelete {
+		d.deletes = append(d.deletes, r.URL.RawQuery)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	var m message
+	if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	d.messages = append(d.messages, m)
+	if d.refuse > 0 {
+		d.refuse--
+		http.Error(w, `{"detail":"shuntd is starting"}`, http.StatusServiceUnavailable)
+		return
+	}
+	answer := leased{}
+	if m.Draining {
+		left := d.left
+		answer.Connections = &left
+		d.left -= min(d.left, 1)
+	}
+	_ = json.NewEncoder(w).Encode(struct {
+		Connections *uint64 `json:"connections,omitempty"`
+	}{answer.Connections})
+}
+
+// pipe has requests answered at once by a handler, so that time in a test stands still
+// meanwhile.
+type pipe struct{ handler http.Handler }
+
+func (p pipe) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	p.handler.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// registrar returns one whose directors are the handlers.
+func registrar(t *testing.T, directors ...http.Handler) *Registrar {
+	t.Helper()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := Settings{
+		Agent: "s1", TokenFile: token, Lease: 30 * time.Second, Drain: time.Minute,
+		Members: []MemberSettings{{Pool: "web", Address: "10.0.0.11", Method: "dr", Weight: 100}},
+	}
+	for range directors {
+		s.Directors = append(s.Directors, "https://director")
+	}
+	r, err := NewRegistrar(s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, handler := range directors {
+		r.directors[i].client.Transport = pipe{handler}
+	}
+	return r
+}
+
+// A server is registered although a director is away at first, renewed before half of
+// its lease is over, drained until no connection is left, and taken away.
+func TestRegistrar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		good, late := &told{left: 3}, &told{refuse: 4}
+		r := registrar(t, good, late)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		for name, d := range map[string]*told{"good": good, "late": late} {
+			d.mu.Lock()
+			if n := len(d.messages); n < 9 || n > 20 || d.refuse > 0 {
+				t.Errorf("%s: %d messages in two minutes", name, n)
+			}
+			d.mu.Unlock()
+		}
+		began := time.Now()
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took < 2*time.Second || took > 4*time.Second {
+			t.Errorf("3 connections that end one a second are through after %s", took)
+		}
+		last := uint64(0)
+		for i, m := range good.messages {
+			draining := i >= len(good.messages)-4
+			if m.Sequence <= last || m.Boot != r.boot || m.Lifetime != "30s" || m.Draining != draining {
+				t.Errorf("message %d of %d: %+v after %d", i, len(good.messages), m, last)
+			}
+			last = m.Sequence
+		}
+		if diff := cmp.Diff(messageServer{Address: "10.0.0.11", Method: "dr", Weight: 100}, good.messages[0].Server); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+		if len(good.deletes) != 1 || len(late.deletes) != 1 || !strings.HasPrefix(good.deletes[0], "boot="+r.boot+"&sequence=") {
+			t.Errorf("left by %q and %q", good.deletes, late.deletes)
+		}
+	})
+}
+
+// Connections that do not end keep it no longer than the drain may last.
+func TestRegistrarGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := &told{left: 1 << 40}
+		r := registrar(t, busy)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		began := time.Now()
+		if err := r.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != time.Minute || len(busy.deletes) != 1 {
+			t.Errorf("after %s: %q", took, busy.deletes)
+		}
+	})
+}
+
+// Over TLS the director is known by its CA, and what it refuses is said in its words.
+func TestDirectorOverTLS(t *testing.T) {
+	server := httptest.NewTLSServer(&told{})
+	defer server.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(ca, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("wrong"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(s Settings) error {
+		d, err := newDirector(server.URL, &s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.client.CloseIdleConnections()
+		_, err = d.register(t.Context(), "web", message{})
+		return err
+	}
+	if err := ask(Settings{Agent: "s1", TokenFile: token, CA: ca}); err == nil || !strings.HasSuffix(err.Error(), ": not you") {
+		t.Errorf("a wrong token: %v", err)
+	}
+	if err := os.WriteFile(token, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(Settings{Agent: "s1", TokenFile: token, CA: ca}); err != nil {
+		t.Errorf("%v", err)
+	}
+	if err := ask(Settings{Agent: "s1", TokenFile: token}); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown CA: %v", err)
+	}
+}
+
+func TestReadSettings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	read := func(text string) (Settings, error) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return ReadSettings(file)
+	}
+	const good = "agent: s1\ndirectors: [\"https://10.0.0.1:9443\"]\ntoken-file: /t\nlease: 20s\nmembers: [{pool: web, address: 10.0.0.11, method: dr}]\n"
+	got, err := read(good)
+	want := Settings{
+		Agent: "s1", Directors: []string{"https://10.0.0.1:9443"}, TokenFile: "/t", Lease: 20 * time.Second, Drain: 5 * time.Minute,
+		Members: []MemberSettings{{Pool: "web", Address: "10.0.0.11", Method: "dr", Weight: 1}},
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got)\n%s", err, diff)
+	}
+	for change, want := range map[[2]string]string{
+		{"agent: s1", "agent: ../s"}:              `agent "../s": want`,
+		{"https://", "http://"}:                   `directors[0]: "http://10.0.0.1:9443" is not a URL`,
+		{"token-file: /t\n", ""}:                  "token-file or certificate: want one",
+		{"20s", "1s"}:                             "lease: 1s is out of range: want 5s to 10m0s",
+		{"20s", "soon"}:                           `lease: "soon" is not a duration`,
+		{"10.0.0.11", "ten"}:                      `members[0]: address "ten"`,
+		{"method: dr", "method: masq"}:            "members[0]: unknown forwarding method",
+		{"pool: web", "pool: \"\""}:               `members[0]: pool ""`,
+		{"lease: 20s", "leese: 20s"}:              "leese",
+		{"members: [{pool", "members: []\nx: [{"}: "agent.yaml",
+	} {
+		if _, err := read(strings.Replace(good, change[0], change[1], 1)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), file) {
+			t.Errorf("%q: %v, want %s", change, err, want)
+		}
+	}
+}
+
+func TestMeasure(t *testing.T) {
+	l := newMeter().measure()
+	if l == nil || l.CPU == nil || l.Memory == nil || l.Value < *l.CPU || l.Value < *l.Memory || l.Value > 1 || l.Connections == nil || l.RunQueue == nil {
+		t.Errorf("%+v", l)
+	}
+}
