@@ -105,7 +105,7 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 	}
 	p.offered = d.offered(settled, p.has)
 	p.ops = Plan(p.offered, withGone(p.has, p.touched.of(head), settled))
-	p.steps = explainOverrides(explainDrains(Explain(p.ops, p.has), head, p.next), head, p.next)
+	p.steps = explainHealth(explainOverrides(explainDrains(Explain(p.ops, p.has), head, p.next), head, p.next), head, p.next)
 	return p, nil
 }
 

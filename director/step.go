@@ -25,7 +25,7 @@ const (
 // Step is an operation of a plan for people: with what it replaces.
 type Step struct {
 	// Operation is nil where the plan has nothing for the data plane: for the terms of
-	// a drain, and overrides, of which follows what is offered.
+	// a drain, for overrides and health, of which follows what is offered.
 	Operation Operation
 	Action    Action
 	Service   ServiceKey     // zero for the timeouts and sync daemons
@@ -55,6 +55,9 @@ func (s Step) String() string {
 		order = overrideField
 	}
 	text := fmt.Sprintf("edit %s of server %s of %s", order, s.Server, s.Service)
+	if !s.Server.IsValid() {
+		text = fmt.Sprintf("edit service %s", s.Service)
+	}
 	if s.Operation != nil {
 		text = s.Operation.String()
 	}
@@ -88,7 +91,7 @@ func Explain(ops []Operation, found State) []Step {
 // Between returns the steps that lead from one state to another, drains and overrides
 // included.
 func Between(from, to State) []Step {
-	return explainOverrides(explainDrains(Explain(Plan(to, from), from), from, to), from, to)
+	return explainHealth(explainOverrides(explainDrains(Explain(Plan(to, from), from), from, to), from, to), from, to)
 }
 
 // explainDrains adds what changes of the terms of drains: to the step of the
