@@ -12,6 +12,7 @@ packages=(
 	zsh fish man-db groff-base                      # completion and manual pages
 	qemu-system-x86 cpio busybox-static kmod        # guest
 	user-mode-linux                                 # differential
+	nginx-light dnsmasq-base python3-aiosmtpd       # lab: servers that checks ask
 	keepalived ldirectord                           # their samples, imported; ldirectord in the lab
 )
 
