@@ -89,13 +89,15 @@ func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) {
 // leave drains the server and takes it away.
 func (r *Registrar) leave(ctx context.Context, d *director, m MemberSettings) {
 	until := time.Now().Add(r.settings.Drain)
-	for {
+	for drains := false; ; {
 		answer, err := d.register(ctx, m.Pool, r.message(m, true))
 		if err != nil {
 			r.log.Warn("a director does not drain the server", "err", err)
-		} else if answer.Connections != nil && *answer.Connections == 0 {
+		} else if drains && answer.Connections != nil && *answer.Connections == 0 {
 			break
 		}
+		// The first answer is of a moment in which connections still came.
+		drains = drains || err == nil
 		left := time.Until(until)
 		if left <= 0 {
 			r.log.Warn("connections are left, and time is over", "director", d.url, "pool", m.Pool)
