@@ -16,6 +16,7 @@ const (
 	MaxChecks       = 16
 	MaxSorry        = 64
 	MaxHealthTime   = 31 * 24 * time.Hour // of slow start, damping, passive evidence and silence
+	MaxSuspend      = time.Hour           // of a server, by passive evidence
 	MaxLoadShare    = 10000               // per cent of the configured weight
 	maxNotifyWords  = 64
 	maxNotifyLength = 4096 // bytes of a word
@@ -114,8 +115,10 @@ func (c *checker) measures(h Health) {
 	if p := h.Passive; p.IsZero() && p != (Passive{}) {
 		c.report("health.passive", "passive without a limit: give unanswered, resets or unreachable")
 	} else if !p.IsZero() {
-		c.needed("health.passive.within", "passive: within", p.Within)
-		c.needed("health.passive.suspend", "passive: suspend", p.Suspend)
+		c.lasting("health.passive.within", "passive: within", p.Within)
+		if p.Suspend < 0 || p.Suspend > MaxSuspend {
+			c.report("health.passive.suspend", "passive: suspend %s is out of range: want %s at most", p.Suspend, MaxSuspend)
+		}
 	}
 	switch l := h.Load; {
 	case l.Kind == LoadNone && l != (LoadPolicy{}):

@@ -31,6 +31,7 @@ func TestValidateHealth(t *testing.T) {
 	}{
 		{"", "", func(*director.Health) {}},
 		{"", "", func(h *director.Health) { *h = director.Health{} }},
+		{"", "", func(h *director.Health) { h.Passive = director.Passive{Resets: 1} }}, // with its defaults
 		{"check[1].kind", `check[1]: unknown check "ftp"`, func(h *director.Health) { h.Checks = []realserver.Check{tcp, {Kind: "ftp"}} }},
 		{"check", "17 checks", func(h *director.Health) { h.Checks = make([]realserver.Check, 17); fillChecks(h.Checks, tcp) }},
 		{"check[0].tls.ca", "is not an absolute path", func(h *director.Health) {
@@ -53,7 +54,7 @@ func TestValidateHealth(t *testing.T) {
 		{"health.damping.changes", "changes 1", func(h *director.Health) { h.Damping.Changes = 1 }},
 		{"health.damping.hold", "hold is missing", func(h *director.Health) { h.Damping.Hold = 0 }},
 		{"health.passive", "passive without a limit", func(h *director.Health) { h.Passive.Resets = 0 }},
-		{"health.passive.suspend", "suspend is missing", func(h *director.Health) { h.Passive.Suspend = 0 }},
+		{"health.passive.suspend", "want 1h0m0s at most", func(h *director.Health) { h.Passive.Suspend = 2 * time.Hour }},
 		{"health.passive.within", "out of range", func(h *director.Health) { h.Passive.Within = 32 * 24 * time.Hour }},
 		{"health.load", "load without a kind", func(h *director.Health) { h.Load.Kind = "" }},
 		{"health.load.kind", `unknown load policy "cpu"`, func(h *director.Health) { h.Load.Kind = "cpu" }},
