@@ -1,7 +1,7 @@
 // Package keepalived translates keepalived.conf into Shunt's state: the virtual
 // servers, their groups and real servers, the timeouts and the sync daemon. VRRP,
-// BFD, health checks, scripts and mail have no counterpart in this version of
-// Shunt; each of them is named in a note, with what that means for packets.
+// BFD and mail have no counterpart in Shunt, and checks and scripts are not carried;
+// each of them is named in a note, with what that means for packets.
 //
 // Reading goes in three steps. expand.go turns the text into directives' lines:
 // comments, includes, lines for one machine only (@id), parameters ($NAME) and

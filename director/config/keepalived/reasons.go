@@ -18,15 +18,15 @@ const (
 
 // Why something is not carried.
 const (
-	noCheck        = "this version of Shunt has no health checks: the server is in service whether or not it answers"
+	noCheck        = "checks are not carried: give the service a check, or the server is in service whether or not it answers"
 	noDynamicCheck = noCheck + ", and its weight stays as it is"
-	noChecks       = "a setting of health checks, which this version of Shunt does not have"
-	noScript       = "Shunt runs no scripts: its events can be followed (shunt events --follow)"
+	noChecks       = "a setting of checks, which are not carried: give the service a check"
+	noScript       = "scripts are not carried: give the service health.notify, or follow the events (shunt events --follow)"
 	noMail         = "Shunt sends no mail"
-	noQuorum       = "this version of Shunt counts no quorum: the service is there however many servers answer"
+	noQuorum       = "a quorum is not carried: give the service health.quorum, or it is there however many servers answer"
 	noAlpha        = "with alpha a server takes no clients before it has answered a check; here it takes them at once"
-	noFailure      = "this version of Shunt takes no server for failed, so none is removed and no weight becomes 0"
-	noSuspend      = "there are no health checks to suspend; the service is there whoever has the address"
+	noFailure      = "without a check no server is taken for failed, so none is removed and no weight becomes 0"
+	noSuspend      = "no checks are carried that could be suspended; the service is there whoever has the address"
 	noVRRP         = "Shunt has no VRRP: keepalived can go on with it, without the virtual_servers"
 	noBFD          = "Shunt has no BFD"
 	noSNMP         = "Shunt has no SNMP: its counters are metrics for Prometheus"
@@ -126,7 +126,7 @@ var reasons = map[scope]map[string]reason{
 		not("Shunt runs no scripts, and none when it stops", "omega"),
 		not(noSuspend, "ha_suspend"),
 		not("it has no effect: the kernel sets the mark by itself", "hashed"),
-		not("this version of Shunt has no sorry servers", "sorry_server_inhibit"),
+		not("sorry servers are not carried", "sorry_server_inhibit"),
 	),
 	ofServer: join(
 		ofChecks,

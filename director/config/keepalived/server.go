@@ -132,12 +132,12 @@ func (v *virtual) sorryServer(n *node) {
 		return
 	}
 	v.sorry = r
-	v.note(translation.NotCarried, n, "this version of Shunt has no sorry servers: while no server is there to take them, new clients are not served")
+	v.note(translation.NotCarried, n, "sorry servers are not carried: give the service its own, or new clients are not served while no server is there to take them")
 }
 
 func (v *virtual) sorryMethod(n *node) {
 	if v.sorry != nil {
 		v.sorry.method.parse(n.args())
 	}
-	v.note(translation.NotCarried, n, "this version of Shunt has no sorry servers")
+	v.note(translation.NotCarried, n, "sorry servers are not carried")
 }

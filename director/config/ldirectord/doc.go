@@ -1,6 +1,6 @@
 // Package ldirectord translates ldirectord.cf into Shunt's state: the virtual
-// services and their real servers. Health checks, fallback servers, scripts and
-// mail have no counterpart in this version of Shunt; each is named in a note, with
+// services and their real servers. Checks, fallback servers and scripts are
+// not carried, and mail has no counterpart in Shunt; each is named in a note, with
 // what that means for packets.
 //
 // The language is that of ldirectord 4.12 (ldirectord(8); its source, read_config

@@ -50,7 +50,7 @@ func (v *virtual) real(s *translation.Service, d directive) (problem string) {
 		return "the range ends before it begins: " + refused
 	}
 	if parts[6] != "" {
-		v.noteServer(translation.NotCarried, d, netip.AddrPortFrom(first, port), "request and receive are for a health check, which this version of Shunt does not have")
+		v.noteServer(translation.NotCarried, d, netip.AddrPortFrom(first, port), "request and receive are for a check, which is not carried: give the service one")
 	}
 	if v.off {
 		server.Weight = 0

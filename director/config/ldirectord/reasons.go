@@ -4,10 +4,10 @@ import "github.com/shunt-lb/shunt/director/config/translation"
 
 // Why something is not carried.
 const (
-	noCheck    = "this version of Shunt has no health checks: the servers are in service whether or not they answer"
-	noChecks   = "a setting of health checks, which this version of Shunt does not have"
-	noFallback = "this version of Shunt has no fallback servers: while no server is there to take them, new clients are not served"
-	noScript   = "Shunt runs no scripts: its events can be followed (shunt events --follow)"
+	noCheck    = "checks are not carried: give the service a check, or the servers are in service whether or not they answer"
+	noChecks   = "a setting of checks, which are not carried: give the service a check"
+	noFallback = "fallback servers are not carried: give the service sorry servers, or new clients are not served while no server is there to take them"
+	noScript   = "scripts are not carried: give the service health.notify, or follow the events (shunt events --follow)"
 	noMail     = "Shunt sends no mail"
 	ownProcess = "it is about ldirectord's own process"
 	refused    = "ldirectord does not start with it"
@@ -53,7 +53,7 @@ var everywhere = map[string]reason{
 	"fallback":         {translation.NotCarried, noFallback},
 	"fallback6":        {translation.NotCarried, noFallback},
 	"fallbackcommand":  {translation.NotCarried, noScript},
-	"quiescent":        {translation.NotCarried, "this version of Shunt takes no server for failed, so none is removed and no weight becomes 0"},
+	"quiescent":        {translation.NotCarried, "without a check no server is taken for failed, so none is removed and no weight becomes 0"},
 	"emailalert":       {translation.NotCarried, noMail},
 	"emailalertfreq":   {translation.NotCarried, noMail},
 	"emailalertstatus": {translation.NotCarried, noMail},
@@ -63,7 +63,7 @@ var everywhere = map[string]reason{
 
 var reasons = map[scope]map[string]reason{
 	global: {
-		"readdquiescent": {translation.NotCarried, "this version of Shunt takes no server for failed"},
+		"readdquiescent": {translation.NotCarried, "without a check no server is taken for failed"},
 		"emailalertfrom": {translation.NotCarried, noMail},
 		"autoreload":     {translation.NotCarried, "Shunt reads its configuration when it is told to (shunt apply, or SIGHUP)"},
 		"callback":       {translation.NotCarried, noScript},
