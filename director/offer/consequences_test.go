@@ -190,6 +190,7 @@ func TestMaintenance(t *testing.T) {
 
 // The commands run as scripts of checks do: outside of the bubble, by the clock.
 func TestNotify(t *testing.T) {
+	directortest.Privileged(t)
 	folder := t.TempDir()
 	heard, fifo := filepath.Join(folder, "heard"), filepath.Join(folder, "fifo")
 	tell := func(word string) []string {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/realserver"
 	"github.com/shunt-lb/shunt/realserver/health"
 )
@@ -22,6 +23,7 @@ const asDaemon = "SHUNT_TEST_AS_DAEMON"
 // TestScriptCapabilities runs scripts as the unit's daemon does: a user that is not root,
 // with ambient capabilities, becomes another.
 func TestScriptCapabilities(t *testing.T) {
+	directortest.Privileged(t)
 	needRoot(t)
 	cmd := exec.Command("/proc/self/exe") // Others may not go through the folders of the test's program.
 	cmd.Env = append(os.Environ(), asDaemon+"=1")

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shunt-lb/shunt/director/directortest"
 	"golang.org/x/net/icmp"
 	"golang.org/x/sys/unix"
 )
@@ -94,6 +95,7 @@ func TestEchoTake(t *testing.T) {
 // TestEchoSockets opens sockets with and without the right to raw ones, and in a
 // namespace where the group may ping.
 func TestEchoSockets(t *testing.T) {
+	directortest.Privileged(t)
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to make a network namespace")
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/realserver"
 	"github.com/shunt-lb/shunt/realserver/health"
 )
@@ -14,6 +15,7 @@ import (
 func icmpCheck() realserver.Check { return realserver.Check{Kind: realserver.CheckICMP} }
 
 func TestICMP(t *testing.T) {
+	directortest.Privileged(t)
 	needRoot(t)
 	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0)
 	wantPass(t, probe(t, icmpCheck(), local, patient), "")
@@ -26,6 +28,7 @@ func TestICMP(t *testing.T) {
 // TestICMPShared asks many at once, over one socket, of which none may take another's
 // answer.
 func TestICMPShared(t *testing.T) {
+	directortest.Privileged(t)
 	needRoot(t)
 	env := health.NewEnv("")
 	defer env.Close()

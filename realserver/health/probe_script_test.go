@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/realserver"
 	"github.com/shunt-lb/shunt/realserver/health"
 )
@@ -71,6 +72,7 @@ func runScriptOf(t *testing.T, script realserver.ScriptCheck, target health.Targ
 }
 
 func TestScript(t *testing.T) {
+	directortest.Privileged(t)
 	needRoot(t)
 	_, write := scripts(t)
 	status := write("status", `exit "$1"`, 0o755)
@@ -123,6 +125,7 @@ func TestScript(t *testing.T) {
 
 // TestScriptBounded runs scripts that do not behave.
 func TestScriptBounded(t *testing.T) {
+	directortest.Privileged(t)
 	needRoot(t)
 	_, write := scripts(t)
 	const soon = 200 * time.Millisecond
@@ -188,6 +191,7 @@ func wantGone(t *testing.T, pids []string, count int) {
 
 // TestScriptTrust changes who may write what a script's path leads through.
 func TestScriptTrust(t *testing.T) {
+	directortest.Privileged(t)
 	needRoot(t)
 	for _, test := range []struct {
 		name   string
