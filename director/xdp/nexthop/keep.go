@@ -13,6 +13,7 @@ type hold struct {
 	users   map[*watch]struct{}
 	asked   time.Time // when the kernel was last asked to resolve it
 	claimed bool      // the kernel manages it, because of us or a former run
+	unheard bool      // the kernel has it already, which no event has told yet
 	problem string    // why the kernel refused it
 }
 
@@ -58,12 +59,21 @@ func (r *Resolver) keep(key neighbourKey, h *hold) {
 		return
 	}
 	h.asked = time.Now()
-	r.setProblem(key, h, r.ask(key, h))
+	write := r.routes.NeighSet
+	if n == (neighbour{}) && !h.unheard {
+		write = r.routes.NeighAdd // refuses where there is one: it may be permanent
+	}
+	err := r.ask(key, h, write)
+	if errors.Is(err, unix.EEXIST) {
+		h.unheard, r.recheck = true, true
+		err = nil
+	}
+	r.setProblem(key, h, err)
 }
 
 // ask makes the neighbour a managed one, or where the kernel refuses that has it
-// probed once.
-func (r *Resolver) ask(key neighbourKey, h *hold) error {
+// probed once. write creates or replaces the entry, or creates it alone.
+func (r *Resolver) ask(key neighbourKey, h *hold, write func(*netlink.Neigh) error) error {
 	neigh := &netlink.Neigh{
 		LinkIndex: key.iface, Family: key.family(), IP: key.addr.AsSlice(), Flags: netlink.NTF_USE,
 	}
@@ -73,7 +83,7 @@ func (r *Resolver) ask(key neighbourKey, h *hold) error {
 		// (kernel: net/core/neighbour.c, neigh_periodic_work).
 		managed.Flags |= netlink.NTF_EXT_LEARNED
 		managed.FlagsExt = netlink.NTF_EXT_MANAGED // Linux 5.16
-		err := r.routes.NeighSet(&managed)
+		err := write(&managed)
 		if err == nil {
 			h.claimed = true
 			return nil
@@ -82,7 +92,7 @@ func (r *Resolver) ask(key neighbourKey, h *hold) error {
 			return err
 		}
 	}
-	if err := r.routes.NeighSet(neigh); err != nil {
+	if err := write(neigh); err != nil {
 		return err
 	}
 	if r.managed {

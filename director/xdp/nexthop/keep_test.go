@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -239,5 +240,30 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	cancel()
 	if err := w.Run(ctx); err != nil {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// A permanent neighbour of which the event has not been read yet stays one: managed, it
+// would be an ordinary one, and asked for.
+func TestPermanentNeighbourUnheardOf(t *testing.T) {
+	t.Parallel()
+	n := newNet2(t)
+	w := newWatcher(t, n, Options{}) // nobody reads events
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	link, err := n.director.Netlink().LinkByName("eth0")
+	must(t, err)
+	must(t, n.director.Netlink().NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: left4.AsSlice(), HardwareAddr: mac,
+	}))
+	w.Watch(left4)
+	if entry := n.neighbour(t, left4); entry == nil || entry.State != netlink.NUD_PERMANENT {
+		t.Fatalf("the neighbour is %+v, want a permanent one", entry)
+	}
+	w.run(t)
+	want := n.hop(t, "eth0", n.left)
+	want.Hop.Destination = [6]byte(mac)
+	w.wait(t, left4, want)
+	if entry := n.neighbour(t, left4); entry == nil || entry.State != netlink.NUD_PERMANENT {
+		t.Errorf("afterwards the neighbour is %+v, want a permanent one", entry)
 	}
 }
