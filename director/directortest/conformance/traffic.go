@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
@@ -62,6 +63,15 @@ func (b *bench) even(n int) shares {
 	return want
 }
 
+// reachable waits until all servers of the service are: the turns that tests count
+// begin then. A data plane may have to ask for a neighbour again that was given back.
+func (b *bench) reachable(key director.ServiceKey) {
+	b.Helper()
+	b.eventually("all servers are reachable", func() bool {
+		return !slices.ContainsFunc(b.stats(key).Servers, func(s director.ServerStats) bool { return !s.Reachable })
+	})
+}
+
 // forwarding is a way to the servers.
 type forwarding struct {
 	name    string
@@ -111,6 +121,7 @@ func testHTTP(b *bench) {
 		vip := f.service.Key.Address.Addr()
 		b.unwrap(f.service.Servers[0].Tunnel)
 		b.apply(adding(f.service)...)
+		b.reachable(f.service.Key)
 		client := b.client(vip, 0, directortest.Off)
 		got := shares{}
 		for i := range requests {
@@ -157,6 +168,7 @@ func testUDP(b *bench) {
 		vip := f.service.Key.Address.Addr()
 		b.unwrap(f.service.Servers[0].Tunnel)
 		b.apply(adding(f.service)...)
+		b.reachable(f.service.Key)
 		// A service that comes back may have its counters still.
 		want, sum := b.stats(f.service.Key).Counters, director.Counters{}
 		want.Add(director.Counters{Connections: requests, InPackets: requests, InBytes: requests * queryBytes(vip)})
