@@ -39,7 +39,7 @@ run() {
 		# The kernel's IPVS as data plane; ipvsadm's, keepalived's and
 		# ldirectord's languages beside the real programs.
 		make -s build &&
-			SHUNT_BIN=$PWD/bin SHUNT_GUEST=uml scripts/gotest.sh -timeout 15m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 900" \
+			SHUNT_BIN=$PWD/bin SHUNT_GUEST=uml scripts/gotest.sh -timeout 12m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 330" \
 				./director/ipvs/... ./director/config/{ipvsadm,keepalived,ldirectord} ./cmd/shunt/ipvsadm ./cmd/shuntd/labtest
 		;;
 	differential) differential ;;
