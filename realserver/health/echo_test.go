@@ -16,7 +16,6 @@ func icmpCheck() realserver.Check { return realserver.Check{Kind: realserver.Che
 
 func TestICMP(t *testing.T) {
 	directortest.Privileged(t)
-	needRoot(t)
 	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0)
 	wantPass(t, probe(t, icmpCheck(), local, patient), "")
 	wantPass(t, probe(t, icmpCheck(), netip.AddrPortFrom(netip.IPv6Loopback(), 0), patient), "")
@@ -29,7 +28,6 @@ func TestICMP(t *testing.T) {
 // answer.
 func TestICMPShared(t *testing.T) {
 	directortest.Privileged(t)
-	needRoot(t)
 	env := health.NewEnv("")
 	defer env.Close()
 	files := func() int {

@@ -43,13 +43,6 @@ func scripts(t testing.TB) (dir string, write func(name, text string, mode os.Fi
 	}
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to become another user")
-	}
-}
-
 func scriptTarget() health.Target {
 	return health.Target{Server: netip.MustParseAddrPort("[2001:db8::7]:8080"), Virtual: netip.MustParseAddrPort("192.0.2.1:80")}
 }
@@ -73,7 +66,6 @@ func runScriptOf(t *testing.T, script realserver.ScriptCheck, target health.Targ
 
 func TestScript(t *testing.T) {
 	directortest.Privileged(t)
-	needRoot(t)
 	_, write := scripts(t)
 	status := write("status", `exit "$1"`, 0o755)
 	plain, nagios, weight := realserver.StatusPlain, realserver.StatusNagios, realserver.StatusWeight
@@ -126,7 +118,6 @@ func TestScript(t *testing.T) {
 // TestScriptBounded runs scripts that do not behave.
 func TestScriptBounded(t *testing.T) {
 	directortest.Privileged(t)
-	needRoot(t)
 	_, write := scripts(t)
 	const soon = 200 * time.Millisecond
 	t.Run("never ends, and its children neither", func(t *testing.T) {
@@ -192,7 +183,6 @@ func wantGone(t *testing.T, pids []string, count int) {
 // TestScriptTrust changes who may write what a script's path leads through.
 func TestScriptTrust(t *testing.T) {
 	directortest.Privileged(t)
-	needRoot(t)
 	for _, test := range []struct {
 		name   string
 		change func(dir, script string) (string, error) // returns the path to run
