@@ -5,6 +5,9 @@ import (
 	"bytes"
 	"net/http"
 	"sync"
+	"sync/atomic"
+
+	"github.com/shunt-lb/shunt/realserver/script"
 )
 
 // DefaultScriptUser runs scripts where none is named.
@@ -23,6 +26,18 @@ type Env struct {
 // NewEnv returns what the probers of one Monitor share. Close ends it.
 func NewEnv(scriptUser string) Env { return Env{ScriptUser: scriptUser, shared: newShared()} }
 
+// RunBy has the helper process run commands. It is called before the first probe, of an
+// Env that NewEnv made; whoever started the helper closes it, after Close.
+func (e Env) RunBy(h *script.Helper) { e.shared.helper.Store(h) }
+
+// helper is what runs commands; nil: the process itself does.
+func (e Env) helper() *script.Helper {
+	if e.shared == nil {
+		return nil
+	}
+	return e.shared.helper.Load()
+}
+
 // Close ends what is shared, after the last prober was closed.
 func (e Env) Close() {
 	if e.shared != nil {
@@ -35,6 +50,7 @@ type shared struct {
 	echoes    *echoes
 	files     *pemFiles
 	http2     *http.Transport
+	helper    atomic.Pointer[script.Helper]
 	readers   sync.Pool // of *bufio.Reader
 	bodies    sync.Pool // of *bytes.Buffer
 	datagrams sync.Pool // of *[maxExchange]byte

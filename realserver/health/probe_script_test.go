@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -141,9 +142,23 @@ func TestScriptBounded(t *testing.T) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
+	t.Run("forks all the time", func(t *testing.T) {
+		path := write("bomb", `echo $$; i=0; while [ $i -lt 500 ]; do sleep 1000 & i=$((i+1)); done; wait`, 0o755)
+		got := runScript(t, realserver.ScriptCheck{Command: []string{path}}, soon/4)
+		wantFail(t, got, "no answer in time")
+		if left := groupOf(t, got.Detail); len(left) > 0 {
+			t.Errorf("%d of its processes are alive", len(left))
+		}
+	})
 	t.Run("prints for ever", func(t *testing.T) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		got := runScript(t, realserver.ScriptCheck{Command: []string{write("yes", `exec yes 0123456`, 0o755)}}, soon)
 		wantFail(t, got, "no answer in time")
+		// Some hundred MB came by then.
+		if runtime.ReadMemStats(&after); after.TotalAlloc-before.TotalAlloc > 1<<20 {
+			t.Errorf("%d bytes were allocated", after.TotalAlloc-before.TotalAlloc)
+		}
 		if want := strings.TrimSpace(strings.Repeat("0123456\n", 512)); got.Detail != want {
 			t.Errorf("%d bytes of output are kept, want the first %d", len(got.Detail), len(want))
 		}
@@ -158,6 +173,32 @@ func TestScriptBounded(t *testing.T) {
 	t.Run("reads", func(t *testing.T) {
 		wantPass(t, runScript(t, realserver.ScriptCheck{Command: []string{write("cat", `cat; echo read`, 0o755)}}, patient), "read")
 	})
+}
+
+// groupOf waits until nobody of the process group is alive, and returns who still is
+// when it gives up.
+func groupOf(t *testing.T, group string) (pids []string) {
+	t.Helper()
+	if _, err := strconv.Atoi(group); err != nil {
+		t.Fatalf("the script says %q, want its group", group)
+	}
+	for deadline := time.Now().Add(patient); ; time.Sleep(time.Millisecond) {
+		pids = nil
+		files, err := filepath.Glob("/proc/[0-9]*/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			stat, _ := os.ReadFile(file) // which may have ended since
+			_, text, _ := strings.Cut(string(stat), ") ")
+			if fields := strings.Fields(text); len(fields) > 2 && fields[2] == group && fields[0] != "Z" {
+				pids = append(pids, filepath.Base(filepath.Dir(file)))
+			}
+		}
+		if len(pids) == 0 || time.Now().After(deadline) {
+			return pids
+		}
+	}
 }
 
 // wantGone waits until no such process is alive: they are ended before the probe is, and
