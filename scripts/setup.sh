@@ -14,6 +14,7 @@ packages=(
 	user-mode-linux                                 # differential
 	nginx-light dnsmasq-base python3-aiosmtpd       # lab: servers that checks ask
 	keepalived ldirectord                           # their samples, imported; ldirectord in the lab
+	snmpd                                           # hosts without the agent, asked for their load
 )
 
 if ! command -v go >/dev/null; then
