@@ -142,7 +142,9 @@ const (
 )
 
 // WithDefaults returns the check with its zero times and counts filled in: a timeout is
-// at most the interval, a retry comes after a fifth of it or MinCheckInterval.
+// at most the interval, a retry comes after a fifth of the interval, half of the timeout
+// or MinCheckInterval, whichever is longest, and no later than the interval. What
+// Validate takes it takes with its defaults too.
 func (c Check) WithDefaults() Check {
 	set := func(d *time.Duration, otherwise time.Duration) {
 		if *d == 0 {
@@ -151,7 +153,7 @@ func (c Check) WithDefaults() Check {
 	}
 	set(&c.Interval, DefaultCheckInterval)
 	set(&c.Timeout, min(DefaultCheckTimeout, c.Interval))
-	set(&c.Retry, max(c.Interval/5, c.Timeout/2, MinCheckInterval))
+	set(&c.Retry, min(max(c.Interval/5, c.Timeout/2, MinCheckInterval), c.Interval))
 	if c.Rise == 0 {
 		c.Rise = DefaultCheckRise
 	}
@@ -170,6 +172,18 @@ func (c Check) Key() string {
 		panic("realserver: a check that cannot be encoded: " + err.Error())
 	}
 	return string(text)
+}
+
+// Protocol returns what connections of the check are by, tcp or udp; empty for kinds that
+// make none of their own.
+func (c Check) Protocol() string {
+	switch {
+	case c.Kind == CheckUDP, c.Kind == CheckDNS && (c.DNS == nil || !c.DNS.TCP):
+		return "udp"
+	case c.Kind == CheckICMP, c.Kind == CheckScript, c.Kind == CheckFile:
+		return ""
+	}
+	return "tcp"
 }
 
 // SameChecks reports whether the checks are the same in the same order.

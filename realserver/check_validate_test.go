@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -105,4 +106,35 @@ func TestCheckValidate(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
 	}
+}
+
+// Whatever times a valid check has, it is valid with its defaults too, and they are
+// final.
+func TestDefaultsAreValid(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		times := func(least time.Duration) *rapid.Generator[time.Duration] {
+			return rapid.OneOf(
+				rapid.Just(time.Duration(0)), rapid.SampledFrom([]time.Duration{least, realserver.MinCheckInterval, realserver.MaxCheckInterval}),
+				rapid.Custom(func(t *rapid.T) time.Duration {
+					return time.Duration(rapid.Int64Range(int64(least), int64(10*time.Second)).Draw(t, "time"))
+				}),
+			)
+		}
+		check := realserver.Check{
+			Kind: realserver.CheckTCP, Interval: times(realserver.MinCheckInterval).Draw(t, "interval"),
+			Timeout: times(time.Millisecond).Draw(t, "timeout"), Retry: times(realserver.MinCheckInterval).Draw(t, "retry"),
+			Rise: rapid.Uint16().Draw(t, "rise"), Fall: rapid.Uint16().Draw(t, "fall"),
+		}
+		full := check.WithDefaults()
+		err, fullErr := check.Validate(), full.Validate()
+		if (err == nil) != (fullErr == nil) || check.Timeout == 0 && check.Retry == 0 && err != nil {
+			t.Fatalf("%+v: %v; with defaults, %+v: %v", check, err, full, fullErr)
+		}
+		if full.Interval == 0 || full.Timeout == 0 || full.Retry == 0 || full.Rise == 0 || full.Fall == 0 {
+			t.Fatalf("%+v has no default of its own", full)
+		}
+		if again := full.WithDefaults(); again != full {
+			t.Fatalf("%+v became %+v", full, again)
+		}
+	})
 }

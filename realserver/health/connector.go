@@ -81,6 +81,7 @@ type wire struct {
 	leave  func() bool
 	tls    *tls.ConnectionState // nil: in the clear
 	notice string               // what is to be warned of
+	ends   time.Time            // when the server's certificate does; zero: none was shown
 }
 
 func (w *wire) Close() error {
@@ -91,6 +92,21 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
+// alert closes a connection that has failed and returns the alert by which the server
+// ended TLS, nil if it did not. In TLS 1.3 a server says by one after the handshake that
+// our certificate will not do (RFC 8446 §4.4.2.4); crypto/tls keeps it for later reads.
+func (w *wire) alert() error {
+	if w.tls == nil {
+		return nil
+	}
+	_ = w.plain.Close() // the read returns at once
+	var op *net.OpError
+	if _, err := w.Read(make([]byte, 1)); errors.As(err, &op) && op.Op == "remote error" {
+		return op
+	}
+	return nil
+}
+
 // connect makes a connection, over TLS if there are terms of it, of which every read
 // and write fails when ctx ends. The error says what failed.
 func (c *connector) connect(ctx context.Context, network string) (*wire, error) {
@@ -98,9 +114,11 @@ func (c *connector) connect(ctx context.Context, network string) (*wire, error) 
 	if err != nil {
 		return nil, because("connect to "+c.asked.String(), err)
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline) // Fails on closed connections alone.
+	if network == "udp" {
+		_ = tellErrors(conn, c.asked.Addr().Is6()) // Without it a probe fails as well, when its time is over.
 	}
+	// Not by ctx's deadline, which the connection's clock may reach first: ctx is over when
+	// a read fails for want of time, so that the cause of half an answer is known.
 	w := &wire{Conn: conn, plain: conn, leave: context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })}
 	if c.terms != nil {
 		if err := c.terms.secure(ctx, w); err != nil {
@@ -133,8 +151,8 @@ func because(act string, err error) error {
 	return fmt.Errorf("%s: %w", act, err)
 }
 
-// over returns why a probe has no time left; nil if it has. The connection's deadline is
-// that of ctx and may be noticed first.
+// over returns why a probe has no time left; nil if it has. The deadline may be noticed
+// before ctx is done by it: gRPC tells the server of it.
 func over(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
 		return context.DeadlineExceeded

@@ -2,7 +2,7 @@
 // and how many answers make a server up or down.
 //
 // It owns the probes, their pace (interval, jitter, spread start, retry after a
-// contradiction), and the state of each check of each address, with its history. One
+// contradiction), and the state of each check of each address. One
 // probe answers for all who want the same of the same address. It refuses to know
 // services, weights and data planes: what follows from a state is package offer's.
 //

@@ -43,7 +43,7 @@ type echoKey struct {
 type echoSocket struct {
 	conn   *icmp.PacketConn
 	family echoFamily
-	ping   bool // a ping socket: the kernel gives the id, and tells of no errors
+	ping   bool // a ping socket: the kernel gives the id, and tells of errors by a queue
 }
 
 // echoFamily is what differs between IPv4 and IPv6.
@@ -99,7 +99,7 @@ func (e *echoes) ask(ctx context.Context, addr netip.Addr) error {
 	if socket.ping {
 		to = &net.UDPAddr{IP: addr.AsSlice()}
 	}
-	if _, err := socket.conn.WriteTo(packet, to); err != nil {
+	if err := e.send(socket, packet, to); err != nil {
 		return because("send an echo request to "+addr.String(), err)
 	}
 	select {
@@ -107,6 +107,20 @@ func (e *echoes) ask(ctx context.Context, addr netip.Addr) error {
 		return err
 	case <-ctx.Done():
 		return because("wait for the echo of "+addr.String(), ctx.Err())
+	}
+}
+
+// maxSends is how often a request is sent before an error is its own: a ping socket gives
+// those of requests before it to whoever sends next (kernel: net/core/sock.c, sock_error).
+const maxSends = 8
+
+func (e *echoes) send(socket *echoSocket, packet []byte, to net.Addr) error {
+	for i := 1; ; i++ {
+		_, err := socket.conn.WriteTo(packet, to)
+		if err == nil || !socket.ping || !isICMPError(err) || i == maxSends {
+			return err
+		}
+		e.takeErrors(socket)
 	}
 }
 
@@ -152,7 +166,20 @@ func openEcho(family echoFamily) (*echoSocket, error) {
 			because("open a raw ICMP socket (needs CAP_NET_RAW)", err),
 			because("open a ping socket (needs net.ipv4.ping_group_range)", pingErr))
 	}
-	return &echoSocket{conn: ping, family: family, ping: true}, nil
+	socket := &echoSocket{conn: ping, family: family, ping: true}
+	if err := tellErrors(socket.packetConn(), family.index == 1); err != nil {
+		_ = ping.Close()
+		return nil, because("have a ping socket told of errors", err)
+	}
+	return socket, nil
+}
+
+// packetConn is the socket itself.
+func (s *echoSocket) packetConn() net.PacketConn {
+	if s.family.index == 0 {
+		return s.conn.IPv4PacketConn().PacketConn
+	}
+	return s.conn.IPv6PacketConn().PacketConn
 }
 
 // restrict has the kernel keep other messages away: a raw socket gets all of the host.
@@ -186,6 +213,10 @@ func (e *echoes) read(socket *echoSocket) {
 	buffer := make([]byte, 2048)
 	for {
 		n, from, err := socket.conn.ReadFrom(buffer)
+		if socket.ping && isICMPError(err) {
+			e.takeErrors(socket) // Who sends may have taken them already.
+			continue
+		}
 		if err != nil {
 			e.mu.Lock()
 			if e.sockets[socket.family.index] == socket {
@@ -225,14 +256,43 @@ func (e *echoes) take(socket *echoSocket, from netip.Addr, packet []byte) {
 			e.answer(echoKey{from, uint16(body.Seq)}, nil)
 		}
 	case *icmp.DstUnreach:
-		e.refuse(socket, from, body.Data, fmt.Sprintf("unreachable, code %d", message.Code))
+		e.refuse(socket, from, body.Data, unreachableText(socket.family.index == 1, message.Code, from))
 	case *icmp.TimeExceeded:
-		e.refuse(socket, from, body.Data, "time exceeded")
+		e.refuse(socket, from, body.Data, exceededText(from))
 	}
 }
 
+func exceededText(from netip.Addr) error {
+	return fmt.Errorf("time exceeded on the way (ICMP, from %s)", from)
+}
+
+// takeErrors gives the errors in a ping socket's queue to whose requests they quote. The
+// kernel has looked at the id, which is the socket's.
+func (e *echoes) takeErrors(socket *echoSocket) {
+	for _, told := range queuedErrors(socket.packetConn()) {
+		if len(told.quoted) < 8 {
+			continue
+		}
+		key := echoKey{told.to, binary.BigEndian.Uint16(told.quoted[6:])}
+		switch told.kind {
+		case typeNumber(socket.family.unreachable):
+			e.answer(key, unreachableText(socket.family.index == 1, int(told.code), told.from))
+		case typeNumber(socket.family.exhausted):
+			e.answer(key, exceededText(told.from))
+		}
+	}
+}
+
+// typeNumber is a type as messages have it.
+func typeNumber(kind icmp.Type) uint8 {
+	if four, ok := kind.(ipv4.ICMPType); ok {
+		return uint8(four)
+	}
+	return uint8(kind.(ipv6.ICMPType))
+}
+
 // refuse gives an error to whose request it quotes.
-func (e *echoes) refuse(socket *echoSocket, from netip.Addr, quoted []byte, what string) {
+func (e *echoes) refuse(socket *echoSocket, from netip.Addr, quoted []byte, why error) {
 	header := socket.family.header
 	if len(quoted) < header {
 		return
@@ -249,7 +309,7 @@ func (e *echoes) refuse(socket *echoSocket, from netip.Addr, quoted []byte, what
 	addr, _ := netip.AddrFromSlice(to)
 	echo := quoted[header:]
 	if binary.BigEndian.Uint16(echo[4:]) == e.id {
-		e.answer(echoKey{addr, binary.BigEndian.Uint16(echo[6:])}, fmt.Errorf("%s says %s is %s", from, addr, what))
+		e.answer(echoKey{addr, binary.BigEndian.Uint16(echo[6:])}, why)
 	}
 }
 

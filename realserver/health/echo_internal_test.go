@@ -60,8 +60,8 @@ func TestEchoTake(t *testing.T) {
 			{"another's address", false, other, echo(family.reply, id, sequence, cookie), ""},
 			{"another's data", false, addr, echo(family.reply, id, sequence, make([]byte, 16)), ""},
 			{"our request", false, addr, echo(family.request, id, sequence, cookie), ""},
-			{"unreachable", false, router, unreachable(quote(addr, e.id, sequence)), router.String() + " says " + addr.String() + " is unreachable, code 1"},
-			{"time exceeded", false, router, icmp.Message{Type: family.exhausted, Body: &icmp.TimeExceeded{Data: quote(addr, e.id, sequence)}}, "is time exceeded"},
+			{"unreachable", false, router, unreachable(quote(addr, e.id, sequence)), map[bool]string{true: "host unreachable (ICMP, from ", false: "administratively prohibited (ICMPv6, from "}[addr.Is4()] + router.String() + ")"},
+			{"time exceeded", false, router, icmp.Message{Type: family.exhausted, Body: &icmp.TimeExceeded{Data: quote(addr, e.id, sequence)}}, "time exceeded on the way (ICMP, from " + router.String() + ")"},
 			{"another unreachable", false, router, unreachable(quote(other, e.id, sequence)), ""},
 			{"another's request unreachable", false, router, unreachable(quote(addr, e.id+1, sequence)), ""},
 		} {

@@ -72,6 +72,7 @@ type Monitor struct {
 	changes []Change  // not told yet
 	wanted  time.Time // when the log was last told of isOwnWant
 	stats   Stats
+	timings map[timed]*Timing
 }
 
 // Stats are counts of a Monitor since it was made, and numbers of now.
@@ -80,17 +81,21 @@ type Stats struct {
 	Running int // probes within their time
 	Overdue int // probes that have not ended in time, and still run
 	Waiting int // probes that are due and wait for others to end
+	// Lag is how late the probe is that is due the longest.
+	Lag time.Duration
 
 	Probes, Failures uint64 // started; results that were failures
 	Overruns         uint64 // probes that did not end in time
 	Stale            uint64 // results that came too late to count, or for what is asked no more
 	Panics           uint64 // of probers
 	Unasked          uint64 // probes that failed for want of files, memory or the like of our own: no results
+
+	Timings []Timing // of results, by kind and whether they were passes
 }
 
 // NewMonitor returns a Monitor that asks nothing yet.
 func NewMonitor(opts Options) *Monitor {
-	m := &Monitor{opts: opts.withDefaults(), wake: make(chan struct{}, 1), entries: map[Key]*entry{}}
+	m := &Monitor{opts: opts.withDefaults(), wake: make(chan struct{}, 1), entries: map[Key]*entry{}, timings: map[timed]*Timing{}}
 	for kind := range m.queues {
 		m.queues[kind].kind = queueKind(kind)
 	}
@@ -180,7 +185,19 @@ func (m *Monitor) Status(k Key) (Status, bool) {
 	if !ok || e.gone {
 		return Status{}, false
 	}
-	return e.status(k, e.phase == overdue), true
+	return e.status(e.phase == overdue), true
+}
+
+// Now is Status without the last results, for those who ask about thousands
+// of keys at each change of one.
+func (m *Monitor) Now(k Key) (Status, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.entries[k]
+	if !ok || e.gone {
+		return Status{}, false
+	}
+	return e.now(e.phase == overdue), true
 }
 
 // Stats returns the counts.
@@ -197,7 +214,27 @@ func (m *Monitor) Stats() Stats {
 			s.Waiting++
 		}
 	}
+	if m.ctx != nil && !m.ended {
+		s.Lag = m.queues[starts].late(now)
+	}
+	s.Timings = m.timingsNow()
 	return s
+}
+
+// Behind returns how long ago Run should have done what it could have: more than some
+// milliseconds say that it is stuck. What waits for other probes to end does not count.
+func (m *Monitor) Behind() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx == nil || m.ended {
+		return 0
+	}
+	now := time.Now()
+	behind := m.queues[ends].late(now)
+	if m.running < m.opts.Running {
+		behind = max(behind, m.queues[starts].late(now))
+	}
+	return behind
 }
 
 // rouse has Run look by the time t at the latest.

@@ -44,7 +44,9 @@ func NewProber(check realserver.Check, target Target, dial Dial, env Env) (Probe
 	case realserver.CheckSMTP:
 		p.ask = newSMTPProbe(check, link, s).ask
 	case realserver.CheckScript:
-		p.ask = newScriptProbe(check, target, env.ScriptUser).ask
+		command := newScriptProbe(check, target, env.ScriptUser)
+		command.command.Helper = env.helper()
+		p.ask = command.ask
 	case realserver.CheckFile:
 		p.ask = (&fileProbe{path: check.File.Path}).ask
 	}

@@ -42,7 +42,7 @@ func (p *grpcProbe) ask(ctx context.Context) Result {
 		return Result{Err: err}
 	}
 	defer conn.Close()
-	result := Result{Warning: conn.notice}
+	result := conn.result()
 	client, err := p.client(conn)
 	if err != nil {
 		result.Err = fmt.Errorf("begin gRPC: %w", err)

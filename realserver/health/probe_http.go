@@ -3,6 +3,7 @@ package health
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -113,27 +114,28 @@ func (p *httpProbe) ask(ctx context.Context) Result {
 		return Result{Err: err}
 	}
 	defer conn.Close()
-	spoken := p.version
+	result, spoken := conn.result(), p.version
 	if conn.tls != nil {
 		spoken = 1
 		if conn.tls.NegotiatedProtocol == "h2" {
 			spoken = 2
 		} else if p.version == 2 {
-			return Result{Err: fmt.Errorf("the server does not speak HTTP/2 over TLS"), Warning: conn.notice}
+			result.Err = errors.New("the server does not speak HTTP/2 over TLS")
+			return result
 		}
 	}
-	var result Result
+	var answer Result
 	if spoken == 2 {
-		result = p.askSecond(ctx, conn)
+		answer = p.askSecond(ctx, conn)
 	} else {
-		result = p.askFirst(conn)
+		answer = p.askFirst(ctx, conn)
 	}
-	result.Warning = conn.notice
+	result.Err, result.Detail = answer.Err, answer.Detail
 	return result
 }
 
 // askFirst speaks HTTP/1.1.
-func (p *httpProbe) askFirst(conn *wire) Result {
+func (p *httpProbe) askFirst(ctx context.Context, conn *wire) Result {
 	if _, err := conn.Write(p.request); err != nil {
 		return Result{Err: because("send the request", err)}
 	}
@@ -149,6 +151,9 @@ func (p *httpProbe) askFirst(conn *wire) Result {
 		if err != nil {
 			if limited.N <= 0 {
 				return Result{Err: fmt.Errorf("read the response: its header has more than %d bytes", maxHeader)}
+			}
+			if ended := over(ctx); ended != nil {
+				err = ended // what came until then may be half a line, which has no meaning
 			}
 			return Result{Err: because("read the response", err)}
 		}

@@ -69,6 +69,8 @@ func (p *httpProbe) askSecond(ctx context.Context, conn *wire) Result {
 	if err != nil {
 		if ended := over(ctx); ended != nil {
 			err = ended
+		} else if alert := conn.alert(); alert != nil {
+			err = alert // net/http hides it before the first answer
 		}
 		return Result{Err: because("ask over HTTP/2", err)}
 	}

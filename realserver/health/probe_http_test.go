@@ -2,6 +2,7 @@ package health_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/realserver"
+	"github.com/shunt-lb/shunt/realserver/health"
 )
 
 // web is a server of many faces, which answers in the clear by HTTP/1.1 and HTTP/2.
@@ -150,6 +152,7 @@ func TestHTTPPeers(t *testing.T) {
 		{"closes", late(""), 1, "", patient, []string{"read the response: the connection was closed"}},
 		{"hangs", hang, 1, "", hurried, []string{"read the response: no answer in time"}},
 		{"drips", drip("HTTP/1.1 200 OK "), 1, "", hurried, []string{"read the response: no answer in time"}},
+		{"half a line", say("HTTP/1.1"), 1, "", hurried, []string{"read the response: no answer in time"}},
 		{"endless header", late(head + strings.Repeat("X: y\r\n", 100<<10)), 1, "", patient, []string{"its header has more than 65536 bytes"}},
 		{"endless line", late(strings.Repeat("x", 1<<20)), 1, "", patient, []string{"its header has more than 65536 bytes"}},
 		{"endless interim answers", late(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 100)), 1, "", patient, []string{"more than 8 interim ones"}},
@@ -187,5 +190,38 @@ func TestHTTPMemory(t *testing.T) {
 	// Six servers' and probes' own, and four MiB that are matched, each grown by doubling.
 	if used := after.TotalAlloc - before.TotalAlloc; used > 32<<20 {
 		t.Errorf("%d bytes were allocated", used)
+	}
+}
+
+// early is a connection whose clock reaches deadlines before the director's does.
+type early struct{ net.Conn }
+
+func (c early) SetDeadline(at time.Time) error { return c.Conn.SetDeadline(at.Add(-hurried / 2)) }
+
+// Half a line is no answer in time and not a malformed one, wherever it is cut.
+func TestCutAnswer(t *testing.T) {
+	for _, test := range []struct {
+		check realserver.Check
+		text  string
+		want  string
+	}{
+		{realserver.Check{Kind: realserver.CheckHTTP}, "HTTP/1.1", "read the response: no answer in time"},
+		{realserver.Check{Kind: realserver.CheckHTTP}, "HTTP/1.1 200 OK\r\nServ", "read the response: no answer in time"},
+		{realserver.Check{Kind: realserver.CheckSMTP}, "22", "read the greeting: no answer in time"},
+		{realserver.Check{Kind: realserver.CheckSMTP}, "220 ok\r\n250-mx\r\n2", "read the reply to EHLO: no answer in time"},
+	} {
+		server := serve(t, say(test.text))
+		dial := func(ctx context.Context, network string, _ uint16) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, server.String())
+			return early{conn}, err
+		}
+		prober, err := health.NewProber(test.check, health.Target{Server: server}, dial, health.Env{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), hurried)
+		wantFail(t, prober.Probe(ctx), test.want)
+		cancel()
+		prober.Close()
 	}
 }

@@ -44,17 +44,17 @@ func (p *smtpProbe) ask(ctx context.Context) Result {
 	}
 	defer conn.Close()
 	text := textproto.NewConn(bounded{Reader: io.LimitReader(conn, maxReply), WriteCloser: conn})
-	result := Result{Warning: conn.notice}
+	result := conn.result()
 	_, greeting, err := text.ReadResponse(220)
 	if err != nil {
-		result.Err = replyProblem("read the greeting", err)
+		result.Err = replyProblem(ctx, "read the greeting", err)
 		return result
 	}
 	result.Detail = printable(greeting)
 	// An old server does not know EHLO (RFC 5321 §3.2).
-	code, err := p.say(text, "EHLO")
+	code, err := p.say(ctx, text, "EHLO")
 	if err != nil && code >= 500 && code <= 504 {
-		_, err = p.say(text, "HELO")
+		_, err = p.say(ctx, text, "HELO")
 	}
 	if err != nil {
 		result.Err = err
@@ -65,24 +65,26 @@ func (p *smtpProbe) ask(ctx context.Context) Result {
 }
 
 // say sends a greeting and returns the reply's code.
-func (p *smtpProbe) say(text *textproto.Conn, command string) (int, error) {
+func (p *smtpProbe) say(ctx context.Context, text *textproto.Conn, command string) (int, error) {
 	if err := text.PrintfLine("%s %s", command, p.hello); err != nil {
 		return 0, because("send "+command, err)
 	}
 	code, _, err := text.ReadResponse(250)
 	if err != nil {
-		return code, replyProblem("read the reply to "+command, err)
+		return code, replyProblem(ctx, "read the reply to "+command, err)
 	}
 	return code, nil
 }
 
 // replyProblem says why a reply will not do.
-func replyProblem(act string, err error) error {
+func replyProblem(ctx context.Context, act string, err error) error {
 	var refused *textproto.Error
 	var malformed textproto.ProtocolError
 	switch {
 	case errors.As(err, &refused):
 		return fmt.Errorf("%s: the server says %d %s", act, refused.Code, printable(refused.Msg))
+	case over(ctx) != nil:
+		return because(act, over(ctx)) // what came until then may be half a line
 	case errors.As(err, &malformed):
 		return fmt.Errorf("%s: %s", act, printable(malformed.Error()))
 	default:

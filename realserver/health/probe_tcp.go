@@ -48,7 +48,7 @@ func (p *tcpProbe) ask(ctx context.Context) Result {
 		return Result{Err: err}
 	}
 	defer conn.Close()
-	result := Result{Warning: conn.notice}
+	result := conn.result()
 	if len(p.exchange.send) > 0 {
 		if _, err := conn.Write(p.exchange.send); err != nil {
 			result.Err = because("send", err)
@@ -101,9 +101,9 @@ func (x exchange) await(ctx context.Context, conn *wire) (string, error) {
 // untilLull lets the next read wait for a lull where something is still to be looked at,
 // else until ctx ends.
 func untilLull(ctx context.Context, conn *wire, pending bool) error {
-	deadline, _ := ctx.Deadline() // The zero time: no end.
-	if soon := time.Now().Add(lull); pending && (deadline.IsZero() || soon.Before(deadline)) {
-		deadline = soon
+	var deadline time.Time // zero: the end of ctx alone
+	if pending {
+		deadline = time.Now().Add(lull)
 	}
 	_ = conn.SetReadDeadline(deadline)
 	// After the deadline is set: an end of ctx may have set one that this replaced.

@@ -2,13 +2,13 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
 
-// udpProbe sends a datagram. Its socket is connected, so that a refusal by ICMP (port,
-// host or protocol unreachable) is an error of the next read (kernel: net/ipv4/udp.c,
-// __udp4_lib_err).
+// udpProbe sends a datagram. Its socket is connected, so that what ICMP says (port, host
+// or network unreachable) is an error of the next read (tellErrors).
 type udpProbe struct {
 	link     *connector
 	exchange exchange
@@ -41,7 +41,8 @@ func (p *udpProbe) ask(ctx context.Context) Result {
 	n, err := conn.Read(buffer[:])
 	answer := buffer[:n]
 	switch {
-	case err != nil && p.exchange.expect == nil && ctx.Err() == nil && isTimeout(err):
+	case err != nil && p.exchange.expect == nil && isTimeout(err) && !errors.Is(ctx.Err(), context.Canceled):
+		// Also where a busy director looks when the probe's time is over: nobody refused.
 		return Result{Detail: "no answer, no refusal"}
 	case err != nil:
 		return Result{Err: because("wait for an answer", err)}

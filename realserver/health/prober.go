@@ -39,4 +39,6 @@ type Result struct {
 	Weight   *int64
 	Absolute bool
 	Warning  string // what will be a failure one day: a certificate that ends soon
+	// CertificateEnd is when the server's certificate ends; zero: none was shown.
+	CertificateEnd time.Time
 }

@@ -48,6 +48,15 @@ func (q *queue) first() *entry {
 	return q.entries[0]
 }
 
+// late returns how long ago the first entry was due; 0: none is.
+func (q *queue) late(now time.Time) time.Duration {
+	e := q.first()
+	if e == nil {
+		return 0
+	}
+	return max(now.Sub(e.when[q.kind]), 0)
+}
+
 // Len, Less, Swap, Push and Pop are heap.Interface's.
 func (q *queue) Len() int { return len(q.entries) }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/realserver"
+	"github.com/shunt-lb/shunt/realserver/script"
 )
 
 // entry is one key that is asked.
@@ -276,6 +277,9 @@ func (m *Monitor) note(e *entry, result Result, now time.Time) {
 	if result.Err != nil {
 		m.stats.Failures++
 	}
+	if result.Took > 0 { // else nothing was asked: the last probe has not ended
+		m.measure(e.check.Kind, result)
+	}
 	counts := !(e.suspectedMidway && e.Suspected && result.Err == nil)
 	if change, changed := e.add(result, e.check, counts, now); changed {
 		change.Key = e.key
@@ -287,10 +291,10 @@ func (m *Monitor) note(e *entry, result Result, now time.Time) {
 const wantEvery = 10 * time.Second
 
 // isOwnWant reports whether a probe failed for want of something of the director's own:
-// files, memory, buffers, processes. That is no word on a server; if it were, they would
-// all be down at once.
+// files, memory, buffers, processes, the one that runs commands. That is no word on a
+// server; if it were, they would all be down at once.
 func isOwnWant(err error) bool {
-	for _, want := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EAGAIN} {
+	for _, want := range []error{script.ErrNoHelper, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EAGAIN} {
 		if errors.Is(err, want) {
 			return true
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,8 +36,15 @@ type patient struct {
 
 	mu      sync.Mutex
 	results []bool    // as they count
+	ignored int       // passes that do not: they were asked before what they would contradict
 	stuck   time.Time // when the probe began that outlived its time; zero if the last did not
 	resumed time.Time
+
+	asked     bool // a probe runs
+	sticking  bool // and will not end in its time
+	suspected bool
+	since     int  // how many results counted when it was
+	midway    bool // and the running probe had begun
 }
 
 func newPatient(i int, random *rand.Rand) *patient {
@@ -63,6 +71,9 @@ func (p *patient) probe(ctx context.Context) Result {
 	if does == fails {
 		does = []ailment{well, refuses}[p.random.IntN(2)]
 	}
+	p.mu.Lock()
+	p.asked, p.sticking, p.midway = true, does == sticks, false
+	p.mu.Unlock()
 	switch does {
 	case hangs:
 		<-ctx.Done()
@@ -73,7 +84,7 @@ func (p *patient) probe(ctx context.Context) Result {
 		if time.Since(began) >= p.check.Timeout+defaultGrace {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.stuck, p.resumed = began, time.Now()
+			p.stuck, p.resumed, p.asked = began, time.Now(), false
 			return Result{}
 		}
 		return p.result(nil)
@@ -87,8 +98,43 @@ func (p *patient) probe(ctx context.Context) Result {
 func (p *patient) result(err error) Result {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.results = append(p.results, err == nil)
+	if p.asked = false; err == nil && p.midway && p.suspected {
+		p.ignored++
+	} else {
+		p.count(err == nil)
+	}
 	return Result{Err: err}
+}
+
+// count takes in a result that counts. As many passes in a row as make a server up speak
+// against a suspicion, if they came after it, and what is down is not suspected.
+func (p *patient) count(passed bool) {
+	p.results = append(p.results, passed)
+	if !p.suspected {
+		return
+	}
+	rise := int(p.check.Rise)
+	absolved := len(p.results)-p.since >= rise && !slices.Contains(p.results[len(p.results)-rise:], false)
+	up, _ := p.judged()
+	p.suspected = up && !absolved
+}
+
+func (p *patient) judged() (up, known bool) {
+	return judge(p.assignment.Up, p.assignment.Known, int(p.check.Rise), int(p.check.Fall), p.results)
+}
+
+// suspect has packets speak against the server, but for a time whose results are not
+// known before it is over.
+func (p *patient) suspect(m *Monitor) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked && p.sticking {
+		return
+	}
+	m.Suspect(p.assignment.Key)
+	if up, _ := p.judged(); up && !p.suspected {
+		p.suspected, p.since, p.midway = true, len(p.results), p.asked
+	}
 }
 
 // examine compares the monitor's word with the model's; no probe of the server runs.
@@ -99,23 +145,24 @@ func (p *patient) examine(t *testing.T, m *Monitor) {
 	if !p.stuck.IsZero() {
 		// A probe that did not end failed when its time was over, and once for each that
 		// would have been asked since.
-		failed := int(s.Successes+s.Failures) - len(p.results)
+		failed := int(s.Successes+s.Failures) - len(p.results) - p.ignored
 		after := float64(p.resumed.Sub(p.stuck) - p.check.Timeout - defaultGrace)
 		least, most := after/(1.1*float64(max(p.check.Interval, p.check.Retry))), 1+after/(0.9*float64(min(p.check.Interval, p.check.Retry)))
 		if failed < 1 || float64(failed) < least || float64(failed-1) > most+1 {
 			t.Errorf("%v stuck for %v: %d failures, want 1 and %.1f to %.1f", p.assignment.Target.Server, p.resumed.Sub(p.stuck), failed, least, most)
 		}
 		for range failed {
-			p.results = append(p.results, false)
+			p.count(false)
 		}
 		p.stuck = time.Time{}
 	}
-	if n := int(s.Successes + s.Failures); n != len(p.results) {
-		t.Errorf("%v: %d results, the server gave %d", p.assignment.Target.Server, n, len(p.results))
+	if n := int(s.Successes + s.Failures); n != len(p.results)+p.ignored {
+		t.Errorf("%v: %d results, the server gave %d and %d", p.assignment.Target.Server, n, len(p.results), p.ignored)
 	}
-	up, known := judge(p.assignment.Up, p.assignment.Known, int(p.check.Rise), int(p.check.Fall), p.results)
-	if s.Up != up || s.Known != known {
-		t.Errorf("%v: up %v, known %v after %v with rise %d, fall %d; want %v, %v", p.assignment.Target.Server, s.Up, s.Known, p.results, p.check.Rise, p.check.Fall, up, known)
+	up, known := p.judged()
+	if s.Up != up || s.Known != known || s.Suspected != p.suspected {
+		t.Errorf("%v: up %v, known %v, suspected %v after %v with rise %d, fall %d; want %v, %v, %v",
+			p.assignment.Target.Server, s.Up, s.Known, s.Suspected, p.results, p.check.Rise, p.check.Fall, up, known, p.suspected)
 	}
 }
 
@@ -137,12 +184,19 @@ func TestMonitorFollowsTheModelThroughRandomFaults(t *testing.T) {
 			return p.probe(ctx)
 		})
 		l.Set(assignments)
-		time.Sleep(time.Minute)
+		random := rand.New(rand.NewPCG(seed, schedules))
+		for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Duration(random.Int64N(int64(6 * time.Millisecond)))) {
+			patients[assignments[random.IntN(schedules)].Target.Server].suspect(l.Monitor)
+		}
 		changes, stats := len(l.told()), l.Stats()
 		l.stop()
-		t.Logf("%d probes, %d failures, %d without end, %d changes", stats.Probes, stats.Failures, stats.Overruns, changes)
-		if stats.Overruns < schedules/10 || changes < schedules {
-			t.Errorf("too little happened: %+v, %d changes", stats, changes)
+		ignored := 0
+		for _, p := range patients {
+			ignored += p.ignored
+		}
+		t.Logf("%d probes, %d failures, %d without end, %d passes that were asked too early, %d changes", stats.Probes, stats.Failures, stats.Overruns, ignored, changes)
+		if stats.Overruns < schedules/10 || changes < schedules || ignored < schedules/10 {
+			t.Errorf("too little happened: %+v, %d changes, %d passes ignored", stats, changes, ignored)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"math"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -77,5 +78,19 @@ func TestStateSuspicion(t *testing.T) {
 				t.Errorf("got %+v, settled %v, want %+v, %v", got, got.Settled(), c.want, c.settled)
 			}
 		})
+	}
+}
+
+func TestStateCountsNoFurtherThanItCan(t *testing.T) {
+	for _, passed := range []bool{true, false} {
+		s := State{Up: passed, Known: true}
+		if passed {
+			s.Passes = math.MaxUint32
+		} else {
+			s.Fails = math.MaxUint32
+		}
+		if got := s.After(passed, 2, 3); got != s {
+			t.Errorf("got %+v, want %+v", got, s)
+		}
 	}
 }

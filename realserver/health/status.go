@@ -25,25 +25,24 @@ type Assignment struct {
 	Up, Known bool
 }
 
-// How much is remembered of each key.
-const (
-	lastResults = 8
-	lastChanges = 16
-)
+// lastResults is how many results are remembered of each key.
+const lastResults = 8
 
 // Status is what is known of a key.
 type Status struct {
 	State
-	Since   time.Time // of Up as it is
-	Reason  string    // of Up as it is, or of its being known
-	Last    []Result  // newest first
-	Changes []Change  // of Up, Known and Warning, and absolutions; newest first
+	Since  time.Time // of Up as it is
+	Reason string    // of Up as it is, or of its being known
+	Last   []Result  // newest first
 
 	Successes, Failures uint64 // results since it is asked
 	// Weight is what the last pass said of the weight, and Absolute how; see Result.
 	Weight   *int64
 	Absolute bool
 	Warning  string
+	// CertificateEnd is when the certificate ends that the server showed last; zero: it
+	// showed none.
+	CertificateEnd time.Time
 	// Overdue is whether a probe has not ended with its timeout, and still has not.
 	Overdue bool
 }
@@ -70,12 +69,12 @@ type record struct {
 	since     time.Time
 	reason    string
 	last      []Result // newest last, at most lastResults
-	changes   []Change // newest last, at most lastChanges
 	successes uint64
 	failures  uint64
 	weight    *int64
 	absolute  bool
 	warning   string
+	ends      time.Time
 }
 
 func newRecord(a Assignment, now time.Time) record {
@@ -91,6 +90,9 @@ func newRecord(a Assignment, now time.Time) record {
 func (r *record) add(result Result, check realserver.Check, counts bool, now time.Time) (Change, bool) {
 	r.last = appendBounded(r.last, result, lastResults)
 	passed := result.Err == nil
+	if !result.CertificateEnd.IsZero() {
+		r.ends = result.CertificateEnd
+	}
 	before, weight, absolute, warning := r.State, r.weight, r.absolute, r.warning
 	if passed {
 		r.successes++
@@ -122,15 +124,12 @@ func (r *record) add(result Result, check realserver.Check, counts bool, now tim
 		r.since = now
 	}
 	change.Weight, change.Absolute, change.Warning = r.weight, r.absolute, r.warning
-	if stateChanged || change.Absolved || r.warning != warning {
-		r.changes = appendBounded(r.changes, change, lastChanges)
-	}
 	return change, true
 }
 
 // why says what made the state.
 func why(before, after State, result Result) string {
-	text, count := result.Detail, inARow("passed", after.Passes)
+	text, count := printable(result.Detail), inARow("passed", after.Passes)
 	if result.Err != nil {
 		text, count = result.Err.Error(), inARow("failed", after.Fails)
 	}
@@ -150,16 +149,18 @@ func inARow(verb string, n uint32) string {
 	return fmt.Sprintf("%s %d times in a row", verb, n)
 }
 
-func (r *record) status(key Key, overdue bool) Status {
-	s := Status{
-		State: r.State, Since: r.since, Reason: r.reason, Last: slices.Clone(r.last), Changes: slices.Clone(r.changes),
-		Successes: r.successes, Failures: r.failures, Weight: r.weight, Absolute: r.absolute, Warning: r.warning, Overdue: overdue,
+// now is status without the last results.
+func (r *record) now(overdue bool) Status {
+	return Status{
+		State: r.State, Since: r.since, Reason: r.reason, Successes: r.successes, Failures: r.failures,
+		Weight: r.weight, Absolute: r.absolute, Warning: r.warning, CertificateEnd: r.ends, Overdue: overdue,
 	}
+}
+
+func (r *record) status(overdue bool) Status {
+	s := r.now(overdue)
+	s.Last = slices.Clone(r.last)
 	slices.Reverse(s.Last)
-	slices.Reverse(s.Changes)
-	for i := range s.Changes {
-		s.Changes[i].Key = key
-	}
 	return s
 }
 

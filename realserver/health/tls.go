@@ -68,6 +68,7 @@ func (t *tlsTerms) expiry(w *wire, now time.Time) error {
 		return errors.New("the server has shown no certificate")
 	}
 	end := w.tls.PeerCertificates[0].NotAfter
+	w.ends = end
 	left := end.Sub(now)
 	switch {
 	case left < 0 && t.check.RefuseWhenExpired:
@@ -79,6 +80,9 @@ func (t *tlsTerms) expiry(w *wire, now time.Time) error {
 	}
 	return nil
 }
+
+// result is a pass with what is known of the connection.
+func (w *wire) result() Result { return Result{Warning: w.notice, CertificateEnd: w.ends} }
 
 // warn adds a warning.
 func (w *wire) warn(text string) {
