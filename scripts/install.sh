@@ -48,6 +48,7 @@ put 644 scripts/package/shunt-agent.1 "$prefix/share/man/man1/shunt-agent.1"
 put 644 LICENSE "$prefix/share/doc/shunt/copyright"
 put 644 LICENSE "$prefix/share/doc/shunt-agent/copyright"
 put 644 scripts/package/decap.env "$prefix/share/doc/shunt-agent/decap.env"
+put 644 scripts/package/agent.yaml "$prefix/share/doc/shunt-agent/agent.yaml"
 put 644 director/config/testdata/reference.yaml "$prefix/share/doc/shunt/reference.yaml"
 put 644 director/config/testdata/reference-ipvs.yaml "$prefix/share/doc/shunt/reference-ipvs.yaml"
 put 644 scripts/package/ipvs.modules-load.conf "$prefix/share/doc/shunt/ipvs.modules-load.conf"
@@ -59,9 +60,10 @@ put 644 director/metrics/alerts.yaml "$prefix/share/shunt/alerts.yaml"
 # systemd looks for these in /usr/lib and in /usr/local/lib.
 lib=$prefix/lib
 install -d "$lib/systemd/system"
-for unit in shuntd shunt-agent-decap; do
-	sed "s|^\(Exec[A-Za-z]*\)=/usr/sbin/|\1=${PREFIX:-/usr/local}/sbin/|" "scripts/package/$unit.service" >"$lib/systemd/system/$unit.service"
+for unit in shuntd shunt-agent shunt-agent-decap; do
+	sed "s|^\(Exec[A-Za-z]*=+*\)/usr/sbin/|\1${PREFIX:-/usr/local}/sbin/|" "scripts/package/$unit.service" >"$lib/systemd/system/$unit.service"
 done
 put 644 scripts/package/tmpfiles.conf "$lib/tmpfiles.d/shunt.conf"
 put 644 scripts/package/sysusers.conf "$lib/sysusers.d/shunt.conf"
+put 644 scripts/package/sysusers-agent.conf "$lib/sysusers.d/shunt-agent.conf"
 [ -e "$etc/shunt.yaml" ] || put 640 scripts/package/shunt.yaml "$etc/shunt.yaml"

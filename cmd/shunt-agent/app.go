@@ -13,6 +13,7 @@ import (
 
 	"github.com/shunt-lb/shunt/bpf/decap"
 	"github.com/shunt-lb/shunt/realserver/agent"
+	"github.com/shunt-lb/shunt/realserver/agent/role"
 )
 
 // The exit codes.
@@ -64,6 +65,10 @@ func report(stderr io.Writer, err error) int {
 		code, hint = exitUsage, wrong.hint
 	case errors.Is(err, agent.ErrNoInterface):
 		hint = "`ip link` lists the interfaces"
+	case errors.Is(err, role.ErrNoRoute):
+		hint = "name it: --interface, or interfaces below host in the settings"
+	case errors.Is(err, errUnfit):
+		hint = "`shunt-agent prepare` mends what it can, given the same flags; with --dry-run it says what it would do"
 	case errors.Is(err, decap.ErrNoBPFFS):
 		hint = "systemd mounts it at the boot; in a container, it must be given to that"
 	case errors.Is(err, decap.ErrInUse):
@@ -91,8 +96,11 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer:      stdout,
 		ErrWriter:   stderr,
 		Commands: []*cli.Command{
-			decapCommand(),
 			runCommand(),
+			prepareCommand(),
+			checkCommand(),
+			undoCommand(),
+			decapCommand(),
 			completionCommand(),
 			{Name: "version", Usage: "print the version", Action: printVersion},
 		},
@@ -104,15 +112,15 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 
 		EnableBashCompletion: true, // --generate-bash-completion, which the scripts use
 	}
-	prepare(app.Commands)
+	complete(app.Commands)
 	return app
 }
 
-// prepare gives all commands what they have in common.
-func prepare(commands []*cli.Command) {
+// complete gives all commands what they have in common.
+func complete(commands []*cli.Command) {
 	for _, c := range commands {
 		c.OnUsageError, c.HideHelpCommand = badFlag, true
-		prepare(c.Subcommands)
+		complete(c.Subcommands)
 	}
 }
 

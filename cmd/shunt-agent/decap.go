@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -76,7 +75,7 @@ func readDecap(c *cli.Context) (d agent.Decap, err error) {
 		list *[]netip.Prefix
 	}{{"vip", &d.Virtual}, {"from", &d.From}, {"to", &d.To}} {
 		for _, value := range c.StringSlice(flag.name) {
-			prefix, err := parsePrefix(value)
+			prefix, err := agent.ParsePrefix(value)
 			if err != nil {
 				return d, usage(c, "--%s: %w", flag.name, err)
 			}
@@ -104,25 +103,6 @@ func readDecap(c *cli.Context) (d agent.Decap, err error) {
 		return d, usage(c, "--gue-port: %d ports: at most %d", len(d.Ports), decap.MaxPorts)
 	}
 	return d, nil
-}
-
-// parsePrefix reads a prefix, or an address, which is one of its own.
-func parsePrefix(value string) (netip.Prefix, error) {
-	if !strings.Contains(value, "/") {
-		a, err := netip.ParseAddr(value)
-		if err != nil || a.Zone() != "" {
-			return netip.Prefix{}, fmt.Errorf("%q is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64", value)
-		}
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(value)
-	if err != nil {
-		return p, fmt.Errorf("%q is no prefix: want one such as 10.0.0.0/24", value)
-	}
-	if p != p.Masked() {
-		return p, fmt.Errorf("%s has bits behind its length: want %s", p, p.Masked())
-	}
-	return p, nil
 }
 
 func stopDecap(c *cli.Context) error {

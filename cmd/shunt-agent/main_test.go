@@ -31,30 +31,47 @@ func TestMain(m *testing.M) {
 func TestUsageErrors(t *testing.T) {
 	const start = "decap start -i eth0 --vip 192.0.2.1 "
 	for args, want := range map[string][2]string{
-		"":                                     {"no command given", "shunt-agent"},
-		"decap":                                {"no command given", "shunt-agent decap"},
-		"encap":                                {`unknown command "encap"`, "shunt-agent"},
-		"decap begin":                          {`unknown command "begin"`, "shunt-agent decap"},
-		"--nope":                               {"unknown flag -nope", "shunt-agent"},
-		"decap start --nope":                   {"unknown flag -nope", "shunt-agent decap start"},
-		"decap start":                          {"no interface to attach to: give --interface", "shunt-agent decap start"},
-		"decap start -i eth0":                  {"no virtual address: give --vip", "shunt-agent decap start"},
-		"decap start -i":                       {"flag needs an argument: -i", "shunt-agent decap start"},
-		start + "now":                          {`unexpected argument "now"`, "shunt-agent decap start"},
-		start + "--vip 192.0.2":                {`--vip: "192.0.2" is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64`, "shunt-agent decap start"},
-		start + "--vip fe80::1%eth0":           {`--vip: "fe80::1%eth0" is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64`, "shunt-agent decap start"},
-		start + "--from 10.0.0.1/33":           {`--from: "10.0.0.1/33" is no prefix: want one such as 10.0.0.0/24`, "shunt-agent decap start"},
-		start + "--to 10.0.0.1/24":             {"--to: 10.0.0.1/24 has bits behind its length: want 10.0.0.0/24", "shunt-agent decap start"},
-		start + "--type ipip,vxlan":            {`--type: unknown tunnel type "vxlan": want ipip, gue or gre`, "shunt-agent decap start"},
-		start + "--gue-port 0":                 {`--gue-port: "0" is not a port: want 1 to 65535`, "shunt-agent decap start"},
-		start + "--gue-port 65536":             {`--gue-port: "65536" is not a port: want 1 to 65535`, "shunt-agent decap start"},
-		start + "--gue-port 1,2,3,4,5,6,7,8,9": {"--gue-port: 9 ports: at most 8", "shunt-agent decap start"},
-		"decap show all":                       {`unexpected argument "all"`, "shunt-agent decap show"},
-		"decap show -o xml":                    {`unknown output format "xml": want table, json or yaml`, "shunt-agent decap show"},
-		"decap stop it":                        {`unexpected argument "it"`, "shunt-agent decap stop"},
-		"run":                                  {"no settings: give --config", "shunt-agent run"},
-		"completion tcsh":                      {`unknown shell "tcsh": want bash, zsh or fish`, "shunt-agent completion"},
-		"version 1":                            {`unexpected argument "1"`, "shunt-agent version"},
+		"":                                      {"no command given", "shunt-agent"},
+		"decap":                                 {"no command given", "shunt-agent decap"},
+		"encap":                                 {`unknown command "encap"`, "shunt-agent"},
+		"decap begin":                           {`unknown command "begin"`, "shunt-agent decap"},
+		"--nope":                                {"unknown flag -nope", "shunt-agent"},
+		"decap start --nope":                    {"unknown flag -nope", "shunt-agent decap start"},
+		"decap start":                           {"no interface to attach to: give --interface", "shunt-agent decap start"},
+		"decap start -i eth0":                   {"no virtual address: give --vip", "shunt-agent decap start"},
+		"decap start -i":                        {"flag needs an argument: -i", "shunt-agent decap start"},
+		start + "now":                           {`unexpected argument "now"`, "shunt-agent decap start"},
+		start + "--vip 192.0.2":                 {`--vip: "192.0.2" is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64`, "shunt-agent decap start"},
+		start + "--vip fe80::1%eth0":            {`--vip: "fe80::1%eth0" is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64`, "shunt-agent decap start"},
+		start + "--from 10.0.0.1/33":            {`--from: "10.0.0.1/33" is no prefix: want one such as 10.0.0.0/24`, "shunt-agent decap start"},
+		start + "--to 10.0.0.1/24":              {"--to: 10.0.0.1/24 has bits behind its length: want 10.0.0.0/24", "shunt-agent decap start"},
+		start + "--type ipip,vxlan":             {`--type: unknown tunnel type "vxlan": want ipip, gue or gre`, "shunt-agent decap start"},
+		start + "--gue-port 0":                  {`--gue-port: "0" is not a port: want 1 to 65535`, "shunt-agent decap start"},
+		start + "--gue-port 65536":              {`--gue-port: "65536" is not a port: want 1 to 65535`, "shunt-agent decap start"},
+		start + "--gue-port 1,2,3,4,5,6,7,8,9":  {"--gue-port: 9 ports: at most 8", "shunt-agent decap start"},
+		"decap show all":                        {`unexpected argument "all"`, "shunt-agent decap show"},
+		"decap show -o xml":                     {`unknown output format "xml": want table, json or yaml`, "shunt-agent decap show"},
+		"decap stop it":                         {`unexpected argument "it"`, "shunt-agent decap stop"},
+		"prepare":                               {"no method: give --method or --config", "shunt-agent prepare"},
+		"prepare -m dsr":                        {`--method: unknown method "dsr": want dr, ipip, gue, gre, tunnel or nat`, "shunt-agent prepare"},
+		"prepare -m dr":                         {"no virtual address: dr and tunnels want one: --vip, or host: {vips: [ADDRESS]} in the settings", "shunt-agent prepare"},
+		"prepare -m nat":                        {"no director's address: nat wants it, for the route back to clients: --director, or host: {directors: [ADDRESS]} in the settings", "shunt-agent prepare"},
+		"prepare -m dr --vip x":                 {`--vip: "x" is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64`, "shunt-agent prepare"},
+		"prepare -m nat --director 10.0.0.1/8":  {"--director: 10.0.0.1/8 has bits behind its length: want 10.0.0.0/8", "shunt-agent prepare"},
+		"prepare -m nat --client all":           {`--client: "all" is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64`, "shunt-agent prepare"},
+		"prepare -m gue --gue-port 0":           {`--gue-port: "0" is not a port: want 1 to 65535`, "shunt-agent prepare"},
+		"prepare -m dr --at-start":              {"--at-start: the settings say whether: give --config", "shunt-agent prepare"},
+		"prepare -m dr --vip 192.0.2.1 --route": {"the route back is nat's: it is not among the methods", "shunt-agent prepare"},
+		"prepare -c f --vip 192.0.2.1":          {"--vip: the settings of --config say that", "shunt-agent prepare"},
+		"prepare all":                           {`unexpected argument "all"`, "shunt-agent prepare"},
+		"check -m dr --vip 192.0.2.1 --port x":  {`--port: "x" is not a port: want one such as 80 or 53/udp`, "shunt-agent check"},
+		"check -m dr --vip 192.0.2.1 -o xml":    {`unknown output format "xml": want table, json or yaml`, "shunt-agent check"},
+		"check --route":                         {"unknown flag -route", "shunt-agent check"},
+		"undo it":                               {`unexpected argument "it"`, "shunt-agent undo"},
+		"undo --vip 192.0.2.1":                  {"unknown flag -vip", "shunt-agent undo"},
+		"run":                                   {"no settings: give --config", "shunt-agent run"},
+		"completion tcsh":                       {`unknown shell "tcsh": want bash, zsh or fish`, "shunt-agent completion"},
+		"version 1":                             {`unexpected argument "1"`, "shunt-agent version"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(append([]string{"shunt-agent"}, strings.Fields(args)...), &stdout, &stderr)
@@ -103,6 +120,17 @@ func (s *server) run(words string, more ...string) (code int, stdout, stderr str
 	args := append(append([]string{"shunt-agent"}, strings.Fields(words)...), "--pin-dir", s.pins)
 	s.ok(s.Do(func() error {
 		code = run(append(args, more...), &out, &err)
+		return nil
+	}))
+	return code, out.String(), err.String()
+}
+
+// runAlone is run for commands that know no pins.
+func (s *server) runAlone(words string) (code int, stdout, stderr string) {
+	s.t.Helper()
+	var out, err bytes.Buffer
+	s.ok(s.Do(func() error {
+		code = run(append([]string{"shunt-agent"}, strings.Fields(words)...), &out, &err)
 		return nil
 	}))
 	return code, out.String(), err.String()
@@ -228,6 +256,7 @@ func TestHelp(t *testing.T) {
 	for args, want := range map[string]string{
 		"--help": "what a real server does", "decap --help": "start", "decap start --help": "--gue-port PORT",
 		"decap show --help": "--output FORMAT", "decap stop -h": "--pin-dir FOLDER", "version": "shunt-agent dev (go",
+		"prepare --help": "--dry-run", "check --help": "--port PORT", "undo -h": "--state FILE",
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(append([]string{"shunt-agent"}, strings.Fields(args)...), &stdout, &stderr)
@@ -308,6 +337,7 @@ func TestCompletion(t *testing.T) {
 			"shunt-agent decap st":        "start stop",
 			"shunt-agent decap start --i": "--interface",
 			"shunt-agent decap stop --p":  "--pin-dir",
+			"shunt-agent undo --s":        "--state",
 		} {
 			asked := words
 			if shell == "fish" {

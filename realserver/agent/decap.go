@@ -60,7 +60,7 @@ func (d Decap) Start() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	config, err := d.config()
+	config, err := d.Config()
 	if err != nil {
 		return Status{}, err
 	}
@@ -89,7 +89,9 @@ func (d Decap) interfaces() ([]decap.Interface, error) {
 	return wanted, nil
 }
 
-func (d Decap) config() (decap.Config, error) {
+// Config is what the program is told on this host, where the outer destinations are not
+// given.
+func (d Decap) Config() (decap.Config, error) {
 	c := decap.Config{Ports: d.Ports, To: d.To, From: d.From, Virtual: d.Virtual}
 	for _, t := range d.Types {
 		c.Types = append(c.Types, decap.Type(t))

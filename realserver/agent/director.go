@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -100,6 +101,54 @@ func (d *director) register(ctx context.Context, pool string, m message) (leased
 	return answer, nil
 }
 
+// AskDirectors asks each director for each pool of the settings, as its agent may. The
+// errors, by director, say who cannot be reached, or does not know the agent or the pool.
+func AskDirectors(ctx context.Context, s Settings) map[string]error {
+	wrong := map[string]error{}
+	for _, where := range s.Directors {
+		d, err := newDirector(where, &s)
+		if err != nil {
+			wrong[where] = err
+			continue
+		}
+		asked := map[string]bool{}
+		for _, m := range s.Members {
+			if asked[m.Pool] || wrong[where] != nil {
+				continue
+			}
+			asked[m.Pool] = true
+			if _, err := d.send(ctx, http.MethodGet, d.url+"/v1/pools/"+url.PathEscape(m.Pool), nil); err != nil {
+				wrong[where] = fmt.Errorf("ask for pool %s at %s: %w", m.Pool, d.url, err)
+			}
+		}
+		d.client.CloseIdleConnections()
+	}
+	return wrong
+}
+
+// refusedError is what a director says no with.
+type refusedError struct {
+	status     int // of HTTP
+	code, text string
+}
+
+// Error returns the text, with the director's hint.
+func (e *refusedError) Error() string { return e.text }
+
+// isSuperseded reports whether a director has heard a later run of the agent: it never
+// takes a message of this one again.
+func isSuperseded(err error) bool {
+	refused, ok := errors.AsType[*refusedError](err)
+	return ok && refused.code == "superseded"
+}
+
+// isDenied reports whether a director does not let the agent in: its credentials, name
+// or pool are not what the director has.
+func isDenied(err error) bool {
+	refused, ok := errors.AsType[*refusedError](err)
+	return ok && (refused.status == http.StatusUnauthorized || refused.status == http.StatusForbidden)
+}
+
 // deregister takes the member away.
 func (d *director) deregister(ctx context.Context, pool, boot string, sequence uint64) error {
 	_, err := d.send(ctx, http.MethodDelete, fmt.Sprintf("%s?boot=%s&sequence=%d", d.member(pool), url.QueryEscape(boot), sequence), nil)
@@ -142,9 +191,14 @@ func (d *director) send(ctx context.Context, method, where string, body []byte) 
 	}
 	var problem struct {
 		Detail string `json:"detail"`
+		Hint   string `json:"hint"`
+		Code   string `json:"code"`
 	}
 	if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
 		return nil, fmt.Errorf("it answers %s: is it a shuntd?", answer.Status)
 	}
-	return nil, fmt.Errorf("%.500s", problem.Detail)
+	if problem.Hint != "" {
+		problem.Detail += ": " + problem.Hint
+	}
+	return nil, &refusedError{answer.StatusCode, problem.Code, fmt.Sprintf("%.500s", problem.Detail)}
 }

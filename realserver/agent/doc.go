@@ -1,12 +1,14 @@
 // Package agent is what runs on a real server for its director.
 //
-// It registers the host's servers in pools at the directors, with their load, renews
-// their leases, and drains them before they leave (Registrar).
+// It registers the host's servers in pools at the directors, with their load, which is
+// measured or told by a command, renews their leases, and drains them before they leave
+// (Registrar).
 //
 // And it has decapsulation: packets for virtual addresses are taken out of the
 // tunnels that directors send them by, on hosts without tunnel devices. The package
 // reads the host (its addresses, what it would do with such packets) and leaves the
-// program to bpf/decap. It changes nothing of the host: what is wrong is said.
+// program to bpf/decap. It changes nothing of the host: what is wrong is said, and
+// mended by realserver/agent/role.
 //
 // What a server needs beside it:
 //

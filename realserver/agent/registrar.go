@@ -25,6 +25,7 @@ type Registrar struct {
 	boot      string
 	sequence  atomic.Uint64
 	load      func() *Load
+	command   *loadCommand // nil: none
 	log       *slog.Logger
 }
 
@@ -38,6 +39,13 @@ func NewRegistrar(s Settings, log *slog.Logger) (*Registrar, error) {
 		}
 		r.directors = append(r.directors, d)
 	}
+	if len(s.LoadCommand) > 0 {
+		var err error
+		if r.command, err = newLoadCommand(&s, r.load, log); err != nil {
+			return nil, err
+		}
+		r.load = r.command.load
+	}
 	return r, nil
 }
 
@@ -47,12 +55,16 @@ func NewRegistrar(s Settings, log *slog.Logger) (*Registrar, error) {
 // answer are asked again, and keep nobody from the others.
 func (r *Registrar) Run(ctx context.Context) error {
 	var all sync.WaitGroup
+	if r.command != nil {
+		all.Go(func() { r.command.keep(ctx) })
+	}
 	for _, d := range r.directors {
 		for _, m := range r.settings.Members {
 			all.Go(func() {
-				r.keep(ctx, d, m)
-				// What is left to be said is said although the context has ended.
-				r.leave(context.WithoutCancel(ctx), d, m)
+				if r.keep(ctx, d, m) {
+					// What is left to be said is said although the context has ended.
+					r.leave(context.WithoutCancel(ctx), d, m)
+				}
 			})
 		}
 	}
@@ -63,36 +75,55 @@ func (r *Registrar) Run(ctx context.Context) error {
 	return nil
 }
 
-// keep renews a lease, each time before half of it is over.
-func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) {
+// keep renews a lease, each time before half of it is over. It reports whether there
+// may be one at the end: not if another run of the agent has it. That one is left alone:
+// two that took it from each other would have neither server in rotation for long. Nor if
+// the director has never let this run in, nor does now.
+func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) bool {
 	failures, wait := 0, time.Duration(0)
+	taken, denied := false, false
 	for pause(ctx, wait) {
 		_, err := d.register(ctx, m.Pool, r.message(m, false))
 		switch {
 		case ctx.Err() != nil:
-			return
+			return taken || !denied
+		case isSuperseded(err):
+			r.log.Error("another host, or another process, has registered as this agent: the server of this one is not offered until it is started again", "agent", r.settings.Agent, "err", err)
+			<-ctx.Done()
+			return false
 		case err != nil:
 			if failures == 0 {
 				r.log.Warn("a director does not take the server; it is asked again", "err", err)
 			}
 			wait = jitter(min(retryLeast<<min(failures, 10), retryMost, r.settings.Lease/4))
 			failures++
+			denied = isDenied(err)
 		default:
 			if failures > 0 || wait == 0 {
 				r.log.Info("registered", "director", d.url, "pool", m.Pool, "server", m.Address)
 			}
 			failures, wait = 0, jitter(r.settings.Lease*2/5)
+			taken = true
 		}
 	}
+	return taken || !denied
 }
 
 // leave drains the server and takes it away.
 func (r *Registrar) leave(ctx context.Context, d *director, m MemberSettings) {
 	until := time.Now().Add(r.settings.Drain)
+	said := ""
 	for drains := false; ; {
 		answer, err := d.register(ctx, m.Pool, r.message(m, true))
+		if isSuperseded(err) {
+			r.log.Info("nothing is left to drain: another run of this agent has registered", "err", err)
+			return
+		}
 		if err != nil {
-			r.log.Warn("a director does not drain the server", "err", err)
+			if text := err.Error(); text != said {
+				r.log.Warn("a director does not drain the server; it is asked again", "err", err)
+				said = text
+			}
 		} else if drains && answer.Connections != nil && *answer.Connections == 0 {
 			break
 		}
@@ -100,7 +131,11 @@ func (r *Registrar) leave(ctx context.Context, d *director, m MemberSettings) {
 		drains = drains || err == nil
 		left := time.Until(until)
 		if left <= 0 {
-			r.log.Warn("connections are left, and time is over", "director", d.url, "pool", m.Pool)
+			why := "connections are left, and time is over"
+			if err != nil {
+				why = "time is over, and nobody knows what connections are left"
+			}
+			r.log.Warn(why, "director", d.url, "pool", m.Pool)
 			break
 		}
 		pause(ctx, min(jitter(drainEvery), left))
@@ -112,7 +147,7 @@ func (r *Registrar) leave(ctx context.Context, d *director, m MemberSettings) {
 	r.log.Info("left", "director", d.url, "pool", m.Pool, "server", m.Address)
 }
 
-// state of a server at this moment, in the next message of this run.
+// message is the next one of this run: what the server and its host are at this moment.
 func (r *Registrar) message(m MemberSettings, draining bool) message {
 	return message{
 		Boot: r.boot, Sequence: r.sequence.Add(1), Lifetime: r.settings.Lease.String(), Draining: draining, Load: r.load(),

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,11 +22,13 @@ import (
 
 // told is a director that notes what it is told, and refuses the first messages.
 type told struct {
-	mu       sync.Mutex
-	refuse   int
-	left     uint64 // connections of a server that drains
-	messages []message
-	deletes  []string
+	mu     sync.Mutex
+	refuse int
+	// superseded is whether another run of the agent was heard.
+	superseded bool
+	left       uint64 // connections of a server that drains
+	messages   []message
+	deletes    []string
 }
 
 func (d *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -48,6 +52,10 @@ func (d *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if d.refuse > 0 {
 		d.refuse--
 		http.Error(w, `{"detail":"shuntd is starting"}`, http.StatusServiceUnavailable)
+		return
+	}
+	if d.superseded {
+		http.Error(w, `{"code":"superseded","detail":"the run b1 is over","hint":"do two hosts run it?"}`, http.StatusConflict)
 		return
 	}
 	answer := leased{}
@@ -155,6 +163,57 @@ func TestRegistrarGivesUp(t *testing.T) {
 	})
 }
 
+// An agent that a director has never let in has nothing to drain there, and ends at once.
+func TestRegistrarIsDenied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		r := registrar(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked++
+			http.Error(w, `{"code":"forbidden","detail":"token s1 may not speak for agent s2"}`, http.StatusForbidden)
+		}))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		before, began := asked, time.Now()
+		cancel()
+		if err := <-done; err != nil || before == 0 || asked != before || !time.Now().Equal(began) {
+			t.Errorf("after %s: %v, asked %d times, then %d", time.Since(began), err, before, asked-before)
+		}
+	})
+}
+
+// A run that another has followed says so once, keeps quiet, and has nothing to leave.
+func TestRegistrarIsSuperseded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &told{}
+		var log strings.Builder
+		r := registrar(t, d)
+		r.log = slog.New(slog.NewTextHandler(&log, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		d.mu.Lock()
+		d.superseded = true
+		d.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait() // and orders what follows after what the run has done
+		heard := len(d.messages)
+		time.Sleep(time.Hour)
+		began := time.Now()
+		cancel()
+		if err := <-done; err != nil || len(d.messages) != heard || len(d.deletes) > 0 || time.Since(began) > 0 {
+			t.Errorf("%v; %d messages after %d, %d leaves, %s to the end", err, len(d.messages), heard, len(d.deletes), time.Since(began))
+		}
+		want := "another host, or another process, has registered as this agent"
+		if text := log.String(); strings.Count(text, want) != 1 || !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "the run b1 is over: do two hosts run it?") {
+			t.Errorf("log %s", text)
+		}
+	})
+}
+
 // Over TLS the director is known by its CA, and what it refuses is said in its words.
 func TestDirectorOverTLS(t *testing.T) {
 	server := httptest.NewTLSServer(&told{})
@@ -191,6 +250,36 @@ func TestDirectorOverTLS(t *testing.T) {
 	}
 }
 
+// TestAskDirectors: one that knows the agent is fine, and the others are named.
+func TestAskDirectors(t *testing.T) {
+	asked := 0
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		if r.Method != http.MethodGet || r.URL.Path != "/v1/pools/web" || r.Header.Get("Authorization") != "Bearer secret" {
+			http.Error(w, `{"detail":"not you"}`, http.StatusForbidden)
+		}
+	}))
+	defer server.Close()
+	folder := t.TempDir()
+	s := Settings{Directors: []string{server.URL}, CA: filepath.Join(folder, "ca"), TokenFile: filepath.Join(folder, "token")}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := errors.Join(os.WriteFile(s.CA, text, 0o600), os.WriteFile(s.TokenFile, []byte("secret"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.Members = []MemberSettings{{Pool: "web"}, {Pool: "web"}}
+	if wrong := AskDirectors(t.Context(), s); len(wrong) > 0 || asked != 1 {
+		t.Errorf("asked %d times: %v", asked, wrong)
+	}
+	s.Members = append(s.Members, MemberSettings{Pool: "mail"})
+	if wrong := AskDirectors(t.Context(), s); len(wrong) != 1 || wrong[server.URL] == nil || !strings.HasSuffix(wrong[server.URL].Error(), ": not you") {
+		t.Errorf("a pool of others: %v", wrong)
+	}
+	s.CA = filepath.Join(folder, "none")
+	if wrong := AskDirectors(t.Context(), s); wrong[server.URL] == nil || !strings.Contains(wrong[server.URL].Error(), "read the CA") {
+		t.Errorf("a CA that is missing: %v", wrong)
+	}
+}
+
 func TestReadSettings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "agent.yaml")
 	read := func(text string) (Settings, error) {
@@ -208,17 +297,35 @@ func TestReadSettings(t *testing.T) {
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got)\n%s", err, diff)
 	}
+	got, err = read(good + "load-command: [/usr/bin/load, -x]\nload-user: www\nhost: {prepare: true, vips: [192.0.2.1, \"2001:db8::/64\"], interfaces: [eth0], directors: [10.0.0.1], clients: [10.1.0.0/16], route: true, gue-ports: [5555]}\n")
+	want.LoadCommand, want.LoadTimeout, want.LoadUser = []string{"/usr/bin/load", "-x"}, 5*time.Second, "www"
+	want.Host = HostSettings{
+		Prepare: true, VIPs: prefixes("192.0.2.1/32", "2001:db8::/64"), Interfaces: []string{"eth0"},
+		Directors: prefixes("10.0.0.1/32"), Clients: prefixes("10.1.0.0/16"), Route: true, GUEPorts: []uint16{5555},
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); err != nil || diff != "" {
+		t.Errorf("%v (-want +got)\n%s", err, diff)
+	}
 	for change, want := range map[[2]string]string{
-		{"agent: s1", "agent: ../s"}:              `agent "../s": want`,
-		{"https://", "http://"}:                   `directors[0]: "http://10.0.0.1:9443" is not a URL`,
-		{"token-file: /t\n", ""}:                  "token-file or certificate: want one",
-		{"20s", "1s"}:                             "lease: 1s is out of range: want 5s to 10m0s",
-		{"20s", "soon"}:                           `lease: "soon" is not a duration`,
-		{"10.0.0.11", "ten"}:                      `members[0]: address "ten"`,
-		{"method: dr", "method: masq"}:            "members[0]: unknown forwarding method",
-		{"pool: web", "pool: \"\""}:               `members[0]: pool ""`,
-		{"lease: 20s", "leese: 20s"}:              "leese",
-		{"members: [{pool", "members: []\nx: [{"}: "agent.yaml",
+		{"agent: s1", "agent: ../s"}: `agent "../s": want`,
+		{"https://", "http://"}:      `directors[0]: "http://10.0.0.1:9443" is not a URL`,
+		{"token-file: /t\n", ""}:     "token-file or certificate: want one",
+		{"20s", "1s"}:                "lease: 1s is out of range: want 5s to 10m0s",
+		{"20s", "soon"}:              `lease: "soon" is not a duration`,
+		{"10.0.0.11", "ten"}:         `members[0]: address "ten"`,
+		{"dr}", "dr}, {pool: web, address: 10.0.0.12, method: dr}"}:  "members[1]: members[0] is in pool web already",
+		{"lease: 20s", "key: /k"}:                                    "key: there is no certificate",
+		{"method: dr", "method: masq"}:                               "members[0]: unknown forwarding method",
+		{"pool: web", "pool: \"\""}:                                  `members[0]: pool ""`,
+		{"lease: 20s", "leese: 20s"}:                                 "leese",
+		{"lease: 20s", "load-command: [up]"}:                         `load-command: "up" is not the whole path`,
+		{"lease: 20s", "load-user: nobody"}:                          "load-timeout and load-user are of a load-command",
+		{"lease: 20s", "load-command: [/bin/up]\nload-timeout: 1ms"}: "load-timeout: 1ms is out of range: want 100ms to 1m0s",
+		{"lease: 20s", "host: {vips: [192.0.2]}"}:                    `host.vips[0]: "192.0.2" is no address`,
+		{"lease: 20s", "host: {directors: [10.0.0.1, 10.0.0.1/8]}"}:  "host.directors[1]: 10.0.0.1/8 has bits behind its length: want 10.0.0.0/8",
+		{"lease: 20s", "host: {clients: [all]}"}:                     `host.clients[0]: "all" is no address`,
+		{"lease: 20s", "host: {gue-ports: [70000]}"}:                 "70000",
+		{"members: [{pool", "members: []\nx: [{"}:                    "agent.yaml",
 	} {
 		if _, err := read(strings.Replace(good, change[0], change[1], 1)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), file) {
 			t.Errorf("%q: %v, want %s", change, err, want)

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -27,6 +29,26 @@ type Settings struct {
 	// Drain is how long connections have to end when the agent is stopped; 0: 5 min.
 	Drain   time.Duration
 	Members []MemberSettings
+	// LoadCommand is a program and its arguments that prints the load, from 0 to 1, which
+	// is told in place of the measured one; none: that.
+	LoadCommand []string
+	LoadTimeout time.Duration // how long it may take; 0: 5 s
+	// LoadUser runs it; "": nobody where the agent is root, else the agent's own user.
+	LoadUser string
+	Host     HostSettings
+}
+
+// HostSettings are what the host has to be beside the members' methods. Whether the
+// addresses fit the methods is judged where they are used (realserver/agent/role).
+type HostSettings struct {
+	// Prepare has the agent's unit prepare the host before it registers.
+	Prepare    bool
+	VIPs       []netip.Prefix // virtual addresses
+	Interfaces []string       // that directors' packets come by; none: found by routes
+	Directors  []netip.Prefix // that directors' packets come from; of nat: the gateways
+	Clients    []netip.Prefix // who reach servers of the method nat; none: all
+	Route      bool           // have the route back to them by the director made
+	GUEPorts   []uint16       // none: gue's
 }
 
 // MemberSettings are a server in a pool.
@@ -48,6 +70,20 @@ type rawSettings struct {
 	Lease       string      `yaml:"lease"`
 	Drain       string      `yaml:"drain"`
 	Members     []rawMember `yaml:"members"`
+	LoadCommand []string    `yaml:"load-command"`
+	LoadTimeout string      `yaml:"load-timeout"`
+	LoadUser    string      `yaml:"load-user"`
+	Host        rawHost     `yaml:"host"`
+}
+
+type rawHost struct {
+	Prepare    bool     `yaml:"prepare"`
+	VIPs       []string `yaml:"vips"`
+	Interfaces []string `yaml:"interfaces"`
+	Directors  []string `yaml:"directors"`
+	Clients    []string `yaml:"clients"`
+	Route      bool     `yaml:"route"`
+	GUEPorts   []uint16 `yaml:"gue-ports"`
 }
 
 type rawMember struct {
@@ -94,6 +130,9 @@ func (r rawSettings) settings() (Settings, error) {
 			report("directors[%d]: %q is not a URL such as https://10.0.0.1:9443", i, text)
 		}
 	}
+	if s.Key != "" && s.Certificate == "" {
+		report("key: there is no certificate that it is of")
+	}
 	if (s.TokenFile == "") == (s.Certificate == "") {
 		report("token-file or certificate: want one of them")
 	}
@@ -102,9 +141,14 @@ func (r rawSettings) settings() (Settings, error) {
 	if len(r.Members) == 0 {
 		report("members: want one at least")
 	}
+	pools := map[string]int{}
 	for i, m := range r.Members {
 		if !handle.MatchString(m.Pool) {
 			report("members[%d]: pool %q is no name of one", i, m.Pool)
+		} else if first, found := pools[m.Pool]; found {
+			report("members[%d]: members[%d] is in pool %s already, of which an agent is one server: another one takes an agent of its own", i, first, m.Pool)
+		} else {
+			pools[m.Pool] = i
 		}
 		if _, err := netip.ParseAddr(m.Address); err != nil {
 			if _, err := netip.ParseAddrPort(m.Address); err != nil {
@@ -120,7 +164,61 @@ func (r rawSettings) settings() (Settings, error) {
 		}
 		s.Members = append(s.Members, MemberSettings{Pool: m.Pool, Address: m.Address, Method: m.Method, Weight: weight})
 	}
+	r.load(report, &s)
+	s.Host = r.Host.settings(report)
 	return s, errors.Join(problems...)
+}
+
+// load reads what the load is told by.
+func (r rawSettings) load(report func(string, ...any), s *Settings) {
+	s.LoadCommand, s.LoadUser = r.LoadCommand, r.LoadUser
+	if len(r.LoadCommand) == 0 {
+		if r.LoadTimeout != "" || r.LoadUser != "" {
+			report("load-timeout and load-user are of a load-command, which is not given")
+		}
+		return
+	}
+	if !filepath.IsAbs(r.LoadCommand[0]) {
+		report("load-command: %q is not the whole path of a program", r.LoadCommand[0])
+	}
+	s.LoadTimeout = r.duration(report, "load-timeout", r.LoadTimeout, 5*time.Second, 100*time.Millisecond, time.Minute)
+}
+
+func (r rawHost) settings(report func(string, ...any)) HostSettings {
+	h := HostSettings{Prepare: r.Prepare, Interfaces: r.Interfaces, Route: r.Route, GUEPorts: r.GUEPorts}
+	for _, list := range []struct {
+		word  string
+		texts []string
+		into  *[]netip.Prefix
+	}{{"vips", r.VIPs, &h.VIPs}, {"directors", r.Directors, &h.Directors}, {"clients", r.Clients, &h.Clients}} {
+		for i, text := range list.texts {
+			prefix, err := ParsePrefix(text)
+			if err != nil {
+				report("host.%s[%d]: %w", list.word, i, err)
+			}
+			*list.into = append(*list.into, prefix)
+		}
+	}
+	return h
+}
+
+// ParsePrefix reads a prefix, or an address, which is one of its own.
+func ParsePrefix(value string) (netip.Prefix, error) {
+	if !strings.Contains(value, "/") {
+		a, err := netip.ParseAddr(value)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("%q is no address: want one such as 192.0.2.1, or a prefix such as 2001:db8::/64", value)
+		}
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(value)
+	if err != nil {
+		return p, fmt.Errorf("%q is no prefix: want one such as 10.0.0.0/24", value)
+	}
+	if p != p.Masked() {
+		return p, fmt.Errorf("%s has bits behind its length: want %s", p, p.Masked())
+	}
+	return p, nil
 }
 
 func (rawSettings) duration(report func(string, ...any), word, text string, otherwise, least, most time.Duration) time.Duration {
