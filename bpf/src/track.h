@@ -385,7 +385,9 @@ static __always_inline __u32 hop_of_reply(const struct lookup *reply, const stru
  * What a packet tells of the server of its connection, which had this recipe before the
  * packet and is in r after it. A client waits a second before it sends its first segment
  * again (RFC 6298 §2.1); a tick less, as both readings of the clock are of the ticks'
- * beginnings. By full NAT the reply entry knows that the server has begun the handshake.
+ * beginnings. The first segment that a loaded entry sees is no repetition: it is that of a
+ * probe of the director's own, which has its entry before. By full NAT the reply entry knows
+ * that the server has begun the handshake.
  * Global: verified once.
  */
 __noinline int testify(struct slow *r, __u64 recipe, __u32 is_reply)
@@ -402,7 +404,8 @@ __noinline int testify(struct slow *r, __u64 recipe, __u32 is_reply)
 	flags = r->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK);
 	if (is_reply && flags == (TCP_RST | TCP_ACK))
 		witness(recipe_server(recipe), EVIDENCE_RESET);
-	if (!is_reply && flags == TCP_SYN && (__s32)(r->tick - r->hit.seen) >= (__s32)refresh_ticks - 1)
+	if (!is_reply && flags == TCP_SYN && !(recipe & BIT(RECIPE_LOADED)) &&
+	    (__s32)(r->tick - r->hit.seen) >= (__s32)refresh_ticks - 1)
 		witness(recipe_server(recipe), EVIDENCE_UNANSWERED);
 	return 0;
 }

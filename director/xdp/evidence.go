@@ -59,6 +59,7 @@ func (d *Dataplane) writePassive(svc *service, limits director.Passive) error {
 	if err := d.plane.Passive.Put(svc.index, &k); err != nil {
 		return fmt.Errorf("write what suspends servers of %s: %w", svc.key, err)
 	}
+	svc.passive = &k
 	if !limits.IsZero() {
 		return nil
 	}
@@ -67,6 +68,25 @@ func (d *Dataplane) writePassive(svc *service, limits director.Passive) error {
 		errs = append(errs, d.absolve(s))
 	}
 	return errors.Join(errs...)
+}
+
+// reviewPassive writes services' limits again that somebody else changed. Those of a
+// daemon before stay until this one is told some.
+func (d *Dataplane) reviewPassive() error {
+	limits := make([]bpf.KernelPassiveLimits, d.model.usedServices())
+	if err := bpf.ReadRange(d.plane.Passive, 0, limits); err != nil {
+		return fmt.Errorf("read what suspends servers: %w", err)
+	}
+	for _, svc := range d.model.services {
+		if svc.removed || svc.passive == nil || *svc.passive == limits[svc.index] {
+			continue
+		}
+		if err := d.plane.Passive.Put(svc.index, svc.passive); err != nil {
+			return fmt.Errorf("write what suspends servers of %s: %w", svc.key, err)
+		}
+		d.opts.Log.Warn("what suspends a service's servers was changed by somebody else: repaired", "service", svc.key)
+	}
+	return nil
 }
 
 // Evidence reads what the program counted. A server whose time is over is not suspended,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/bpftest"
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
@@ -90,6 +91,18 @@ func TestEvidence(t *testing.T) {
 	want("after a restart", one, other)
 	must(r.SetPassive(t.Context(), key, director.Passive{Resets: 1, Suspend: time.Minute}))
 	want("with other limits", one, other)
+	svc, err := r.model.live(key)
+	must(err)
+	wrote := *svc.passive
+	must(r.plane.Passive.Put(svc.index, new(bpf.KernelPassiveLimits)))
+	want("cleared by somebody else")
+	must(r.review())
+	want("repaired", one, other)
+	var found [1]bpf.KernelPassiveLimits
+	must(bpf.ReadRange(r.plane.Passive, svc.index, found[:]))
+	if found[0] != wrote {
+		t.Errorf("limits %+v, want %+v", found[0], wrote)
+	}
 
 	must(r.Absolve(t.Context(), key, first.Address))
 	one.Suspended = false
@@ -147,12 +160,12 @@ func answerIn(t *testing.T, ns *directortest.Namespace, at netip.AddrPort) net.L
 }
 
 func request(address string) error {
-	c, err := net.DialTimeout("tcp", address, time.Second)
+	c, err := net.DialTimeout("tcp", address, time.Minute)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	if _, err := c.Write([]byte{1}); err != nil {

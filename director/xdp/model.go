@@ -45,6 +45,8 @@ type service struct {
 	schedule bpf.KernelSchedule
 	sum      uint64
 	rates    director.Estimator
+	// passive is what suspends its servers, as it was written; nil: by a daemon before.
+	passive *bpf.KernelPassiveLimits
 }
 
 // settings are what an edit of a service changes, its access list apart.

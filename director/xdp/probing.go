@@ -139,7 +139,7 @@ func (p *probing) setUp() (err error) {
 func (p *probing) setUpAnswers() error {
 	program, err := probe.Load()
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		p.noAnswers = err
+		p.setNoAnswers(err)
 		return nil
 	}
 	if err != nil {
@@ -155,7 +155,7 @@ func (p *probing) setUpAnswers() error {
 	for _, index := range indices {
 		link, err := program.Attach(index)
 		if errors.Is(err, ebpf.ErrNotSupported) {
-			p.noAnswers = err
+			p.setNoAnswers(err)
 			return nil
 		}
 		if err != nil {
@@ -165,6 +165,13 @@ func (p *probing) setUpAnswers() error {
 	}
 	p.answers = program
 	return nil
+}
+
+// setNoAnswers notes why answers from virtual addresses are not handed over. Called with
+// mu held.
+func (p *probing) setNoAnswers(why error) {
+	p.noAnswers = why
+	p.d.opts.Log.Warn("no checks of servers by dr and tunnel by the way of clients' packets: with via: virtual they fail, without it they go to the servers' own addresses", "err", why)
 }
 
 // takeDown is setUp's opposite. Called with mu held.

@@ -294,6 +294,30 @@ func TestDialServerLeavesNothing(t *testing.T) {
 	l.wantAnswer("after a restart", key)
 }
 
+// Whoever asks a server that answers is no evidence against it.
+func TestDialServerIsNoEvidence(t *testing.T) {
+	l := newProbeLab(t, directortest.OneArmed)
+	for _, key := range []director.ServiceKey{
+		l.add("tcp://192.0.2.10:8080", realserver.DR, nil), l.add("tcp://[2001:db8::10]:8080", realserver.DR, nil), l.add("tcp://192.0.2.11:8080", realserver.NAT, nil),
+	} {
+		if err := l.SetPassive(t.Context(), key, director.Passive{Unanswered: 1, Resets: 1, Unreachable: 1}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			l.wantAnswer("asked", key)
+		}
+	}
+	all, err := l.Evidence(t.Context())
+	if err != nil || len(all) == 0 {
+		t.Fatalf("evidence %+v, %v", all, err)
+	}
+	for _, e := range all {
+		if e.Suspended || e.Unanswered+e.Resets+e.Unreachable > 0 {
+			t.Errorf("evidence %+v", e)
+		}
+	}
+}
+
 // A server that answers nothing does not pass by another one that does, however often
 // the first segment is repeated, and whatever its service's rules are.
 func TestDialServerKeepsToItsServer(t *testing.T) {

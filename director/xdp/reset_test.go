@@ -121,7 +121,7 @@ func connectPair(t *testing.T, lab *directortest.Lab, listener net.Listener, to 
 		}
 		accepted <- conn
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	client, err := lab.Client.Dial(ctx, "tcp", netip.AddrPort{}, to)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 
 const talkers = 60
 
-// newTalkingRig has connections to a NAT server, and templates.
+// newTalkingRig has established connections to a NAT server, whose timeout a slow machine
+// does not reach, and templates.
 func newTalkingRig(t *testing.T, opts Options) *rig {
 	t.Helper()
 	r := newRig(t, opts)
@@ -25,6 +26,8 @@ func newTalkingRig(t *testing.T, opts Options) *rig {
 	r.eventually("the server is reachable", func() bool { return r.stats(sticky.Key).Servers[0].Reachable })
 	for i := range byte(talkers) {
 		r.send(bpftest.Packet{From: talker(i), To: sticky.Key.Address, Flags: "S"})
+		r.send(bpftest.Packet{Source: bpftest.ServerMAC, Destination: bpftest.DirectorInside, From: natServer().Address, To: talker(i), Flags: "SA", Seq: 7, Ack: 1})
+		r.send(bpftest.Packet{From: talker(i), To: sticky.Key.Address, Flags: "A", Seq: 1, Ack: 8})
 	}
 	return r
 }
@@ -117,11 +120,7 @@ func TestResize(t *testing.T) {
 func TestResizeCountsTheLost(t *testing.T) {
 	r := newTalkingRig(t, Options{MaxConnections: 1024, MaxConnectionsIPv6: 512})
 	virtual := newStickyService().Key.Address
-	for i := range byte(talkers) { // the proven give way to none
-		r.send(bpftest.Packet{Source: bpftest.ServerMAC, Destination: bpftest.DirectorInside, From: natServer().Address, To: talker(i), Flags: "SA", Seq: 7, Ack: 1})
-		r.send(bpftest.Packet{From: talker(i), To: virtual, Flags: "A", Seq: 1, Ack: 8})
-	}
-	before := r.mustPairings()
+	before := r.mustPairings()                 // proven: they give way to none
 	change, err := r.plane.PrepareResize(1, 0) // which Resize refuses
 	if err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func (r *rig) connect() {
 // eventually waits for what happens by itself.
 func (r *rig) eventually(what string, happened func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !happened(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !happened(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("not in time: %s", what)
 		}

@@ -53,7 +53,7 @@ func (d *Dataplane) review() error {
 	if d.closed {
 		return nil
 	}
-	return errors.Join(d.repairSchedules(), d.reviewPlane())
+	return errors.Join(d.repairSchedules(), d.reviewPassive(), d.reviewPlane())
 }
 
 // repairSchedules puts schedules in force that could not be when their servers'
