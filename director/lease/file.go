@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
-	"golang.org/x/time/rate"
 
 	"github.com/shunt-lb/shunt/director/event"
 )
@@ -59,9 +58,8 @@ func (r *Registry) load() {
 	}
 	now := r.opts.Now()
 	for _, e := range img.Members {
-		have := &record{
-			Member: e.Member, in: e.In, left: e.Left, boots: e.Boots, limit: rate.NewLimiter(rate.Every(memberEvery), memberBurst),
-		}
+		have := newRecord()
+		have.Member, have.in, have.left, have.boots = e.Member, e.In, e.Left, e.Boots
 		// The clock may have been set since: no lease is longer than its lifetime.
 		least, most := now.Add(min(e.Lifetime, grace)), now.Add(e.Lifetime)
 		if have.Until.Before(least) {
@@ -129,11 +127,18 @@ func (r *Registry) save(version uint64) {
 		err = renameio.WriteFile(r.opts.File, text, 0o600)
 	}
 	if err != nil {
-		// Traffic goes on with what is known: only a restart would lose it.
-		r.opts.Log.Error("the leases cannot be written: a restart would not know them", "file", r.opts.File, "err", err)
+		// Traffic goes on with what is known: only a restart would lose it. It is tried
+		// again each second.
+		if text := fmt.Sprint(errors.Unwrap(err)); r.failed != text {
+			r.failed = text
+			r.opts.Log.Error("the leases cannot be written: a restart would not know them", "file", r.opts.File, "err", err)
+		}
 		return
 	}
-	r.saved = has
+	if r.saved = has; r.failed != "" {
+		r.failed = ""
+		r.opts.Log.Info("the leases are written again", "file", r.opts.File)
+	}
 }
 
 func (r *Registry) saveAll() {

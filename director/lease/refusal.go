@@ -27,6 +27,8 @@ func Reasons() []Reason {
 type Refusal struct {
 	Reason Reason
 	Text   string
+	// first is whether it is to be told although its reason was counted before.
+	first bool
 }
 
 // Error returns the text.

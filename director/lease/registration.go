@@ -39,7 +39,7 @@ type Load struct {
 
 	CPU         *float64 // share of its time, 0 to 1
 	RunQueue    *float64 // tasks that run or would, by CPU
-	Pressure    *float64 // share of time in which some task waited for CPU, memory or I/O
+	Pressure    *float64 // share of time in which some task waited for a CPU
 	Memory      *float64 // share that is not available
 	Connections *uint64  // of TCP, established
 }

@@ -27,8 +27,9 @@ type Options struct {
 	// Changed is told the servers of a pool whenever they change, in order; it returns at
 	// once and calls no method. Nil: nobody is told.
 	Changed func(pool string, servers []realserver.Server)
-	// Loaded is told the load that a server's host said; as Changed. Nil: nobody is told.
-	Loaded func(server realserver.Server, load Load, at time.Time)
+	// Loaded is told the load that the host of a pool's server said, and how long after it
+	// the agent is to renew its lease; as Changed. Nil: nobody is told.
+	Loaded func(pool string, server realserver.Server, load Load, at time.Time, renewal time.Duration)
 	// Suspect is told of a server that enough reported unreachable. Nil: nobody is told.
 	Suspect func(pool string, server realserver.Server)
 	Now     func() time.Time // nil: time.Now
@@ -72,10 +73,12 @@ func (i id) String() string { return fmt.Sprintf("agent %s of pool %s", i.agent,
 type record struct {
 	Member
 
-	in      bool      // it has a lease
-	left    time.Time // since when it has none
-	boots   []string  // runs before this one, oldest first
-	limit   *rate.Limiter
+	in      bool                 // it has a lease
+	left    time.Time            // since when it has none
+	boots   []string             // runs before this one, oldest first
+	limit   *rate.Limiter        // of its own messages
+	heard   *rate.Limiter        // of reports of it, which are others' and take none of its own
+	over    string               // the run that was told last that it is over
 	reports map[string]time.Time // who found it unreachable, and when
 }
 
@@ -93,6 +96,13 @@ type Registry struct {
 	telling sync.Mutex // held while Changed is told, so that the last that it hears is true
 	saving  sync.Mutex // held while the file is written
 	saved   uint64     // the version that it has; guarded by saving
+	failed  string     // why it could not be written last; "": it was. Guarded by saving
+}
+
+// newRecord is of an agent that nothing is known of.
+func newRecord() *record {
+	every := rate.Every(memberEvery)
+	return &record{limit: rate.NewLimiter(every, memberBurst), heard: rate.NewLimiter(every, memberBurst)}
 }
 
 // Counts are what happened since the start.
@@ -127,7 +137,7 @@ func (r *Registry) Register(g Registration) (Member, error) {
 	}
 	r.rouse()
 	if g.Load != nil && r.opts.Loaded != nil {
-		r.opts.Loaded(m.Server, *m.Load, m.LoadAt)
+		r.opts.Loaded(g.Pool, m.Server, *m.Load, m.LoadAt, m.Lifetime/2)
 	}
 	if news == nil {
 		return m, nil
@@ -157,13 +167,13 @@ func (r *Registry) register(g Registration) (Member, uint64, *news, *Refusal) {
 	if refusal := r.admit(key, have, g.Boot, g.Sequence, now); refusal != nil {
 		return Member{}, 0, nil, refusal
 	}
-	if have == nil || !have.in || have.Server.Address != g.Server.Address {
+	if have == nil || !have.in || have.Server.Address != g.Server.Address || have.Server.Method != g.Server.Method {
 		if refusal := r.room(key, g); refusal != nil {
 			return Member{}, 0, nil, refusal
 		}
 	}
 	if have == nil {
-		have = &record{limit: rate.NewLimiter(rate.Every(memberEvery), memberBurst)}
+		have = newRecord()
 		have.limit.AllowN(now, 1)
 		r.records[key] = have
 	}
@@ -174,6 +184,8 @@ func (r *Registry) register(g Registration) (Member, uint64, *news, *Refusal) {
 		r.counts.Registered++
 	case have.Server != g.Server && g.Server.Draining && !have.Server.Draining:
 		n = &news{event.ServerLeaving, key, g.Server, fmt.Sprintf("server %s asks for no new connections", g.Server.Address)}
+	case have.Server.Address != g.Server.Address:
+		n = &news{event.ServerRegistered, key, g.Server, fmt.Sprintf("server %s registered in place of %s", g.Server.Address, have.Server.Address)}
 	case have.Server != g.Server:
 		n = &news{event.ServerRegistered, key, g.Server, fmt.Sprintf("server %s registered on other terms", g.Server.Address)}
 	}
@@ -204,7 +216,10 @@ func (r *Registry) admit(key id, have *record, boot string, sequence uint64, now
 	case have == nil || boot == "":
 		return nil
 	case slices.Contains(have.boots, boot):
-		return refuse(Superseded, "%s: the run %s is over: a later one, %s, has registered", key, boot, have.Boot)
+		refusal := refuse(Superseded, "%s: the run %s is over: a later one, %s, has registered server %s", key, boot, have.Boot, have.Server.Address)
+		refusal.first = have.over != boot
+		have.over = boot
+		return refusal
 	case have.Boot == boot && sequence <= have.Sequence:
 		return refuse(Replayed, "%s: sequence %d of the run %s is not after %d: it was said before", key, sequence, boot, have.Sequence)
 	}
@@ -308,7 +323,7 @@ func (r *Registry) Refuse(agent string, refusal *Refusal) {
 	r.counts.Refused[refusal.Reason]++
 	n := r.counts.Refused[refusal.Reason]
 	r.mu.Unlock()
-	if n&(n-1) == 0 { // 1, 2, 4, 8 and so on: anybody with a token can cause them
+	if refusal.first || n&(n-1) == 0 { // 1, 2, 4, 8 and so on: anybody with a token can cause them
 		r.opts.Events.Publish(event.Event{
 			Name: event.RegistrationRefused, Reason: string(refusal.Reason), Message: fmt.Sprintf("%.200s (%d times by now, of agent %.63s the last)", refusal.Text, n, agent),
 		})

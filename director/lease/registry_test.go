@@ -158,6 +158,39 @@ func TestReplays(t *testing.T) {
 	}
 }
 
+// A run that is over is told of once, whatever was refused before, and who has its place.
+func TestSupersededIsTold(t *testing.T) {
+	r := newRig(t)
+	r.counts.Refused[Superseded] = 5
+	for n := 1; n <= 2; n++ {
+		r.register(registration(n, 1))
+		later := registration(n, 1)
+		later.Boot, later.Server.Address = "b2", netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 9, byte(n)}), 80)
+		r.register(later)
+		for sequence := range uint64(3) {
+			_, err := r.Register(registration(n, 2+sequence))
+			r.wantRefusal(err, Superseded, fmt.Sprintf("a later one, b2, has registered server 10.9.9.%d:80", n))
+		}
+	}
+	events, _ := r.events.After(0)
+	var told []string
+	for _, e := range events {
+		told = append(told, string(e.Name)+" "+e.Message)
+	}
+	text := strings.Join(told, "\n")
+	for n := 1; n <= 2; n++ {
+		if want := fmt.Sprintf("server 10.9.9.%d:80 registered in place of 10.0.0.%d:80", n, n); !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+		if strings.Count(text, fmt.Sprintf("of agent a%d the last", n)) == 0 {
+			t.Errorf("agent a%d is not told of:\n%s", n, text)
+		}
+	}
+	if n := strings.Count(text, "registration-refused"); n != 3 { // each run, and the eighth of all
+		t.Errorf("%d refusals told:\n%s", n, text)
+	}
+}
+
 func TestBounds(t *testing.T) {
 	r := newRig(t)
 	try := func(change func(*Registration)) error {

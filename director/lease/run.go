@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/director/event"
-	"github.com/shunt-lb/shunt/realserver"
 )
 
 // saveEvery is how late the file may be with renewals: what they say that the file does
@@ -97,26 +96,4 @@ func (r *Registry) Announce() {
 	for _, pool := range r.Pools() {
 		r.tell(pool)
 	}
-}
-
-// Loads returns the members of a pool that said their load.
-func (r *Registry) Loads(pool string) []Member {
-	var all []Member
-	for _, m := range r.Members(pool) {
-		if m.Load != nil {
-			all = append(all, m)
-		}
-	}
-	return all
-}
-
-// Server returns the member's server.
-func (r *Registry) Server(pool, agent string) (realserver.Server, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	have := r.records[id{pool, agent}]
-	if have == nil || !have.in {
-		return realserver.Server{}, false
-	}
-	return have.Server, true
 }

@@ -24,9 +24,9 @@ func (r *Registry) Unreachable(pool, agent, by string) (now, wanted int, err err
 	case have == nil || !have.in:
 		r.mu.Unlock()
 		return 0, 0, r.refused(key, refuse(NoMember, "report %s: it is not registered", key))
-	case !have.limit.AllowN(at, 1):
+	case !have.heard.AllowN(at, 1):
 		r.mu.Unlock()
-		return 0, 0, r.refused(key, refuse(TooFast, "report %s: too many messages", key))
+		return 0, 0, r.refused(key, refuse(TooFast, "report %s: too many messages of it: want %d a second at most", key, time.Second/memberEvery))
 	}
 	for who, when := range have.reports {
 		if at.Sub(when) >= reportFor {
