@@ -152,12 +152,8 @@ func (d *Director) CancelDrain(ctx context.Context, by Request, key ServiceKey, 
 // changeDrain runs a change of a server's drain; edit is given drains of its own.
 func (d *Director) changeDrain(ctx context.Context, by Request, verb string, key ServiceKey, addr netip.AddrPort, edit func(*State) error) (Outcome, error) {
 	return d.change(ctx, change{by: by, action: fmt.Sprintf("%s server %s of %s", verb, addr, key)}, func(s *State) error {
-		i := s.Service(key)
-		switch {
-		case i < 0:
-			return fmt.Errorf("service: %w", ErrNotFound)
-		case s.Services[i].Server(addr) < 0:
-			return fmt.Errorf("server: %w", ErrNotFound)
+		if err := s.hasServer(key, addr); err != nil {
+			return err
 		}
 		s.Drains = slices.Clone(s.Drains)
 		return edit(s)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -176,6 +177,40 @@ func TestDriftIsRepairedAroundAFailure(t *testing.T) {
 	r.reconcile(t)
 	r.sameAsFound(t)
 	if d := r.Drift(); d.Found != 8 || d.Repaired != 8 || d.Failed != 2 || d.Pending != nil {
+		t.Errorf("drift %+v, want all repaired", d)
+	}
+}
+
+// A sync daemon that cannot be stopped keeps the one to take its place waiting, and
+// none of the other role.
+func TestDriftOfSyncWaitsForItsStop(t *testing.T) {
+	ours := []director.SyncDaemon{daemon(master, "eth0", 1), daemon(backup, "eth0", 1)}
+	fake := directortest.NewFake(director.State{Timeouts: conntrack.DefaultTimeouts()})
+	fake.SetFeatures(plane(t, director.PlaneIPVS))
+	r := newRig(fake, nil)
+	if err := r.Start(t.Context(), director.State{Sync: ours}, by); err != nil {
+		t.Fatal(err)
+	}
+	r.fake.Meddle(func(s *director.State) { s.Sync = []director.SyncDaemon{daemon(master, "eth1", 1)} })
+	r.refusing("stop sync daemon master")
+	r.fake.Operations()
+	r.reconcile(t)
+	want(t, "operations", []string{"start sync daemon backup"}, texts(r.fake.Operations()))
+	var pending []string
+	for _, failure := range r.Drift().Pending {
+		pending = append(pending, failure.Step.Operation.String()+" | "+failure.Cause)
+	}
+	want(t, "pending", []string{
+		"stop sync daemon master | stop sync daemon master: injected failure",
+		"start sync daemon master | stop sync daemon master: injected failure",
+	}, pending)
+	if d := r.Drift(); d.Found != 3 || d.Repaired != 1 || d.Failed != 1 {
+		t.Errorf("drift %+v, want 3 found, 1 repaired, 1 failed", d)
+	}
+	r.refusing()
+	r.reconcile(t)
+	r.sameAsFound(t)
+	if d := r.Drift(); d.Repaired != 3 || d.Pending != nil {
 		t.Errorf("drift %+v, want all repaired", d)
 	}
 }

@@ -37,6 +37,8 @@ type Features struct {
 	Guard    bool // services' guards
 	FullNAT  bool // method fullnat
 	MSS      bool // largest segment sizes by service
+	TruePath bool // checks by the way of clients' packets, where they are asked for by name
+	Passive  bool // passive evidence
 
 	MaxWeight uint32 // the largest weight of a server
 }
@@ -45,7 +47,7 @@ type Features struct {
 func XDPFeatures() Features {
 	return Features{
 		Plane: PlaneXDP, Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true,
-		Limits: true, Guard: true, MSS: true, FullNAT: true, Tunnels: true,
+		Limits: true, Guard: true, MSS: true, FullNAT: true, Tunnels: true, TruePath: true, Passive: true,
 		MaxWeight: math.MaxUint16, // its products with counts of connections fit 64 bits
 	}
 }
@@ -146,6 +148,10 @@ func (c *lack) service(s *Service) {
 	c.unless(f.Limits || s.Limits.IsZero(), "limits", "a limit of connections")
 	c.unless(f.Guard || s.Guard == (SourceGuard{}), "guard", "a guard")
 	c.unless(f.MSS || s.MSS == 0, "mss", "a limit of segments' size")
+	c.unless(f.Passive || s.Health.Passive.IsZero(), "health.passive", "passive evidence")
+	for i, check := range s.Health.Checks {
+		c.unless(f.TruePath || check.Via != realserver.ViaVirtual, fmt.Sprintf("check[%d].via", i), fmt.Sprintf("check[%d]: a check by the way of clients' packets", i))
+	}
 	c.rules(s.Rules)
 	where := c.at
 	for i, server := range s.Servers {

@@ -19,7 +19,7 @@ import (
 // Each feature is the XDP plane's or IPVS's, and none of them has what the other
 // lacks besides: the difference is what a migration loses or wins.
 func TestFeaturesOf(t *testing.T) {
-	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true, Limits: true, Guard: true, FullNAT: true, MSS: true, Tunnels: true, MaxWeight: 65535}
+	xdp := director.Features{Plane: "xdp", Ranges: true, Access: true, Timeouts: true, Rules: true, Kill: true, Decide: true, Limits: true, Guard: true, FullNAT: true, MSS: true, Tunnels: true, TruePath: true, Passive: true, MaxWeight: 65535}
 	ipvs := director.Features{Plane: "ipvs", Marks: true, SCTP: true, Tunnels: true, Engines: true, Sync: true, OwnAddresses: true, MaxWeight: 2147483647}
 	for _, want := range []director.Features{xdp, ipvs} {
 		if diff := cmp.Diff(want, plane(t, want.Plane)); diff != "" {
@@ -116,6 +116,17 @@ var lacking = map[string]struct {
 	"MSS": {
 		func(s *director.State) { s.Services[0].MSS = 1400 },
 		[]string{`mss: services[0] "web": a limit of segments' size`},
+	},
+	"TruePath": {
+		func(s *director.State) {
+			s.Services[0].Health.Checks = []realserver.Check{{Kind: realserver.CheckTCP, Via: realserver.ViaServer}, {Kind: realserver.CheckHTTP, Via: realserver.ViaVirtual}}
+			s.Services[1].Health.Checks = []realserver.Check{{Kind: realserver.CheckUDP}}
+		},
+		[]string{`check[1].via: services[0] "web": check[1]: a check by the way of clients' packets`},
+	},
+	"Passive": {
+		func(s *director.State) { s.Services[1].Health.Passive.Resets = 1 },
+		[]string{`health.passive: services[1] udp://[2001:db8::1]:53: passive evidence`},
 	},
 	"MaxWeight": {
 		func(s *director.State) { s.Services[0].Servers[0].Weight = realserver.MaxWeight },

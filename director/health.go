@@ -1,7 +1,6 @@
 package director
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -104,8 +103,19 @@ type LoadPolicy struct {
 	// Minimum and Maximum bound the weight in per cent of the configured one; 0: 10, 200.
 	Minimum, Maximum uint32
 	// Silence is how long after its last report a server has its configured weight again;
-	// 0: 30 s.
+	// 0: 30 s, or three reports' time if that is more.
 	Silence time.Duration
+	// SNMP has the hosts of configured servers asked for their load: what agents there
+	// report does not count then. Servers of leases report by themselves. Nil: nobody is
+	// asked.
+	SNMP *realserver.SNMP
+}
+
+// Equal reports whether the policies are the same.
+func (l LoadPolicy) Equal(o LoadPolicy) bool {
+	same := l.SNMP == o.SNMP || l.SNMP != nil && o.SNMP != nil && *l.SNMP == *o.SNMP
+	l.SNMP, o.SNMP = nil, nil
+	return same && l == o
 }
 
 // LoadKind is a way from loads to weights.
@@ -124,7 +134,7 @@ func (h Health) Equal(o Health) bool {
 	return realserver.SameChecks(h.Checks, o.Checks) && h.Initial == o.Initial && h.Down == o.Down && h.Established == o.Established &&
 		h.Quorum == o.Quorum && h.Hysteresis == o.Hysteresis && slices.Equal(h.Sorry, o.Sorry) && h.Panic == o.Panic &&
 		h.SlowStart == o.SlowStart && h.Damping == o.Damping && h.Passive == o.Passive && h.Maintenance == o.Maintenance &&
-		h.Notify.equal(o.Notify) && h.Load == o.Load && h.Pool == o.Pool
+		h.Notify.equal(o.Notify) && h.Load.Equal(o.Load) && h.Pool == o.Pool
 }
 
 func (n Notify) equal(o Notify) bool {
@@ -134,18 +144,3 @@ func (n Notify) equal(o Notify) bool {
 
 // IsZero reports whether the servers are offered as configured.
 func (h Health) IsZero() bool { return h.Equal(Health{}) }
-
-// Override is an operator's word on a server: up or down whatever the checks say. It is
-// part of the desired state, as a Drain is, so that it outlives the daemon, and not of
-// the configuration.
-//
-// The first of two of a server counts.
-type Override struct {
-	Service ServiceKey
-	Server  netip.AddrPort
-	Up      bool
-	Since   time.Time // UTC, whole seconds
-	Until   time.Time // zero: until it is withdrawn. UTC, whole seconds
-	Who     string
-	Why     string
-}

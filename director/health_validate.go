@@ -38,6 +38,9 @@ func (c *checker) health(s Service) {
 			}
 			c.report(field, "%v", err)
 		}
+		if text := noTruePath(s, check); text != "" {
+			c.report(fmt.Sprintf("check[%d].via", i), "via virtual: %s", text)
+		}
 	}
 	c.sorry(s, where)
 	c.at.Where = where + ": health"
@@ -45,6 +48,30 @@ func (c *checker) health(s Service) {
 	c.measures(h)
 	c.notify(h.Notify)
 	c.at.Where = where
+}
+
+// noTruePath says why a check that is to go by the way of clients' packets would fail
+// whatever the server does; empty: it would not.
+func noTruePath(s Service, check realserver.Check) string {
+	protocol := check.Protocol()
+	if check.Via != realserver.ViaVirtual || protocol == "" {
+		return "" // what else is wrong is the check's
+	}
+	port := s.Key.Address.Port()
+	switch {
+	case s.Key.IsWide():
+		return "the service has more than one address or port: leave via out"
+	case s.Key.Protocol.String() != protocol:
+		return fmt.Sprintf("the check is by %s, and clients of the service come by %s", protocol, s.Key.Protocol)
+	case check.Port != 0 && check.Port != port:
+		return fmt.Sprintf("clients' packets come by port %d, not %d", port, check.Port)
+	}
+	for _, server := range s.Servers {
+		if server.Method == realserver.Local {
+			return fmt.Sprintf("no packet leaves for server %s by method local", server.Address)
+		}
+	}
+	return ""
 }
 
 // sorry wants servers that could be the service's, and are not.
@@ -118,6 +145,15 @@ func (c *checker) measures(h Health) {
 		c.lasting("health.passive.within", "passive: within", p.Within)
 		if p.Suspend < 0 || p.Suspend > MaxSuspend {
 			c.report("health.passive.suspend", "passive: suspend %s is out of range: want %s at most", p.Suspend, MaxSuspend)
+		}
+	}
+	if h.Load.SNMP != nil {
+		for _, err := range parts(h.Load.SNMP.Validate()) {
+			field := "health.load.snmp"
+			if problem := (*realserver.Problem)(nil); errors.As(err, &problem) && problem.Field != "" {
+				field += "." + strings.ReplaceAll(problem.Field, "_", "-")
+			}
+			c.report(field, "load: snmp: %v", err)
 		}
 	}
 	switch l := h.Load; {

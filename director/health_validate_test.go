@@ -60,6 +60,14 @@ func TestValidateHealth(t *testing.T) {
 		{"health.load.kind", `unknown load policy "cpu"`, func(h *director.Health) { h.Load.Kind = "cpu" }},
 		{"health.load.minimum", "minimum 101%", func(h *director.Health) { h.Load.Minimum = 101 }},
 		{"health.load.maximum", "maximum 99%", func(h *director.Health) { h.Load.Maximum = 99 }},
+		{"health.load.snmp.version", `load: snmp: unknown version "v1"`, func(h *director.Health) { h.Load.SNMP = &realserver.SNMP{Version: "v1"} }},
+		{"health.load.snmp.auth-file", "is not an absolute path", func(h *director.Health) {
+			h.Load.SNMP = &realserver.SNMP{Version: realserver.SNMPv3, User: "a", Auth: realserver.SNMPAuthSHA, AuthFile: "a"}
+		}},
+		{"", "", func(h *director.Health) { h.Load.SNMP = &realserver.SNMP{Version: realserver.SNMPv2c} }},
+		{"health.load", "load without a kind", func(h *director.Health) {
+			h.Load = director.LoadPolicy{SNMP: &realserver.SNMP{Version: realserver.SNMPv2c}}
+		}},
 		{"health.maintenance", "is not an absolute path", func(h *director.Health) { h.Maintenance = "a" }},
 		{"health.notify.up", `notify up "a" is not an absolute path`, func(h *director.Health) { h.Notify.Up = []string{"a"} }},
 		{"health.notify.down", "the program is missing", func(h *director.Health) { h.Notify.Down = []string{""} }},
@@ -80,6 +88,44 @@ func TestValidateHealth(t *testing.T) {
 			t.Errorf("%s: %v", tt.field, problems)
 		case problems[0].Field != tt.field || !strings.Contains(problems[0].Error(), tt.want) || problems[0].Service != 0 || problems[0].Server != -1:
 			t.Errorf("%s: %s: %v, want %q", tt.field, problems[0].Field, problems[0], tt.want)
+		}
+	}
+}
+
+// TestValidateTruePath: what could never pass by the way of clients is refused.
+func TestValidateTruePath(t *testing.T) {
+	type check = realserver.Check
+	local := realserver.Server{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: realserver.Local, Weight: 1}
+	for _, tt := range []struct {
+		listen string
+		check  check
+		server realserver.Server
+		want   string // "": nothing is wrong
+	}{
+		{"tcp://192.0.2.1:80", check{Kind: realserver.CheckHTTP, Port: 80}, realserver.Server{}, ""},
+		{"udp://192.0.2.1:53", check{Kind: realserver.CheckDNS, DNS: &realserver.DNSCheck{Name: "a"}}, realserver.Server{}, ""},
+		{"tcp://192.0.2.1:53", check{Kind: realserver.CheckDNS, DNS: &realserver.DNSCheck{Name: "a", TCP: true}}, realserver.Server{}, ""},
+		{"tcp://192.0.2.1:80", check{Kind: realserver.CheckTCP, Port: 81}, realserver.Server{}, "clients' packets come by port 80, not 81"},
+		{"udp://192.0.2.1:53", check{Kind: realserver.CheckTCP}, realserver.Server{}, "the check is by tcp, and clients of the service come by udp"},
+		{"tcp://192.0.2.1:53", check{Kind: realserver.CheckDNS, DNS: &realserver.DNSCheck{Name: "a"}}, realserver.Server{}, "the check is by udp"},
+		{"tcp://192.0.2.0/24:80", check{Kind: realserver.CheckTCP}, realserver.Server{}, "more than one address or port"},
+		{"tcp://192.0.2.1:80-81", check{Kind: realserver.CheckTCP}, realserver.Server{}, "more than one address or port"},
+		{"tcp://192.0.2.1:80", check{Kind: realserver.CheckTCP}, local, "no packet leaves for server 10.0.0.1:80 by method local"},
+	} {
+		tt.check.Via = realserver.ViaVirtual
+		service := director.Service{Key: mustKey(tt.listen), Health: director.Health{Checks: []check{{Kind: realserver.CheckICMP}, tt.check}}}
+		if tt.server != (realserver.Server{}) {
+			service.Servers = []realserver.Server{tt.server}
+		}
+		problems := director.Problems(director.State{Services: []director.Service{service.Normalize()}}.Validate())
+		switch {
+		case tt.want == "" && len(problems) == 0:
+		case tt.want == "" || len(problems) != 1 || problems[0].Field != "check[1].via" || !strings.Contains(problems[0].Error(), "via virtual: ") || !strings.Contains(problems[0].Error(), tt.want):
+			t.Errorf("%s, %+v: %v, want %q", tt.listen, tt.check, problems, tt.want)
+		}
+		service.Health.Checks[1].Via = realserver.ViaAuto
+		if err := (director.State{Services: []director.Service{service.Normalize()}}).Validate(); err != nil {
+			t.Errorf("%s, without via: %v", tt.listen, err)
 		}
 	}
 }

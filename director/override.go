@@ -9,6 +9,21 @@ import (
 	"time"
 )
 
+// Override is an operator's word on a server: up or down whatever the checks say. It is
+// part of the desired state, as a Drain is, so that it outlives the daemon, and not of
+// the configuration.
+//
+// The first of two of a server counts.
+type Override struct {
+	Service ServiceKey
+	Server  netip.AddrPort
+	Up      bool
+	Since   time.Time // UTC, whole seconds
+	Until   time.Time // zero: until it is withdrawn. UTC, whole seconds
+	Who     string
+	Why     string
+}
+
 // compare orders overrides by service and server, which identify them.
 func (o Override) compare(p Override) int {
 	return cmp.Or(o.Service.Compare(p.Service), o.Server.Compare(p.Server))
@@ -31,8 +46,14 @@ func (s State) Override(key ServiceKey, server netip.AddrPort) (Override, bool) 
 	return s.Overrides[i], true
 }
 
+// mayHave reports whether a server of the address is configured, or may come by a lease:
+// an order outlives the leases of its server.
+func (s *Service) mayHave(addr netip.AddrPort) bool {
+	return s.Health.Pool != "" || s.Server(addr) >= 0
+}
+
 // overridden returns s with its overrides in order, without those of servers that
-// are not there; of two of a server the first counts. s is not changed.
+// cannot be there; of two of a server the first counts. s is not changed.
 func (s State) overridden() State {
 	if len(s.Overrides) == 0 {
 		s.Overrides = nil
@@ -41,7 +62,7 @@ func (s State) overridden() State {
 	places := indexServices(s)
 	s.Overrides = slices.DeleteFunc(slices.Clone(s.Overrides), func(o Override) bool {
 		i, ok := places[o.Service]
-		return !ok || s.Services[i].Server(o.Server) < 0
+		return !ok || !s.Services[i].mayHave(o.Server)
 	})
 	slices.SortStableFunc(s.Overrides, Override.compare)
 	s.Overrides = slices.CompactFunc(s.Overrides, func(a, b Override) bool { return a.compare(b) == 0 })
@@ -51,7 +72,8 @@ func (s State) overridden() State {
 // SetOverride has a server up or down whatever its checks say, from now on until
 // Until or ClearOverride; port 0 of its server is the service's. Who is by's, and Why
 // too if the order has none. An order that is there is replaced. ErrNotFound if there
-// is no such service or server, ErrInvalid if its end is past.
+// is no such service or server, ErrInvalid if its end is past. A service with a pool
+// takes orders for any address: who asks knows what is registered.
 func (d *Director) SetOverride(ctx context.Context, by Request, order Override) (Outcome, error) {
 	order.Server = order.Service.ServerAddress(order.Server)
 	now := time.Now().UTC().Truncate(time.Second)
@@ -91,11 +113,9 @@ func (d *Director) ClearOverride(ctx context.Context, by Request, key ServiceKey
 func (d *Director) changeOverride(ctx context.Context, by Request, verb string, key ServiceKey, addr netip.AddrPort, edit func(*State) error) (Outcome, error) {
 	action := fmt.Sprintf("%s: server %s of %s", verb, addr, key)
 	outcome, err := d.change(ctx, change{by: by, action: action}, func(s *State) error {
-		i := s.Service(key)
-		switch {
-		case i < 0:
+		if i := s.Service(key); i < 0 {
 			return fmt.Errorf("service: %w", ErrNotFound)
-		case s.Services[i].Server(addr) < 0:
+		} else if !s.Services[i].mayHave(addr) {
 			return fmt.Errorf("server: %w", ErrNotFound)
 		}
 		s.Overrides = slices.Clone(s.Overrides)

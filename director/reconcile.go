@@ -152,25 +152,36 @@ func (r *repair) apply(ctx context.Context, steps []Step) (int, error) {
 }
 
 // fail notes that a step could not be done, and returns those that can be tried
-// after it: without a service there is no adding of its servers.
+// after it.
 func (r *repair) fail(failed Step, rest []Step, err error) []Step {
 	r.drift.Failed++
 	r.drift.Pending = append(r.drift.Pending, Failure{Step: failed, Cause: err.Error()})
 	if r.told[failed.String()] != err.Error() {
 		r.publish(failed, event.RepairFailed, fmt.Sprintf("not repaired: %v", err))
 	}
-	if _, ok := failed.Operation.(AddService); !ok {
-		return rest
-	}
 	var others []Step
 	for _, step := range rest {
-		if step.Service == failed.Service {
+		if needs(step, failed) {
 			r.drift.Pending = append(r.drift.Pending, Failure{Step: step, Cause: err.Error()})
 		} else {
 			others = append(others, step)
 		}
 	}
 	return others
+}
+
+// needs reports whether a step of a plan cannot be done without an earlier one:
+// without a service there is no adding of its servers, and beside a sync daemon
+// none of its role starts.
+func needs(step, earlier Step) bool {
+	switch done := earlier.Operation.(type) {
+	case AddService:
+		return step.Service == earlier.Service
+	case StopSync:
+		start, ok := step.Operation.(StartSync)
+		return ok && start.Daemon.Role == done.Role
+	}
+	return false
 }
 
 // publish publishes an event about the step.

@@ -30,7 +30,7 @@ func TestIdentical(t *testing.T) {
 		Established: director.EstablishedCut, Quorum: 2, Hysteresis: 1, Sorry: []realserver.Server{{Weight: 1}}, Panic: 30,
 		SlowStart: time.Minute, Damping: director.Damping{Changes: 5, Within: time.Minute, Hold: time.Hour},
 		Passive:     director.Passive{Unanswered: 1, Resets: 2, Unreachable: 3, Within: time.Second, Suspend: time.Minute},
-		Maintenance: "/m", Load: director.LoadPolicy{Kind: director.LoadLinear, Minimum: 1, Maximum: 300, Silence: time.Minute}, Pool: "web",
+		Maintenance: "/m", Load: director.LoadPolicy{Kind: director.LoadLinear, Minimum: 1, Maximum: 300, Silence: time.Minute, SNMP: &realserver.SNMP{Version: realserver.SNMPv2c}}, Pool: "web",
 		Notify: director.Notify{Up: []string{"/u"}, Down: []string{"/d"}, QuorumUp: []string{"/qu"}, QuorumDown: []string{"/qd"}, FIFO: "/f"},
 	}
 	full.Guard = director.SourceGuard{Mode: director.GuardAuto, On: 5, Off: 1}

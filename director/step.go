@@ -132,7 +132,7 @@ func explainOverrides(steps []Step, from, to State) []Step {
 		if _, stays := to.Override(old.Service, old.Server); stays {
 			continue
 		}
-		if i := to.Service(old.Service); i >= 0 && to.Services[i].Server(old.Server) >= 0 {
+		if i := to.Service(old.Service); i >= 0 && to.Services[i].mayHave(old.Server) {
 			add(old, old.fields(), Override{}.fields())
 		}
 	}

@@ -75,6 +75,21 @@ func (s Service) Validate() error {
 	return errors.Join(c.problems...)
 }
 
+// Suits returns why the service could not have the server on such a data plane, beside
+// those that it is configured with; nil if it could.
+func (s Service) Suits(server realserver.Server, features Features) error {
+	server.Address = s.Key.ServerAddress(server.Address)
+	if slices.ContainsFunc(s.Health.Sorry, func(sorry realserver.Server) bool { return s.Key.ServerAddress(sorry.Address) == server.Address }) {
+		return fmt.Errorf("server %s is a sorry server of service %s", server.Address, s.label())
+	}
+	s.Servers, s.Health = []realserver.Server{server}, Health{}
+	s = s.Normalize()
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	return features.Check(State{Services: []Service{s}})
+}
+
 // label is what messages call the service: its name, or its URL.
 func (s Service) label() string {
 	if s.Name != "" {

@@ -314,6 +314,16 @@ func (f *Fake) run(ctx context.Context, op director.Operation) error {
 	case director.SetTimeouts:
 		f.state.Timeouts = op.Timeouts
 	case director.StartSync:
+		// One of a role (kernel: ip_vs_sync.c, start_sync_thread: EEXIST).
+		for _, running := range f.state.Sync {
+			switch {
+			case running.Role != op.Daemon.Role:
+			case running.As(op.Daemon):
+				return nil
+			default:
+				return director.ErrExists
+			}
+		}
 		f.state.Sync = append(f.state.Sync, op.Daemon)
 	case director.StopSync:
 		f.state.Sync = slices.DeleteFunc(f.state.Sync, func(s director.SyncDaemon) bool { return s.Role == op.Role })

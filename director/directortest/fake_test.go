@@ -32,6 +32,8 @@ func steps() []director.Operation {
 		director.EditServer{Key: fakeKey, Server: fakeServer(2)},
 		director.RemoveServer{Key: fakeKey, Address: fakeServer(0).Address},
 		director.RemoveService{Key: fakeKey},
+		director.StartSync{Daemon: director.SyncDaemon{Role: director.SyncMaster}.Normalize()},
+		director.StopSync{Role: director.SyncMaster},
 	}
 }
 
@@ -68,6 +70,22 @@ func TestFakeNeedsTheService(t *testing.T) {
 		_, change := op.(director.EditServer)
 		if want := edit || add || change; errors.Is(err, director.ErrNotFound) != want {
 			t.Errorf("%s: %v, want it not found: %v", op, err, want)
+		}
+	}
+}
+
+func TestFakeHasOneSyncDaemonOfARole(t *testing.T) {
+	fake := new(directortest.Fake)
+	for _, tt := range []struct {
+		daemon director.SyncDaemon
+		want   error
+	}{
+		{director.SyncDaemon{Role: director.SyncMaster, ID: 1}, nil},
+		{director.SyncDaemon{Role: director.SyncMaster, ID: 2}, director.ErrExists},
+		{director.SyncDaemon{Role: director.SyncBackup, ID: 2}, nil},
+	} {
+		if err := fake.Apply(t.Context(), []director.Operation{director.StartSync{Daemon: tt.daemon}}); !errors.Is(err, tt.want) {
+			t.Errorf("%s: error %v, want %v", tt.daemon, err, tt.want)
 		}
 	}
 }

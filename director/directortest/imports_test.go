@@ -24,11 +24,14 @@ var mayImport = map[string][]string{
 	"conntrack":                          {},
 	"conntrack/record":                   {"conntrack"},
 	"realserver":                         {},
-	"realserver/agent":                   {"bpf/decap", "realserver"},
-	"realserver/health":                  {"realserver"},
+	"realserver/agent":                   {"bpf/decap", "realserver", "realserver/script"},
+	"realserver/agent/role":              {"bpf/decap", "realserver", "realserver/agent"},
+	"realserver/health":                  {"realserver", "realserver/script"},
+	"realserver/snmp":                    {"realserver"},
+	"realserver/script":                  {},
 	"director":                           {"realserver", "conntrack", "director/event"},
 	"director/event":                     {},
-	"director/offer":                     {"director", "director/event", "realserver", "realserver/health"},
+	"director/offer":                     {"director", "director/event", "realserver", "realserver/health", "realserver/snmp"},
 	"director/lease":                     {"director", "director/event", "realserver"},
 	"director/store":                     {"director", "realserver", "conntrack"},
 	"director/watch":                     {"director", "director/event"},
@@ -49,9 +52,10 @@ var mayImport = map[string][]string{
 	"director/api":                       {"director", "director/event", "director/lease", "realserver", "conntrack", "conntrack/record"},
 	"director/directortest":              {"bpf/decap", "director", "realserver", "conntrack", "conntrack/record"},
 	"director/directortest/conformance":  {"bpf/decap", "conntrack", "director", "director/directortest", "realserver"},
+	"director/directortest/importtest":   {"director/config", "director/config/translation"},
 	"director/directortest/ipvs":         {"bpf/bpftest", "director", "director/directortest", "director/ipvs/kernel", "realserver", "conntrack"},
 	"director/directortest/differential": {"bpf/bpftest", "conntrack", "director", "director/directortest/ipvs", "director/scheduler", "realserver"},
-	"cmd/shunt-agent":                    {"bpf/decap", "realserver", "realserver/agent"},
+	"cmd/shunt-agent":                    {"bpf/decap", "realserver", "realserver/agent", "realserver/agent/role"},
 	"cmd/shunt": {
 		"cmd/shunt/ipvsadm", "conntrack", "realserver", "director", "director/api", "director/config", "director/config/ipvsadm", "director/config/keepalived",
 		"director/config/ldirectord", "director/config/translation", "director/event", "director/scheduler",
@@ -60,7 +64,7 @@ var mayImport = map[string][]string{
 	"cmd/shuntd": {
 		"bpf", "conntrack", "realserver", "director", "director/api", "director/config", "director/doctor",
 		"director/event", "director/ipvs", "director/ipvs/kernel", "director/lease", "director/metrics", "director/migrate", "director/offer", "director/store", "director/watch", "director/xdp",
-		"realserver/health",
+		"realserver/health", "realserver/script", "realserver/snmp",
 	},
 	"cmd/shuntd/labtest": {"bpf", "bpf/decap", "conntrack", "realserver", "director", "director/api", "director/config", "director/ipvs"}, // tests only: of the binaries, from outside
 }
@@ -74,13 +78,14 @@ var (
 
 // forTests are the packages for tests only. The scripts may use them too: the
 // demo runs in the lab.
-var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/conformance", "director/directortest/differential", "director/directortest/ipvs"}
+var forTests = []string{"bpf/bpftest", "bpf/bpftest/bench", "director/directortest", "director/directortest/conformance", "director/directortest/differential", "director/directortest/importtest", "director/directortest/ipvs"}
 
 // oracles are what the loaded program's choices are compared with in tests, the
 // data planes that ipvsadm's lists are compared on, where repairs are told, and the
 // file that the kernel is filled from again, and what takes packets out of tunnels.
 var oracles = map[string][]string{
 	"bpf":               {"conntrack", "director", "director/scheduler"},
+	"cmd/shunt":         {"director/lease"},
 	"cmd/shunt/ipvsadm": {"director/ipvs", "director/xdp"},
 	"director/ipvs":     {"director/config", "director/event"},
 	"director/xdp":      {"bpf/decap"},

@@ -149,7 +149,7 @@ func Names() []Info {
 		{ServerLeaving, slog.LevelInfo, "an agent asks for no new connections to its server: it is about to leave"},
 		{ServerLeft, slog.LevelInfo, "an agent took its server away"},
 		{LeaseExpired, slog.LevelWarn, "an agent did not renew its lease: its server is gone"},
-		{RegistrationRefused, slog.LevelWarn, "a message of an agent was refused: the first time for its reason, the second, the fourth and so on"},
+		{RegistrationRefused, slog.LevelWarn, "a message of an agent was refused: the first time for its reason, the second, the fourth and so on; and once each run of an agent that another has followed"},
 		{ServerReported, slog.LevelWarn, "enough agents reported a server unreachable: its checks are asked at once"},
 		{LeasesDamaged, slog.LevelError, "the file of the leases could not be read and was set aside: agents register anew"},
 		{StoreRepaired, slog.LevelWarn, "a damaged copy of the store was replaced by the good one"},

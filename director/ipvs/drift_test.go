@@ -200,7 +200,7 @@ func TestGuestDriftIsFoundByItself(t *testing.T) {
 	go func() { done <- d.Run(ctx) }()
 	start := time.Now()
 	r.script(t, "-e -t 192.0.2.1:80 -r 10.0.0.2 -g -w 9", "-d -t 192.0.2.1:80 -r 10.0.0.1")
-	waiting, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	waiting, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	repaired := 0
 	for events := range d.events.Follow(waiting, d.seen) {

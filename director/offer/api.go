@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/shunt-lb/shunt/director"
 )
@@ -33,6 +34,27 @@ func (k *Keeper) History(key director.ServiceKey, server netip.AddrPort, limit i
 	return k.history.last(key, server, limit)
 }
 
+// Notified returns what changes were told of since the start.
+func (k *Keeper) Notified() Notified {
+	k.notices.mu.Lock()
+	defer k.notices.mu.Unlock()
+	return k.notices.counts
+}
+
+// Away returns how many files are in each maintenance folder that services name.
+func (k *Keeper) Away() map[string]int {
+	all := make(map[string]int)
+	for _, path := range k.folders() {
+		all[path] = 0
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for path := range all {
+		all[path] = len(k.away[path])
+	}
+	return all
+}
+
 // verdict says what is offered of a service.
 func (k *Keeper) verdict(e *entry) ServiceVerdict {
 	h := &e.service.Health
@@ -52,7 +74,14 @@ func (k *Keeper) verdict(e *entry) ServiceVerdict {
 		}
 		one := Verdict{
 			Server: r.server.Address, Origin: r.origin, Up: r.up, Why: r.why, Since: e.ups[r.server.Address].since,
-			Weight: r.weight, Withdrawn: r.withdrawn(h), Suspended: !m.suspended.IsZero(), Held: m.held, Steps: slices.Clone(r.steps[:]),
+			Weight: r.weight, Withdrawn: r.withdrawn(h), Suspended: !m.suspended.IsZero(), Held: m.held, Changes: e.ups[r.server.Address].changes, Suspensions: m.suspends, Steps: slices.Clone(r.steps[:]),
+		}
+		if m.counted && !h.Passive.IsZero() {
+			counts := m.counts
+			one.Evidence = &counts
+		}
+		if e.loads != nil {
+			one.Load = e.loads.state(r.server.Address, time.Now())
 		}
 		for _, q := range m.questions {
 			status, _ := k.opts.status(q.key)
@@ -62,7 +91,7 @@ func (k *Keeper) verdict(e *entry) ServiceVerdict {
 	}
 	for _, server := range d.sorry {
 		v.Servers = append(v.Servers, Verdict{
-			Server: server.Address, Origin: FromSorry, Up: true, Weight: server.Weight, Since: e.since, Why: d.quorumText(),
+			Server: server.Address, Origin: FromSorry, Up: true, Weight: server.Weight, Since: e.since, Why: d.quorumText() + "; sorry servers are not checked",
 		})
 	}
 	return v

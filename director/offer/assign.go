@@ -33,12 +33,14 @@ func (k *Keeper) assignments() []health.Assignment {
 					k.askers[q.key] = make(map[*entry]bool)
 				}
 				k.askers[q.key][e] = true
-				assignment := health.Assignment{Key: q.key, Check: check, Dial: q.dial, Up: m.alive, Known: m.known}
+				assignment := health.Assignment{Key: q.key, Check: check, Dial: q.dial, Up: m.alive, Known: m.known || m.recalled}
 				if at, ok := places[q.key]; !ok {
 					places[q.key] = len(all)
 					all = append(all, assignment)
-				} else if m.known && !all[at].Known {
-					all[at] = assignment // what is known says more than what is assumed
+				} else if a := all[at]; assignment.Known && (!a.Known || m.alive && !a.Up) {
+					// What is known says more than what is assumed, and who is up has passed this
+					// check: who is down may have failed another one.
+					all[at] = assignment
 				}
 			}
 		}
@@ -63,12 +65,8 @@ func (k *Keeper) question(key director.ServiceKey, server realserver.Server, che
 
 // isVirtual reports whether a check goes the way of a client's packet.
 func (k *Keeper) isVirtual(key director.ServiceKey, server realserver.Server, check realserver.Check) bool {
-	switch check.Kind {
-	case realserver.CheckICMP, realserver.CheckScript, realserver.CheckFile:
-		return false // no connection of the director's
-	}
-	if k.opts.Dialer == nil || key.IsWide() {
-		return false
+	if check.Protocol() == "" || k.opts.Dialer == nil || key.IsWide() {
+		return false // no connection of the director's, or none that could be a client's
 	}
 	unchanged := server.Method == realserver.DR || server.Method == realserver.Tunnel
 	return check.Via == realserver.ViaVirtual || check.Via == realserver.ViaAuto && unchanged

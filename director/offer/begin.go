@@ -11,8 +11,11 @@ import (
 // beginning is what a server is before anything is heard of it.
 type beginning struct {
 	up, known bool
-	why       string
-	carried   uint32 // the weight it has in the kernel where that is not its own; 0: it is
+	// recalled: the kernel says that it was down, though not by what: it takes as many
+	// passes as at any other time to be up.
+	recalled bool
+	why      string
+	carried  uint32 // the weight it has in the kernel where that is not its own; 0: it is
 }
 
 // carryFor is how long a weight that an earlier daemon left is kept for what made it
@@ -32,7 +35,8 @@ func begins(service *director.Service, server realserver.Server, found *director
 		return initial
 	}
 	was := beginning{up: true, known: true, why: "it was up before the start"}
-	down := beginning{why: "it was down before the start, and is not asked yet"}
+	// Whoever was not asked yet before the start has no weight there either.
+	down := beginning{recalled: true, why: "it was down before the start, and is not asked yet"}
 	at := found.Server(server.Address)
 	removes := h.Down == director.DownRemove
 	switch {
@@ -91,7 +95,8 @@ func (k *Keeper) beginning(service *director.Service, server realserver.Server, 
 func (m *member) start(b beginning) {
 	m.begun = true
 	m.alive, m.known, m.why = b.up, b.known, b.why
-	if m.early = m.early && !b.up; b.carried > 0 {
+	m.recalled = b.recalled
+	if m.early = m.early && !b.up && !b.recalled; b.carried > 0 {
 		m.carried, m.carriedUntil = b.carried, time.Now().Add(carryFor)
 	}
 }

@@ -108,6 +108,48 @@ func TestCut(t *testing.T) {
 			})
 		})
 	}
+	// A server that lost its weight before it died has connections all the same.
+	t.Run("while_sorry_servers_stand_in", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			service := web(checked(), 4, 4)
+			service.Health.Established, service.Health.Quorum = director.EstablishedCut, 8
+			service.Health.Sorry = []realserver.Server{server(99, 1)}
+			r, k := runKiller(t, service)
+			defer func() { r.stop() }()
+			r.allUp(2)
+			r.checks.say(second, false)
+			r.want(t, "without the quorum", "10.0.0.1=0 10.0.0.2=0 10.0.0.99=1")
+			k.taken()
+			r.checks.say(first, false)
+			if got := k.taken(); len(got) != 1 || got[0].Server != first || got[0].Kind != "" {
+				t.Errorf("removed %v, want all of %s", got, first)
+			}
+		})
+	})
+	// Whoever can send packets can have a server suspended: that ends no connection.
+	for name, down := range map[string]director.DownAction{"not_by_packets_alone": director.DownInhibit, "not_withdrawn_by_packets": director.DownRemove} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				service := web(checked(), 4, 4)
+				service.Health.Established, service.Health.Down = director.EstablishedCut, down
+				service.Health.Passive = director.Passive{Resets: 1}
+				r, k := runKiller(t, service)
+				defer func() { r.stop() }()
+				r.allUp(2)
+				r.witness.suspend(key, first, 3)
+				time.Sleep(time.Second)
+				r.want(t, "suspended", "10.0.0.1=0 10.0.0.2=4")
+				if got := k.taken(); len(got) > 0 {
+					t.Errorf("suspended: removed %v", got)
+				}
+				r.checks.say(first, false)
+				if got := k.taken(); len(got) != 1 || got[0].Server != first || got[0].Kind != "" {
+					t.Errorf("confirmed: removed %v, want all of %s", got, first)
+				}
+				r.want(t, "confirmed", map[director.DownAction]string{director.DownInhibit: "10.0.0.1=0 10.0.0.2=4", director.DownRemove: "10.0.0.2=4"}[down])
+			})
+		})
+	}
 	t.Run("again_until_it_is_done_or_the_server_is_back", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			service := web(checked(), 4, 4)
@@ -131,60 +173,6 @@ func TestCut(t *testing.T) {
 				t.Errorf("removed %v", got)
 			}
 		})
-	})
-}
-
-func TestMaintenance(t *testing.T) {
-	folder := t.TempDir()
-	touch := func(name string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(folder, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	remove := func(name string) {
-		t.Helper()
-		if err := os.Remove(filepath.Join(folder, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	bubble(t, func(t *testing.T) {
-		r := start(t, web(director.Health{Maintenance: folder, Panic: 90}, 4, 5))
-		defer func() { r.stop() }()
-		r.want(t, "an empty folder", "10.0.0.1=4 10.0.0.2=5")
-		for _, name := range []string{"10.0.0.1", "10.0.0.1:80", "::ffff:10.0.0.1"} {
-			touch(name)
-			time.Sleep(2 * time.Second)
-			r.want(t, name, "10.0.0.1=0 10.0.0.2=5")
-			if v := r.verdict(t, first); v.Why != "in maintenance: "+name {
-				t.Errorf("verdict %+v", v)
-			}
-			r = r.restart(t)
-			if ops := r.fake.Operations(); len(ops) != 0 {
-				t.Errorf("a restart did %v", ops)
-			}
-			remove(name)
-			time.Sleep(2 * time.Second)
-			r.want(t, "without "+name, "10.0.0.1=4 10.0.0.2=5")
-		}
-		for _, name := range []string{"10.0.0.1:81", ".10.0.0.1", "[10.0.0.1]x", "10.0.0.10"} {
-			touch(name)
-		}
-		time.Sleep(2 * time.Second)
-		r.want(t, "files about others", "10.0.0.1=4 10.0.0.2=5")
-		// A folder that anyone may write to has no say.
-		touch("10.0.0.2")
-		time.Sleep(2 * time.Second)
-		if err := os.Chmod(folder, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		remove("10.0.0.2")
-		touch("10.0.0.1")
-		time.Sleep(2 * time.Second)
-		r.want(t, "what a folder said before others could write it", "10.0.0.1=4 10.0.0.2=0")
-		if told := r.told(); !slices.Contains(told, "health-trouble ") {
-			t.Errorf("events %q", told)
-		}
 	})
 }
 
@@ -247,6 +235,9 @@ func TestNotify(t *testing.T) {
 	want := "RS [10.0.0.1]:tcp:80 [192.0.2.1]:tcp:80 UP\nVS [192.0.2.1]:tcp:80 UP\nRS [10.0.0.1]:tcp:80 [192.0.2.1]:tcp:80 DOWN\nVS [192.0.2.1]:tcp:80 DOWN\n"
 	if diff := cmp.Diff(want, string(buffer[:n])); diff != "" || err != nil {
 		t.Errorf("error %v; lines (-want +got):\n%s", err, diff)
+	}
+	if diff := cmp.Diff(offer.Notified{Commands: 3, CommandsFailed: 1, Lines: 4}, r.Notified()); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 }
 

@@ -27,10 +27,13 @@ type ruling struct {
 	up     bool // for what orders and health say
 	serves bool // it is offered: up, or the checks are doubted
 	doubt  bool // down by what may be doubted
-	known  bool
-	why    string // of the step that decided on up
-	weight uint32
-	steps  [4]Step
+	// accused: out by the word of packets alone, which no check has confirmed: what is
+	// established with it may be well.
+	accused bool
+	known   bool
+	why     string // of the step that decided on up
+	weight  uint32
+	steps   [4]Step
 }
 
 // decide takes the steps, in their order; had is whether the service had its quorum.
@@ -73,7 +76,7 @@ func (r *ruling) health(m *member, ordered bool) {
 	*step = Step{Name: StepHealth}
 	switch {
 	case ordered:
-		step.Why = "not asked: it has an order"
+		step.Why = "does not count: it has an order"
 		r.serves = r.up
 		return
 	case m.away != "":
@@ -83,7 +86,7 @@ func (r *ruling) health(m *member, ordered bool) {
 	case !m.held.IsZero():
 		r.why, r.doubt = heldText(m), true
 	case !m.suspended.IsZero():
-		r.why, r.doubt = "suspended: "+m.evidence, true
+		r.why, r.doubt, r.accused = "suspended: "+m.evidence, true, true
 	default:
 		r.up, r.why = true, m.why
 	}
@@ -128,6 +131,9 @@ func (r *ruling) settle(m *member, d *decision) {
 		return
 	}
 	health.Weight = r.server.Weight
+	if r.server.Draining {
+		health.Why += "; draining: it gets no new connections"
+	}
 	if m.override == nil {
 		health.Weight = m.weight.of(health.Weight)
 		if m.ramp < full && health.Weight > 0 {
@@ -141,7 +147,7 @@ func (r *ruling) settle(m *member, d *decision) {
 	case m.load != nil:
 		load.Weight, load.Why = m.load.of(load.Weight), m.load.why
 	case m.carried > 0:
-		load.Weight, load.Why = m.carried, "as before the start, until it is told anew"
+		load.Weight, load.Why = m.carried, fmt.Sprintf("as before the start, for %s unless it is told anew", carryFor)
 	}
 	r.weight = load.Weight
 }
@@ -152,8 +158,12 @@ func (d *decision) quorumText() string {
 
 // withdrawn reports whether the server is not offered at all.
 func (r *ruling) withdrawn(h *director.Health) bool {
-	return !r.serves && h.Down == director.DownRemove
+	return !r.keeps() && h.Down == director.DownRemove
 }
+
+// keeps reports whether nothing but packets speaks against what is established with it.
+// Packets can come of anybody: they have a server passed over, and end nothing.
+func (r *ruling) keeps() bool { return r.serves || r.accused }
 
 // offers returns the decision as the director takes it.
 func (d decision) offers(h *director.Health) director.Offers {

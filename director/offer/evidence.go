@@ -106,13 +106,14 @@ func (k *Keeper) weigh(e *entry, m *member, evidence *director.Evidence, now tim
 	case m.absolved || !m.suspended.IsZero():
 	default:
 		m.suspended, m.evidence, e.dirty = now, evidenceText(*evidence, m.counts), true
+		m.suspends++
 		if k.opts.Checks != nil {
 			for _, q := range m.questions {
 				k.opts.Checks.Suspect(q.key)
 			}
 		}
 	}
-	if evidence != nil {
+	if m.counted = evidence != nil; m.counted {
 		m.counts = *evidence
 	}
 }

@@ -57,6 +57,8 @@ func (c *checks) Status(k health.Key) (health.Status, bool) {
 	return status, ok
 }
 
+func (c *checks) Now(k health.Key) (health.Status, bool) { return c.Status(k) }
+
 // say has all checks of the server's address find it up or down.
 func (c *checks) say(server netip.AddrPort, up bool) {
 	c.tell(server, func(s *health.Status) { s.Up = up })
@@ -72,6 +74,11 @@ func (c *checks) tell(server netip.AddrPort, edit func(*health.Status)) {
 		}
 		status.Known, status.Suspected, status.Reason = true, false, "the test says so"
 		edit(&status)
+		if status.Up {
+			status.Successes++
+		} else {
+			status.Failures++
+		}
 		c.asked[key] = status
 		changes = append(changes, health.Change{Key: key, Up: status.Up})
 	}
@@ -154,7 +161,9 @@ func newRig(fake *directortest.Fake, store *directortest.Store, edit func(*offer
 		fake: fake, store: store, checks: &checks{}, events: event.NewStream(log, 0),
 		witness: &witness{limits: make(map[director.ServiceKey]director.Passive), evidence: make(map[netip.AddrPort]*director.Evidence)},
 	}
-	opts := offer.Options{Checks: r.checks, Events: r.events, Log: log, Packet: r.witness}
+	// The resolver of package net has state of its own, made in whatever bubble asks first.
+	lookup := func(context.Context, string) ([]netip.Addr, error) { return nil, errLost }
+	opts := offer.Options{Checks: r.checks, Events: r.events, Log: log, Packet: r.witness, Lookup: lookup, Features: fake.Features()}
 	if edit != nil {
 		edit(&opts)
 	}

@@ -49,8 +49,13 @@ func (t *telling) hear(s seat) {
 			t.later(end)
 		}
 	}
+	silence := ""
 	if m.load = nil; t.loads != nil {
+		silence = t.silence(s)
 		if parts, why := t.loads.Weight(s.server.Address, shareWhole, t.now); why != "" {
+			if silence != "" {
+				why += " (" + silence + ")"
+			}
 			m.load = &share{parts, why}
 		}
 	}
@@ -60,6 +65,9 @@ func (t *telling) hear(s seat) {
 		} else {
 			m.carried = 0
 		}
+	}
+	if m.load == nil && m.carried == 0 && silence != "" {
+		m.load = &share{shareWhole, "load: never heard (" + silence + ")"}
 	}
 	if !m.rising.IsZero() {
 		t.grow(m)
@@ -75,9 +83,9 @@ func (t *telling) listen(m *member) bool {
 	}
 	alive, known, settled, why, weight := true, true, true, "", told{}
 	for _, q := range m.questions {
-		status, asked := t.opts.status(q.key)
+		status, asked := t.opts.now(q.key)
 		switch {
-		case !asked || !status.Known:
+		case !asked || !status.Known || !status.Up && status.Failures == 0: // asked for the first times
 			alive, known, settled = alive && m.alive, false, false
 			continue
 		case !status.Up && alive:
@@ -157,6 +165,14 @@ func (o Options) status(k health.Key) (health.Status, bool) {
 		return health.Status{}, false
 	}
 	return o.Checks.Status(k)
+}
+
+// now is the Checker's Now.
+func (o Options) now(k health.Key) (health.Status, bool) {
+	if o.Checks == nil {
+		return health.Status{}, false
+	}
+	return o.Checks.Now(k)
 }
 
 // seatOf returns the server that a member is, at i in the service's list or of a lease.

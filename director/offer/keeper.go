@@ -2,12 +2,11 @@ package offer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
@@ -21,6 +20,8 @@ type Checker interface {
 	Set(assignments []health.Assignment)
 	Suspect(k health.Key)
 	Status(k health.Key) (health.Status, bool)
+	// Now is Status without its lists.
+	Now(k health.Key) (health.Status, bool)
 }
 
 // Director is what a Keeper asks of the director.Director that it decides for.
@@ -34,10 +35,16 @@ type Director interface {
 // Options are what a Keeper works with; zero values mean the defaults.
 type Options struct {
 	Checks Checker          // nil: nothing is asked, and what is there counts as up
+	Hosts  HostAsker        // nil: no host is asked for its load
 	Events *event.Stream    // nil: events are dropped
 	Log    *slog.Logger     // nil: slog.Default()
 	Dialer ProbeDialer      // nil: checks by the true path go to the server's address
 	Packet director.Witness // nil: packets tell nothing
+	// Features are the data plane's: what it could not have is not offered to it.
+	Features director.Features
+	// Lookup asks for the addresses of host names of files in maintenance folders; nil: the
+	// host's resolver does.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Env is what commands of notifications share with probes: their user above all.
 	Env health.Env
 }
@@ -48,6 +55,7 @@ type Keeper struct {
 	opts    Options
 	changed chan struct{} // has room for one, which stands for all that changed since
 	notices *notifier
+	turning atomic.Pointer[time.Time] // since when Run is at it; nil: it waits
 
 	mu       sync.Mutex
 	entries  map[director.ServiceKey]*entry
@@ -72,6 +80,9 @@ func New(opts Options) *Keeper {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.Lookup == nil {
+		opts.Lookup = lookupHost
+	}
 	return &Keeper{
 		opts: opts, changed: make(chan struct{}, 1), notices: newNotifier(opts),
 		entries: make(map[director.ServiceKey]*entry), begin: make(map[director.ServiceKey]map[netip.AddrPort]beginning),
@@ -95,6 +106,7 @@ func (k *Keeper) Offers(service, found *director.Service) director.Offers {
 
 // Desired implements director.Offerer.
 func (k *Keeper) Desired(s director.State) {
+	defer k.tellUnsuited()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer clear(k.begin)
@@ -115,23 +127,17 @@ func (k *Keeper) Desired(s director.State) {
 		k.entries[service.Key] = e
 	}
 	for _, e := range k.entries {
-		for _, m := range e.members {
-			m.override = nil
-		}
-	}
-	for i := range s.Overrides {
-		order := &s.Overrides[i]
-		if e := k.entries[order.Service]; e != nil && e.members[order.Server] != nil && !order.Ended(time.Now()) {
-			e.members[order.Server].override = order
-		}
+		k.order(e)
 	}
 	k.reassign = true
 	k.stir()
 }
 
 // SetLeases has the pool add these servers, and no others, to the services that take
-// servers from it. Those that a service is configured with stay as they are there.
+// servers from it. Those that a service is configured with stay as they are there. Those
+// with Draining are about to leave: they drain as by an operator's order.
 func (k *Keeper) SetLeases(pool string, servers []realserver.Server) {
+	defer k.tellUnsuited()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(servers) == 0 {
@@ -142,36 +148,22 @@ func (k *Keeper) SetLeases(pool string, servers []realserver.Server) {
 	for _, e := range k.entries {
 		if e.service.Health.Pool == pool && pool != "" {
 			e.adopt(e.service, k.leased(e.service), nil)
+			k.order(e)
 			k.reassign = true
 		}
 	}
 	k.stir()
 }
 
-// ReportLoad takes in what a host said of its load: it counts for all servers with its
-// address, of services whose weights follow loads. It returns an error if the report
-// is of no use to one of them.
-func (k *Keeper) ReportLoad(host netip.Addr, report LoadReport) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	var problems []error
-	for _, e := range k.entries {
-		if e.loads == nil {
-			continue
-		}
-		for _, server := range slices.Concat(e.service.Servers, e.leased) {
-			if server.Address.Addr() != host || server.Weight == 0 {
-				continue
-			}
-			if err := e.loads.Report(server.Address, server.Weight, report); err != nil {
-				problems = append(problems, fmt.Errorf("service %s: %w", e.service.Key, err))
-				continue
-			}
-			e.dirty = true
+// order gives the entry's servers their orders, those of leases too.
+func (k *Keeper) order(e *entry) {
+	now := time.Now()
+	for addr, m := range e.members {
+		m.override = nil
+		if order, ok := k.desired.Override(e.service.Key, addr); ok && !order.Ended(now) {
+			m.override = &order
 		}
 	}
-	k.stir()
-	return errors.Join(problems...)
 }
 
 // Suspect has the checks of a pool's server asked at once: somebody could not reach it.
@@ -205,7 +197,9 @@ func (k *Keeper) Changed(changes []health.Change) {
 	k.stir()
 }
 
-// leased returns the servers that leases add to the service.
+// leased returns the servers that leases add to the service. One that it could not have
+// is none of them: its agent registered before the service was as it is now, and no
+// change of the configuration is to fail for that.
 func (k *Keeper) leased(service *director.Service) []realserver.Server {
 	if service.Health.Pool == "" {
 		return nil
@@ -213,11 +207,35 @@ func (k *Keeper) leased(service *director.Service) []realserver.Server {
 	var extra []realserver.Server
 	for _, server := range k.leases[service.Health.Pool] {
 		server.Address = service.Key.ServerAddress(server.Address)
-		if service.Server(server.Address) < 0 {
+		if service.Server(server.Address) < 0 && service.Suits(server, k.opts.Features) == nil {
 			extra = append(extra, server)
 		}
 	}
 	return extra
+}
+
+// tellUnsuited tells of leases that a service of their pool could not have, once each.
+func (k *Keeper) tellUnsuited() {
+	k.mu.Lock()
+	problems := make(map[director.ServiceKey]error)
+	for key, e := range k.entries {
+		if e.service.Health.Pool == "" {
+			continue
+		}
+		for _, server := range k.leases[e.service.Health.Pool] {
+			server.Address = key.ServerAddress(server.Address)
+			if e.service.Server(server.Address) >= 0 {
+				continue
+			}
+			if err := e.service.Suits(server, k.opts.Features); problems[key] == nil {
+				problems[key] = err
+			}
+		}
+	}
+	k.mu.Unlock()
+	for key, err := range problems {
+		k.troubled(fmt.Sprintf("offer all servers of the pool by service %s", key), err)
+	}
 }
 
 // stir has Run look.

@@ -2,6 +2,7 @@ package offer_test
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -158,3 +159,42 @@ func TestKeeper(t *testing.T) {
 		})
 	})
 }
+
+// A turn that does not end says for how long it has not.
+func TestBusy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := start(t, web(checked(), 4))
+		r.allUp(1)
+		if r.Busy() != 0 {
+			t.Errorf("busy for %s with nothing to do", r.Busy())
+		}
+		r.stop()
+		k := offer.New(offer.Options{Packet: slowWitness{time.Minute}})
+		k.Desired(director.State{Services: []director.Service{web(director.Health{Passive: director.Passive{Resets: 1}}, 4)}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- k.Run(ctx, r.Director) }()
+		time.Sleep(40 * time.Second)
+		if k.Busy() != 40*time.Second {
+			t.Errorf("busy for %s, want 40s", k.Busy())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// slowWitness takes its time.
+type slowWitness struct{ time.Duration }
+
+func (w slowWitness) SetPassive(context.Context, director.ServiceKey, director.Passive) error {
+	time.Sleep(w.Duration)
+	return nil
+}
+
+func (w slowWitness) Evidence(context.Context) ([]director.Evidence, error) {
+	return nil, nil
+}
+
+func (w slowWitness) Absolve(context.Context, director.ServiceKey, netip.AddrPort) error { return nil }

@@ -17,6 +17,8 @@ type LoadReport struct {
 	Load float64
 	// Degradation is what one more connection adds to Load (RFC 5356 §4.2); 0: not said.
 	Degradation float64
+	// Every is how far apart reports are at most; 0: nobody knows.
+	Every time.Duration
 }
 
 // Terms of the damping. Loads come late, and what a weight does is seen later still:
@@ -46,6 +48,9 @@ const (
 	defaultLoadMinimum = 10
 	defaultLoadMaximum = 200
 	defaultLoadSilence = 30 * time.Second
+	// reportsMissed is how many reports a server may miss at least before it is silent,
+	// unless the policy says how long that takes.
+	reportsMissed = 3
 )
 
 // Loads turns what the servers of one service report into weights, by its policy. It
@@ -60,8 +65,8 @@ const (
 // configured with weights of 100 or so.
 type Loads struct {
 	kind             director.LoadKind
-	minimum, maximum float64 // per cent
-	silence          time.Duration
+	minimum, maximum float64       // per cent
+	silence          time.Duration // 0: it depends on how often a server reports
 	servers          map[netip.AddrPort]*load
 }
 
@@ -70,6 +75,7 @@ type load struct {
 	configured  float64
 	last        time.Time     // report
 	gap         time.Duration // between the last two
+	every       time.Duration // LoadReport.Every
 	smoothed    float64
 	degradation float64
 	percent     float64 // in force
@@ -89,9 +95,6 @@ func NewLoads(policy director.LoadPolicy) *Loads {
 		l.maximum = defaultLoadMaximum
 	}
 	l.maximum = max(l.maximum, l.minimum)
-	if l.silence == 0 {
-		l.silence = defaultLoadSilence
-	}
 	return l
 }
 
@@ -121,7 +124,7 @@ func (l *Loads) Report(server netip.AddrPort, configured uint32, r LoadReport) e
 	} else if s.gap = r.At.Sub(s.last); s.gap > 0 {
 		s.smoothed += (r.Load - s.smoothed) * l.follow(s)
 	}
-	s.last, s.configured, s.degradation = r.At, float64(configured), r.Degradation
+	s.last, s.configured, s.degradation, s.every = r.At, float64(configured), r.Degradation, r.Every
 	l.step(s, r.At)
 	return nil
 }
@@ -144,19 +147,36 @@ func (l *Loads) Weight(server netip.AddrPort, configured uint32, now time.Time) 
 	return uint32(min(weight, math.MaxInt32)), fmt.Sprintf("load %.2f: %.0f %%", s.smoothed, s.percent)
 }
 
+// state returns what is known of a server's load, nil if nothing is by now.
+func (l *Loads) state(server netip.AddrPort, now time.Time) *LoadState {
+	s, ok := l.servers[server]
+	if !ok || l.silent(s, now) {
+		return nil
+	}
+	return &LoadState{Value: s.smoothed, Share: s.percent / 100}
+}
+
 // Silent returns when the next server falls silent that has not by now, if none reports
 // before: weights are to be looked at again then. Zero: none will.
 func (l *Loads) Silent(now time.Time) time.Time {
 	var next time.Time
 	for _, s := range l.servers {
-		if at := s.last.Add(l.silence); at.After(now) && (next.IsZero() || at.Before(next)) {
+		if at := s.last.Add(l.patience(s)); at.After(now) && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
 	}
 	return next
 }
 
-func (l *Loads) silent(s *load, now time.Time) bool { return now.Sub(s.last) >= l.silence }
+func (l *Loads) silent(s *load, now time.Time) bool { return now.Sub(s.last) >= l.patience(s) }
+
+// patience is how long after its last report a server is silent.
+func (l *Loads) patience(s *load) time.Duration {
+	if l.silence > 0 {
+		return l.silence
+	}
+	return max(defaultLoadSilence, reportsMissed*s.every)
+}
 
 // follow returns the share of a new load in the smoothed one.
 func (l *Loads) follow(s *load) float64 {

@@ -129,6 +129,23 @@ func TestLoadsOfSilentServersCountNoMore(t *testing.T) {
 	}
 }
 
+// TestLoadsWaitForReports: who reports seldom is not silent between two reports.
+func TestLoadsWaitForReports(t *testing.T) {
+	for _, tt := range []struct {
+		silence, every, want time.Duration
+	}{
+		{0, 0, 30 * time.Second}, {0, 5 * time.Second, 30 * time.Second}, {0, time.Minute, 3 * time.Minute}, {10 * time.Second, time.Minute, 10 * time.Second},
+	} {
+		l := NewLoads(director.LoadPolicy{Kind: director.LoadLinear, Silence: tt.silence})
+		if err := l.Report(simServer(0), simWeight, LoadReport{At: loadStart, Load: 1, Every: tt.every}); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Silent(loadStart).Sub(loadStart); got != tt.want {
+			t.Errorf("silence %s, every %s: silent after %s, want %s", tt.silence, tt.every, got, tt.want)
+		}
+	}
+}
+
 func TestLoadsKeepServersInRotation(t *testing.T) {
 	l := NewLoads(director.LoadPolicy{Kind: director.LoadLinear, Minimum: 1})
 	for now := loadStart; now.Before(loadStart.Add(10 * time.Minute)); now = now.Add(5 * time.Second) {

@@ -2,7 +2,9 @@ package offer
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -10,8 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shunt-lb/shunt/director"
 )
@@ -23,12 +28,15 @@ import (
 const (
 	// folderInterval is how often folders are looked at.
 	folderInterval = time.Second
-	// maxNames is how many files of a folder are looked at.
+	// maxNames is how many files a folder may have: with more, who is meant by those that
+	// are left out would be back.
 	maxNames = 4096
 	// nameKept is how long the addresses of a host name are believed, nameTimeout how
-	// long asking for them may take.
+	// long asking for those of a folder may take, and namesAsked how many are asked for at
+	// a time.
 	nameKept    = time.Minute
 	nameTimeout = 5 * time.Second
+	namesAsked  = 16
 )
 
 // awayFile is a file in a maintenance folder.
@@ -66,11 +74,14 @@ func parseAway(name string) awayFile {
 // readFolder returns the files of a folder, in the order of their names; none if there
 // is no such folder. One that others may write to is refused.
 func readFolder(path string) ([]awayFile, error) {
-	folder, err := os.Open(path)
-	if os.IsNotExist(err) {
+	// Not to wait for what is no folder: a named pipe's writer may never come.
+	folder, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	switch {
+	case os.IsNotExist(err):
 		return nil, nil
-	}
-	if err != nil {
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, fmt.Errorf("read the maintenance folder %s: it is no folder", path)
+	case err != nil:
 		return nil, fmt.Errorf("read the maintenance folder: %w", err)
 	}
 	defer folder.Close()
@@ -80,16 +91,19 @@ func readFolder(path string) ([]awayFile, error) {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
-	case !info.IsDir():
-		return nil, fmt.Errorf("read the maintenance folder %s: it is no folder", path)
 	case !ok || stat.Uid != 0 && int(stat.Uid) != os.Geteuid():
 		return nil, fmt.Errorf("read the maintenance folder %s: it belongs to user %d, who could take servers out", path, stat.Uid)
 	case info.Mode().Perm()&0o002 != 0:
 		return nil, fmt.Errorf("read the maintenance folder %s: anyone may write it (mode %04o)", path, info.Mode().Perm())
+	case info.Mode().Perm()&0o020 != 0 && stat.Gid != 0 && int(stat.Gid) != os.Getegid():
+		return nil, fmt.Errorf("read the maintenance folder %s: group %d may write it (mode %04o): want root's group, or the daemon's, %d", path, stat.Gid, info.Mode().Perm(), os.Getegid())
 	}
-	names, err := folder.Readdirnames(maxNames)
-	if len(names) == 0 && err != nil {
-		return nil, nil // it is empty: io.EOF
+	names, err := folder.Readdirnames(maxNames + 1)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF): // that one is of an empty folder
+		return nil, fmt.Errorf("read the maintenance folder %s: %w", path, err)
+	case len(names) > maxNames:
+		return nil, fmt.Errorf("read the maintenance folder %s: it has more than %d files", path, maxNames)
 	}
 	slices.Sort(names)
 	files := make([]awayFile, 0, len(names))
@@ -124,40 +138,75 @@ func (w *folderWatch) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		w.forget(time.Now())
 		for _, path := range w.keeper.folders() {
 			files, err := readFolder(path)
 			w.keeper.troubled("maintenance folder "+path, err)
 			if err != nil {
 				continue // what it said before stays
 			}
-			w.resolve(ctx, files)
-			w.keeper.setAway(path, files)
+			w.look(ctx, path, files)
 		}
 	}
 }
 
-// resolve asks for the addresses of host names.
-func (w *folderWatch) resolve(ctx context.Context, files []awayFile) {
-	now, used := time.Now(), make(map[string]resolved, len(w.hosts))
+// look takes in the files of a folder: at once what is known of them, and what is to be
+// asked for once that is answered.
+func (w *folderWatch) look(ctx context.Context, path string, files []awayFile) {
+	now := time.Now()
+	due := make(map[string]string) // files by their host names
 	for i := range files {
 		f := &files[i]
 		if f.addrs != nil {
 			continue
 		}
 		known, ok := w.hosts[f.host]
-		if !ok || !now.Before(known.until) {
-			limited, cancel := context.WithTimeout(ctx, nameTimeout)
-			addrs, err := w.lookup(limited, f.host)
-			cancel()
+		if f.addrs = known.addrs; !ok || !now.Before(known.until) {
+			due[f.host] = f.name
+		}
+	}
+	w.keeper.setAway(path, files)
+	if len(due) == 0 {
+		return
+	}
+	w.ask(ctx, due)
+	files = slices.Clone(files)
+	for i := range files {
+		if _, asked := due[files[i].host]; asked {
+			files[i].addrs = w.hosts[files[i].host].addrs
+		}
+	}
+	w.keeper.setAway(path, files)
+}
+
+// ask asks for the addresses of host names, which lead to their files.
+func (w *folderWatch) ask(ctx context.Context, due map[string]string) {
+	limited, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	var group errgroup.Group
+	group.SetLimit(namesAsked)
+	var mu sync.Mutex // guards w.hosts
+	for host, file := range due {
+		group.Go(func() error {
+			addrs, err := w.lookup(limited, host)
+			mu.Lock()
+			known, ok := w.hosts[host]
 			if err == nil || !ok { // what is known stays while it cannot be asked
 				known.addrs = addrs
 			}
-			known.until = now.Add(nameKept)
-			w.keeper.troubled("the name of the file "+f.name+" in a maintenance folder", err)
-		}
-		used[f.host], f.addrs = known, known.addrs
+			known.until = time.Now().Add(nameKept)
+			w.hosts[host] = known
+			mu.Unlock()
+			w.keeper.troubled("the name of the file "+strconv.Quote(file)+" in a maintenance folder", err)
+			return nil
+		})
 	}
-	w.hosts = used
+	_ = group.Wait() // none fails
+}
+
+// forget forgets the host names that no one has asked about for some time.
+func (w *folderWatch) forget(now time.Time) {
+	maps.DeleteFunc(w.hosts, func(_ string, known resolved) bool { return now.Sub(known.until) > nameKept })
 }
 
 // lookForFolders reads the folders that were not read yet, so that who is in

@@ -17,6 +17,7 @@ type member struct {
 	// alive is what its checks say together, or what it began as; known whether that is
 	// more than an assumption.
 	alive, known bool
+	recalled     bool // the kernel said that it was down, before this daemon began
 	why          string
 	weight       told // what scripts and files say of its weight
 	questions    []question
@@ -26,10 +27,12 @@ type member struct {
 	evidence  string            // what they tell
 	absolved  bool              // its suspension is to end in the data plane too
 	counts    director.Evidence // as it was told last
+	counted   bool              // counts is of packets that are counted now
 	spoken    bool              // its suspension was told
 	changes   []time.Time
 	held      time.Time // until when it is held down; zero: it is not
 	rising    time.Time // since when its weight grows; zero: it does not
+	suspends  uint64    // how often packets had it out
 	ramp      uint8     // the share of its weight that it has come to, per cent
 	early     bool      // it is there since the service is, and has not been up yet
 
@@ -90,7 +93,9 @@ type standing struct {
 	why   string
 	since time.Time
 
-	weight uint32 // that it was offered with
+	weight  uint32 // that it was offered with
+	keeps   bool   // what is established with it
+	changes uint64 // of up
 }
 
 func newEntry() *entry {
@@ -101,7 +106,7 @@ func newEntry() *entry {
 // new to it begin as, where that is known.
 func (e *entry) adopt(service *director.Service, leased []realserver.Server, begin map[netip.AddrPort]beginning) {
 	first := e.service == nil
-	if first || service.Health.Load != e.service.Health.Load {
+	if first || !service.Health.Load.Equal(e.service.Health.Load) {
 		if e.loads = nil; service.Health.Load.Kind != director.LoadNone {
 			e.loads = NewLoads(service.Health.Load)
 		}

@@ -43,6 +43,23 @@ func (t *telling) notice(server netip.AddrPort, state string, command []string, 
 	}
 }
 
+// Notified counts what changes were told of since the start.
+type Notified struct {
+	Commands, CommandsFailed uint64 // that ran: well, or not
+	CommandsSkipped          uint64 // that did not, as too many of the service waited
+	Lines, LinesLost         uint64 // written to pipes, or not
+}
+
+// count adds to one of two counts.
+func (n *notifier) count(done, failed *uint64, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil {
+		done = failed
+	}
+	*done++
+}
+
 // notifier runs commands and writes to named pipes, in order for each service. A
 // command that takes its time holds up those of its service alone.
 type notifier struct {
@@ -51,20 +68,22 @@ type notifier struct {
 
 	mu     sync.Mutex
 	queues map[director.ServiceKey][]notice // of those whose commands run
+	counts Notified
+	lost   map[string]bool // ways that notices are lost by, since the last that was not
 	work   sync.WaitGroup
 }
 
 func newNotifier(opts Options) *notifier {
-	return &notifier{opts: opts, queues: make(map[director.ServiceKey][]notice), fifos: fifos{open: make(map[string]fifo)}}
+	return &notifier{opts: opts, queues: make(map[director.ServiceKey][]notice), lost: make(map[string]bool), fifos: fifos{open: make(map[string]fifo)}}
 }
 
 // send tells of the changes: pipes at once, commands as those before have ended.
 func (n *notifier) send(ctx context.Context, notices []notice) {
 	for _, one := range notices {
 		if one.fifo != "" {
-			if err := n.fifos.write(one.fifo, one.line); err != nil {
-				n.failed(one, err)
-			}
+			err := n.fifos.write(one.fifo, one.line)
+			n.count(&n.counts.Lines, &n.counts.LinesLost, err)
+			n.lose(one, "pipe "+one.fifo, err)
 		}
 		if len(one.command) == 0 {
 			continue
@@ -72,7 +91,9 @@ func (n *notifier) send(ctx context.Context, notices []notice) {
 		n.mu.Lock()
 		queue, running := n.queues[one.service]
 		full := len(queue) >= maxNotices
-		if !full {
+		if full {
+			n.counts.CommandsSkipped++
+		} else {
 			n.queues[one.service] = append(queue, one)
 		}
 		if !running {
@@ -80,9 +101,11 @@ func (n *notifier) send(ctx context.Context, notices []notice) {
 			go n.run(ctx, one.service)
 		}
 		n.mu.Unlock()
+		var err error
 		if full {
-			n.failed(one, fmt.Errorf("%d commands of the service wait already", maxNotices))
+			err = fmt.Errorf("%d commands of the service wait already", maxNotices)
 		}
+		n.lose(one, "commands of "+one.service.String(), err)
 	}
 }
 
@@ -100,7 +123,12 @@ func (n *notifier) run(ctx context.Context, key director.ServiceKey) {
 		one := queue[0]
 		n.queues[key] = queue[1:]
 		n.mu.Unlock()
-		if err := n.command(ctx, one); err != nil && ctx.Err() == nil {
+		err := n.command(ctx, one)
+		if ctx.Err() != nil {
+			continue // it was ended
+		}
+		n.count(&n.counts.Commands, &n.counts.CommandsFailed, err)
+		if err != nil {
 			n.failed(one, err)
 		}
 	}
@@ -122,6 +150,22 @@ func (n *notifier) command(ctx context.Context, one notice) error {
 	}
 	defer prober.Close()
 	return prober.Probe(ctx).Err
+}
+
+// lose tells that notices are lost in some way, with the first of them: the counts say
+// how many are. A nil error is of one that was not.
+func (n *notifier) lose(one notice, way string, err error) {
+	n.mu.Lock()
+	told := n.lost[way]
+	if err == nil {
+		delete(n.lost, way)
+	} else {
+		n.lost[way] = true
+	}
+	n.mu.Unlock()
+	if err != nil && !told {
+		n.failed(one, fmt.Errorf("%w; those that follow are counted alone until one is told", err))
+	}
 }
 
 func (n *notifier) failed(one notice, err error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/event"
 	"github.com/shunt-lb/shunt/director/offer"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -36,7 +38,7 @@ func TestQuorum(t *testing.T) {
 		r.want(t, "5 keep it", "10.0.0.1=4 10.0.0.2=1")
 		r.checks.say(second, false)
 		r.want(t, "4 do not", "10.0.0.1=0 10.0.0.2=0 10.0.0.99=1")
-		if v := r.Verdicts(key)[0]; v.Quorum || !v.Sorry || v.Weight != 4 || v.Needed != 8 && v.Needed != 5 || len(v.Servers) != 3 || v.Servers[2].Origin != offer.FromSorry {
+		if v := r.Verdicts(key)[0]; v.Quorum || !v.Sorry || v.Weight != 4 || v.Needed != 8 && v.Needed != 5 || len(v.Servers) != 3 || v.Servers[2].Origin != offer.FromSorry || !strings.HasSuffix(v.Servers[2].Why, "; sorry servers are not checked") {
 			t.Errorf("verdict %+v", v)
 		}
 		r.checks.say(second, true)
@@ -105,6 +107,9 @@ func TestDamping(t *testing.T) {
 		}
 		time.Sleep(5 * time.Minute)
 		r.want(t, "after the hold", "10.0.0.1=4")
+		if v := r.verdict(t, first); v.Changes != 7 { // with the end of the hold, and without what came under it
+			t.Errorf("%d changes: %q", v.Changes, r.told())
+		}
 	})
 }
 
@@ -154,6 +159,13 @@ func TestPassive(t *testing.T) {
 			r.want(t, "suspended", "10.0.0.1=0 10.0.0.2=4")
 			if v := r.verdict(t, first); !v.Suspended || v.Up || v.Why != "suspended: first packets: 3 reset" {
 				t.Errorf("verdict %+v", v)
+			}
+			other := r.verdict(t, second)
+			if v := r.verdict(t, first); v.Suspensions != 1 || v.Evidence == nil || v.Evidence.Resets != 3 || v.Changes != other.Changes+1 {
+				t.Errorf("suspended %d times by %+v, %d changes", v.Suspensions, v.Evidence, v.Changes)
+			}
+			if other.Suspensions != 0 {
+				t.Errorf("another: %+v", other)
 			}
 			then(r)
 		})
@@ -227,6 +239,22 @@ func TestLeases(t *testing.T) {
 		if v := r.verdict(t, addr(7)); v.Origin != offer.FromLease {
 			t.Errorf("verdict %+v", v)
 		}
+		// An order outlives the server's leases.
+		down := director.Override{Service: r.State().Services[0].Key, Server: addr(7)}
+		if _, err := r.SetOverride(context.Background(), director.Request{Who: "test"}, down); err != nil {
+			t.Fatal(err)
+		}
+		r.want(t, "ordered down", "10.0.0.1=4 10.0.0.7=0")
+		r.SetLeases("blue", nil)
+		r.want(t, "ordered down and gone", "10.0.0.1=4")
+		r.SetLeases("blue", []realserver.Server{server(7, 3)})
+		r.want(t, "registered again", "10.0.0.1=4 10.0.0.7=0")
+		r.checks.say(addr(7), true)
+		r.want(t, "there again", "10.0.0.1=4 10.0.0.7=0")
+		if _, err := r.ClearOverride(context.Background(), director.Request{Who: "test"}, down.Service, down.Server); err != nil {
+			t.Fatal(err)
+		}
+		r.want(t, "left to its checks", "10.0.0.1=4 10.0.0.7=3")
 		draining := server(7, 3)
 		draining.Draining = true
 		r.SetLeases("blue", []realserver.Server{draining})
@@ -234,6 +262,21 @@ func TestLeases(t *testing.T) {
 		found, err := r.fake.Found(context.Background())
 		if i := found.Services[0].Server(addr(7)); err != nil || i < 0 || !found.Services[0].Servers[i].Draining {
 			t.Errorf("found %+v, error %v", found.Services[0].Servers, err)
+		}
+		if v := r.verdict(t, addr(7)); v.Steps[2].Why != "tcp check: the test says so; draining: it gets no new connections" {
+			t.Errorf("verdict %+v", v)
+		}
+		// No order of an operator's is in the state, and what the kernel has is no drift.
+		if err := r.Reconcile(context.Background()); err != nil || r.Drift().Found != 0 || len(r.State().Drains) != 0 {
+			t.Errorf("error %v, drift %+v, drains %v", err, r.Drift(), r.State().Drains)
+		}
+		r.stop()
+		r.fake.Operations()
+		next := newRig(r.fake, r.store, nil)
+		next.SetLeases("blue", []realserver.Server{draining})
+		r = next.begin(t)
+		if ops := r.fake.Operations(); len(ops) > 0 {
+			t.Errorf("a restart did %v", ops)
 		}
 		r.SetLeases("blue", nil)
 		r.want(t, "gone", "10.0.0.1=4")
@@ -243,29 +286,56 @@ func TestLeases(t *testing.T) {
 	})
 }
 
+// A service gets no server of its pool that it could not have: nothing else of it, and
+// of others, is to fail for that.
+func TestLeasesThatDoNotSuit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := director.Health{Pool: "blue", Sorry: []realserver.Server{server(6, 1)}}
+		r := start(t, web(h, 4))
+		defer r.stop()
+		other := server(5, 1)
+		other.Address = netip.MustParseAddrPort("[2001:db8::5]:80")
+		own := server(5, 1)
+		own.Address = key.Address
+		r.SetLeases("blue", []realserver.Server{server(6, 9), server(7, 3), other, own})
+		r.want(t, "those that it can have", "10.0.0.1=4 10.0.0.7=3")
+		r.SetLeases("blue", []realserver.Server{server(6, 9), server(7, 5), other, own})
+		r.want(t, "another weight", "10.0.0.1=4 10.0.0.7=5")
+		if n := r.events.Counts()[event.HealthTrouble]; n != 1 {
+			t.Errorf("told %d times, want once", n)
+		}
+	})
+}
+
 func TestLoads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := checked()
-		h.Load = director.LoadPolicy{Kind: director.LoadLinear, Minimum: 10, Maximum: 100, Silence: 30 * time.Second}
+		h.Pool, h.Load = "blue", director.LoadPolicy{Kind: director.LoadLinear, Minimum: 10, Maximum: 100, Silence: 30 * time.Second}
 		r := start(t, web(h, 100, 100))
 		defer func() { r.stop() }()
 		r.allUp(2)
-		for range 60 {
-			if err := r.ReportLoad(first.Addr(), offer.LoadReport{At: time.Now(), Load: 1}); err != nil {
+		for range 60 { // an agent of another pool changes nothing, whose address ever it says
+			if err := r.ReportLoad("red", addr(2).Addr(), offer.LoadReport{At: time.Now(), Load: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.ReportLoad("blue", first.Addr(), offer.LoadReport{At: time.Now(), Load: 1}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(5 * time.Second)
 		}
 		r.want(t, "a busy server", "10.0.0.1=10 10.0.0.2=100")
-		if v := r.verdict(t, first); v.Steps[2].Weight != 100 || v.Steps[3].Weight != 10 || v.Steps[3].Why == "" {
+		if v := r.verdict(t, first); v.Steps[2].Weight != 100 || v.Steps[3].Weight != 10 || v.Steps[3].Why == "" || v.Load == nil || *v.Load != (offer.LoadState{Value: 1, Share: 0.1}) {
 			t.Errorf("verdict %+v", v)
 		}
 		time.Sleep(time.Minute)
 		r.want(t, "silent", "10.0.0.1=100 10.0.0.2=100")
-		if r.ReportLoad(first.Addr(), offer.LoadReport{At: time.Now(), Load: -1}) == nil {
+		if v := r.verdict(t, first); v.Load != nil {
+			t.Errorf("the load of a silent server: %+v", v.Load)
+		}
+		if r.ReportLoad("blue", first.Addr(), offer.LoadReport{At: time.Now(), Load: -1}) == nil {
 			t.Error("a load of -1 was taken")
 		}
-		if err := r.ReportLoad(netip.MustParseAddr("10.9.9.9"), offer.LoadReport{At: time.Now(), Load: -1}); err != nil {
+		if err := r.ReportLoad("blue", netip.MustParseAddr("10.9.9.9"), offer.LoadReport{At: time.Now(), Load: -1}); err != nil {
 			t.Errorf("a host that nobody knows: %v", err)
 		}
 	})

@@ -24,7 +24,7 @@ func (k *Keeper) Run(ctx context.Context, d Director) error {
 	defer watching.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	folders := &folderWatch{keeper: k, lookup: lookupHost}
+	folders := &folderWatch{keeper: k, lookup: k.opts.Lookup, hosts: make(map[string]resolved)}
 	watching.Go(func() { folders.run(ctx) })
 	defer k.notices.close()
 	defer cancel()
@@ -37,12 +37,43 @@ func (k *Keeper) Run(ctx context.Context, d Director) error {
 		case <-timer.C:
 		case <-k.changed:
 		}
-		if at := r.turn(ctx, time.Now()); at.IsZero() {
+		began := time.Now()
+		k.turning.Store(&began)
+		at := r.turn(ctx, began)
+		k.turning.Store(nil)
+		if !rest(ctx, time.Since(began)) {
+			return nil
+		}
+		if at.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(max(time.Until(at), 0))
 		}
 	}
+}
+
+// longestRest bounds what rest adds to the time that a change takes to be carried out.
+const longestRest = 50 * time.Millisecond
+
+// rest waits as long as a turn took: where thousands of servers go up and down, a turn
+// is for many changes, and others have half of the processor. False: the context ended.
+func rest(ctx context.Context, took time.Duration) bool {
+	timer := time.NewTimer(min(took, longestRest))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// Busy returns how long Run has been at what it does now: minutes say that it is stuck.
+func (k *Keeper) Busy() time.Duration {
+	if since := k.turning.Load(); since != nil {
+		return time.Since(*since)
+	}
+	return 0
 }
 
 // runner is a Run.
@@ -103,6 +134,9 @@ func (r *runner) assign() {
 	if r.opts.Checks != nil {
 		r.opts.Checks.Set(all)
 	}
+	if r.opts.Hosts != nil {
+		r.opts.Hosts.Set(r.hosts())
+	}
 }
 
 // decideAll decides anew where something changed or is due, and says when something is
@@ -148,7 +182,8 @@ func (r *runner) kill(ctx context.Context) (left bool) {
 	return left
 }
 
-// isOffered reports whether the server gets connections, or is not known any more.
+// isOffered reports whether the server gets connections again, or is well again where all
+// were to go, or is not known any more.
 func (r *runner) isOffered(filter director.ConnectionFilter) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -156,7 +191,10 @@ func (r *runner) isOffered(filter director.ConnectionFilter) bool {
 	if e == nil || e.members[filter.Server] == nil {
 		return true
 	}
-	return e.ups[filter.Server].weight > 0
+	if filter.Kind == director.KindTemplate {
+		return e.ups[filter.Server].weight > 0
+	}
+	return e.ups[filter.Server].keeps
 }
 
 // endOverrides withdraws those whose time is over, and says when the next one's is.

@@ -147,15 +147,20 @@ func (t *telling) tell(seats []seat, d *decision) {
 func (t *telling) tellServer(r *ruling, m *member, replaced bool) {
 	addr := r.server.Address
 	was, known := t.ups[addr]
-	now := standing{up: r.up, why: r.why, since: was.since, weight: r.weight}
-	if known && was.weight > 0 && r.weight == 0 && (!r.serves || replaced) {
-		t.cut(addr, !r.serves)
+	now := standing{up: r.up, why: r.why, since: was.since, weight: r.weight, keeps: r.keeps(), changes: was.changes}
+	switch {
+	case !known:
+	case was.keeps && !now.keeps && t.service.Health.Established == director.EstablishedCut:
+		// Whatever its weight was: it may have lost that before, to sorry servers for one.
+		t.cut(addr, "")
+	case was.weight > 0 && r.weight == 0 && (!r.serves || replaced) && t.service.Persistence.Timeout > 0:
+		t.cut(addr, director.KindTemplate)
 	}
 	switch {
 	case !known:
 		now.since = t.now
 	case was.up != r.up:
-		now.since = t.now
+		now.since, now.changes = t.now, was.changes+1
 		what, name, state, command := EventDown, event.ServerDown, stateDown, t.service.Health.Notify.Down
 		if r.up {
 			what, name, state, command = EventUp, event.ServerUp, stateUp, t.service.Health.Notify.Up
@@ -172,16 +177,10 @@ func (t *telling) tellServer(r *ruling, m *member, replaced bool) {
 	}
 }
 
-// cut has the templates of a server removed that is offered no more, so that clients
-// get another, and its connections if they are not to be kept.
-func (t *telling) cut(addr netip.AddrPort, down bool) {
-	filter := director.ConnectionFilter{Service: t.service.Key, Server: addr, Kind: director.KindTemplate}
-	if down && t.service.Health.Established == director.EstablishedCut {
-		filter.Kind = "" // both
-	} else if t.service.Persistence.Timeout == 0 {
-		return // there are no templates
-	}
-	t.kills = append(t.kills, filter)
+// cut has what leads to a server removed: its templates, so that clients get another, or
+// all.
+func (t *telling) cut(addr netip.AddrPort, kind director.ConnectionKind) {
+	t.kills = append(t.kills, director.ConnectionFilter{Service: t.service.Key, Server: addr, Kind: kind})
 }
 
 // say adds to the history and publishes.
@@ -198,7 +197,7 @@ func (t *telling) say(what Event, name event.Name, server netip.AddrPort, why st
 // offersAs reports whether the decisions offer the same.
 func (d *decision) offersAs(o *decision) bool {
 	same := func(a, b ruling) bool {
-		return a.server == b.server && a.origin == b.origin && a.serves == b.serves && a.weight == b.weight
+		return a.server == b.server && a.origin == b.origin && a.serves == b.serves && a.keeps() == b.keeps() && a.weight == b.weight
 	}
 	return slices.EqualFunc(d.rulings, o.rulings, same) && slices.Equal(d.sorry, o.sorry)
 }

@@ -54,8 +54,21 @@ type Verdict struct {
 	// because it changed too often, zero: it is not.
 	Suspended bool
 	Held      time.Time
-	Steps     []Step       // four of configured servers and leases, none of sorry ones
-	Checks    []CheckState // in the order of the service's
+	// Changes is how often it went up or down, Suspensions how often packets had it out,
+	// since the service took it, or the daemon started.
+	Changes, Suspensions uint64
+	// Evidence is what packets told of it as of a moment ago; nil: they are not counted.
+	Evidence *director.Evidence
+	// Load is nil where its weight does not follow one that was reported.
+	Load   *LoadState
+	Steps  []Step       // four of configured servers and leases, none of sorry ones
+	Checks []CheckState // in the order of the service's
+}
+
+// LoadState is what a server's load makes of its weight.
+type LoadState struct {
+	Value float64 // smoothed, 0 is idle and 1 busy; the share it wants of director.LoadFromMeasure
+	Share float64 // of its weight that it has by that, 1 is all
 }
 
 // CheckState is a check of a server.

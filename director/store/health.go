@@ -55,6 +55,24 @@ type loadJSON struct {
 	Minimum uint32            `json:"minimumPercent,omitempty"`
 	Maximum uint32            `json:"maximumPercent,omitempty"`
 	Silence time.Duration     `json:"silenceNanoseconds,omitempty"`
+	SNMP    *snmpJSON         `json:"snmp,omitempty"`
+}
+
+type snmpJSON struct {
+	Version       realserver.SNMPVersion `json:"version,omitempty"`
+	CommunityFile string                 `json:"communityFile,omitempty"`
+	User          string                 `json:"user,omitempty"`
+	Auth          realserver.SNMPAuth    `json:"auth,omitempty"`
+	AuthFile      string                 `json:"authFile,omitempty"`
+	Priv          realserver.SNMPPriv    `json:"priv,omitempty"`
+	PrivFile      string                 `json:"privFile,omitempty"`
+	Port          uint16                 `json:"port,omitempty"`
+	Interval      time.Duration          `json:"intervalNanoseconds,omitempty"`
+	Timeout       time.Duration          `json:"timeoutNanoseconds,omitempty"`
+	Measure       realserver.SNMPMeasure `json:"measure,omitempty"`
+	Processors    uint16                 `json:"processors,omitempty"`
+	OID           string                 `json:"oid,omitempty"`
+	Scale         uint32                 `json:"scale,omitempty"`
 }
 
 // checkJSON is a check; the terms of a kind are there where the check has them, be
@@ -148,7 +166,7 @@ func encodeHealth(h director.Health) *healthJSON {
 	j := &healthJSON{
 		Initial: h.Initial, Down: h.Down, Established: h.Established, Quorum: h.Quorum, Hysteresis: h.Hysteresis, Panic: h.Panic,
 		SlowStart: h.SlowStart, Damping: dampingJSON(h.Damping), Passive: passiveJSON(h.Passive), Maintenance: h.Maintenance,
-		Notify: notifyJSON(h.Notify), Load: loadJSON(h.Load), Pool: h.Pool,
+		Notify: notifyJSON(h.Notify), Load: encodeLoad(h.Load), Pool: h.Pool,
 	}
 	for _, check := range h.Checks {
 		j.Checks = append(j.Checks, encodeCheck(check))
@@ -166,7 +184,7 @@ func (j *healthJSON) decode() director.Health {
 	h := director.Health{
 		Initial: j.Initial, Down: j.Down, Established: j.Established, Quorum: j.Quorum, Hysteresis: j.Hysteresis, Panic: j.Panic,
 		SlowStart: j.SlowStart, Damping: director.Damping(j.Damping), Passive: director.Passive(j.Passive), Maintenance: j.Maintenance,
-		Notify: director.Notify(j.Notify), Load: director.LoadPolicy(j.Load), Pool: j.Pool,
+		Notify: director.Notify(j.Notify), Load: j.Load.decode(), Pool: j.Pool,
 	}
 	for _, check := range j.Checks {
 		h.Checks = append(h.Checks, check.decode())
@@ -175,6 +193,14 @@ func (j *healthJSON) decode() director.Health {
 		h.Sorry = append(h.Sorry, server.decode())
 	}
 	return h
+}
+
+func encodeLoad(l director.LoadPolicy) loadJSON {
+	return loadJSON{Kind: l.Kind, Minimum: l.Minimum, Maximum: l.Maximum, Silence: l.Silence, SNMP: (*snmpJSON)(l.SNMP)}
+}
+
+func (j loadJSON) decode() director.LoadPolicy {
+	return director.LoadPolicy{Kind: j.Kind, Minimum: j.Minimum, Maximum: j.Maximum, Silence: j.Silence, SNMP: (*realserver.SNMP)(j.SNMP)}
 }
 
 func encodeCheck(c realserver.Check) checkJSON {

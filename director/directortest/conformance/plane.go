@@ -123,6 +123,7 @@ type bench struct {
 	// decapsulates is whether the lab's servers take packets out of tunnels by our
 	// program: once one test has had them do so, they do for all that follow.
 	decapsulates *bool
+	queries      uint16 // that were sent
 }
 
 // open opens the data plane and runs it.

@@ -154,7 +154,12 @@ func queryBytes(vip netip.Addr) uint64 {
 // query sends one and returns the name of the server that answered.
 func (b *bench) query(vip netip.Addr, id int) string {
 	b.Helper()
-	name, err := b.lab.Client.QueryUDP(b.Context(), netip.AddrPort{}, netip.AddrPortFrom(vip, port), uint16(id), patience)
+	from := b.lab.ClientAddrs4[0]
+	if vip.Is6() {
+		from = b.lab.ClientAddrs6[0]
+	}
+	b.queries++ // each is a connection: the kernel may choose a port twice, below its range nobody does
+	name, err := b.lab.Client.QueryUDP(b.Context(), netip.AddrPortFrom(from, 10000+b.queries), netip.AddrPortFrom(vip, port), uint16(id), patience)
 	if err != nil {
 		b.Fatal(err)
 	}
