@@ -203,5 +203,6 @@ func (l *loader) finish() (Config, error) {
 	if settings != nil {
 		cfg.Warnings = append(settings.unused(cfg.Director.Dataplane), l.poolless(cfg.Director)...)
 	}
+	cfg.Warnings = append(cfg.Warnings, l.quorumless()...)
 	return cfg, nil
 }

@@ -104,7 +104,9 @@ func reference() config.Config {
 						{Kind: realserver.CheckSMTP, SMTP: &realserver.SMTPCheck{Hello: "director.example.org"}, Port: 25},
 						{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: []string{"/usr/lib/nagios/plugins/check_dns", "-s", "%h"}, User: "nobody"}},
 						{Kind: realserver.CheckFile, File: &realserver.FileCheck{Path: "/run/shunt/weight"}},
-					}},
+					}, Load: director.LoadPolicy{Kind: director.LoadFromMeasure, SNMP: &realserver.SNMP{
+						Version: realserver.SNMPv2c, CommunityFile: "/etc/shunt/snmp.community", OID: "1.3.6.1.4.1.8072.1.3.2.3.1.1.4.108.111.97.100", Scale: 1000,
+					}}},
 					Servers: []realserver.Server{
 						server("[2001:db8:1::1]:53", realserver.DR, 1), server("[2001:db8:1::2]:53", realserver.DR, 1),
 					},

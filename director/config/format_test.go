@@ -288,6 +288,9 @@ func states(t *rapid.T, plane director.Features) director.State {
 		}
 		if rapid.Bool().Draw(t, "healthy") {
 			s.Health = healths(t, s)
+			if !plane.Passive {
+				s.Health.Passive = director.Passive{}
+			}
 		}
 		if slices.ContainsFunc(state.Services, func(o director.Service) bool { return o.Name == s.Name }) {
 			s.Name = ""

@@ -65,6 +65,7 @@ func (d *decoder) health(n *yaml.Node, path string, h *director.Health) {
 				{"minimum", word(d, &h.Load.Minimum, parseShare)},
 				{"maximum", word(d, &h.Load.Maximum, parseShare)},
 				{"silence", word(d, &h.Load.Silence, parsePositive)},
+				{"snmp", func(n *yaml.Node, path string) { h.Load.SNMP = d.snmp(n, path) }},
 			})
 			d.require(n, path, "kind", "linear, least-used or reported")
 		}},
@@ -110,18 +111,12 @@ func writeHealth(h director.Health) *value {
 	counted(v, "hysteresis", h.Hysteresis)
 	shared(v, "panic", uint32(h.Panic))
 	lasting(v, "slow-start", h.SlowStart)
-	sub := func(key string, write func(v *value)) {
-		inner := flow(yaml.MappingNode)
-		if write(inner); len(inner.entries) > 0 {
-			v.put(key, inner)
-		}
-	}
-	sub("damping", func(v *value) {
+	sub(v, "damping", func(v *value) {
 		counted(v, "changes", uint32(h.Damping.Changes))
 		lasting(v, "within", h.Damping.Within)
 		lasting(v, "hold", h.Damping.Hold)
 	})
-	sub("passive", func(v *value) {
+	sub(v, "passive", func(v *value) {
 		counted(v, "unanswered", h.Passive.Unanswered)
 		counted(v, "resets", h.Passive.Resets)
 		counted(v, "unreachable", h.Passive.Unreachable)
@@ -129,7 +124,7 @@ func writeHealth(h director.Health) *value {
 		lasting(v, "suspend", h.Passive.Suspend)
 	})
 	worded(v, "maintenance", h.Maintenance)
-	sub("notify", func(v *value) {
+	sub(v, "notify", func(v *value) {
 		for _, n := range []struct {
 			key     string
 			command []string
@@ -140,17 +135,28 @@ func writeHealth(h director.Health) *value {
 		}
 		worded(v, "fifo", h.Notify.FIFO)
 	})
-	sub("load", func(v *value) {
+	sub(v, "load", func(v *value) {
 		worded(v, "kind", string(h.Load.Kind))
 		shared(v, "minimum", h.Load.Minimum)
 		shared(v, "maximum", h.Load.Maximum)
 		lasting(v, "silence", h.Load.Silence)
+		if h.Load.SNMP != nil {
+			sub(v, "snmp", func(v *value) { writeSNMP(v, *h.Load.SNMP) })
+		}
 	})
 	worded(v, "pool", h.Pool)
 	if len(v.entries) == 0 {
 		return nil
 	}
 	return v
+}
+
+// sub puts a mapping that is not empty.
+func sub(v *value, key string, write func(v *value)) {
+	inner := flow(yaml.MappingNode)
+	if write(inner); len(inner.entries) > 0 {
+		v.put(key, inner)
+	}
 }
 
 // shared puts a share that is not 0.

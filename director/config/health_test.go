@@ -50,6 +50,10 @@ func healths(t *rapid.T, s director.Service) director.Health {
 			Minimum: rapid.Uint32Range(0, 100).Draw(t, "minimum"), Maximum: rapid.SampledFrom([]uint32{0, 100, 300}).Draw(t, "maximum"), Silence: some("silence"),
 		}
 	}
+	if h.Load.Kind != director.LoadNone && rapid.Bool().Draw(t, "snmp") {
+		terms := sources(t, path)
+		h.Load.SNMP = &terms
+	}
 	if rapid.Bool().Draw(t, "paths") {
 		h.Maintenance, h.Notify.FIFO, h.Pool = path.Draw(t, "maintenance"), path.Draw(t, "fifo"), "web"
 	}
@@ -64,6 +68,29 @@ func healths(t *rapid.T, s director.Service) director.Health {
 		}
 	}
 	return h
+}
+
+// sources draws valid terms of SNMP.
+func sources(t *rapid.T, path *rapid.Generator[string]) realserver.SNMP {
+	s := realserver.SNMP{Version: realserver.SNMPv2c, CommunityFile: rapid.OneOf(rapid.Just(""), path).Draw(t, "community")}
+	if rapid.Bool().Draw(t, "v3") {
+		s = realserver.SNMP{Version: realserver.SNMPv3, User: rapid.SampledFrom([]string{"shunt", "true", "7", "#"}).Draw(t, "user")}
+		if rapid.Bool().Draw(t, "auth") {
+			s.Auth, s.AuthFile = rapid.SampledFrom(realserver.SNMPAuths()).Draw(t, "auth protocol"), path.Draw(t, "auth file")
+			if rapid.Bool().Draw(t, "priv") {
+				s.Priv, s.PrivFile = rapid.SampledFrom(realserver.SNMPPrivs()).Draw(t, "priv protocol"), path.Draw(t, "priv file")
+			}
+		}
+	}
+	if rapid.Bool().Draw(t, "snmp pace") {
+		s.Port, s.Interval, s.Timeout = rapid.Uint16().Draw(t, "snmp port"), 90*time.Second, 1500*time.Millisecond
+	}
+	if rapid.Bool().Draw(t, "oid") {
+		s.OID, s.Scale = "1.3.6.1.4.1.2021.10.1.5.1", rapid.Uint32().Draw(t, "scale")
+	} else if s.Measure = rapid.SampledFrom(append(realserver.SNMPMeasures(), "")).Draw(t, "measure"); s.Measure != "" {
+		s.Processors = rapid.Uint16().Draw(t, "processors")
+	}
+	return s
 }
 
 // checks draws a valid check.
@@ -154,9 +181,12 @@ func referenceHealth() director.Health {
 		Passive:     director.Passive{Unanswered: 3, Resets: 3, Unreachable: 1, Within: 10 * time.Second, Suspend: 30 * time.Second},
 		Maintenance: "/etc/shunt/maintenance",
 		Notify:      director.Notify{Up: notify("up"), Down: notify("down"), QuorumUp: notify("quorum-up"), QuorumDown: notify("quorum-down"), FIFO: "/run/shunt/notify"},
-		Load:        director.LoadPolicy{Kind: director.LoadLinear, Minimum: 10, Maximum: 200, Silence: 30 * time.Second},
-		Sorry:       []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.99:80"), Method: realserver.NAT, Weight: 1, Upper: 100, Lower: 50}, sorry},
-		Pool:        "web",
+		Load: director.LoadPolicy{Kind: director.LoadLinear, Minimum: 10, Maximum: 200, Silence: time.Minute, SNMP: &realserver.SNMP{
+			Version: realserver.SNMPv3, User: "shunt", Auth: realserver.SNMPAuthSHA256, AuthFile: "/etc/shunt/snmp.auth", Priv: realserver.SNMPPrivAES,
+			PrivFile: "/etc/shunt/snmp.priv", Port: 161, Interval: 10 * time.Second, Timeout: 2 * time.Second, Measure: realserver.SNMPMeasureLoad1, Processors: 8,
+		}},
+		Sorry: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.99:80"), Method: realserver.NAT, Weight: 1, Upper: 100, Lower: 50}, sorry},
+		Pool:  "web",
 	}
 }
 
@@ -191,25 +221,30 @@ func TestHealthErrors(t *testing.T) {
 		return "services:\n- listen: tcp://192.0.2.10:443\n  servers: []\n  " + text + "\n"
 	}
 	for text, want := range map[string]string{
-		"check: {interval: 2s}":                                "f:4:10: services[0].check: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
-		"check: {tcp: {}, http: {}}":                           "f:4:26: services[0].check: it asks tcp and http: want one; a list has several checks",
-		"check: [{tcp: {}}, {}]":                               "f:4:22: services[0].check[1]: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
-		"check: tcp":                                           "f:4:10: services[0].check: want a mapping (key: value)",
-		"check: {tcp: {}, interval: 0s}":                       "f:4:30: services[0].check.interval: 0s is out of range: want more than 0s",
-		"check: {tcp: {}, rise: 0}":                            `f:4:26: services[0].check.rise: "0" is not a count: want 1 to 65535`,
-		"check: {tcp: {send: a, send-hex: '00'}}":              "f:4:36: services[0].check.tcp.send-hex: send is given already: want one of them",
-		"check: {tcp: {send-hex: '0'}}":                        `f:4:27: services[0].check.tcp.send-hex: "0" is not a text of octets: want two hexadecimal digits each`,
-		"check: {http: {status: [200, 2xx]}}":                  `f:4:32: services[0].check.http.status[1]: "2xx" is not an HTTP status code, nor a range of them: want 200 or 200-299`,
-		"check: {http: {headers: [a b]}}":                      `f:4:28: services[0].check.http.headers[0]: "a b" is not a header field: want Name: value`,
-		"check: {dns: {}}":                                     "f:4:16: services[0].check.dns.name: the key is missing: the name that is asked for",
-		"check: {file: {path: a}}":                             `f:4:24: services[0].check.file.path: "a" is not an absolute path`,
-		"check: {script: {}}":                                  "f:4:19: services[0].check.script.command: the key is missing: a list of the program, an absolute path, and its arguments",
-		"check: {script: {command: []}}":                       "f:4:29: services[0].check.script.command: the command is empty: want the program, an absolute path, and its arguments",
-		"check: {script: {command: [/a], user: a b}}":          `f:4:41: services[0].check.script.user: "a b" is not the name of a user`,
-		"check: {icmp: {size: 1}}":                             `f:4:18: services[0].check.icmp: unknown key "size": want `,
-		"health: {panic: 0%}":                                  "f:4:19: services[0].health.panic: 0% is out of range: want 1% to 100%, or leave it out",
-		"health: {load: {}}":                                   "f:4:18: services[0].health.load.kind: the key is missing: linear, least-used or reported",
-		"health: {load: {kind: linear, minimum: 10}}":          `f:4:42: services[0].health.load.minimum: "10" is not a share: want 1% or more`,
+		"check: {interval: 2s}":                               "f:4:10: services[0].check: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
+		"check: {tcp: {}, http: {}}":                          "f:4:26: services[0].check: it asks tcp and http: want one; a list has several checks",
+		"check: [{tcp: {}}, {}]":                              "f:4:22: services[0].check[1]: nothing is asked: want tcp, http, https, dns, udp, icmp, grpc, smtp, script or file, such as tcp: {}",
+		"check: tcp":                                          "f:4:10: services[0].check: want a mapping (key: value)",
+		"check: {tcp: {}, interval: 0s}":                      "f:4:30: services[0].check.interval: 0s is out of range: want more than 0s",
+		"check: {tcp: {}, rise: 0}":                           `f:4:26: services[0].check.rise: "0" is not a count: want 1 to 65535`,
+		"check: {tcp: {send: a, send-hex: '00'}}":             "f:4:36: services[0].check.tcp.send-hex: send is given already: want one of them",
+		"check: {tcp: {send-hex: '0'}}":                       `f:4:27: services[0].check.tcp.send-hex: "0" is not a text of octets: want two hexadecimal digits each`,
+		"check: {http: {status: [200, 2xx]}}":                 `f:4:32: services[0].check.http.status[1]: "2xx" is not an HTTP status code, nor a range of them: want 200 or 200-299`,
+		"check: {http: {headers: [a b]}}":                     `f:4:28: services[0].check.http.headers[0]: "a b" is not a header field: want Name: value`,
+		"check: {dns: {}}":                                    "f:4:16: services[0].check.dns.name: the key is missing: the name that is asked for",
+		"check: {file: {path: a}}":                            `f:4:24: services[0].check.file.path: "a" is not an absolute path`,
+		"check: {script: {}}":                                 "f:4:19: services[0].check.script.command: the key is missing: a list of the program, an absolute path, and its arguments",
+		"check: {script: {command: []}}":                      "f:4:29: services[0].check.script.command: the command is empty: want the program, an absolute path, and its arguments",
+		"check: {script: {command: [/a], user: a b}}":         `f:4:41: services[0].check.script.user: "a b" is not the name of a user`,
+		"check: {icmp: {size: 1}}":                            `f:4:18: services[0].check.icmp: unknown key "size": want `,
+		"health: {panic: 0%}":                                 "f:4:19: services[0].health.panic: 0% is out of range: want 1% to 100%, or leave it out",
+		"health: {load: {}}":                                  "f:4:18: services[0].health.load.kind: the key is missing: linear, least-used or reported",
+		"health: {load: {kind: linear, minimum: 10}}":         `f:4:42: services[0].health.load.minimum: "10" is not a share: want 1% or more`,
+		"health: {load: {kind: linear, snmp: {}}}":            "f:4:39: services[0].health.load.snmp.version: the key is missing: v2c or v3",
+		"health: {load: {kind: linear, snmp: {version: 2}}}":  `f:4:49: services[0].health.load.snmp.version: unknown word "2": want v2c or v3`,
+		"health: {load: {kind: linear, snmp: {version: v3}}}": "f:4:39: services[0] tcp://192.0.2.10:443: health: load: snmp: a user of 0 bytes: want 1 to 32",
+		"health: {load: {kind: linear, snmp: {version: v2c, community: public}}}": `f:4:54: services[0].health.load.snmp: unknown key "community": want auth, auth-file, community-file, interval, measure, oid, port, priv, priv-file, processors, scale, timeout, user, version`,
+		"health: {load: {kind: linear, snmp: {version: v2c, interval: 100ms}}}":   "f:4:64: services[0] tcp://192.0.2.10:443: health: load: snmp: interval 100ms is out of range: want 1s to 10m0s",
 		"health: {initial: upp}":                               `f:4:21: services[0].health.initial: unknown word "upp": want down or up; did you mean up?`,
 		"sorry: [{address: 10.0.0.1}]":                         "f:4:11: services[0].sorry[0].method: the method is missing: give it here or at the service: nat, dr, tunnel, fullnat or local",
 		"health: {notify: {up: /usr/bin/true}}":                "f:4:25: services[0].health.notify.up: want a list",

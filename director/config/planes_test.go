@@ -2,7 +2,9 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,6 +32,7 @@ services:
 - {listen: "tcp://192.0.2.1:80-90", timeouts: {tcp: 1m}, conn-reuse-mode: 0, servers: []}
 - {listen: "tcp://192.0.2.1:99", sloppy-tcp: true, expire-nodest-conn: true, expire-quiescent-template: true, servers: []}
 - {listen: "tcp://192.0.2.1:98", limits: {source: {rate: 5}}, guard: auto, mss: 1400, servers: []}
+- {listen: "tcp://192.0.2.1:97", check: {http: {path: /}, via: virtual}, health: {passive: {resets: 1}}, servers: []}
 `
 )
 
@@ -63,6 +66,8 @@ func TestPlaneOfTheFile(t *testing.T) {
 		"f:8:42: services[3] tcp://192.0.2.1:98: a limit of connections"+no,
 		"f:8:70: services[3] tcp://192.0.2.1:98: a guard"+no,
 		"f:8:81: services[3] tcp://192.0.2.1:98: a limit of segments' size"+no,
+		"f:9:64: services[4] tcp://192.0.2.1:97: check[0]: a check by the way of clients' packets"+no,
+		"f:9:92: services[4] tcp://192.0.2.1:97: passive evidence"+no,
 	)
 	for _, text := range []string{
 		"director:\n" + onlyIPVS, "director:\n" + onlyXDP,
@@ -158,6 +163,21 @@ func TestWarnings(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, cfg.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	// A quorum that the servers' weights do not come to.
+	const services = "services:\n- {listen: 'tcp://192.0.2.%d:80', method: nat, servers: [{address: 10.0.0.1, weight: 3}, {address: 10.0.0.2, weight: 4}], health: {%s}}\n"
+	for i, c := range []struct{ health, want string }{
+		{"quorum: 7", ""},
+		{"quorum: 5, hysteresis: 2", ""},
+		{"hysteresis: 9", ""},
+		{"quorum: 8, pool: web", ""},
+		{"quorum: 8", "f:2:139: services[0].health.quorum: the quorum of 8 is never there: all servers have a weight of 7"},
+		{"quorum: 5, hysteresis: 3", "f:2:154: services[0].health.hysteresis: once lost, the quorum is never back: that takes a weight of 8, and all servers have 7"},
+	} {
+		cfg, err := config.Parse("f", []byte(fmt.Sprintf(services, i+1, c.health)))
+		if got := strings.Join(cfg.Warnings, "; "); err != nil || got != c.want {
+			t.Errorf("%s: warnings %q, error %v, want %q", c.health, got, err, c.want)
+		}
 	}
 	dir := t.TempDir()
 	write(t, dir, "both.yaml", "director: {interfaces: [eth0]}\n")

@@ -143,6 +143,36 @@ func (l *loader) poolless(settings Settings) (all []string) {
 	return all
 }
 
+// quorumless returns a warning for each service whose servers do not come to its quorum,
+// or, once it is lost, not to what has it back: sorry servers would stand in for good.
+// Leases may add what is missing.
+func (l *loader) quorumless() (all []string) {
+	for _, d := range l.files {
+		for i, service := range d.cfg.State.Services {
+			h := &service.Health
+			var weight uint64
+			for _, server := range service.Servers {
+				weight += uint64(server.Weight)
+			}
+			needed, what := uint64(h.Quorum), "quorum"
+			if h.Quorum > 0 && needed <= weight {
+				needed, what = needed+uint64(h.Hysteresis), "hysteresis"
+			}
+			if h.Quorum == 0 || h.Pool != "" || needed <= weight {
+				continue
+			}
+			path := fmt.Sprintf("services[%d].health.%s", i, what)
+			n := d.place(path)
+			text := fmt.Sprintf("the quorum of %d is never there: all servers have a weight of %d", needed, weight)
+			if what == "hysteresis" {
+				text = fmt.Sprintf("once lost, the quorum is never back: that takes a weight of %d, and all servers have %d", needed, weight)
+			}
+			all = append(all, fmt.Sprintf("%s:%d:%d: %s: %s", d.file, n.Line, n.Column, path, text))
+		}
+	}
+	return all
+}
+
 // asWritten returns the path of a check's part as the file has it: one check may stand
 // without a list.
 func (d *decoder) asWritten(path string) string {

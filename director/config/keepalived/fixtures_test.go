@@ -7,6 +7,7 @@ import (
 
 	"github.com/shunt-lb/shunt/director/config/keepalived"
 	"github.com/shunt-lb/shunt/director/config/translation"
+	"github.com/shunt-lb/shunt/director/directortest/importtest"
 )
 
 // fixtures are the configurations that are written for these tests, and how they
@@ -14,6 +15,7 @@ import (
 var fixtures = map[string]keepalived.Options{
 	"lenient.conf":  {Files: translation.Host{}},
 	"web.conf":      {},
+	"checks.conf":   {},
 	"kernel.conf":   {},
 	"template.conf": {ID: "main", Files: translation.Host{}},
 }
@@ -39,6 +41,7 @@ func TestFixtures(t *testing.T) {
 	for name := range fixtures {
 		t.Run(name, func(t *testing.T) {
 			golden(t, filepath.Join("testdata", "fixtures", name+".txt"), imported(t, name).String())
+			importtest.Taken(t, imported(t, name))
 		})
 	}
 }

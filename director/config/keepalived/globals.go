@@ -2,6 +2,7 @@ package keepalived
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,6 +12,57 @@ import (
 	"github.com/shunt-lb/shunt/director/config/translation"
 )
 
+// globals is what counts for the checks and scripts of all services.
+type globals struct {
+	scriptUser       string
+	nobody           bool // that no user is named for scripts was said
+	fifo             string
+	certificate, key string // files for TLS
+}
+
+// ssl reads the block of what checks by TLS have of their own.
+func (t *translator) ssl(n *node) {
+	var certificate, key, password *node
+	for _, directive := range n.body {
+		switch directive.word(0) {
+		case "certificate":
+			certificate = directive
+		case "key":
+			key = directive
+		case "ca":
+			t.note(translation.NotCarried, directive, "keepalived verifies no server by it")
+		case "password":
+			password = directive
+		default:
+			t.note(translation.NotCarried, directive, unknownWord)
+		}
+	}
+	switch {
+	case password != nil:
+		t.build.Note(translation.Note{
+			Position: password.at, Kind: translation.NotCarried, What: "password …",
+			Why: "Shunt reads no keys with a password: checks by TLS have no certificate of their own; give them one in tls",
+		})
+	case certificate == nil && key == nil:
+	case certificate == nil || key == nil || !path.IsAbs(certificate.word(1)) || !path.IsAbs(key.word(1)):
+		t.note(translation.NotCarried, n, "want certificate and key, absolute paths both: checks by TLS have no certificate of their own")
+	default:
+		t.global.certificate, t.global.key = path.Clean(certificate.word(1)), path.Clean(key.word(1))
+	}
+}
+
+// fifo reads the named pipe that is told of changes. That of services' alone counts.
+func (t *translator) fifo(n *node) {
+	switch name := n.word(1); {
+	case !path.IsAbs(name) || translation.Unwritable(name) != "":
+		t.note(translation.NotCarried, n, fmt.Sprintf("%q is not an absolute path", name))
+	case n.word(0) == "notify_fifo" && t.global.fifo != "":
+		t.note(translation.NotCarried, n, fmt.Sprintf("a service tells one pipe, %s", t.global.fifo))
+	default:
+		t.global.fifo = path.Clean(name)
+	}
+}
+
 // globals translates a global_defs.
 func (t *translator) globals(n *node) {
 	for _, directive := range n.body {
@@ -19,6 +71,11 @@ func (t *translator) globals(n *node) {
 			t.timeouts(directive)
 		case "lvs_sync_daemon":
 			t.syncDaemon(directive)
+		case "notify_fifo", "lvs_notify_fifo":
+			t.fifo(directive)
+		case "script_user":
+			t.global.scriptUser = directive.word(1)
+			t.note(translation.NotCarried, directive, "the scripts of checks name the user; what is told of changes runs as director.script-user: set it")
 		default:
 			t.note(reasonOf(directive, ofGlobals))
 		}

@@ -45,6 +45,8 @@ type translator struct {
 	users map[string]int
 	// vrids are the ids of the VRRP instances, by name; 0: it has none.
 	vrids map[string]uint8
+	// global is what of the whole counts for the checks of all services.
+	global globals
 
 	addresses int // of all groups
 	servers   int // of all services
@@ -69,11 +71,17 @@ func (t *translator) all(root []*node) error {
 			t.vrid(n)
 		}
 	}
-	for _, n := range root {
+	for _, n := range root { // what counts for all services, wherever it stands
 		switch n.word(0) {
-		case "virtual_server_group":
 		case "global_defs":
 			t.globals(n)
+		case "SSL":
+			t.ssl(n)
+		}
+	}
+	for _, n := range root {
+		switch n.word(0) {
+		case "virtual_server_group", "global_defs", "SSL":
 		case "virtual_server":
 			if err := t.virtualServer(n); err != nil {
 				return err

@@ -14,28 +14,26 @@ const (
 	ofGlobals
 	ofVirtual
 	ofServer
+	ofChecker
 )
 
 // Why something is not carried.
 const (
-	noCheck        = "checks are not carried: give the service a check, or the server is in service whether or not it answers"
-	noDynamicCheck = noCheck + ", and its weight stays as it is"
-	noChecks       = "a setting of checks, which are not carried: give the service a check"
-	noScript       = "scripts are not carried: give the service health.notify, or follow the events (shunt events --follow)"
-	noMail         = "Shunt sends no mail"
-	noQuorum       = "a quorum is not carried: give the service health.quorum, or it is there however many servers answer"
-	noAlpha        = "with alpha a server takes no clients before it has answered a check; here it takes them at once"
-	noFailure      = "without a check no server is taken for failed, so none is removed and no weight becomes 0"
-	noSuspend      = "no checks are carried that could be suspended; the service is there whoever has the address"
-	noVRRP         = "Shunt has no VRRP: keepalived can go on with it, without the virtual_servers"
-	noBFD          = "Shunt has no BFD"
-	noSNMP         = "Shunt has no SNMP: its counters are metrics for Prometheus"
-	noNamespace    = "Shunt works in the network namespace that it is started in"
-	noFlush        = "Shunt flushes nothing: services that it does not know are left alone"
-	ownProcess     = "it is about keepalived's own processes"
-	moreWords      = "there are more words than the directive takes: keepalived ignores them"
-	misplaced      = "it stands within the block of another: keepalived does not know it there"
-	unknownWord    = "unknown directive"
+	noCheckers  = "it is about checks, and no server has one: servers are in service whether or not they answer"
+	noWarmup    = "Shunt spreads the first checks over their interval"
+	noScript    = "Shunt starts no scripts of its own, and none when it stops: follow the events (shunt events --follow)"
+	noFileCheck = "what such a file says counts otherwise in Shunt: of a check of kind file the number is the weight, and -1 is down; keepalived adds it, times its weight, to the server's. It is not asked, and does not take the server out"
+	noMail      = "Shunt sends no mail"
+	noSuspend   = "Shunt asks the servers whoever has the address"
+	noVRRP      = "Shunt has no VRRP: keepalived can go on with it, without the virtual_servers"
+	noBFD       = "Shunt has no BFD"
+	noSNMP      = "Shunt has no SNMP: its counters are metrics for Prometheus"
+	noNamespace = "Shunt works in the network namespace that it is started in"
+	noFlush     = "Shunt flushes nothing: services that it does not know are left alone"
+	ownProcess  = "it is about keepalived's own processes"
+	moreWords   = "there are more words than the directive takes: keepalived ignores them"
+	misplaced   = "it stands within the block of another: keepalived does not know it there"
+	unknownWord = "unknown directive"
 )
 
 // reason is why a directive is not carried, and how that is to be taken.
@@ -47,9 +45,6 @@ type reason struct {
 // reasonOf returns the arguments of a note on a directive that is not carried.
 func reasonOf(n *node, where scope) (translation.Kind, *node, string) {
 	name := n.word(0)
-	if no := n.word(1); (name == "alpha" || name == "inhibit_on_failure") && (no == "off" || no == "false" || no == "no") {
-		return translation.NotCarried, n, "it is so in Shunt anyway"
-	}
 	r, known := reasons[where][name]
 	if !known && (where == ofTop || where == ofGlobals) {
 		r, known = byPrefix(name)
@@ -101,16 +96,17 @@ func byPrefix(name string) (reason, bool) {
 var reasons = map[scope]map[string]reason{
 	ofTop: join(
 		not(noVRRP, "garp_group", "interface_up_down_delays", "linkbeat_interfaces"),
-		not(noChecks, "SSL"),
 		everywhere,
 	),
 	ofGlobals: join(
 		not(noVRRP, "default_interface", "disable_local_igmp", "dynamic_interfaces", "fifo_write_vrrp_states_on_reload", "log_unknown_vrids"),
 		not(noMail, "no_email_faults", "no_checker_emails"),
 		not(noSNMP, "snmp_socket", "enable_traps"),
-		not(noScript, "enable_script_security", "script_user", "startup_script", "startup_script_timeout", "shutdown_script", "shutdown_script_timeout",
-			"notify_fifo", "notify_fifo_script", "lvs_notify_fifo", "lvs_notify_fifo_script", "rs_init_notifies"),
-		not(noChecks, "checker_log_all_failures"),
+		not(noScript, "startup_script", "startup_script_timeout", "shutdown_script", "shutdown_script_timeout"),
+		not("Shunt refuses scripts that others may write anyway", "enable_script_security"),
+		not("Shunt starts no reader of a pipe: start it by itself", "notify_fifo_script", "lvs_notify_fifo_script"),
+		not("Shunt tells of changes, and not of how servers begin", "rs_init_notifies"),
+		not("shunt health shows the last results, failures among them", "checker_log_all_failures"),
 		not(noFlush, "lvs_flush"),
 		not("Shunt's services stay when its daemon stops: shunt detach removes them", "lvs_flush_on_stop", "lvs_flush_onstop"),
 		differs("each address of a group is a service of its own, with a scheduler of its own, and not one firewall mark's", "nftables_ipvs"),
@@ -121,18 +117,16 @@ var reasons = map[scope]map[string]reason{
 	),
 	ofVirtual: join(
 		ofChecks,
-		not(noScript, "quorum_up", "quorum_down"),
-		not(noQuorum, "quorum", "hysteresis"),
-		not("Shunt runs no scripts, and none when it stops", "omega"),
+		not("Shunt runs no scripts when it stops", "omega"),
 		not(noSuspend, "ha_suspend"),
 		not("it has no effect: the kernel sets the mark by itself", "hashed"),
-		not("sorry servers are not carried", "sorry_server_inhibit"),
+		not("a sorry server is there only while it stands in for others", "sorry_server_inhibit"),
 	),
 	ofServer: join(
 		ofChecks,
-		not(noScript, "notify_up", "notify_down"),
 		not(noSNMP, "snmp_name"),
-		not(noCheck, "HTTP_GET", "SSL_GET", "TCP_CHECK", "SMTP_CHECK", "DNS_CHECK", "BFD_CHECK", "UDP_CHECK", "PING_CHECK"),
+		not(noBFD+": it is not asked, and does not take the server out", "BFD_CHECK"),
+		not(noFileCheck, "FILE_CHECK"),
 	),
 }
 
@@ -145,9 +139,7 @@ var everywhere = join(
 
 // ofChecks are directives that virtual servers and real servers have.
 var ofChecks = join(
-	not(noChecks, "delay_loop", "retry", "delay_before_retry", "warmup", "connect_timeout", "virtualhost"),
-	differs(noAlpha, "alpha"),
-	not(noFailure, "inhibit_on_failure"),
+	not(noWarmup, "warmup"),
 	not(noMail, "smtp_alert"),
 )
 

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shunt-lb/shunt/director/config/keepalived"
+	"github.com/shunt-lb/shunt/director/directortest/importtest"
 )
 
 var update = flag.Bool("update", false, "write the summaries of what is carried to testdata")
@@ -48,6 +49,7 @@ func TestSamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			golden(t, filepath.Join("testdata", "samples", name+".txt"), result.String())
+			importtest.Taken(t, result)
 		})
 	}
 	t.Run("all_are_there", func(t *testing.T) {

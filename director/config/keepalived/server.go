@@ -18,6 +18,11 @@ type real struct {
 	weight       uint32
 	weightSet    bool
 	upper, lower uint32
+
+	settings         settings
+	checkers         []*checker
+	up, down         []string // commands that are told
+	upNode, downNode *node
 }
 
 // server reads an address and a port; problem says why keepalived skips it.
@@ -84,19 +89,27 @@ func (v *virtual) serverDirective(r *real, n *node) {
 		set(&r.upper, math.MaxUint32)
 	case "lthreshold":
 		set(&r.lower, math.MaxUint32)
-	case "MISC_CHECK", "FILE_CHECK":
-		why := noCheck
-		if n.has("misc_dynamic") || n.has("dynamic") || n.has("weight") {
-			why = noDynamicCheck
+	case "notify_up":
+		if v.notify(&r.up, n) {
+			r.upNode = n
 		}
-		v.note(translation.NotCarried, n, why)
+		return
+	case "notify_down":
+		if v.notify(&r.down, n) {
+			r.downNode = n
+		}
 		return
 	case "real_server", "virtual_server", "virtual_server_group":
 		v.note(translation.LeftOut, n, misplaced)
 		return
 	default:
-		v.note(reasonOf(n, ofServer))
-		return
+		if v.checker(r, n) {
+			return
+		}
+		if !v.setting(&r.settings, n, ofServer) {
+			v.note(reasonOf(n, ofServer))
+			return
+		}
 	}
 	if len(n.words) > 2 {
 		v.note(translation.NotCarried, n, moreWords)
@@ -124,7 +137,7 @@ func (n *node) has(name string) bool {
 	return false
 }
 
-// sorryServer reads a sorry_server, which counts for the service's family alone.
+// sorryServer reads a sorry_server, which counts for the service's family, too.
 func (v *virtual) sorryServer(n *node) {
 	r, problem := v.server(n)
 	if problem != "" {
@@ -132,12 +145,12 @@ func (v *virtual) sorryServer(n *node) {
 		return
 	}
 	v.sorry = r
-	v.note(translation.NotCarried, n, "sorry servers are not carried: give the service its own, or new clients are not served while no server is there to take them")
 }
 
 func (v *virtual) sorryMethod(n *node) {
-	if v.sorry != nil {
-		v.sorry.method.parse(n.args())
+	if v.sorry == nil {
+		v.note(translation.NotCarried, n, "there is no sorry_server up to here: keepalived ignores it")
+	} else if problem := v.sorry.method.parse(n.args()); problem != "" {
+		v.note(translation.Differs, n, problem)
 	}
-	v.note(translation.NotCarried, n, "sorry servers are not carried")
 }

@@ -3,6 +3,7 @@ package keepalived
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -50,6 +51,8 @@ func (v *virtual) settle() {
 		v.assume("lvs_sched wlc", "none is given, and keepalived takes wlc")
 	}
 	v.settleMethods()
+	v.settlePolicy()
+	v.settleQuorum()
 }
 
 // settleFamily finds the family of a mark's service whose servers are all reached
@@ -76,7 +79,11 @@ func (v *virtual) settleFamily() {
 // settleMethods gives the servers that came before the service's method that
 // method, and those that never get one NAT.
 func (v *virtual) settleMethods() {
-	for _, r := range v.servers {
+	servers := v.servers
+	if v.sorry != nil {
+		servers = append(slices.Clone(servers), v.sorry)
+	}
+	for _, r := range servers {
 		if !r.weightSet {
 			r.weight = v.weight
 		}
@@ -117,9 +124,10 @@ func (v *virtual) services(users int) []translation.Service {
 		}
 		for _, r := range v.servers {
 			server, notes := realServerOf(r, key)
-			s.AddServer(server, translation.Source{At: r.n.at, What: r.n.String()})
+			s.AddServer(server, translation.Source{At: r.n.at, What: r.n.String(), Asked: v.askedOf(&s, r, server)})
 			s.Notes = append(s.Notes, notes...)
 		}
+		s.Health = v.healthOf(&s)
 		s.Shared = []*translation.Shared{shared}
 		all = append(all, s)
 	}

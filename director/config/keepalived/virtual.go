@@ -37,6 +37,9 @@ type virtual struct {
 	name           string
 	servers        []*real
 	sorry          *real
+
+	policy
+	globals *globals
 }
 
 // granularity is the length of a client network's prefix, if one was set.
@@ -55,7 +58,7 @@ const maxTimeout = 31 * 24 * 3600
 
 // virtualServer translates a virtual_server: one service, or those of its group.
 func (t *translator) virtualServer(n *node) error {
-	v := &virtual{n: n, weight: realserver.DefaultWeight}
+	v := &virtual{n: n, weight: realserver.DefaultWeight, globals: &t.global}
 	if problem := v.head(t.groups); problem != "" {
 		t.note(translation.LeftOut, n, problem)
 		return nil
@@ -159,6 +162,14 @@ func (v *virtual) note(kind translation.Kind, n *node, why string) {
 	v.notes = append(v.notes, translation.Note{Position: n.at, Kind: kind, What: n.String(), Why: why})
 }
 
+// noteOf notes what became of a server's directive.
+func (v *virtual) noteOf(r *real, kind translation.Kind, n *node, why string) {
+	v.note(kind, n, why)
+	if r != nil {
+		v.notes[len(v.notes)-1].Server = netip.AddrPortFrom(r.addr, r.port)
+	}
+}
+
 // assume notes what a thing was taken for that is not in the text.
 func (v *virtual) assume(what, why string) {
 	v.notes = append(v.notes, translation.Note{Position: v.n.at, Kind: translation.Assumed, What: what, Why: why})
@@ -207,9 +218,14 @@ func (v *virtual) directive(n *node) {
 	case "virtual_server", "virtual_server_group":
 		v.note(translation.LeftOut, n, misplaced)
 		return
-	default:
-		v.note(reasonOf(n, ofVirtual))
+	case "quorum_up", "quorum_down":
+		v.policyDirective(n)
 		return
+	default:
+		if !v.policyDirective(n) {
+			v.note(reasonOf(n, ofVirtual))
+			return
+		}
 	}
 	if len(n.words) > 2 {
 		v.note(translation.NotCarried, n, moreWords)

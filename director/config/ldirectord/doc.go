@@ -1,7 +1,11 @@
 // Package ldirectord translates ldirectord.cf into Shunt's state: the virtual
-// services and their real servers. Checks, fallback servers and scripts are
-// not carried, and mail has no counterpart in Shunt; each is named in a note, with
-// what that means for packets.
+// services, their real servers, how those are known to be alive, the fallback servers
+// and the maintenance folder. Mail has no counterpart in Shunt; it is named in a note.
+//
+// Checks are written out with ldirectord's own times where it says none. Where Shunt
+// does not speak a protocol, the nearest thing is asked, such as the greeting, with a
+// note of what is asked less (check.go). Shunt asks all servers of a service the same,
+// and ldirectord each its own: the package translation makes one of those.
 //
 // The language is that of ldirectord 4.12 (ldirectord(8); its source, read_config
 // and what it calls): keys with values, those of a virtual service indented by

@@ -9,6 +9,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config/ldirectord"
 	"github.com/shunt-lb/shunt/director/config/translation"
+	"github.com/shunt-lb/shunt/director/directortest/importtest"
 )
 
 // FuzzImport: no text makes Import panic, what comes out is valid and its notes
@@ -25,6 +26,7 @@ func FuzzImport(f *testing.F) {
 		"", "virtual=", "virtual=:80", "virtual=1:", "virtual6=[]:80", "virtual=]:80", "virtual=4294967296", "virtual=1\n\t=", "virtual=1\n\treal=a gate",
 		"virtual=1\n\treal=255.255.255.250->255.255.255.255 gate", "virtual=1\n\treal=1.2.3.4 masq \"a\" \"b\"", "virtual6=1\n\treal6=[::1] gate\n\tnetmask=0\n\tpersistent=1",
 		"virtual=1.2.3.4:0\n\treal=1.2.3.4 gate", "virtual=1\n\tschedflags=,\n\tpersistent=99999999999", "virtual=1\n\tservicename=\xff",
+		"maintenancedir=/etc/\nfallback=1.2.3.4\nvirtual=1.2.3.4:80\n\tchecktype=4294967295\n\treal=1.2.3.5:80 masq \"\xff\", \"(\"",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -39,8 +41,9 @@ func FuzzImport(f *testing.F) {
 		if err := errors.Join(result.State.Validate(), director.IPVSFeatures().Check(result.State)); err != nil {
 			t.Errorf("the state is not valid: %v", err)
 		}
+		importtest.Taken(t, result)
 		for _, n := range result.Notes {
-			if n.File == "" || n.Line == 0 || n.Kind == "" || n.Why == "" {
+			if n.File == "" || n.Line == 0 && n.Kind != translation.Reminder || n.Kind == "" || n.Why == "" {
 				t.Errorf("note %+v is not complete", n)
 			}
 			for _, key := range n.Services {

@@ -3,6 +3,7 @@ package ldirectord
 import (
 	"bytes"
 	"net/netip"
+	"path"
 	"regexp"
 	"strings"
 
@@ -37,6 +38,7 @@ func Import(name string, source []byte, options Options) (translation.Result, er
 	t := &translator{names: options.Names}
 	t.build.File(name)
 	var current *virtual
+	var services []*virtual
 	for _, text := range strings.Split(string(source), "\n") {
 		at.Line++
 		text = strings.TrimRight(text, "\r")
@@ -48,17 +50,16 @@ func Import(name string, source []byte, options Options) (translation.Result, er
 				current.directive(d)
 				continue
 			}
-			if err := t.end(current); err != nil {
-				return translation.Result{}, err
-			}
 			current = nil
 		}
 		if strings.TrimSpace(text) != "" && !isComment(text) {
-			current = t.topLevel(at, text)
+			if current = t.topLevel(at, text); current != nil {
+				services = append(services, current)
+			}
 		}
 	}
-	if current != nil {
-		if err := t.end(current); err != nil {
+	for _, v := range services { // now that all is said that counts for them
+		if err := t.end(v); err != nil {
 			return translation.Result{}, err
 		}
 	}
@@ -69,6 +70,10 @@ func Import(name string, source []byte, options Options) (translation.Result, er
 type translator struct {
 	build translation.Builder
 	names Names
+
+	global      settings
+	maintenance string // folder
+	forks       bool
 }
 
 // directive is a key with its value.
@@ -126,7 +131,14 @@ func (t *translator) topLevel(at translation.Position, text string) *virtual {
 	switch {
 	case ok && (d.key == "virtual" || d.key == "virtual6"):
 		return newVirtual(t, d)
+	case ok && t.global.setting(d, t.note):
+	case ok && d.key == "maintenancedir":
+		if t.maintenance = path.Clean(d.value); !path.IsAbs(d.value) || translation.Unwritable(d.value) != "" {
+			t.maintenance = ""
+			t.note(translation.NotCarried, d, "want an absolute path")
+		}
 	case ok:
+		t.forks = t.forks || d.key == "fork" && d.value == "yes"
 		kind, why := reasonOf(d, global)
 		t.note(kind, d, why)
 	case strings.TrimLeft(text, " \t") != text:

@@ -12,6 +12,7 @@ import (
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config/ldirectord"
 	"github.com/shunt-lb/shunt/director/config/translation"
+	"github.com/shunt-lb/shunt/director/directortest/importtest"
 )
 
 // names are those of a small world.
@@ -33,6 +34,7 @@ func (names) Port(service string, protocol conntrack.Protocol) (uint16, bool) {
 // fixtures are the configurations that are written for these tests, and how they
 // are read.
 var fixtures = map[string]ldirectord.Options{
+	"checks.cf":  {},
 	"kernel.cf":  {},
 	"lenient.cf": {},
 	"odd.cf":     {Names: names{}},
@@ -59,6 +61,7 @@ func TestFixtures(t *testing.T) {
 	for name := range fixtures {
 		t.Run(name, func(t *testing.T) {
 			golden(t, filepath.Join("testdata", "fixtures", name+".txt"), imported(t, name).String())
+			importtest.Taken(t, imported(t, name))
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config/translation"
@@ -17,6 +18,15 @@ var realLine = regexp.MustCompile(`^` + hostForm + `(?:->` + hostForm + `)?(?::(
 	`(?:\s+(\d+))?(\s+"[^"]*"[, ]\s*"[^"]*")?(?:\s+"?l:(\d+)"?)?(?:\s+"?u:(\d+)"?)?\s*$`)
 
 const hostForm = `(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*?[A-Za-z0-9])`
+
+// requestReceive is the pair of texts of such a line.
+var requestReceive = regexp.MustCompile(`"([^"]*)"[, ]\s*"([^"]*)"`)
+
+// withAddress returns the server at the address.
+func withAddress(server realserver.Server, addr netip.Addr, port uint16) realserver.Server {
+	server.Address = netip.AddrPortFrom(addr, port)
+	return server
+}
 
 // real translates a line of servers; problem says why there are none.
 func (v *virtual) real(s *translation.Service, d directive) (problem string) {
@@ -49,9 +59,11 @@ func (v *virtual) real(s *translation.Service, d directive) (problem string) {
 	case last.Less(first):
 		return "the range ends before it begins: " + refused
 	}
-	if parts[6] != "" {
-		v.noteServer(translation.NotCarried, d, netip.AddrPortFrom(first, port), "request and receive are for a check, which is not carried: give the service one")
+	q := question{request: v.request, receive: v.receive, port: port, addr: first, several: first != last}
+	if pair := requestReceive.FindStringSubmatch(parts[6]); pair != nil {
+		q.request, q.receive = "/"+strings.TrimPrefix(pair[1], "/"), pair[2]
 	}
+	asked := v.checksOf(s.Key, d, q)
 	if v.off {
 		server.Weight = 0
 	}
@@ -60,7 +72,8 @@ func (v *virtual) real(s *translation.Service, d directive) (problem string) {
 			return "" // enough for the service to be left out because of them
 		}
 		server.Address = netip.AddrPortFrom(addr, port)
-		v.add(s, v.serverOf(s.Key, server, d), d, server.Address)
+		as := v.serverOf(s.Key, server, d)
+		v.add(s, as, d, server.Address, s.AskedAt(as, asked, server.Address))
 		if addr == last {
 			return ""
 		}
@@ -70,8 +83,8 @@ func (v *virtual) real(s *translation.Service, d directive) (problem string) {
 // add adds a server, or changes the one that is there: ldirectord edits what it finds
 // in the kernel by the address and the port that it was given (ldirectord,
 // _restore_service).
-func (v *virtual) add(s *translation.Service, server realserver.Server, d directive, given netip.AddrPort) {
-	source := translation.Source{At: d.at, What: d.String()}
+func (v *virtual) add(s *translation.Service, server realserver.Server, d directive, given netip.AddrPort, asked []translation.Asked) {
+	source := translation.Source{At: d.at, What: d.String(), Asked: asked}
 	if v.index == nil {
 		v.index = make(map[netip.AddrPort]int)
 	}

@@ -4,10 +4,8 @@ import "github.com/shunt-lb/shunt/director/config/translation"
 
 // Why something is not carried.
 const (
-	noCheck    = "checks are not carried: give the service a check, or the servers are in service whether or not they answer"
-	noChecks   = "a setting of checks, which are not carried: give the service a check"
-	noFallback = "fallback servers are not carried: give the service sorry servers, or new clients are not served while no server is there to take them"
-	noScript   = "scripts are not carried: give the service health.notify, or follow the events (shunt events --follow)"
+	noScript   = "Shunt tells of changes by itself: follow the events (shunt events --follow)"
+	noLogin    = "Shunt's checks log in nowhere"
 	noMail     = "Shunt sends no mail"
 	ownProcess = "it is about ldirectord's own process"
 	refused    = "ldirectord does not start with it"
@@ -41,19 +39,12 @@ func reasonOf(d directive, where scope) (translation.Kind, string) {
 func Knows(key string) bool {
 	_, ofGlobal := reasons[global][key]
 	_, known := everywhere[key]
+	var s settings
+	known = known || key == "maintenancedir" || s.setting(directive{key: key}, func(translation.Kind, directive, string) {})
 	return known || ofGlobal || key == "virtual" || key == "virtual6"
 }
 
 var everywhere = map[string]reason{
-	"checktimeout":     {translation.NotCarried, noChecks},
-	"negotiatetimeout": {translation.NotCarried, noChecks},
-	"checkinterval":    {translation.NotCarried, noChecks},
-	"checkcount":       {translation.NotCarried, noChecks},
-	"failurecount":     {translation.NotCarried, noChecks},
-	"fallback":         {translation.NotCarried, noFallback},
-	"fallback6":        {translation.NotCarried, noFallback},
-	"fallbackcommand":  {translation.NotCarried, noScript},
-	"quiescent":        {translation.NotCarried, "without a check no server is taken for failed, so none is removed and no weight becomes 0"},
 	"emailalert":       {translation.NotCarried, noMail},
 	"emailalertfreq":   {translation.NotCarried, noMail},
 	"emailalertstatus": {translation.NotCarried, noMail},
@@ -63,7 +54,7 @@ var everywhere = map[string]reason{
 
 var reasons = map[scope]map[string]reason{
 	global: {
-		"readdquiescent": {translation.NotCarried, "without a check no server is taken for failed"},
+		"readdquiescent": {translation.NotCarried, "a server that failed is as quiescent says, also after the start"},
 		"emailalertfrom": {translation.NotCarried, noMail},
 		"autoreload":     {translation.NotCarried, "Shunt reads its configuration when it is told to (shunt apply, or SIGHUP)"},
 		"callback":       {translation.NotCarried, noScript},
@@ -71,22 +62,14 @@ var reasons = map[scope]map[string]reason{
 		"execute":        {translation.LeftOut, "another configuration that ldirectord starts itself with: translate that one, too"},
 		"fork":           {translation.NotCarried, ownProcess},
 		"supervised":     {translation.NotCarried, ownProcess},
-		"maintenancedir": {translation.NotCarried, "a server is taken out of service with shunt drain, and not by a file"},
 	},
 	ofVirtual: {
-		"checkcommand": {translation.NotCarried, noScript},
-		"checkport":    {translation.NotCarried, noChecks},
-		"request":      {translation.NotCarried, noChecks},
-		"receive":      {translation.NotCarried, noChecks},
-		"httpmethod":   {translation.NotCarried, noChecks},
-		"virtualhost":  {translation.NotCarried, noChecks},
-		"login":        {translation.NotCarried, noChecks},
-		"passwd":       {translation.NotCarried, noChecks},
-		"secret":       {translation.NotCarried, noChecks},
-		"database":     {translation.NotCarried, noChecks},
-		"load":         {translation.NotCarried, noChecks},
-		"service":      {translation.NotCarried, noChecks},
-		"monitorfile":  {translation.NotCarried, "Shunt logs no checks"},
-		"comment":      {translation.NotCarried, "a service has no description: a comment of the configuration can say it"},
+		"login":       {translation.NotCarried, noLogin},
+		"passwd":      {translation.NotCarried, noLogin},
+		"secret":      {translation.NotCarried, noLogin},
+		"database":    {translation.NotCarried, noLogin},
+		"load":        {translation.NotCarried, "ldirectord makes nothing of it"},
+		"monitorfile": {translation.NotCarried, "Shunt logs no checks"},
+		"comment":     {translation.NotCarried, "a service has no description: a comment of the configuration can say it"},
 	},
 }

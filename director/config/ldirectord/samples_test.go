@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shunt-lb/shunt/director/config/ldirectord"
+	"github.com/shunt-lb/shunt/director/directortest/importtest"
 )
 
 var update = flag.Bool("update", false, "write the summaries of what is carried to testdata")
@@ -46,6 +47,7 @@ func TestSamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			golden(t, filepath.Join("testdata", "samples", name+".txt"), result.String())
+			importtest.Taken(t, result)
 		})
 	}
 }

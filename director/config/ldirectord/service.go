@@ -38,7 +38,11 @@ func (t *translator) end(v *virtual) error {
 			v.note(translation.LeftOut, d, problem)
 		}
 	}
-	s.Notes = v.notes
+	s.Health = v.health(&s)
+	if v.interval != 0 && !t.forks {
+		v.note(translation.Assumed, v.intervalAt, "ldirectord ignores it unless fork=yes")
+	}
+	s.Notes = append(s.Notes, v.notes...)
 	return t.build.Add(s)
 }
 

@@ -35,7 +35,14 @@ type virtual struct {
 	name         string
 	off          bool // checktype=off: no server gets clients
 	reals        []directive
-	index        map[netip.AddrPort]int // of the servers that the service has
+
+	settings
+	checkType, service, command, request, receive, httpMethod, virtualHost string
+	connects                                                               uint32 // checktype=N: between two requests
+	checkPort                                                              uint16
+	serviceAt, commandAt                                                   directive              // the service's first line if there is none
+	said                                                                   map[string]bool        // notes that are made once
+	index                                                                  map[netip.AddrPort]int // of the servers that the service has
 }
 
 // What ldirectord's patterns find in values: the first part that fits counts, and
@@ -52,7 +59,11 @@ var (
 // newVirtual begins a service: address:port, name:port, [address]:port with
 // virtual6, or a firewall mark, which whatever begins with a digit is.
 func newVirtual(t *translator, d directive) *virtual {
-	v := &virtual{t: t, d: d, v6: d.key == "virtual6", scheduler: director.WeightedRoundRobin, protocol: conntrack.TCP}
+	v := &virtual{
+		t: t, d: d, v6: d.key == "virtual6", scheduler: director.WeightedRoundRobin, protocol: conntrack.TCP, said: make(map[string]bool),
+		checkType: "negotiate", command: "/bin/true", request: "/", httpMethod: "GET", // ldirectord, read_config
+		serviceAt: d, commandAt: d,
+	}
 	value, _, _ := strings.Cut(d.value, "#")
 	value = strings.TrimSpace(value)
 	parts := hostAndPort.FindStringSubmatch(d.value)
@@ -65,7 +76,7 @@ func newVirtual(t *translator, d directive) *virtual {
 		case err != nil || mark == 0:
 			v.problem = digits + " is not a firewall mark: ipvsadm refuses the service"
 		}
-		v.mark, v.protocol = uint32(mark), 0
+		v.mark, v.protocol, v.service = uint32(mark), 0, "none"
 		v.taken(d, value, "firewall mark "+digits, digits)
 		return v
 	}
@@ -123,7 +134,16 @@ func (v *virtual) directive(d directive) {
 		if d.value != "" {
 			v.note(translation.LeftOut, directive{d.at, "", d.value}, "want key=value; "+refused)
 		}
+	case "fallback", "fallback6":
+		if (d.key == "fallback6") != v.v6 {
+			v.note(translation.LeftOut, d, fmt.Sprintf("%s wants the same number in both keys: %s", v.d.key, refused))
+			return
+		}
+		v.setting(d, v.note)
 	default:
+		if v.setting(d, v.note) || v.checkDirective(d) {
+			return
+		}
 		kind, why := reasonOf(d, ofVirtual)
 		v.note(kind, d, why)
 	}
@@ -173,24 +193,32 @@ func (v *virtual) proto(d directive) {
 	}
 }
 
-// checks reads checktype. Without checks, on is what Shunt does. A number wherever it
-// stands is one of checks.
+// checks reads checktype. A number wherever it stands is how many connections are made
+// between two requests.
 func (v *virtual) checks(d directive) {
-	word := dashedWord.FindString(d.value)
-	if digits.MatchString(d.value) {
-		word = ""
+	if number := digits.FindString(d.value); number != "" {
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || n > maxConnects {
+			v.note(translation.Differs, d, fmt.Sprintf("taken as %d", maxConnects))
+			n = maxConnects
+		}
+		v.checkType, v.connects, v.off = "combined", uint32(n), false
+		return
 	}
-	switch word {
-	case "on":
-		v.off = false
+	switch word := dashedWord.FindString(d.value); word {
+	case "on", "connect", "negotiate", "ping", "external", "external-perl":
+		v.checkType, v.off = word, false
 	case "off":
-		v.off = true
+		v.checkType, v.off = word, true
 		v.note(translation.Differs, d, "ldirectord gives no server to the service: here they have the weight 0")
 	default:
-		v.off = false
-		v.note(translation.NotCarried, d, noCheck)
+		v.note(translation.Differs, d, fmt.Sprintf("want connect, negotiate, ping, on, off, external, external-perl or a number: %s; taken as %s", refused, v.checkType))
 	}
 }
+
+// maxConnects bounds the connections between two requests: a check's interval ends
+// at a day.
+const maxConnects = 10000
 
 func (v *virtual) called(d directive) {
 	v.name = translation.Name(d.value)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
@@ -48,6 +49,8 @@ type Shared struct {
 type Source struct {
 	At   Position
 	What string
+	// Asked are the checks of a server: the builder makes the service's of them.
+	Asked []Asked
 }
 
 // AddServer appends a server.
@@ -145,6 +148,7 @@ func (b *Builder) Result() (Result, error) {
 		if !b.fit(&s) {
 			continue
 		}
+		s.common()
 		if at, taken := names[s.Name]; taken && s.Name != "" {
 			b.Note(Note{
 				Position: s.At, Kind: NotCarried, What: What("name", s.Name),
@@ -212,6 +216,9 @@ func (b *Builder) sorted() []Note {
 func (b *Builder) fit(s *Service) bool {
 	bad := make(map[int]string)
 	for _, problem := range problems(*s) {
+		if b.unhealthy(s, problem) {
+			continue
+		}
 		if problem.Server < 0 {
 			b.leaveOut(*s, "%s", problem.Text)
 			return false
@@ -221,6 +228,7 @@ func (b *Builder) fit(s *Service) bool {
 		}
 	}
 	var servers []realserver.Server
+	var sources []Source
 	for i, server := range s.Servers {
 		if text := bad[i]; text != "" {
 			b.Note(Note{
@@ -228,10 +236,37 @@ func (b *Builder) fit(s *Service) bool {
 				Services: []director.ServiceKey{s.Key}, Server: server.Address,
 			})
 		} else {
-			servers = append(servers, server)
+			servers, sources = append(servers, server), append(sources, s.Sources[i])
 		}
 	}
-	s.Servers = servers
+	s.Servers, s.Sources = servers, sources
+	s.Health.Sorry = slices.DeleteFunc(s.Health.Sorry, func(server realserver.Server) bool { return !server.Address.IsValid() })
+	return true
+}
+
+// unhealthy reports whether a problem is of what follows from checks. That is taken
+// away, with a note: the service does not go because of it.
+func (b *Builder) unhealthy(s *Service, problem *director.ProblemError) bool {
+	note := func() {
+		s.Notes = append(s.Notes, Note{Position: s.At, Kind: NotCarried, What: s.What, Why: problem.Text})
+	}
+	var sorry int
+	switch field, h := problem.Field, &s.Health; {
+	case strings.HasPrefix(field, "sorry["):
+		if _, err := fmt.Sscanf(field, "sorry[%d]", &sorry); err != nil || sorry >= len(h.Sorry) {
+			return false
+		}
+		note()
+		h.Sorry[sorry] = realserver.Server{} // gone when all are looked at
+	case strings.HasPrefix(field, "health.notify"):
+		note()
+		h.Notify = director.Notify{}
+	case field == "health.maintenance":
+		note()
+		h.Maintenance = ""
+	default:
+		return false
+	}
 	return true
 }
 

@@ -7,6 +7,9 @@
 // carry. The Builder leaves out what no data plane takes, with a Note that says
 // where and why, and returns a state that is valid.
 //
+// The Builder also makes a service's checks of what each of its servers is asked, since
+// Shunt asks all servers of a service the same (checks.go).
+//
 // Whatever is in the text is in the state or in a note: nothing is dropped
 // silently. Errors are for texts that cannot be understood at all.
 //

@@ -2,6 +2,7 @@ package translation
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/shunt-lb/shunt/conntrack"
@@ -26,6 +27,15 @@ func (r Result) String() string {
 		b.WriteString("service " + describe(s) + "\n")
 		for _, server := range s.Servers {
 			b.WriteString("  server " + describeServer(server) + "\n")
+		}
+		for _, check := range s.Health.Checks {
+			b.WriteString("  check " + describeCheck(check) + "\n")
+		}
+		if text := describeHealth(s.Health); text != "" {
+			b.WriteString("  health" + text + "\n")
+		}
+		for _, server := range s.Health.Sorry {
+			b.WriteString("  sorry " + describeServer(server) + "\n")
 		}
 	}
 	for _, n := range r.Notes {
@@ -70,4 +80,79 @@ func describeServer(s realserver.Server) string {
 		text += fmt.Sprintf(" thresholds %d/%d", s.Upper, s.Lower)
 	}
 	return text
+}
+
+// described writes words and those of their values that there are.
+type described struct{ strings.Builder }
+
+func (d *described) put(word string, value any) {
+	if text := fmt.Sprint(value); text != "" && text != "0" && text != "0s" && text != "[]" && text != `""` {
+		fmt.Fprintf(d, " %s %s", word, text)
+	}
+}
+
+func describeCheck(c realserver.Check) string {
+	var d described
+	d.WriteString(string(c.Kind))
+	if h := c.HTTP; h != nil {
+		d.put("version", h.Version)
+		d.put("method", h.Method)
+		d.put("path", h.Path)
+		d.put("host", h.Host)
+		d.put("status", h.Status)
+		d.put("match", strconv.Quote(h.Match))
+		d.put("digest", h.Digest)
+	}
+	if q := c.DNS; q != nil {
+		d.put("name", q.Name)
+		d.put("type", q.Type)
+		d.put("answer", q.Answer)
+		d.put("by", map[bool]string{true: "tcp"}[q.TCP])
+	}
+	if e := c.Exchange; e != nil {
+		d.put("send", strconv.Quote(string(e.Send)))
+		d.put("expect", strconv.Quote(e.Expect))
+	}
+	if c.SMTP != nil {
+		d.put("hello", c.SMTP.Hello)
+	}
+	if s := c.Script; s != nil {
+		d.put("command", fmt.Sprintf("%q", s.Command))
+		d.put("user", s.User)
+		d.put("status", s.Status)
+	}
+	if t := c.TLS; t != nil {
+		d.WriteString(" tls")
+		d.put("name", t.ServerName)
+		d.put("certificate", t.Certificate)
+		d.put("key", t.Key)
+		d.put("unverified", map[bool]string{true: "yes"}[t.SkipVerify])
+	}
+	d.put("port", c.Port)
+	d.put("via", c.Via)
+	d.put("every", c.Interval)
+	d.put("timeout", c.Timeout)
+	d.put("retry", c.Retry)
+	d.put("rise", c.Rise)
+	d.put("fall", c.Fall)
+	return d.String()
+}
+
+func describeHealth(h director.Health) string {
+	var d described
+	d.put("initial", h.Initial)
+	d.put("down", h.Down)
+	d.put("quorum", h.Quorum)
+	d.put("hysteresis", h.Hysteresis)
+	d.put("maintenance", h.Maintenance)
+	for _, command := range []struct {
+		word  string
+		words []string
+	}{{"up", h.Notify.Up}, {"down", h.Notify.Down}, {"quorum-up", h.Notify.QuorumUp}, {"quorum-down", h.Notify.QuorumDown}} {
+		if len(command.words) > 0 {
+			d.put("notify "+command.word, fmt.Sprintf("%q", command.words))
+		}
+	}
+	d.put("fifo", h.Notify.FIFO)
+	return d.String()
 }
