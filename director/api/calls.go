@@ -189,6 +189,23 @@ func (c *Client) Drains(ctx context.Context) ([]DrainStatus, error) {
 	return list.Drains, err
 }
 
+// Pools lists the pools with what agents have registered, and what was counted.
+func (c *Client) Pools(ctx context.Context) (PoolList, error) {
+	return as[PoolList](c)(c.raw.ListPools(ctx))
+}
+
+// Pool says what a pool's handle stands for.
+func (c *Client) Pool(ctx context.Context, pool string) (Pool, error) {
+	return as[Pool](c)(segments{pool}.ask(func() (*http.Response, error) { return c.raw.GetPool(ctx, pool) }))
+}
+
+// RemoveMember takes an agent's server away, as an operator may.
+func (c *Client) RemoveMember(ctx context.Context, pool, agent string) error {
+	return c.done(segments{pool, agent}.ask(func() (*http.Response, error) {
+		return c.raw.DeregisterMember(ctx, pool, agent, &DeregisterMemberParams{})
+	}))
+}
+
 // Timeouts reads the connection timeouts.
 func (c *Client) Timeouts(ctx context.Context) (Timeouts, error) {
 	return as[Timeouts](c)(c.raw.GetTimeouts(ctx))

@@ -101,7 +101,10 @@ func fullHealth() director.Health {
 		Notify: director.Notify{
 			Up: []string{"/usr/bin/up", "now"}, Down: []string{"/usr/bin/down"}, QuorumUp: []string{"/usr/bin/quorum", "up"}, QuorumDown: []string{"/usr/bin/quorum", "down"}, FIFO: "/run/fifo",
 		},
-		Load: director.LoadPolicy{Kind: director.LoadLeastUsed, Minimum: 20, Maximum: 150, Silence: time.Minute},
+		Load: director.LoadPolicy{Kind: director.LoadLeastUsed, Minimum: 20, Maximum: 150, Silence: time.Minute, SNMP: &realserver.SNMP{
+			Version: realserver.SNMPv3, CommunityFile: "/c", User: "shunt", Auth: realserver.SNMPAuthSHA512, AuthFile: "/a", Priv: realserver.SNMPPrivAES256, PrivFile: "/p",
+			Port: 1161, Interval: 20 * time.Second, Timeout: time.Second, Measure: realserver.SNMPMeasureLoad5, Processors: 4, OID: "1.3.6.1", Scale: 800,
+		}},
 		Pool: "web",
 	}
 }

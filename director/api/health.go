@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/realserver"
@@ -56,6 +57,40 @@ func (e endpoints) health(p ListHealthParams) (HealthReport, error) {
 	}
 	return report, nil
 }
+
+// healthSummary is what services' health comes to.
+func healthSummary(services []ServiceHealth) *HealthSummary {
+	sum := &HealthSummary{WithoutQuorum: []string{}, Panic: []string{}, Sorry: []string{}}
+	for _, service := range services {
+		for _, list := range []struct {
+			is bool
+			to *[]string
+		}{{!service.Quorum, &sum.WithoutQuorum}, {service.Panic, &sum.Panic}, {service.Sorry, &sum.Sorry}} {
+			if list.is {
+				*list.to = append(*list.to, service.Service)
+			}
+		}
+		for _, server := range service.Servers {
+			if !server.Up {
+				sum.Down++
+			}
+			if server.Suspended {
+				sum.Suspended++
+			}
+			if slices.ContainsFunc(server.Steps, func(s HealthStep) bool { return s.Step == stepOverride && s.Why != "" }) {
+				sum.Overridden++
+			}
+		}
+	}
+	return sum
+}
+
+// Words of director/offer: the step of an operator's order, and whence the servers of
+// agents come.
+const (
+	stepOverride = "override"
+	originLease  = "lease"
+)
 
 // CheckModel returns a check as the API shows it.
 func CheckModel(c realserver.Check) Check { return checkModel(c) }

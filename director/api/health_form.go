@@ -79,6 +79,11 @@ func (h Health) health(key director.ServiceKey) (director.Health, error) {
 	}
 	if l := h.Load; l != nil {
 		value.Load = director.LoadPolicy{Kind: director.LoadKind(l.Kind), Minimum: l.Minimum, Maximum: l.Maximum, Silence: time.Duration(l.Silence)}
+		if l.SNMP != nil {
+			if value.Load.SNMP, err = l.SNMP.terms(); err != nil {
+				return value, err
+			}
+		}
 	}
 	return value, nil
 }
@@ -190,7 +195,7 @@ func healthModel(h director.Health) *Health {
 		model.Notify = &notify
 	}
 	if l := h.Load; l != (director.LoadPolicy{}) {
-		model.Load = &LoadPolicy{Kind: string(l.Kind), Minimum: l.Minimum, Maximum: l.Maximum, Silence: Duration(l.Silence)}
+		model.Load = &LoadPolicy{Kind: string(l.Kind), Minimum: l.Minimum, Maximum: l.Maximum, Silence: Duration(l.Silence), SNMP: snmpModel(l.SNMP)}
 	}
 	return model
 }

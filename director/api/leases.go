@@ -174,23 +174,18 @@ func (e endpoints) services() map[string][]director.Service {
 	return pools
 }
 
-// suits says why a service of the pool could not have the server, which would keep it
-// from being offered anything new.
+// suits says why none of the pool's services could have the server. One that some can
+// have stays when another service comes that cannot: that one goes without it.
 func (e endpoints) suits(services []director.Service, server realserver.Server) error {
+	var problems []error
 	for _, service := range services {
-		address := service.Key.ServerAddress(server.Address)
-		service.Servers, service.Health = []realserver.Server{server}, director.Health{}
-		service.Servers[0].Address = address
-		service = service.Normalize()
-		err := service.Validate()
+		err := service.Suits(server, e.director.Features())
 		if err == nil {
-			err = e.director.Features().Check(director.State{Services: []director.Service{service}})
+			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("service %s cannot have it: %w", service.Key, err)
-		}
+		problems = append(problems, fmt.Errorf("service %s cannot have it: %w", service.Key, err))
 	}
-	return nil
+	return problems[0]
 }
 
 // connectionsOf returns what the server has left by the services' counters; nil if they

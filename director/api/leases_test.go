@@ -37,7 +37,7 @@ func servePools(t *testing.T) *pools {
 	p := &pools{t: t}
 	p.leases = lease.Open(lease.Options{
 		Log: slog.New(slog.DiscardHandler),
-		Loaded: func(server realserver.Server, load lease.Load, _ time.Time) {
+		Loaded: func(_ string, server realserver.Server, load lease.Load, _ time.Time, _ time.Duration) {
 			p.loads = append(p.loads, fmt.Sprintf("%s %g", server.Address, load.Value))
 		},
 	})
@@ -137,6 +137,26 @@ func TestPools(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"10.0.0.21:0 0.4"}, p.loads); diff != "" {
 		t.Errorf("loads (-want +got)\n%s", diff)
+	}
+}
+
+// A service that comes to the pool later, and cannot have the servers that are there,
+// keeps none of them from renewing its lease.
+func TestPoolOfServicesThatDiffer(t *testing.T) {
+	p := servePools(t)
+	const agent = "/v1/pools/web/members/agent"
+	for _, step := range [][3]string{
+		{"PUT", agent, registers(1, "")},
+		{"POST", "/v1/services", `{"listen":"tcp://[2001:db8::1]:80","servers":[{"address":"2001:db8::2","method":"dr"}],"health":{"pool":"web"}}`},
+		{"PUT", agent, registers(2, "")},
+		{"PUT", agent, strings.Replace(registers(3, ""), "10.0.0.21", "2001:db8::3", 1)},
+	} {
+		if status, text := p.send("operator", step[0], step[1], step[2]); status >= 300 {
+			t.Errorf("%s: %d %s", step, status, text)
+		}
+	}
+	if status, text := p.send("agent", "PUT", agent, strings.Replace(registers(4, ""), "10.0.0.21", "0.0.0.0", 1)); status != 422 || !strings.Contains(text, "is not a unicast address") {
+		t.Errorf("what no service can have: %d %s", status, text)
 	}
 }
 

@@ -31,6 +31,9 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 		Timeouts: timeoutsModel(head.State.Timeouts), Services: len(head.State.Services),
 		Foreign: len(drift.Foreign), Guarding: guarding(stats.Services), Forwarding: e.opts.Forwarding, Drift: driftSummary(drift),
 	}
+	if e.opts.Health != nil {
+		status.Health = healthSummary(e.opts.Health.Health())
+	}
 	if err := e.ready(); err != nil {
 		status.NotReady = err.Error()
 	}

@@ -242,7 +242,7 @@ type AgentLoad struct {
 	// RunQueue Tasks that run or would, by CPU.
 	RunQueue *float64 `json:"run-queue,omitempty"`
 
-	// Pressure The share of time in which a task waited for CPU, memory or I/O.
+	// Pressure The share of time in which a task waited for a CPU.
 	Pressure *float64 `json:"pressure,omitempty"`
 
 	// Memory The share of memory that is not available.
@@ -352,6 +352,9 @@ type CheckHealth struct {
 
 	// Warning What will be a failure one day, such as a certificate that ends soon.
 	Warning string `json:"warning,omitempty"`
+
+	// CertificateEnd When the certificate ends that the server showed last; left out for none.
+	CertificateEnd *time.Time `json:"certificate-end,omitempty"`
 
 	// Overdue A probe has not ended with its timeout.
 	Overdue bool `json:"overdue,omitempty"`
@@ -864,6 +867,18 @@ type EventList struct {
 	Missed bool `json:"missed"`
 }
 
+// Evidence What packets told against a server since it was added; left out where they are not counted.
+type Evidence struct {
+	// Unanswered First segments of clients sent again.
+	Unanswered uint64 `json:"unanswered"`
+
+	// Resets Resets that answered them.
+	Resets uint64 `json:"resets"`
+
+	// Unreachable ICMP errors that answered them.
+	Unreachable uint64 `json:"unreachable"`
+}
+
 // ExchangeCheck What is sent over a connection, or as a datagram, and what is expected.
 type ExchangeCheck struct {
 	// Send What is sent, in base64.
@@ -1175,6 +1190,27 @@ type HealthStep struct {
 	Why string `json:"why,omitempty"`
 }
 
+// HealthSummary What is known of servers' health, in short; left out where none are checked.
+type HealthSummary struct {
+	// Down Servers that orders, checks or packets let have no new connections.
+	Down int `json:"down"`
+
+	// Overridden Servers that an operator's order has up or down.
+	Overridden int `json:"overridden"`
+
+	// Suspended Servers that packets speak against.
+	Suspended int `json:"suspended"`
+
+	// WithoutQuorum Services with too little weight up.
+	WithoutQuorum []string `json:"without-quorum"`
+
+	// Panic Services whose checks are doubted.
+	Panic []string `json:"panic"`
+
+	// Sorry Services whose sorry servers stand in.
+	Sorry []string `json:"sorry"`
+}
+
 // Interface An interface the data plane is attached to.
 type Interface struct {
 	// Name Its name.
@@ -1238,8 +1274,11 @@ type LoadPolicy struct {
 	// Maximum Bound of the weight in per cent of the configured one; 0 is 200.
 	Maximum uint32 `json:"maximum,omitempty"`
 
-	// Silence How long after its last report a server has its configured weight again; left out 30s.
+	// Silence How long after its last report a server has its configured weight again; left out 30s
 	Silence Duration `json:"silence,omitempty"`
+
+	// SNMP How the hosts of configured servers are asked for their load by SNMP. Secrets are in files on the director.
+	SNMP *SNMP `json:"snmp,omitempty"`
 }
 
 // LoadReport What became of loaded connections.
@@ -1255,6 +1294,15 @@ type LoadReport struct {
 
 	// Failure Why it broke off; the numbers are those up to there.
 	Failure string `json:"failure,omitempty"`
+}
+
+// LoadState What its load makes of a server's weight; left out where it follows none.
+type LoadState struct {
+	// Value The load, smoothed: 0 is idle, 1 busy.
+	Value float64 `json:"value"`
+
+	// Share The share of its weight that it leaves, 1 is all.
+	Share float64 `json:"share"`
 }
 
 // Member A server that an agent has registered.
@@ -1710,6 +1758,51 @@ type SMTPCheck struct {
 	Hello string `json:"hello,omitempty"`
 }
 
+// SNMP How the hosts of configured servers are asked for their load by SNMP. Secrets are in files on the director.
+type SNMP struct {
+	// Version The version of the protocol.
+	Version string `json:"version"`
+
+	// CommunityFile Of v2c: a file on the director that has the community; left out, public.
+	CommunityFile string `json:"community-file,omitempty"`
+
+	// User Of v3: the user.
+	User string `json:"user,omitempty"`
+
+	// Auth Of v3: what authenticates messages; left out, nothing does.
+	Auth string `json:"auth,omitempty"`
+
+	// AuthFile A file on the director that has the passphrase to authenticate with.
+	AuthFile string `json:"auth-file,omitempty"`
+
+	// Priv Of v3: what encrypts messages; left out, nothing does. Longer keys than 128 bits are made as Net-SNMP does, or with -c as Cisco's devices.
+	Priv string `json:"priv,omitempty"`
+
+	// PrivFile A file on the director that has the passphrase to encrypt with.
+	PrivFile string `json:"priv-file,omitempty"`
+
+	// Port The UDP port; 0 is 161.
+	Port uint16 `json:"port,omitempty"`
+
+	// Interval From one question to the next, 1s to 10m; left out 10s.
+	Interval Duration `json:"interval,omitempty"`
+
+	// Timeout How long an answer may take; left out 2s, or the interval if that is less.
+	Timeout Duration `json:"timeout,omitempty"`
+
+	// Measure What is asked, beside memory: the share of time that the processors worked, or the run queue by processor of the last 1, 5 or 15 minutes; left out cpu.
+	Measure string `json:"measure,omitempty"`
+
+	// Processors What divides the run queue; 0 for as many as the host says.
+	Processors uint16 `json:"processors,omitempty"`
+
+	// OID An object whose value is the load, in place of a measure.
+	OID string `json:"oid,omitempty"`
+
+	// Scale The object's value that is a load of 1; 0 is 100.
+	Scale uint32 `json:"scale,omitempty"`
+}
+
 // ScriptCheck A command on the director; its status is the answer.
 type ScriptCheck struct {
 	// Command The program, an absolute path, and its arguments; in these %h, %p, %v and %q are the server's and the virtual address and port.
@@ -1840,6 +1933,18 @@ type ServerHealth struct {
 
 	// Held Until when it is held down, because it changed too often.
 	Held *time.Time `json:"held,omitempty"`
+
+	// Changes How often it went up or down since the daemon knows it.
+	Changes uint64 `json:"changes,omitempty"`
+
+	// Suspensions How often packets had it out since then.
+	Suspensions uint64 `json:"suspensions,omitempty"`
+
+	// Evidence What packets told against a server since it was added; left out where they are not counted.
+	Evidence *Evidence `json:"evidence,omitempty"`
+
+	// Load What its load makes of a server's weight; left out where it follows none.
+	Load *LoadState `json:"load,omitempty"`
 
 	// Steps What each step made of it, in order.
 	Steps []HealthStep `json:"steps"`
@@ -2251,6 +2356,9 @@ type Status struct {
 
 	// Guarding The services whose guard is on at this moment.
 	Guarding []string `json:"guarding"`
+
+	// Health What is known of servers' health, in short; left out where none are checked.
+	Health *HealthSummary `json:"health,omitempty"`
 
 	// Forwarding What the daemon was configured with for packets that are not simply handed on; left out where the data plane does not have it.
 	Forwarding *Forwarding `json:"forwarding,omitempty"`
@@ -3200,7 +3308,7 @@ type ClientInterface interface {
 
 	// GetHealth Whether the daemon is alive.
 	//
-	// Answers as long as the daemon does.
+	// Answers as long as the daemon does; whether it works is told by /readyz, and heard by the service manager's watchdog.
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3214,7 +3322,7 @@ type ClientInterface interface {
 
 	// GetReadiness Whether the director does its work.
 	//
-	// It is ready when the kernel follows the newest revision.
+	// It is ready when the kernel follows the newest revision, and servers' checks are asked and heard.
 	//
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3864,7 +3972,7 @@ type ClientInterface interface {
 
 // GetHealth Whether the daemon is alive.
 //
-// Answers as long as the daemon does.
+// Answers as long as the daemon does; whether it works is told by /readyz, and heard by the service manager's watchdog.
 //
 // Corresponds with GET /healthz (the `GetHealth` operationId).
 func (c *RawClient) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3898,7 +4006,7 @@ func (c *RawClient) GetMetrics(ctx context.Context, reqEditors ...RequestEditorF
 
 // GetReadiness Whether the director does its work.
 //
-// It is ready when the kernel follows the newest revision.
+// It is ready when the kernel follows the newest revision, and servers' checks are asked and heard.
 //
 // Corresponds with GET /readyz (the `GetReadiness` operationId).
 func (c *RawClient) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {

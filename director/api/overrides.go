@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
@@ -31,8 +32,26 @@ func (e endpoints) OverrideServer(w http.ResponseWriter, r *http.Request, ref Re
 		if err != nil {
 			return director.Outcome{}, err
 		}
+		if !e.offersServer(key, addr) {
+			return director.Outcome{}, fmt.Errorf("server: %w", director.ErrNotFound)
+		}
 		return e.director.SetOverride(ctx, by, director.Override{Service: key, Server: addr, Up: body.State == StateUp, Until: until})
 	})
+}
+
+// offersServer reports whether the service is configured with the server, or an agent
+// has registered it.
+func (h *Handler) offersServer(key director.ServiceKey, addr netip.AddrPort) bool {
+	if h.hasServer(key, addr) || h.opts.Health == nil {
+		return h.hasServer(key, addr)
+	}
+	text := key.ServerAddress(addr).String()
+	for _, service := range h.opts.Health.Health(key) {
+		if slices.ContainsFunc(service.Servers, func(s ServerHealth) bool { return s.Server == text && s.Origin == originLease }) {
+			return true
+		}
+	}
+	return false
 }
 
 // end returns when the order ends that is given now; zero for never.
@@ -63,7 +82,7 @@ func (o OverrideOrder) end(now time.Time) (time.Time, error) {
 func (e endpoints) ClearOverride(w http.ResponseWriter, r *http.Request, ref Ref, address Address, p ClearOverrideParams) {
 	e.changeServer(w, r, ref, address, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey, addr netip.AddrPort) (director.Outcome, error) {
 		outcome, err := e.director.ClearOverride(ctx, by, key, addr)
-		if errors.Is(err, director.ErrNotFound) && e.hasServer(key, addr) {
+		if errors.Is(err, director.ErrNotFound) && e.offersServer(key, addr) {
 			err = newProblem(http.StatusNotFound, "not-overridden", fmt.Sprintf("server %s of %s has no override", key.ServerAddress(addr), key), "`shunt health` shows those that have")
 		}
 		return outcome, err

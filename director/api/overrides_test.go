@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
@@ -89,11 +90,47 @@ func TestOverride(t *testing.T) {
 	}
 }
 
+// TestOverrideOfLeased: servers that agents registered take orders, and no others that
+// are not configured do, sorry servers neither.
+func TestOverrideOfLeased(t *testing.T) {
+	fake := &fakeHealth{services: []api.ServiceHealth{{Service: webKey.String(), Servers: []api.ServerHealth{
+		{Server: "10.0.0.21:80", Origin: "lease"}, {Server: "10.0.0.22:80", Origin: "sorry"},
+	}}}}
+	d := newDirector(t, directortest.NewFake(director.State{}))
+	state := d.State().Clone()
+	state.Services[state.Service(webKey)].Health.Pool = "web"
+	if _, err := d.Apply(t.Context(), director.Request{Who: "tester"}, state); err != nil {
+		t.Fatal(err)
+	}
+	h := api.NewHandler(d, api.Options{Log: slog.New(slog.DiscardHandler), Health: fake})
+	for _, test := range []struct {
+		method, server string
+		status         int
+	}{
+		{"PUT", "10.0.0.21:80", 200},
+		{"PUT", "10.0.0.22:80", 404},
+		{"PUT", "10.0.0.23:80", 404},
+		{"DELETE", "10.0.0.21:80", 200},
+		{"DELETE", "10.0.0.21:80", 404},
+		{"DELETE", "10.0.0.23:80", 404},
+	} {
+		if w := ask(h, test.method, "/v1/services/web/servers/"+test.server+"/override", `{"state":"down"}`); w.Code != test.status {
+			t.Errorf("%s of %s: %d %s, want %d", test.method, test.server, w.Code, w.Body, test.status)
+		}
+	}
+}
+
 // fakeHealth says the same of each service it is asked for.
-type fakeHealth struct{ asked []director.ServiceKey }
+type fakeHealth struct {
+	asked    []director.ServiceKey
+	services []api.ServiceHealth // nil: one service
+}
 
 func (f *fakeHealth) Health(keys ...director.ServiceKey) []api.ServiceHealth {
 	f.asked = keys
+	if f.services != nil {
+		return f.services
+	}
 	at := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	check := api.CheckModel(realserver.Check{Kind: realserver.CheckTCP}.WithDefaults())
 	return []api.ServiceHealth{{
@@ -133,5 +170,32 @@ func TestHealth(t *testing.T) {
 		if w := ask(h, "GET", path, ""); w.Code < 400 || !strings.Contains(w.Body.String(), strings.ReplaceAll(want, `"`, `\"`)) {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
+	}
+}
+
+// TestHealthSummary: the status says what health comes to.
+func TestHealthSummary(t *testing.T) {
+	fake := &fakeHealth{}
+	h := api.NewHandler(newDirector(t, directortest.NewFake(director.State{})), api.Options{Log: slog.New(slog.DiscardHandler), Health: fake})
+	summary := func() api.HealthSummary {
+		t.Helper()
+		w := ask(h, "GET", "/v1/status", "")
+		var status api.Status
+		if err := json.Unmarshal(w.Body.Bytes(), &status); err != nil || status.Health == nil {
+			t.Fatalf("%d %s, %v", w.Code, w.Body, err)
+		}
+		return *status.Health
+	}
+	none := api.HealthSummary{WithoutQuorum: []string{}, Panic: []string{}, Sorry: []string{}}
+	fake.services = []api.ServiceHealth{{Service: "a", Quorum: true, Servers: []api.ServerHealth{{Up: true, Steps: []api.HealthStep{{Step: "override"}, {Step: "health", Why: "tcp"}}}}}}
+	if diff := cmp.Diff(none, summary()); diff != "" {
+		t.Errorf("all well (-want +got)\n%s", diff)
+	}
+	fake.services = append(fake.services, api.ServiceHealth{Service: "b", Panic: true, Sorry: true, Servers: []api.ServerHealth{
+		{Suspended: true}, {Steps: []api.HealthStep{{Step: "override", Why: "set down"}}},
+	}})
+	want := api.HealthSummary{Down: 2, Suspended: 1, Overridden: 1, WithoutQuorum: []string{"b"}, Panic: []string{"b"}, Sorry: []string{"b"}}
+	if diff := cmp.Diff(want, summary()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

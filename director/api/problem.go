@@ -15,7 +15,7 @@ import (
 const problemType = "urn:shunt:problem:"
 
 // notFoundHint says how to see what there is.
-const notFoundHint = "`shunt service list` and `shunt server list` show what there is"
+const notFoundHint = "`shunt service list` and `shunt server list` show what there is, `shunt pool list` what registered itself"
 
 // newProblem returns a problem whose title is the status' text, and whose code is
 // its kind.

@@ -130,7 +130,7 @@ func parseToken(line string) (token, error) {
 	}
 	switch {
 	case t.role == Agent && !hasPools:
-		return token{}, fmt.Errorf("token %s: an agent has pools: agent%sPOOL,POOL", t.name, scopeSeparator)
+		return token{}, fmt.Errorf("token %s: an agent has pools: --pool, or agent%sPOOL,POOL in its line", t.name, scopeSeparator)
 	case t.role == Agent:
 		if t.scope, err = newScope(t.name, strings.Split(pools, ",")); err != nil {
 			return token{}, fmt.Errorf("token %s: %w", t.name, err)

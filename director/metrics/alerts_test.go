@@ -75,6 +75,8 @@ func TestAlerts(t *testing.T) {
 	}
 	for _, want := range []string{
 		"ShuntServerUnreachable", "ShuntDrops", "ShuntTablePressure", "ShuntTableFull", "ShuntTableFullSoon", "ShuntLimitHit", "ShuntLocalPorts", "ShuntFlood", "ShuntDriftNotRepaired", "ShuntInterfaceDetached", "ShuntFault",
+		"ShuntServiceWithoutQuorum", "ShuntPanic", "ShuntSorryServers", "ShuntServerDown", "ShuntServerFlapping", "ShuntLeaseExpired", "ShuntRegistrationRefused",
+		"ShuntChecksLate", "ShuntChecksOverdue", "ShuntChecksNotAsked", "ShuntProbesWithoutPort", "ShuntCertificateEnds", "ShuntCertificateEndsSoon", "ShuntNotifyFailed",
 	} {
 		if !seen[want] {
 			t.Errorf("there is no alert %s", want)

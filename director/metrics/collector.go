@@ -31,8 +31,8 @@ type Options struct {
 	Version   string        // of the daemon
 	Dataplane string        // xdp or ipvs
 	Started   time.Time     // when the daemon started
-	// Health returns what is offered of services. Nil: nothing of it is shown.
-	Health func() []ServiceHealth
+	// Health returns what is known of servers' health. Nil: nothing of it is shown.
+	Health func() Health
 	Log    *slog.Logger // gets what a scrape could not show; nil: slog.Default()
 }
 
@@ -125,6 +125,15 @@ func (s scrape) add(name string, value float64, labels ...string) {
 	}
 	metric := s.metrics[name]
 	s.out <- prometheus.MustNewConstMetric(metric.desc, metric.kind, value, labels...)
+}
+
+// addTimes gives a histogram.
+func (s scrape) addTimes(name string, t Times, labels ...string) {
+	atMost := make(map[float64]uint64, len(t.AtMost))
+	for bound, n := range t.AtMost {
+		atMost[bound.Seconds()] = n
+	}
+	s.out <- prometheus.MustNewConstHistogram(s.metrics[name].desc, t.Count, t.Sum.Seconds(), atMost, labels...)
 }
 
 // seconds returns the time since 1970; 0 for the zero time, which says never.

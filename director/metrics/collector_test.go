@@ -229,7 +229,7 @@ func TestScrapeOfThousandServices(t *testing.T) {
 			t.Errorf("%d samples of %s, want %d", got, name, 2*services)
 		}
 	}
-	if got, limit := len(text), 16<<20; got > limit {
+	if got, limit := len(text), 24<<20; got > limit {
 		t.Errorf("a scrape of %d bytes, want at most %d", got, limit)
 	}
 }

@@ -47,8 +47,35 @@ const (
 	nameServerUp       = "shunt_server_up"
 	nameServerOverride = "shunt_server_overridden"
 	nameServerSuspend  = "shunt_server_suspended"
+	nameServiceSorry   = "shunt_service_sorry"
+	nameServiceWeight  = "shunt_service_up_weight"
+	nameServiceNeeds   = "shunt_service_needed_weight"
+	nameServerChanges  = "shunt_server_changes_total"
+	nameEvidence       = "shunt_server_evidence_total"
+	nameSuspensions    = "shunt_server_suspensions_total"
+	nameLoad           = "shunt_server_load_ratio"
+	nameLoadWeight     = "shunt_server_load_weight_ratio"
+	nameOverrides      = "shunt_overrides"
+	nameMaintenance    = "shunt_maintenance_files"
+	nameSNMPPolls      = "shunt_snmp_polls_total"
+	nameNotified       = "shunt_notifications_total"
 	nameCheckResults   = "shunt_check_results_total"
 	nameCheckDuration  = "shunt_check_last_duration_seconds"
+	nameCertificateEnd = "shunt_check_certificate_expiry_timestamp_seconds"
+	nameCheckTimes     = "shunt_check_duration_seconds"
+	nameChecks         = "shunt_checks"
+	nameChecksRunning  = "shunt_checks_running"
+	nameChecksOverdue  = "shunt_checks_overdue"
+	nameChecksWaiting  = "shunt_checks_waiting"
+	nameCheckLag       = "shunt_check_lag_seconds"
+	nameCheckOverruns  = "shunt_check_overruns_total"
+	nameCheckUnasked   = "shunt_check_unasked_total"
+	nameProbePorts     = "shunt_probe_ports"
+	nameProbeRefused   = "shunt_probe_refused_total"
+	namePoolMembers    = "shunt_pool_members"
+	nameLeaseChanges   = "shunt_lease_changes_total"
+	nameLeaseRefused   = "shunt_lease_refused_total"
+	nameLeaseReports   = "shunt_lease_unreachable_reports_total"
 	nameDataplaneInfo  = "shunt_dataplane_info"
 	nameDataplaneTable = "shunt_dataplane_table_size"
 	namePacketEvents   = "shunt_packet_events_total"
@@ -74,6 +101,8 @@ type Type string
 const (
 	Counter Type = "counter" // only rises, but for restarts: take its rate
 	Gauge   Type = "gauge"
+	// Histogram has three names: of its sum, its count and, with the label le, its buckets.
+	Histogram Type = "histogram"
 )
 
 func (t Type) valueType() prometheus.ValueType {
@@ -143,8 +172,36 @@ func Names() []Info {
 		{nameServerUp, Gauge, server, "Whether orders, checks and packets let the server have new connections: 1 or 0."},
 		{nameServerOverride, Gauge, server, "Whether an operator's order has the server up or down whatever its checks say: 1 or 0."},
 		{nameServerSuspend, Gauge, server, "Whether packets spoke against the server, and it is out until its checks absolve it: 1 or 0."},
+		{nameServiceSorry, Gauge, service, "Whether sorry servers stand in for the service's own: 1 or 0."},
+		{nameServiceWeight, Gauge, service, "The sum of weights of servers that are up."},
+		{nameServiceNeeds, Gauge, service, "The sum of weights that the service needs to have its quorum; more, by the hysteresis, while it has lost it."},
+		{nameServerChanges, Counter, server, "How often the server went up or down since the daemon knows it."},
+		{nameEvidence, Counter, []string{"service", "server", "kind"}, "What packets told against the server since it was added. Kinds: unanswered (first segments sent again), reset (answers to them), unreachable (ICMP errors). Left out where the service counts nothing."},
+		{nameSuspensions, Counter, server, "How often packets had the server out since the daemon knows it. Left out where the service counts nothing."},
+		{nameLoad, Gauge, server, "The load that was reported of the server, smoothed: 0 is idle, 1 busy; of the policy reported the share of its weight that it asks for. Left out where no policy follows loads, and while it is silent."},
+		{nameLoadWeight, Gauge, server, "The share of its weight that the server has by its load. Left out as the load."},
 		{nameCheckResults, Counter, []string{"service", "server", "check", "result"}, "Results of the server's checks of a kind since they are asked."},
 		{nameCheckDuration, Gauge, []string{"service", "server", "check"}, "How long the last probe of the server by a check of the kind took; of several checks the slowest. Left out before the first."},
+		{nameCertificateEnd, Gauge, []string{"service", "server", "check"}, "When the certificate ends that the server showed a check of the kind last, in seconds since 1970; of several checks the earliest. Left out where none was shown."},
+		{nameCheckTimes, Histogram, []string{"check", "result"}, "How long probes took, of all servers together, by the kind of check and what came of them."},
+		{nameChecks, Gauge, nil, "Checks that are asked: the same one of a server counts once, however many services want it."},
+		{nameChecksRunning, Gauge, nil, "Probes that run, within their time."},
+		{nameChecksOverdue, Gauge, nil, "Probes that have not ended with their time, and still run: their checks count as failed."},
+		{nameChecksWaiting, Gauge, nil, "Probes that are due and wait for others to end."},
+		{nameCheckLag, Gauge, nil, "How late the probe is that is due the longest: seconds say that the checks do not keep up."},
+		{nameCheckOverruns, Counter, nil, "Probes that did not end with their time."},
+		{nameCheckUnasked, Counter, nil, "Probes that failed for want of files, memory or the like of the director's own: the servers' states stay."},
+		{nameProbePorts, Gauge, nil, "Ports in use by checks that go the way of clients' packets. Left out where nothing goes that way (ipvs)."},
+		{nameProbeRefused, Counter, nil, "Probes by the way of clients' packets that found no port. Left out where nothing goes that way (ipvs)."},
+
+		{nameOverrides, Gauge, []string{"order"}, "Operators' orders in force that have servers up or down whatever their checks say."},
+		{nameMaintenance, Gauge, []string{"folder"}, "Files in a maintenance folder, each of which has a server out."},
+		{nameSNMPPolls, Counter, []string{"result"}, "Questions to servers' hosts for their load by SNMP: answered, timeout (nobody answered) or failed (the answer was of no use, or the question could not be asked)."},
+		{nameNotified, Counter, []string{"way", "result"}, "Changes told to commands and to named pipes, by what came of it; skipped: too many of the service's commands were waiting."},
+		{namePoolMembers, Gauge, []string{"pool", "state"}, "Servers that have a lease of the pool. States: active, draining."},
+		{nameLeaseChanges, Counter, []string{"change"}, "What became of leases since the daemon started: registered, renewed, left (their agents took them back), expired (they fell silent)."},
+		{nameLeaseRefused, Counter, []string{"reason"}, "Messages of agents that were refused since the daemon started, by reason."},
+		{nameLeaseReports, Counter, nil, "Reports since the daemon started that a server of a pool cannot be reached."},
 
 		{nameDataplaneInfo, Gauge, []string{"ipvs"}, "Always 1; the label says which version of IPVS it is, or reproduces."},
 		{nameDataplaneTable, Gauge, nil, "Size of the connection table: on ipvs its buckets, which limit nothing, on xdp the connections that the tables are sized for."},

@@ -23,7 +23,7 @@ var targetLabels = []string{"job", "instance"}
 // What of PromQL is used. A function of ofCounters wants a counter's range, and a
 // counter wants one of them.
 var (
-	functions   = []string{"sum", "min", "max", "count", "time", "rate", "increase", "changes"}
+	functions   = []string{"sum", "min", "max", "count", "time", "rate", "increase", "changes", "histogram_quantile"}
 	ofCounters  = []string{"rate", "increase"}
 	modifiers   = []string{"by", "without", "on", "ignoring", "group_left", "group_right"}
 	otherWords  = []string{"and", "or", "unless", "bool"}
@@ -41,7 +41,18 @@ func words(t *testing.T) vocabulary {
 		}
 	}
 	for _, info := range metrics.Names() {
-		v[info.Name] = info
+		if info.Type != metrics.Histogram {
+			v[info.Name] = info
+			continue
+		}
+		delete(v, info.Name)
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			part := metrics.Info{Name: info.Name + suffix, Type: metrics.Counter, Labels: info.Labels}
+			if suffix == "_bucket" {
+				part.Labels = append(slices.Clone(info.Labels), "le")
+			}
+			v[part.Name] = part
+		}
 	}
 	return v
 }
@@ -160,6 +171,14 @@ func (v vocabulary) matcher(q *query, info metrics.Info, label, value string) {
 	for value := range strings.SplitSeq(value, "|") {
 		switch {
 		case strings.HasPrefix(value, "$"):
+		case label == "kind" && info.Name == "shunt_server_evidence_total":
+			if !slices.Contains([]string{"unanswered", "reset", "unreachable"}, value) {
+				q.problem("there is no evidence %q", value)
+			}
+		case label == "result" && !slices.Contains([]string{"passed", "failed", "told", "skipped"}, value):
+			q.problem("there is no result %q", value)
+		case label == "change" && !slices.Contains([]string{"registered", "renewed", "left", "expired"}, value):
+			q.problem("there is no change %q of leases", value)
 		case label == "kind" && !slices.Contains(packetKinds, director.PacketKind(value)):
 			q.problem("there is no kind %q", value)
 		case label == "direction" && value != "in" && value != "out":
@@ -180,7 +199,13 @@ func TestQueriesAreJudged(t *testing.T) {
 		`rate(shunt_service_refused_total{limit!="table-full"}[5m]) > 10`:                                                     "",
 		`sum by (service) (rate(shunt_service_bytes_total[1m])) * on (service) group_left (name) shunt_service_info{job="a"}`: "",
 		`time() - shunt_last_reconcile_timestamp_seconds > 60 and up == 1`:                                                    "",
-		`changes(shunt_revision_number[5m]) > bool 0`:                                                                         "",
+		`histogram_quantile(0.99, sum by (le, check) (rate(shunt_check_duration_seconds_bucket{result="passed"}[5m])))`:       "",
+		`sum by (le) (rate(shunt_check_duration_seconds_count[5m]))`:                                                          `no metric of the expression has the label "le" of by`,
+		`shunt_check_duration_seconds`:                       "there is no metric shunt_check_duration_seconds",
+		`rate(shunt_server_evidence_total{kind="drop"}[5m])`: `there is no evidence "drop"`,
+		`rate(shunt_lease_changes_total{change="gone"}[5m])`: `there is no change "gone" of leases`,
+		`rate(shunt_check_results_total{result="bad"}[5m])`:  `there is no result "bad"`,
+		`changes(shunt_revision_number[5m]) > bool 0`:        "",
 		`shunt_nothing`:                                             "there is no metric shunt_nothing",
 		`rate(shunt_nothing{a="b"}[1m])`:                            "there is no metric shunt_nothing",
 		`shunt_servers{service="a"}`:                                `shunt_servers has no label "service"`,

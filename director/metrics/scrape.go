@@ -15,6 +15,14 @@ func (s scrape) addHead(head director.Revision) {
 	}
 	s.add(nameServices, float64(len(head.State.Services)))
 	s.add(nameServers, float64(servers))
+	up := 0
+	for _, order := range head.State.Overrides {
+		if order.Up {
+			up++
+		}
+	}
+	s.add(nameOverrides, float64(up), "up")
+	s.add(nameOverrides, float64(len(head.State.Overrides)-up), "down")
 }
 
 // addDrift shows what the reconciliations saw.

@@ -94,6 +94,9 @@ func state(services, servers int) *source {
 		s.revision.State.Services = append(s.revision.State.Services, service)
 		s.stats.Services = append(s.stats.Services, stats)
 	}
+	if services > 0 && servers > 0 {
+		s.revision.State.Overrides = []director.Override{{Service: s.revision.State.Services[0].Key, Server: s.revision.State.Services[0].Servers[0].Address, Up: true}}
+	}
 	return s
 }
 
@@ -119,28 +122,56 @@ func collector(s metrics.Source, out io.Writer) *metrics.Collector {
 	events := event.NewStream(slog.New(slog.DiscardHandler), 0)
 	events.Publish(event.Event{Name: event.Change})
 	return metrics.New(metrics.Options{
-		Health: func() []metrics.ServiceHealth { return offered(s.Head().State) },
+		Health: func() metrics.Health { return offered(s.Head().State) },
 		Source: s, Events: events, Version: "v1.2.3", Dataplane: "xdp", Started: at(500),
 		Log: slog.New(slog.NewTextHandler(out, nil)),
 	})
 }
 
-// offered has the first server of each service up by an operator's order, with two
+// offered has the first server of each service up by an operator's order, with three
 // checks of a kind and one that was not asked yet, and the others suspended.
-func offered(state director.State) []metrics.ServiceHealth {
-	var all []metrics.ServiceHealth
+func offered(state director.State) metrics.Health {
+	if len(state.Services) == 0 {
+		return metrics.Health{}
+	}
+	all := metrics.Health{
+		Checks: metrics.Checks{
+			Asked: 9, Running: 3, Overdue: 1, Waiting: 2, Lag: 1500 * time.Millisecond, Overruns: 4, Unasked: 5,
+			Times: []metrics.Times{{
+				Kind: "http", Passed: true, Count: 3, Sum: 2 * time.Second,
+				AtMost: map[time.Duration]uint64{time.Millisecond: 1, time.Second: 2},
+			}},
+		},
+		Probing:     &metrics.Probing{Ports: 6, Refused: 7},
+		Hosts:       map[string]uint64{"answered": 90, "timeout": 2, "failed": 1},
+		Notified:    map[[2]string]uint64{{"command", "told"}: 8, {"pipe", "failed"}: 1},
+		Maintenance: map[string]int{"/etc/shunt/away": 1},
+		Leases: metrics.Leases{
+			Members:    map[string][2]int{"blue": {4, 1}},
+			Registered: 5, Renewed: 600, Left: 1, Expired: 2, Reports: 3, Refused: map[string]uint64{"replayed": 1},
+		},
+	}
 	for _, service := range state.Services {
-		health := metrics.ServiceHealth{Service: service.Key, Quorum: true, Panic: len(service.Servers) > 1}
+		health := metrics.ServiceHealth{
+			Service: service.Key, Quorum: true, Panic: len(service.Servers) > 1, Sorry: len(service.Servers) > 2, Weight: 30, Needed: 20,
+		}
 		for i, server := range service.Servers {
-			one := metrics.ServerHealth{Address: server.Address, Up: i == 0, Overridden: i == 0, Suspended: i > 0}
+			one := metrics.ServerHealth{
+				Address: server.Address, Up: i == 0, Overridden: i == 0, Suspended: i > 0, Changes: 6, Suspensions: 2,
+				Evidence: &director.Evidence{Unanswered: 1, Resets: 20, Unreachable: 3},
+			}
 			if i == 0 {
+				one.Load = &metrics.Load{Value: 0.25, Share: 1.5}
 				one.Checks = []metrics.CheckHealth{
-					{Kind: "http", Passed: 5, Failed: 1, Took: 20 * time.Millisecond}, {Kind: "http", Passed: 7, Failed: 2, Took: 10 * time.Millisecond}, {Kind: "tcp"},
+					{Kind: "http", Passed: 5, Failed: 1, Took: 20 * time.Millisecond},
+					{Kind: "http", Passed: 7, Failed: 2, Took: 10 * time.Millisecond, CertificateEnd: at(9000)},
+					{Kind: "http", CertificateEnd: at(8000)},
+					{Kind: "tcp"},
 				}
 			}
 			health.Servers = append(health.Servers, one)
 		}
-		all = append(all, health)
+		all.Services = append(all.Services, health)
 	}
 	return all
 }
