@@ -133,7 +133,7 @@ func newApp(s streams) *cli.App {
 		category string
 		commands []*cli.Command
 	}{
-		{categoryServices, []*cli.Command{serviceCommand(), serverCommand(), connCommand(), timeoutsCommand(), syncCommand(), detachCommand()}},
+		{categoryServices, []*cli.Command{serviceCommand(), serverCommand(), poolCommand(), connCommand(), timeoutsCommand(), syncCommand(), detachCommand()}},
 		{categoryWhole, []*cli.Command{
 			applyCommand(), diffCommand(), exportCommand(), importCommand(), migrateCommand(), historyCommand(), rollbackCommand(), reloadCommand(),
 			configCommand(),

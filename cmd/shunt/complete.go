@@ -81,6 +81,10 @@ func (c *completing) arguments(ctx context.Context, word string) []candidate {
 			return nil // it has another
 		}
 		return c.servers(ctx, c.args[0])
+	case "POOL":
+		return c.pools(ctx)
+	case "AGENT":
+		return c.agents(ctx, c.args[0])
 	case "REVISION", "TO":
 		return c.revisions(ctx)
 	case "FILE":
@@ -160,6 +164,8 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return plain("1s", "2s", "10s")
 	case "service":
 		return c.services(ctx, word)
+	case "pool":
+		return c.pools(ctx)
 	case "if-revision", "revision":
 		return c.revisions(ctx)
 	case "socket", "file", "clients", "cacert", "cert", "key", "token-file", "dir":
@@ -254,6 +260,40 @@ func (c *completing) servers(ctx context.Context, ref string) []candidate {
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return compareAddress(a.word, b.word) })
 	return slices.CompactFunc(all, func(a, b candidate) bool { return a.word == b.word })
+}
+
+// pools returns the pools' names.
+func (c *completing) pools(ctx context.Context) []candidate {
+	client, err := c.client()
+	if err != nil {
+		return nil
+	}
+	list, err := client.Pools(ctx)
+	if err != nil {
+		return nil
+	}
+	var all []candidate
+	for _, pool := range list.Pools {
+		all = append(all, candidate{pool.Name, count(len(pool.Members), "server")})
+	}
+	return all
+}
+
+// agents returns who registered servers in a pool.
+func (c *completing) agents(ctx context.Context, name string) []candidate {
+	client, err := c.client()
+	if err != nil {
+		return nil
+	}
+	pool, err := client.Pool(ctx, name)
+	if err != nil {
+		return nil
+	}
+	var all []candidate
+	for _, m := range pool.Members {
+		all = append(all, candidate{m.Agent, m.Address})
+	}
+	return all
 }
 
 // revisions returns the newest revisions.

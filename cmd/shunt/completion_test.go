@@ -39,7 +39,9 @@ func namesFrom(prefix string) string {
 
 // TestComplete: what can come next, in words without their help.
 func TestComplete(t *testing.T) {
-	seededDaemon(t)
+	if err := seededDaemon(t).register("blue"); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct{ words, want string }{
 		{"service s", "show"},
 		{"servi a", "add adopt"},
@@ -101,6 +103,10 @@ func TestComplete(t *testing.T) {
 		{"conn load -f ", ":files"},
 		{"conn explain w", "web"},
 		{"conn list --service ", "web udp://[2001:db8::10]:53"},
+		{"pool ", "list show resolve remove"},
+		{"pool show ", "blue"},
+		{"pool remove blue ", "s1 s2"},
+		{"token create --pool ", "blue"},
 		{"rollback ", "1"},
 		{"diff 1 ", "1"},
 		{"diff 1 1 ", ""},

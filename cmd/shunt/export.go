@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -13,9 +14,9 @@ import (
 func exportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "export", Usage: "print what is desired as a file that `shunt apply` takes back",
-		Description: examples("Nothing is lost on the way there and back. Drains are orders and not part of it: the daemon that\n"+
-			"has them keeps them; where the file is applied anew, it names in comments the servers that get\n"+
-			"clients again. The section director of the daemon's own file is not part of it, but for the\n"+
+		Description: examples("Nothing is lost on the way there and back. Drains, and orders by `shunt server set`, are not part of\n"+
+			"it: the daemon that has them keeps them; for where the file is applied anew, it names in comments\n"+
+			"the servers that they are about. The section director of the daemon's own file is not part of it, but for the\n"+
 			"timeouts and sync daemons.",
 			"shunt export > shunt.yaml", "shunt export --revision 41 > before.yaml", "shunt export -o json"),
 		Flags: []cli.Flag{
@@ -56,7 +57,31 @@ func export(c *cli.Context, client *api.Client) error {
 	for _, d := range drains {
 		drained = append(drained, api.DrainedServer{Service: d.Service, Server: d.Server, Since: d.Since})
 	}
-	return printConfiguration(c, configuration, number, drained)
+	notes, err := overrideNotes(c.Context, client)
+	if err != nil {
+		return err
+	}
+	return printConfiguration(c, configuration, number, drained, notes...)
+}
+
+// overrideNotes says which orders a configuration does not have.
+func overrideNotes(ctx context.Context, client *api.Client) ([]string, error) {
+	services, err := client.Services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var notes []string
+	for _, service := range services {
+		for _, server := range service.Servers {
+			if o := server.Override; o != nil {
+				notes = append(notes, fmt.Sprintf("  %s of %s, %s", server.Address, service.Listen, overrideText(*o)))
+			}
+		}
+	}
+	if len(notes) == 0 {
+		return nil, nil
+	}
+	return append([]string{"Orders (`shunt server set`) are not in it. Applied to a daemon that does not have them, checks decide on:"}, notes...), nil
 }
 
 // drainNotes says which drains a configuration does not have.
@@ -71,10 +96,10 @@ func drainNotes(drained []api.DrainedServer) []string {
 	return notes
 }
 
-// printConfiguration prints it as a file, with the drains that it does not have in
+// printConfiguration prints it as a file, with the drains and orders that it does not have in
 // comments; or as the API has it, without comments: they go to the standard error.
-func printConfiguration(c *cli.Context, configuration api.Configuration, number uint64, drained []api.DrainedServer) error {
-	notes := drainNotes(drained)
+func printConfiguration(c *cli.Context, configuration api.Configuration, number uint64, drained []api.DrainedServer, orders ...string) error {
+	notes := append(drainNotes(drained), orders...)
 	if c.String("output") == formatJSON {
 		for _, note := range notes {
 			if err := write(c.App.ErrWriter, []byte(note+"\n")); err != nil {

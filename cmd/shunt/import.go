@@ -158,7 +158,11 @@ func header(result translation.Result) []string {
 	}
 	lines := []string{"Imported:"}
 	if n := result.Lacking(); n > 0 {
-		lines[0] = fmt.Sprintf("Imported; %s could not be carried as it was:", count(n, "thing"))
+		as := "they were"
+		if n == 1 {
+			as = "it was"
+		}
+		lines[0] = fmt.Sprintf("Imported; %s could not be carried as %s:", count(n, "thing"), as)
 	}
 	for _, note := range result.Notes {
 		lines = append(lines, "  "+note.String())

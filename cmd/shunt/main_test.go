@@ -24,6 +24,7 @@ import (
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/director/lease"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -84,6 +85,7 @@ type daemon struct {
 	migration      atomic.Pointer[migration]     // nil: there is no such thing
 	director       *director.Director
 	initial        director.State
+	leases         *lease.Registry
 	stop           func()
 	address        string // of TLS
 }
@@ -122,6 +124,7 @@ func (d *daemon) start() error {
 		cancel()
 		return err
 	}
+	d.leases = lease.Open(lease.Options{Events: stream, Log: log})
 	listeners := []net.Listener{}
 	l, err := api.Listen(d.socket, api.ListenOptions{})
 	if err != nil {
@@ -141,7 +144,7 @@ func (d *daemon) start() error {
 	handler := api.NewHandler(d.director, api.Options{
 		Version: "1.2.3", Dataplane: d.plane, Started: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC),
 		Detach: func(context.Context) error { return nil }, Detached: cancel, Log: log, Events: stream,
-		Health: checked{d.director},
+		Health: checked{d.director}, Leases: d.leases,
 		Doctor: func(context.Context) ([]api.Finding, error) {
 			if found := d.findings.Load(); found != nil {
 				return *found, nil
@@ -168,6 +171,25 @@ func (d *daemon) start() error {
 	}
 	running.Go(func() { _ = d.director.RunDrains(ctx) })
 	d.stop = func() { cancel(); running.Wait() }
+	return nil
+}
+
+// register has two agents register servers in the pool.
+func (d *daemon) register(pool string) error {
+	queue, cpu, connections := 1.5, 0.25, uint64(120)
+	for _, g := range []lease.Registration{
+		{Agent: "s1", Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.21:80"), Weight: 100}, Load: &lease.Load{Value: 0.4, CPU: &cpu, RunQueue: &queue, Connections: &connections}},
+		{Agent: "s2", Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.3:0"), Weight: 50, Draining: true}},
+	} {
+		g.Pool, g.Boot, g.Sequence, g.Lifetime, g.Server.Method = pool, "b", 1, time.Minute, realserver.DR
+		if _, err := d.leases.Register(g); err != nil {
+			return err
+		}
+	}
+	_, err := d.leases.Register(lease.Registration{Pool: pool, Agent: "s1", Boot: "b", Sequence: 1, Lifetime: time.Minute, Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.21:80")}})
+	if err == nil {
+		return errors.New("a message was taken twice")
+	}
 	return nil
 }
 
@@ -228,6 +250,8 @@ func meddle(ts *testscript.TestScript, _ bool, args []string) {
 		d.fake.SetResized(director.ResizeReport{Carried: 9, Evicted: 2})
 	case "breaks-off": // whatever is asked of the table
 		d.fake.FailTable(directortest.ErrInjected)
+	case "leases": // servers to agents of a pool: one that is busy, and one that drains
+		ts.Check(d.register(args[1]))
 	case "has-left": // connections of the first server, and templates
 		var left [2]uint64
 		for i := range left {

@@ -202,19 +202,30 @@ func listServers(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
-		return printServers(c, services...)
+		return printServers(c, downBy(c, client, ""), services...)
 	}
 	return lookUp(c, client, ref, func(ref string) error {
 		service, err := client.Service(c.Context, ref)
 		if err != nil {
 			return err
 		}
-		return printServers(c, service)
+		return printServers(c, downBy(c, client, service.Listen), service)
 	})
 }
 
+// poolsOf returns the pools that the services take servers from, each once.
+func poolsOf(services []api.Service) []string {
+	var pools []string
+	for _, s := range services {
+		if s.Health != nil && s.Health.Pool != "" && !slices.Contains(pools, s.Health.Pool) {
+			pools = append(pools, s.Health.Pool)
+		}
+	}
+	return pools
+}
+
 // printServers prints the servers in the order they were added.
-func printServers(c *cli.Context, services ...api.Service) error {
+func printServers(c *cli.Context, down map[[2]string]bool, services ...api.Service) error {
 	servers := []serverOf{}
 	for _, s := range services {
 		for _, server := range s.Servers {
@@ -229,7 +240,13 @@ func printServers(c *cli.Context, services ...api.Service) error {
 		columns := columnsOf(all...)
 		t.row(append([]any{"SERVICE", "NAME"}, columns.header()...)...)
 		for _, s := range servers {
-			t.row(append([]any{s.Service, s.Name}, columns.row(t, s.Server)...)...)
+			t.row(append([]any{s.Service, s.Name}, columns.row(t, s.Server, down[[2]string{s.Service, s.Address}])...)...)
+		}
+		for i, pools := 0, poolsOf(services); i < len(pools); i++ {
+			if i == 0 {
+				t.blank()
+			}
+			t.row("besides: pool " + poolText(pools[i]))
 		}
 	})
 }

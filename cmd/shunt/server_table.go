@@ -38,8 +38,9 @@ func (c serverColumns) header() []any {
 	return append(row, "STATE")
 }
 
-// row shows a server. A threshold that is not set is a dash.
-func (c serverColumns) row(t *table, s api.Server) []any {
+// row shows a server; down is whether its health keeps new connections from it. A
+// threshold that is not set is a dash.
+func (c serverColumns) row(t *table, s api.Server, down bool) []any {
 	row := []any{s.Address, s.Method}
 	if c.tunnels {
 		row = append(row, tunnelText(s))
@@ -58,12 +59,12 @@ func (c serverColumns) row(t *table, s api.Server) []any {
 	if c.templates {
 		row = append(row, s.Templates)
 	}
-	return append(row, serverState(t, s))
+	return append(row, serverState(t, s, down))
 }
 
 // serverState says in a word whether the server can be reached, or why not, and
 // what else keeps new connections from it.
-func serverState(t *table, s api.Server) string {
+func serverState(t *table, s api.Server, down bool) string {
 	var words []string
 	switch {
 	case !s.Draining:
@@ -75,6 +76,9 @@ func serverState(t *table, s api.Server) string {
 		words = append(words, t.in(yellow, "draining until "+s.Drain.Deadline.Local().Format(time.RFC3339)))
 	default:
 		words = append(words, t.in(yellow, "draining"))
+	}
+	if down && s.Override == nil { // an order says as much
+		words = append(words, t.in(red, "down"))
 	}
 	if s.Override != nil {
 		words = append(words, t.in(yellow, overrideText(*s.Override)))

@@ -308,11 +308,11 @@ func showService(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
-		return output(c, service, func(t *table) { serviceTable(t, service) })
+		return output(c, service, func(t *table) { serviceTable(t, service, downBy(c, client, service.Listen)) })
 	})
 }
 
-func serviceTable(t *table, s api.Service) {
+func serviceTable(t *table, s api.Service, down map[[2]string]bool) {
 	t.row("service", s.Listen)
 	t.row("name", s.Name)
 	t.row("scheduler", s.Scheduler)
@@ -330,7 +330,7 @@ func serviceTable(t *table, s api.Service) {
 	columns := columnsOf(s.Servers...)
 	t.row(columns.header()...)
 	for _, server := range s.Servers {
-		t.row(columns.row(t, server)...)
+		t.row(columns.row(t, server, down[[2]string{s.Listen, server.Address}])...)
 	}
 }
 

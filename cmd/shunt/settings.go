@@ -10,6 +10,7 @@ import (
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // The settings of a service beside its scheduler: persistence, one-packet,
@@ -211,6 +212,44 @@ func settingRows(t *table, s api.Service) {
 		t.row("mss", s.MSS)
 	}
 	limitRows(t, s)
+	aliveRows(t, s)
+}
+
+// aliveRows shows what is asked of the servers, and where there are others than those
+// that are configured.
+func aliveRows(t *table, s api.Service) {
+	h := s.Health
+	if h == nil {
+		return
+	}
+	var checks, sorry []string
+	for _, check := range h.Checks {
+		interval := check.Interval
+		if interval == 0 {
+			interval = api.Duration(realserver.DefaultCheckInterval)
+		}
+		checks = append(checks, fmt.Sprintf("%s every %s", check.Kind, interval))
+	}
+	if len(checks) > 0 {
+		t.row("checks", strings.Join(checks, ", "))
+	}
+	if h.Quorum > 1 {
+		t.row("quorum", h.Quorum)
+	}
+	for _, server := range h.Sorry {
+		sorry = append(sorry, server.Address)
+	}
+	if len(sorry) > 0 {
+		t.row("sorry servers", strings.Join(sorry, ", "))
+	}
+	if h.Pool != "" {
+		t.row("pool", poolText(h.Pool))
+	}
+}
+
+// poolText says where the servers are that registered themselves in the pool.
+func poolText(pool string) string {
+	return fmt.Sprintf("%s (its servers: `shunt pool show %s`)", pool, pool)
 }
 
 // persistenceText says how long, for which networks, and by what clients are told:

@@ -60,6 +60,7 @@ func statusTable(t *table, s api.Status) {
 		servers += ", " + t.in(red, fmt.Sprintf("%d unreachable (see `shunt server list`)", s.Unreachable))
 	}
 	t.row("servers", servers)
+	healthRows(t, s.Health)
 	t.row("timeouts", fmt.Sprintf("tcp %s, tcp-fin %s, udp %s", s.Timeouts.TCP, s.Timeouts.TCPFin, s.Timeouts.UDP))
 	if s.Faults > 0 {
 		t.row("faults", t.in(red, fmt.Sprintf("%d: a bug in Shunt, please report what `shunt drops` shows", s.Faults)))
@@ -84,6 +85,41 @@ func statusTable(t *table, s api.Status) {
 		t.row(table.Family, table.Limit, table.Keys, table.Slots, pressureText(t, table), fullIn(table), noRoom(t, table), size(table.Bytes), table.Expired, table.Corrected)
 	}
 }
+
+// healthRows tells of what is not as it should be with servers' health.
+func healthRows(t *table, h *api.HealthSummary) {
+	if h == nil {
+		return
+	}
+	var words []string
+	for _, part := range []struct {
+		n    int
+		word string
+		in   color
+	}{{h.Down, "down", red}, {h.Suspended, "suspended", yellow}, {h.Overridden, "by order", yellow}} {
+		if part.n > 0 {
+			words = append(words, t.in(part.in, fmt.Sprintf("%d %s", part.n, part.word)))
+		}
+	}
+	if len(words) > 0 {
+		t.row("health", strings.Join(words, ", ")+" (see `shunt health`)")
+	}
+	for _, list := range []struct {
+		label    string
+		services []string
+	}{{"no quorum", h.WithoutQuorum}, {"panic", h.Panic}, {"sorry servers", h.Sorry}} {
+		for i, service := range list.services {
+			if i == maxHealthRows {
+				t.row(" ", t.in(red, fmt.Sprintf("and %d more", len(list.services)-i)))
+				break
+			}
+			t.row(label(i, list.label), t.in(red, service))
+		}
+	}
+}
+
+// maxHealthRows is how many services of a kind the status names.
+const maxHealthRows = 5
 
 // forwardingRows shows what the daemon was configured with for pings, tunnels and
 // full NAT; what it was not is not shown.
