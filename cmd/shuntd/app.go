@@ -114,6 +114,10 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 				Flags: detachFlags(), Action: detach, OnUsageError: badFlag, HideHelpCommand: true,
 			},
 			{
+				Name: helperCommand, Hidden: true, Action: help, OnUsageError: badFlag, HideHelpCommand: true,
+				Flags: []cli.Flag{&cli.BoolFlag{Name: asRoot}, &cli.StringFlag{Name: "dataplane"}},
+			},
+			{
 				Name: "version", Usage: "print the version", Action: printVersion,
 				OnUsageError: badFlag, HideHelpCommand: true,
 			},
@@ -165,9 +169,8 @@ func start(c *cli.Context) error {
 	warn(log, cfg)
 	return serve(c.Context, cfg, surroundings{
 		open: openPlane, hangups: hangups, log: log, level: level, forceMigration: c.Bool("force-migration"),
-		restrict: func(state director.State) (string, error) {
-			return dropPrivileges(append(neededBy(cfg.Director.Dataplane), neededByChecks(state)...))
-		},
+		help:     startHelper,
+		restrict: func() (string, error) { return dropPrivileges(neededBy(cfg.Director.Dataplane)) },
 		load: func() (config.Config, error) {
 			if c.String("config") == "" {
 				return config.Config{}, errors.New("shuntd was started without a configuration file")

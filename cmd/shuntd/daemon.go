@@ -21,6 +21,7 @@ import (
 	"github.com/shunt-lb/shunt/director/metrics"
 	"github.com/shunt-lb/shunt/director/store"
 	"github.com/shunt-lb/shunt/director/watch"
+	"github.com/shunt-lb/shunt/realserver/script"
 )
 
 // dataplane is what the daemon needs of a data plane beyond what the Director
@@ -42,9 +43,10 @@ type dataplane interface {
 type surroundings struct {
 	// open opens the data plane that the settings describe.
 	open func(context.Context, config.Settings, *slog.Logger) (dataplane, error)
-	// restrict gives up the rights that only the start took; the state says what is
-	// needed besides.
-	restrict func(director.State) (string, error)
+	// help starts what runs commands from now on; nil of it: the daemon itself does.
+	help func(config.Settings, director.State) (*script.Helper, error)
+	// restrict gives up the rights that only the start took, and those to run commands.
+	restrict func() (string, error)
 	// load reads the configuration as at the start, for a reload.
 	load func() (config.Config, error)
 	// hangups are the process' SIGHUPs.
@@ -67,6 +69,7 @@ type instance struct {
 	director  *director.Director
 	plane     dataplane
 	health    *healthParts
+	helper    *script.Helper // that runs commands; nil: the daemon does
 	leases    *lease.Registry
 	revisions *store.Store
 	// storeError is what the last check of the store said; nil: none was made.
@@ -147,7 +150,20 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 		return err
 	}
 	takeOver(ctx)
-	rights, err := d.restrict(d.director.State())
+	helper, err := d.help(d.settings, d.director.State())
+	if err != nil {
+		return err
+	}
+	if helper != nil {
+		d.helper = helper
+		d.health.env.RunBy(helper)
+		defer func() {
+			if err := helper.Close(); err != nil {
+				d.log.Warn("the process that ran commands did not end well", "err", err)
+			}
+		}()
+	}
+	rights, err := d.restrict()
 	if err != nil {
 		return fmt.Errorf("give up what only the start needs: %w", err)
 	}
@@ -165,6 +181,7 @@ func (d *instance) control(ctx context.Context, initial director.State, local ne
 	parts.Go(func() error { return watcher.Run(reconciling) })
 	parts.Go(func() error { return d.director.RunDrains(reconciling) })
 	parts.Go(func() error { return d.health.monitor.Run(reconciling) })
+	parts.Go(func() error { return d.health.hosts.Run(reconciling) })
 	parts.Go(func() error { return d.leases.Run(ctx) })
 	parts.Go(func() error { return d.health.keeper.Run(reconciling, d.director) })
 	parts.Go(func() error { return handler.Run(ctx, local) })
@@ -195,7 +212,7 @@ func (d *instance) handler(detaching, detached func()) *api.Handler {
 	return api.NewHandler(d.director, api.Options{
 		Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log, Events: d.events,
 		Metrics: metrics.New(metrics.Options{
-			Health: verdicts{d.health.keeper}.measures,
+			Health: d.measures,
 			Source: d.director, Events: d.events, Version: version, Dataplane: d.settings.Dataplane, Started: d.started, Log: d.log,
 		}).Handler(),
 		Forwarding: forwarding(d.settings), Leases: d.leases,
@@ -280,7 +297,8 @@ func (d *instance) watchStore(ctx context.Context) error {
 }
 
 // sickAfter is how long the kernel may not have been compared with what is
-// desired until the daemon counts as stuck. A change may take a minute.
+// desired, or what is due of the checks may not have been done, until the daemon
+// counts as stuck. A change may take a minute.
 const sickAfter = 2 * time.Minute
 
 // well says why the daemon is stuck; nil if it is not.
@@ -288,6 +306,22 @@ func (d *instance) well() error {
 	checked := d.director.Drift().Checked
 	if age := time.Since(checked); age > sickAfter {
 		return fmt.Errorf("the kernel was last compared with what is desired %s ago", age.Round(time.Second))
+	}
+	if d.helper != nil && d.helper.Err() != nil {
+		return d.helper.Err()
+	}
+	return stuck(d.health.monitor.Behind(), d.health.keeper.Busy())
+}
+
+// stuck says so of the checks, which are so late with what they could do, or of what
+// decides by them, which has been at it for so long. Checks that wait for slow servers
+// are not stuck: a restart would not help them.
+func stuck(asking, deciding time.Duration) error {
+	switch {
+	case asking > sickAfter:
+		return fmt.Errorf("servers have not been asked for %s: the checks are stuck", asking.Round(time.Second))
+	case deciding > sickAfter:
+		return fmt.Errorf("what servers' checks found has not been carried out for %s", deciding.Round(time.Second))
 	}
 	return nil
 }

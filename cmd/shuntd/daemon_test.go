@@ -19,6 +19,7 @@ import (
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/realserver/script"
 )
 
 // fakePlane is a data plane that only remembers.
@@ -59,7 +60,8 @@ type running struct {
 func around(open func(context.Context, config.Settings, *slog.Logger) (dataplane, error), log *slog.Logger) surroundings {
 	return surroundings{
 		open: open, log: log, level: new(slog.LevelVar), hangups: listenHangup(),
-		restrict: func(director.State) (string, error) { return "all of a test's", nil },
+		help:     func(config.Settings, director.State) (*script.Helper, error) { return nil, nil },
+		restrict: func() (string, error) { return "all of a test's", nil },
 		load:     func() (config.Config, error) { return config.Config{}, errors.New("no file") },
 	}
 }

@@ -2,19 +2,21 @@ package main
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/director/event"
 	"github.com/shunt-lb/shunt/director/offer"
-	"github.com/shunt-lb/shunt/realserver"
 	"github.com/shunt-lb/shunt/realserver/health"
+	"github.com/shunt-lb/shunt/realserver/snmp"
 )
 
 // healthParts are what asks the servers and what decides on them.
 type healthParts struct {
 	env     health.Env
 	monitor *health.Monitor
+	hosts   *snmp.Poller
 	keeper  *offer.Keeper
 }
 
@@ -23,14 +25,17 @@ type healthParts struct {
 func newHealth(plane dataplane, events *event.Stream, settings config.Settings, log *slog.Logger) *healthParts {
 	h := &healthParts{env: health.NewEnv(settings.ScriptUser)}
 	h.monitor = health.NewMonitor(health.Options{
-		New: func(check realserver.Check, target health.Target, dial health.Dial) (health.Prober, error) {
-			return health.NewProber(check, target, dial, h.env)
-		},
+		Env:     h.env,
 		Changed: func(changes []health.Change) { h.keeper.Changed(changes) },
 		Log:     log,
 	})
+	h.hosts = snmp.New(snmp.Options{
+		Loaded:  func(k snmp.Key, load float64, at time.Time) { h.keeper.HostLoad(k, load, at) },
+		Changed: func(k snmp.Key) { h.keeper.HostChanged(k) },
+		Log:     log,
+	})
 	h.keeper = offer.New(offer.Options{
-		Checks: h.monitor, Events: events, Log: log, Env: h.env, Packet: witnessOf(plane), Dialer: dialerOf(plane),
+		Checks: h.monitor, Hosts: h.hosts, Events: events, Log: log, Env: h.env, Packet: witnessOf(plane), Dialer: dialerOf(plane), Features: plane.Features(),
 	})
 	return h
 }

@@ -7,10 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"kernel.org/pub/linux/libs/security/libcap/cap"
-
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/director/config"
 	"github.com/shunt-lb/shunt/realserver"
 )
 
@@ -51,29 +49,27 @@ func TestServeChecks(t *testing.T) {
 	offered(0)
 }
 
-func TestRightsForChecks(t *testing.T) {
-	with := func(h director.Health) director.State {
-		return director.State{Services: []director.Service{{}, {Health: h}}}
+// Only what is root's by name, or by the script user, has the helper become root.
+func TestRunsAsRoot(t *testing.T) {
+	script := func(user string) director.State {
+		check := realserver.Check{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: []string{"/bin/true"}, User: user}}
+		return director.State{Services: []director.Service{{}, {Health: director.Health{Checks: []realserver.Check{{Kind: realserver.CheckTCP}, check}}}}}
 	}
-	check := func(kind realserver.CheckKind) director.Health {
-		return director.Health{Checks: []realserver.Check{{Kind: realserver.CheckTCP}, {Kind: kind}}}
-	}
-	run := []cap.Value{cap.SETUID, cap.SETGID, cap.KILL}
-	for name, c := range map[string]struct {
+	for _, c := range []struct {
+		user  string
 		state director.State
-		want  []cap.Value
+		want  bool
 	}{
-		"nothing": {director.State{}, nil},
-		"tcp":     {with(check(realserver.CheckTCP)), nil},
-		"icmp":    {with(check(realserver.CheckICMP)), []cap.Value{cap.NET_RAW}},
-		"script":  {with(check(realserver.CheckScript)), run},
-		"command": {with(director.Health{Notify: director.Notify{QuorumDown: []string{"/bin/true"}}}), run},
-		"fifo":    {with(director.Health{Notify: director.Notify{FIFO: "/run/shunt/fifo"}}), nil},
+		{"", director.State{}, false},
+		{"", script(""), false},
+		{"", script("nobody"), false},
+		{"", script("no-such-user"), false},
+		{"", script("root"), true},
+		{"root", director.State{}, true},
+		{"nobody", script("0"), true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, neededByChecks(c.state)); diff != "" {
-				t.Errorf("rights (-want +got):\n%s", diff)
-			}
-		})
+		if got := runsAsRoot(config.Settings{ScriptUser: c.user}, c.state); got != c.want {
+			t.Errorf("script user %q, %+v: %t", c.user, c.state, got)
+		}
 	}
 }

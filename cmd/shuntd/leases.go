@@ -17,17 +17,9 @@ import (
 func openLeases(keeper *offer.Keeper, events *event.Stream, settings config.Settings, log *slog.Logger) *lease.Registry {
 	leases := lease.Open(lease.Options{
 		File: filepath.Join(settings.StateDir, "leases.json"), Events: events, Log: log,
-		Changed: func(pool string, servers []realserver.Server) {
-			for i := range servers {
-				if servers[i].Draining {
-					// Draining is an operator's order in the kernel, and would be drift there.
-					servers[i].Draining, servers[i].Weight = false, 0
-				}
-			}
-			keeper.SetLeases(pool, servers)
-		},
-		Loaded: func(server realserver.Server, load lease.Load, at time.Time) {
-			err := keeper.ReportLoad(server.Address.Addr(), offer.LoadReport{At: at, Load: load.Value, Degradation: load.Degradation})
+		Changed: keeper.SetLeases,
+		Loaded: func(pool string, server realserver.Server, load lease.Load, at time.Time, renewal time.Duration) {
+			err := keeper.ReportLoad(pool, server.Address.Addr(), offer.LoadReport{At: at, Load: load.Value, Degradation: load.Degradation, Every: renewal})
 			if err != nil { // one that came late: the next one counts
 				log.Debug("a load was of no use", "server", server.Address, "err", err)
 			}

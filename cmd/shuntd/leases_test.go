@@ -47,8 +47,8 @@ func TestServeLeases(t *testing.T) {
 		}
 	}
 	// offered waits until the kernel has so many servers besides the configured ones,
-	// each of the weight.
-	offered := func(servers int, weight uint32) {
+	// each with its weight, and draining or not.
+	offered := func(servers int, draining bool) {
 		t.Helper()
 		for {
 			found, err := plane.Found(context.Background())
@@ -58,7 +58,7 @@ func TestServeLeases(t *testing.T) {
 			i, right := found.Service(key), 0
 			if i >= 0 {
 				for _, server := range found.Services[i].Servers {
-					if server.Address.Addr().String() == "10.0.0.99" && server.Weight == weight {
+					if server.Address.Addr().String() == "10.0.0.99" && server.Weight == 5 && server.Draining == draining {
 						right++
 					}
 				}
@@ -74,16 +74,16 @@ func TestServeLeases(t *testing.T) {
 		}
 	}
 	send(http.MethodPut, "")
-	offered(1, 5)
+	offered(1, false)
 	d.cancel()
 	if err := <-d.done; err != nil {
 		t.Fatal(err)
 	}
 	plane = newPlane()
 	d = startDaemon(t, cfg, plane)
-	offered(1, 5)
+	offered(1, false)
 	send(http.MethodPut, `,"draining":true`)
-	offered(1, 0)
+	offered(1, true)
 	send(http.MethodDelete, "")
-	offered(0, 0)
+	offered(0, false)
 }

@@ -87,8 +87,8 @@ func TestSecondDaemonOfIPVS(t *testing.T) {
 
 func TestCapabilitiesByPlane(t *testing.T) {
 	for plane, want := range map[string][]cap.Value{
-		"xdp":  {cap.NET_ADMIN, cap.BPF, cap.PERFMON},
-		"ipvs": {cap.NET_ADMIN},
+		"xdp":  {cap.NET_ADMIN, cap.BPF, cap.PERFMON, cap.NET_RAW},
+		"ipvs": {cap.NET_ADMIN, cap.NET_RAW},
 	} {
 		if diff := cmp.Diff(want, neededBy(plane)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", plane, diff)

@@ -1,50 +1,97 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
+	"syscall"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 
 	"github.com/shunt-lb/shunt/director"
-	"github.com/shunt-lb/shunt/realserver"
+	"github.com/shunt-lb/shunt/director/config"
+	"github.com/shunt-lb/shunt/realserver/health"
+	"github.com/shunt-lb/shunt/realserver/script"
 )
 
-// neededBy are the capabilities that running the data plane takes: NET_ADMIN for
-// netlink and attaching; for XDP, BPF for maps and programs, and PERFMON so that the
-// verifier spares the fast path the guards against speculation. What only the start
-// takes (a group for the socket, a low port) is done when the others are dropped.
+// neededBy are the capabilities that running takes: NET_ADMIN for netlink and
+// attaching; for XDP, BPF for maps and programs, and PERFMON so that the verifier spares
+// the fast path the guards against speculation; NET_RAW to ping servers where the host
+// lets nobody open ping sockets, which adds nothing to what NET_ADMIN and BPF can do to
+// packets. What only the start takes (a group for the socket, a low port, SYS_ADMIN for
+// the namespace that checks come from) is done when the others are dropped.
 func neededBy(plane string) []cap.Value {
 	if plane == director.PlaneIPVS {
-		return []cap.Value{cap.NET_ADMIN}
+		return []cap.Value{cap.NET_ADMIN, cap.NET_RAW}
 	}
-	return []cap.Value{cap.NET_ADMIN, cap.BPF, cap.PERFMON}
+	return []cap.Value{cap.NET_ADMIN, cap.BPF, cap.PERFMON, cap.NET_RAW}
 }
 
-// neededByChecks are the capabilities that the checks and notifications of the state
-// take: NET_RAW to ping where the host lets nobody open ping sockets; SETUID, SETGID
-// and KILL to run commands as another user and to end them. Without commands at its
-// start the daemon has them no more: the first ones want a restart.
-func neededByChecks(state director.State) []cap.Value {
-	var pings, runs bool
-	for i := range state.Services {
-		h := &state.Services[i].Health
-		for j := range h.Checks {
-			pings = pings || h.Checks[j].Kind == realserver.CheckICMP
-			runs = runs || h.Checks[j].Kind == realserver.CheckScript
+// becoming are the capabilities that it takes to run commands as other users, and to end
+// them: the helper's alone.
+func becoming() []cap.Value { return []cap.Value{cap.SETUID, cap.SETGID, cap.KILL} }
+
+// helperCommand is the command line by which the daemon starts its helper; asRoot lets
+// it run commands as root.
+const (
+	helperCommand = "run-commands"
+	asRoot        = "as-root"
+)
+
+// startHelper starts what runs the commands of checks and notifications, now and later;
+// nil where that would have no right that the daemon has not. It may become root only if
+// the state, or the script user, has a command be root's by now.
+func startHelper(settings config.Settings, state director.State) (*script.Helper, error) {
+	have := cap.GetProc()
+	for _, value := range becoming() {
+		if held, err := have.GetFlag(cap.Permitted, value); err != nil || !held {
+			return nil, err
 		}
-		runs = runs || len(h.Notify.Up)+len(h.Notify.Down)+len(h.Notify.QuorumUp)+len(h.Notify.QuorumDown) > 0
 	}
-	var needed []cap.Value
-	if pings {
-		needed = append(needed, cap.NET_RAW)
+	cmd := exec.Command("/proc/self/exe", helperCommand, "--dataplane", settings.Dataplane)
+	if runsAsRoot(settings, state) {
+		cmd.Args = append(cmd.Args, "--"+asRoot)
 	}
-	if runs {
-		needed = append(needed, cap.SETUID, cap.SETGID, cap.KILL)
+	cmd.Args[0] = "shuntd"
+	// No word of the service manager's is for it, nor an interrupt of the terminal.
+	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return script.StartHelper(cmd)
+}
+
+// runsAsRoot reports whether a command is root's.
+func runsAsRoot(settings config.Settings, state director.State) bool {
+	users := []string{cmp.Or(settings.ScriptUser, health.DefaultScriptUser)}
+	for i := range state.Services {
+		for _, check := range state.Services[i].Health.Checks {
+			if check.Script != nil && check.Script.User != "" {
+				users = append(users, check.Script.User)
+			}
+		}
 	}
-	return needed
+	return slices.ContainsFunc(users, script.IsRoot)
+}
+
+// help is `shuntd run-commands`, which the daemon starts for itself: it gives up every
+// right but to become others, and runs what it is told to. Of root's commands it would
+// take away what they are root's for: for their sake it keeps what the daemon has.
+func help(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	needed := becoming()
+	if c.Bool(asRoot) {
+		needed = append(needed, neededBy(c.String("dataplane"))...)
+	}
+	if _, err := dropPrivileges(needed); err != nil {
+		return fmt.Errorf("give up what running commands does not take: %w", err)
+	}
+	return script.Serve(c.Bool(asRoot))
 }
 
 // dropPrivileges gives up, in all threads and for good, every capability but

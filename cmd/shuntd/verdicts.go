@@ -2,11 +2,11 @@ package main
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/api"
-	"github.com/shunt-lb/shunt/director/metrics"
 	"github.com/shunt-lb/shunt/director/offer"
 	"github.com/shunt-lb/shunt/realserver/health"
 )
@@ -45,43 +45,16 @@ func (v verdicts) HealthChanges(key director.ServiceKey, limit int) []api.Health
 	return all
 }
 
-// measures returns the verdicts as metrics show them. A lease's address can be a sorry
-// server's too: it is told once.
-func (v verdicts) measures() []metrics.ServiceHealth {
-	var all []metrics.ServiceHealth
-	for _, service := range v.keeper.Verdicts() {
-		health := metrics.ServiceHealth{Service: service.Service, Quorum: service.Quorum, Panic: service.Panic}
-		seen := map[netip.AddrPort]bool{}
-		for _, server := range service.Servers {
-			if !seen[server.Server] {
-				seen[server.Server] = true
-				health.Servers = append(health.Servers, serverMeasures(server))
-			}
-		}
-		all = append(all, health)
-	}
-	return all
-}
-
-func serverMeasures(v offer.Verdict) metrics.ServerHealth {
-	health := metrics.ServerHealth{Address: v.Server, Up: v.Up, Suspended: v.Suspended}
-	for _, step := range v.Steps {
-		health.Overridden = health.Overridden || step.Name == offer.StepOverride && step.Why != ""
-	}
-	for _, check := range v.Checks {
-		one := metrics.CheckHealth{Kind: string(check.Check.Kind), Passed: check.Status.Successes, Failed: check.Status.Failures}
-		if len(check.Status.Last) > 0 {
-			one.Took = check.Status.Last[0].Took
-		}
-		health.Checks = append(health.Checks, one)
-	}
-	return health
-}
-
 func serverHealth(v offer.Verdict) api.ServerHealth {
 	model := api.ServerHealth{
 		Server: v.Server.String(), Origin: string(v.Origin), Up: v.Up, Since: when(v.Since), Why: v.Why, Weight: v.Weight,
-		Withdrawn: v.Withdrawn, Suspended: v.Suspended, Held: when(v.Held), Steps: []api.HealthStep{}, Checks: []api.CheckHealth{},
+		Withdrawn: v.Withdrawn, Suspended: v.Suspended, Held: when(v.Held), Changes: v.Changes, Suspensions: v.Suspensions, Steps: []api.HealthStep{}, Checks: []api.CheckHealth{},
+	}
+	if e := v.Evidence; e != nil {
+		model.Evidence = &api.Evidence{Unanswered: e.Unanswered, Resets: e.Resets, Unreachable: e.Unreachable}
+	}
+	if v.Load != nil {
+		model.Load = &api.LoadState{Value: v.Load.Value, Share: v.Load.Share}
 	}
 	for _, step := range v.Steps {
 		model.Steps = append(model.Steps, api.HealthStep{Step: string(step.Name), Weight: step.Weight, Why: step.Why})
@@ -90,7 +63,7 @@ func serverHealth(v offer.Verdict) api.ServerHealth {
 		s := check.Status
 		one := api.CheckHealth{
 			Check: api.CheckModel(check.Check), Target: asked(check.Key.Target, check.Check.Port), Known: s.Known, Up: s.Up, Since: when(s.Since), Reason: s.Reason,
-			Warning: s.Warning, Overdue: s.Overdue, Successes: s.Successes, Failures: s.Failures, Last: []api.CheckResult{},
+			Warning: s.Warning, CertificateEnd: when(s.CertificateEnd), Overdue: s.Overdue, Successes: s.Successes, Failures: s.Failures, Last: []api.CheckResult{},
 		}
 		for _, result := range s.Last {
 			one.Last = append(one.Last, checkResult(result))
@@ -110,11 +83,18 @@ func asked(target health.Target, port uint16) string {
 }
 
 func checkResult(r health.Result) api.CheckResult {
-	model := api.CheckResult{At: r.At.UTC(), Took: api.Duration(r.Took.Round(time.Microsecond)), Passed: r.Err == nil, Text: r.Detail}
+	model := api.CheckResult{At: r.At.UTC(), Took: api.Duration(r.Took.Round(time.Microsecond)), Passed: r.Err == nil, Text: firstLine(r.Detail)}
 	if r.Err != nil {
 		model.Text = r.Err.Error()
 	}
 	return model
+}
+
+// firstLine returns the first line of what a command said, which stands for all of it
+// where lines are a table's.
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return strings.ReplaceAll(line, "\t", " ")
 }
 
 // when returns a time in UTC; nil for the zero one.
