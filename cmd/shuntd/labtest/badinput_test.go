@@ -10,6 +10,7 @@ import (
 )
 
 func TestBadCommands(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	before := p.d.configuration(t)
 	for _, test := range []struct {
@@ -65,6 +66,7 @@ func TestBadCommands(t *testing.T) {
 }
 
 func TestBadStarts(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Servers: 1})
 	prepare := func(t *testing.T) *daemon { return newDaemon(t, lab.Director, []string{"eth0"}) }
 	file := func(t *testing.T, text string) []string {

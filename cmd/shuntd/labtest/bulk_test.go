@@ -18,6 +18,7 @@ import (
 // the router before the far server get and send is captured: tshark finds no malformed
 // packet and no wrong checksum in it, outside of tunnels and inside.
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	r := startRouted(t, routing{})
 	folder := t.TempDir()
 	captures := []*capture{

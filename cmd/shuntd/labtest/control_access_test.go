@@ -12,6 +12,7 @@ import (
 // TestAccess sends real packets from several clients and changes who may
 // connect: for new connections, at once.
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 2, Clients: 4})
 	if _, err := lab.ServeHTTP(80); err != nil {
 		t.Fatal(err)
@@ -99,6 +100,7 @@ func TestAccess(t *testing.T) {
 // denied and let in: each edit counts from when its command has returned, and
 // what other services' lists say does not matter.
 func TestAccessSwitchesAtOnce(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	p.d.do(t, "service add tcp://192.0.2.10:81 --name other --deny 10.1.0.0/16\nserver add other 10.2.0.11 --method nat")
 	for i := range 8 {

@@ -64,6 +64,7 @@ func (d *daemon) unchanged(t *testing.T, f func()) {
 }
 
 func TestApplyBreaksNoConnection(t *testing.T) {
+	t.Parallel()
 	p, file := newPair(t, 3, planned, 80)
 	held := []*call{p.on(t, 0), p.on(t, 1)}
 	next := writeFile(t, filepath.Join(filepath.Dir(file), "next.yaml"), grown)
@@ -120,6 +121,7 @@ func TestApplyBreaksNoConnection(t *testing.T) {
 // A step that the kernel refuses is named; what was done before it is undone, in
 // the kernel too, and traffic does not notice.
 func TestFailingApplyIsUndone(t *testing.T) {
+	t.Parallel()
 	p, file := newPair(t, 3, planned, 80)
 	held := []*call{p.on(t, 0), p.on(t, 1)}
 	wrong := writeFile(t, filepath.Join(filepath.Dir(file), "wrong.yaml"), impossible)
@@ -151,6 +153,7 @@ func TestFailingApplyIsUndone(t *testing.T) {
 }
 
 func TestGuardAndFolder(t *testing.T) {
+	t.Parallel()
 	p, file := newPair(t, 2, planned, 80, 8081)
 	folder := filepath.Join(filepath.Dir(file), "all")
 	empty := writeFile(t, filepath.Join(filepath.Dir(file), "empty.yaml"), "services: []\n")

@@ -36,6 +36,7 @@ func (p pair) each(t *testing.T) (first, second *call) {
 // TestDrain takes a server out while clients hold connections, follows it to its
 // end, and removes the server without cutting anything.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
 			p := startPair(t, method)
@@ -105,6 +106,7 @@ func (p pair) keepsNothingOfDrains(t *testing.T) {
 // TestDrainKills: a deadline outlives the daemon; what is left then is cut, and
 // nothing of another server.
 func TestDrainKills(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
 			p := startPair(t, method)
@@ -155,6 +157,7 @@ func TestDrainKills(t *testing.T) {
 // TestDrainOverdue: a deadline that kills nothing tells what is left; the server
 // can be given back at any time.
 func TestDrainOverdue(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	c, _ := p.each(t)
 	began := p.d.lastEvent(t)
@@ -183,6 +186,7 @@ func TestDrainOverdue(t *testing.T) {
 // TestDrainMovesPersistentClients: a client of a template gets another server for
 // its new connections, while its old one goes on.
 func TestDrainMovesPersistentClients(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
 			p := startPair(t, method)
@@ -219,6 +223,7 @@ func TestDrainMovesPersistentClients(t *testing.T) {
 
 // TestDrainShowsUDPApart: what has no end but its timeout is told apart.
 func TestDrainShowsUDPApart(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	if _, err := p.lab.ServeUDP(53); err != nil {
 		t.Fatal(err)

@@ -111,6 +111,7 @@ services:
 // so that the damage can be seen, and lets it go on: everything is repaired, told
 // and counted, and traffic flows as before.
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	p, _ := newPair(t, 2, meddled, 80, 8081)
 	d, six := p.d, netip.AddrPortFrom(vip6, 80)
 	held := []*call{p.on(t, 0), p.on(t, 1), mustOpen(t, p.lab.Client, six)}

@@ -13,6 +13,7 @@ import (
 // TestForeignServices gives the kernel to a daemon with another store: what it
 // finds serves on, is shown and left alone, until it is adopted.
 func TestForeignServices(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	p.d.do(t, "service add udp://[2001:db8::10]:53 --name dns --scheduler sh --flags sh-port\nserver add dns [fd00:2::b]:53 --method nat --weight 5\nserver edit web "+p.servers[0]+" --weight 2")
 	c := p.on(t, 0)

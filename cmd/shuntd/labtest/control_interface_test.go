@@ -42,6 +42,7 @@ func (p pair) attachedAll(t *testing.T) {
 }
 
 func TestDetachedLinkIsAttachedAgain(t *testing.T) {
+	t.Parallel()
 	p := armed(t)
 	c, last := p.on(t, 0), p.d.lastEvent(t)
 	client, err := p.lab.Director.Netlink().LinkByName("eth0")
@@ -64,6 +65,7 @@ func TestDetachedLinkIsAttachedAgain(t *testing.T) {
 // An interface may vanish and come again under its name: a driver is loaded anew,
 // a tunnel or a guest's interface is made again.
 func TestInterfaceMadeAgain(t *testing.T) {
+	t.Parallel()
 	p := armed(t)
 	c, last, s := p.on(t, 0), p.d.lastEvent(t), p.lab.Servers[1]
 	netlink := p.lab.Director.Netlink()

@@ -59,6 +59,7 @@ func (d *daemon) templates(t *testing.T) map[string]api.Connection {
 // TestPersistence: clients of a network stay on one server, whatever the
 // scheduler's turn, until the template has expired.
 func TestPersistence(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
 			p := startMany(t, method, 260)
@@ -109,6 +110,7 @@ func TestPersistence(t *testing.T) {
 // TestTemplateExpires: without connections a template lives as long as the
 // service says after the last new one; then the scheduler chooses anew.
 func TestTemplateExpires(t *testing.T) {
+	t.Parallel()
 	p := startMany(t, nat, 1)
 	p.d.do(t, "service edit web --persistent 1s")
 	client := p.lab.ClientAddrs4[0]
@@ -127,6 +129,7 @@ func TestTemplateExpires(t *testing.T) {
 // TestQuiescentTemplate: a template leads to a server of weight 0, unless the
 // service says that weight 0 ends persistence too.
 func TestQuiescentTemplate(t *testing.T) {
+	t.Parallel()
 	p := startMany(t, nat, 1)
 	p.d.do(t, "service edit web --persistent 5m")
 	client := p.lab.ClientAddrs4[0]
@@ -154,6 +157,7 @@ func TestQuiescentTemplate(t *testing.T) {
 // lots, which server a client would get, and then is that client: without
 // persistence, with it, and while a server is being drained.
 func TestExplainAgrees(t *testing.T) {
+	t.Parallel()
 	p := startMany(t, nat, 4)
 	p.d.do(t, fmt.Sprintf("server edit web %s --weight 300\nserver edit web %s --weight 100", p.servers[0], p.servers[1]))
 	clients := p.lab.ClientAddrs4

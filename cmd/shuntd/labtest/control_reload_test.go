@@ -14,6 +14,7 @@ import (
 )
 
 func TestHangup(t *testing.T) {
+	t.Parallel()
 	p, file := newPair(t, 3, planned, 80)
 	held := []*call{p.on(t, 0), p.on(t, 1)}
 	hangup := func(text string) (last uint64) {
@@ -58,6 +59,7 @@ func TestHangup(t *testing.T) {
 // far as Shunt can tell: everything of the newest revision is there again, and
 // nothing of a file that was changed meanwhile.
 func TestFileCountsAtTheFirstStartOnly(t *testing.T) {
+	t.Parallel()
 	p, file := newPair(t, 3, planned, 80, 8081)
 	p.d.do(t, `
 		server add web 10.2.0.13 --method nat
@@ -134,6 +136,7 @@ func TestFileCountsAtTheFirstStartOnly(t *testing.T) {
 
 // A reload by the CLI says what a hangup can only log.
 func TestReloadCommand(t *testing.T) {
+	t.Parallel()
 	p, file := newPair(t, 3, planned, 80)
 	c := p.on(t, 1)
 	writeFile(t, file, grown)

@@ -87,6 +87,7 @@ func (r *remote) requests() map[string][]string {
 }
 
 func TestRolesOverTLS(t *testing.T) {
+	t.Parallel()
 	r := newRemote(t)
 	// What each caller is answered as viewer, operator and admin; a detach that is
 	// let through comes last, for it ends the daemon.
@@ -133,6 +134,7 @@ func TestRolesOverTLS(t *testing.T) {
 }
 
 func TestOverTLS(t *testing.T) {
+	t.Parallel()
 	r := newRemote(t)
 	bearer := func(name string) []string { return []string{"-H", "Authorization: Bearer " + r.tokens[name]} }
 	t.Run("plain_HTTP_is_refused", func(t *testing.T) {
@@ -206,6 +208,7 @@ func TestOverTLS(t *testing.T) {
 
 // Members of the socket's group may use it, as operators; others may not.
 func TestSocketGroup(t *testing.T) {
+	t.Parallel()
 	const nobody, group = 65534, 1 // 1 is daemon, which every host has
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 1})
 	d := newDaemon(t, lab.Director, lab.DirectorLinks, "--config",

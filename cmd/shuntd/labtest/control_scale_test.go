@@ -45,6 +45,7 @@ func manyConfigured() string {
 // TestThousandServices applies, lists, spoils, restarts and rolls back 1000
 // services of 10 servers each.
 func TestThousandServices(t *testing.T) {
+	t.Parallel()
 	p, file := newPair(t, 2, "services: []\n", manyPorts[:]...)
 	many := writeFile(t, filepath.Join(filepath.Dir(file), "many.yaml"), manyConfigured())
 	// sample asks some services, each until all its servers have answered.

@@ -52,6 +52,7 @@ func waitText(t *testing.T, l *logText, text string) {
 // TestFollowedEventsSurviveRestarts kills and restarts the daemon under a
 // follower: it shows everything that came after, in order and once.
 func TestFollowedEventsSurviveRestarts(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	f := p.d.follow(t, "-o", "json", "--since", "0")
 	var want []string
@@ -101,6 +102,7 @@ func TestFollowedEventsSurviveRestarts(t *testing.T) {
 // A reader of the state who was away during a restart goes on with what came
 // after the revision it has seen.
 func TestStateStreamResumes(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	client := p.d.client(t)
 	seen := uint64(0)

@@ -179,6 +179,7 @@ func readPinned[T any](t *testing.T, path string) []T {
 // the kernel holds the newest one. Now and then one copy of the store is cut at
 // a random byte before the restart: nothing is lost by that either.
 func TestKilledDuringEdits(t *testing.T) {
+	t.Parallel()
 	const edits = 1000
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -194,18 +195,29 @@ func TestKilledDuringEdits(t *testing.T) {
 	for len(e.acked) < edits {
 		since := e.last
 		ctx, cancel := context.WithCancel(t.Context())
-		instant := time.Duration(random.IntN(500)) * time.Millisecond // drawn here: the source is not for two goroutines
+		// Drawn here: the source is not for two goroutines. So many edits, so that a slow
+		// machine has no more starts, and then an instant of those that follow.
+		reach, instant := random.IntN(100), time.Duration(random.IntN(20_000))*time.Microsecond
+		reached := make(chan struct{})
 		var killer sync.WaitGroup
 		killer.Go(func() {
 			defer cancel()
+			defer d.kill()
+			select {
+			case <-reached:
+			case <-ctx.Done():
+				return
+			}
 			select {
 			case <-time.After(instant): // the test's input
 			case <-ctx.Done():
 			}
-			d.kill()
 		})
 		var err error
-		for err == nil && len(e.acked) < edits {
+		for made := 0; err == nil && len(e.acked) < edits; made++ {
+			if made == reach {
+				close(reached)
+			}
 			err = e.edit(ctx)
 		}
 		cancel()
@@ -258,6 +270,7 @@ func cut(t *testing.T, random *rand.Rand, folder string) {
 // TestTwoWriters has two callers of the API change the same thing against the
 // same revision: one wins, the other is told, and no update is lost.
 func TestTwoWriters(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 1})
 	d := startDaemon(t, lab)
 	d.do(t, "service add tcp://192.0.2.10:80 --name web\nserver add web 10.2.0.99:80 --method nat --weight 0")

@@ -11,4 +11,7 @@
 // that is the subject of the test. A limit ends a wait that leads nowhere; it is
 // never part of what is asserted. Nothing is left behind: the binaries, the pins
 // and the namespaces end with the test.
+//
+// Nothing is shared but the binaries either, so that tests run beside others: they
+// mostly wait. Alone are those that make writes bin/ for, and those with figures.
 package labtest

@@ -27,6 +27,7 @@ func decides(t *testing.T, got api.Decision, by director.DecisionBy, server stri
 // TestExplain: what is explained is what happens next, and explaining makes none
 // of it happen.
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	for k, scheduler := range []string{"rr", "wrr", "wlc", "sed", "mh"} {
 		t.Run(scheduler, func(t *testing.T) {
@@ -83,6 +84,7 @@ func TestExplain(t *testing.T) {
 // TestKill: what is killed is gone from the table, and nothing else is; a client
 // of a template goes where it leads until that is killed too.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	p.d.do(t, "service edit web --persistent 5m")
 	one := mustOpen(t, p.lab.Client, p.vip)

@@ -23,6 +23,7 @@ const large8K = 8192 // octets of a datagram: six fragments on links of 1500
 // TestFragments has datagrams of 8 KiB go to servers and come back from them, by every
 // method: in fragments, both ways.
 func TestFragments(t *testing.T) {
+	t.Parallel()
 	r := startRouted(t, routing{clients: 1 + 2*8*len(ways)})
 	for _, o := range r.targets {
 		at := o.at

@@ -18,6 +18,7 @@ import (
 // services with a hash scheduler whose servers need no entry serve on without; a
 // larger table ends it.
 func TestTableFullOfProven(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 2})
 	for _, port := range []uint16{80, 81} {
 		if _, err := lab.ServeHTTP(port); err != nil {

@@ -17,6 +17,7 @@ import (
 // The daemon's rr and wrr choose as the kernel's IPVS did, server by server,
 // with servers added one by one and changed on the way.
 func TestSchedulersChooseAsTheKernel(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 4})
 	if _, err := lab.ServeHTTP(8080); err != nil {
 		t.Fatal(err)

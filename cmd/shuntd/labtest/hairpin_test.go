@@ -19,6 +19,7 @@ func own(vip netip.Addr) netip.Addr {
 // TestHairpin has clients in the servers' own network and, of full NAT, on the server
 // itself, and traffic of the director's own beside all that.
 func TestHairpin(t *testing.T) {
+	t.Parallel()
 	r := startRouted(t, routing{among: target.isPlain})
 	r.serve(t)
 	for _, o := range r.targets {

@@ -34,6 +34,7 @@ func (d *daemon) noPins(t *testing.T) {
 }
 
 func TestSecondDaemon(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	c := p.on(t, 0)
 	configuration := p.d.configuration(t)
@@ -65,6 +66,7 @@ func TestSecondDaemon(t *testing.T) {
 }
 
 func TestADaemonInEachOfTwoNamespaces(t *testing.T) {
+	t.Parallel()
 	a, b := startPair(t, nat), startPair(t, nat)
 	a.requests(t, 20)
 	b.requests(t, 10)
@@ -82,6 +84,7 @@ func TestADaemonInEachOfTwoNamespaces(t *testing.T) {
 // An interface that is not named any more is let go at a restart; the others
 // and the connections stay.
 func TestInterfaces(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Servers: 3})
 	if _, err := lab.ServeHTTP(80); err != nil {
 		t.Fatal(err)
@@ -119,6 +122,7 @@ func TestInterfaces(t *testing.T) {
 }
 
 func TestGenericModeIsSaidLoudly(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat, "--generic")
 	if !strings.Contains(p.d.log.String(), "level=WARN msg=\"GENERIC MODE") {
 		t.Errorf("it said:\n%s", p.d.log)
@@ -135,6 +139,7 @@ func TestGenericModeIsSaidLoudly(t *testing.T) {
 
 // What the file says and what was added by the CLI are there after a restart.
 func TestFileAndCommandsTogether(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "shunt.yaml")
 	text := `
 director: {connections: {timeouts: {udp: 30s}}}

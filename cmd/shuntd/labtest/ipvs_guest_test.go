@@ -87,8 +87,8 @@ func TestGuestDaemon(t *testing.T) {
 		t.Errorf("status %+v, want one service on ipvs", status)
 	}
 	for _, field := range []string{"CapEff", "CapPrm", "CapBnd"} {
-		if got := status(t, d.process.Process.Pid, field); got != fmt.Sprintf("%016x", 1<<unix.CAP_NET_ADMIN) {
-			t.Errorf("%s is %s, want CAP_NET_ADMIN alone", field, got)
+		if got := status(t, d.process.Process.Pid, field); got != fmt.Sprintf("%016x", 1<<unix.CAP_NET_ADMIN|1<<unix.CAP_NET_RAW) {
+			t.Errorf("%s is %s, want CAP_NET_ADMIN, and CAP_NET_RAW for pings, alone", field, got)
 		}
 	}
 	wantReady(t, d)

@@ -11,6 +11,7 @@ import (
 // TestMethods has every method carry HTTP in every mix of families that it can, both
 // ways, to servers on the link and behind a router.
 func TestMethods(t *testing.T) {
+	t.Parallel()
 	r := startRouted(t, routing{})
 	r.serve(t)
 	for _, o := range r.targets {

@@ -18,6 +18,7 @@ import (
 
 // Clients of a service without a server learn at once that nobody is there.
 func TestNoServer(t *testing.T) {
+	t.Parallel()
 	for _, shape := range shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			lab := startLab(t, shape)
@@ -51,6 +52,7 @@ func TestNoServer(t *testing.T) {
 // A segment in the middle of a connection that nobody knows is dropped, or reset
 // where that is set; a stack that would reset it never sees it.
 func TestMidstream(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 1})
 	d := startDaemon(t, lab)
 	path := filepath.Join(t.TempDir(), "shunt.yaml")
@@ -137,6 +139,7 @@ func checksum(data []byte) uint16 {
 
 // A packet whose time to live ends at the director is answered as by a router.
 func TestTimeToLive(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Servers: 1})
 	if _, err := lab.ServeUDP(53); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ const bulk = 1_000_000 // octets of a transfer that must not stall
 // direction: the error that its router sends has to reach the side that is too long, and
 // be believed there. Hosts do not probe by themselves (net.ipv4.tcp_mtu_probing).
 func TestPathMTU(t *testing.T) {
+	t.Parallel()
 	r := startRouted(t, routing{clients: 8 * len(ways), forwarding: directortest.On})
 	r.serve(t)
 	hosts := []*directortest.Namespace{r.lab.Client}

@@ -45,6 +45,7 @@ func up(h *netlink.Handle, l netlink.Link) error   { return h.LinkSetUp(l) }
 // A server that does not answer is shown with the reason and gets no new
 // connections until it is back.
 func TestUnreachableServer(t *testing.T) {
+	t.Parallel()
 	for shape, reason := range map[directortest.Shape]string{
 		directortest.TwoArmed: "interface eth1 is down",
 		directortest.OneArmed: "no answer from 10.2.0.11 on eth0 (neighbour failed)",
@@ -97,6 +98,7 @@ func TestUnreachableServer(t *testing.T) {
 
 // A server whose Ethernet address changes keeps its connections.
 func TestServerChangesItsMAC(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	impatient(t, p.lab.Director, p.lab.DirectorLinks)
 	c := p.on(t, 0)
@@ -125,6 +127,7 @@ func setMAC(t *testing.T, ns *directortest.Namespace, link, mac string) {
 // router the client's packets come from. The director has no route to these
 // clients: replies can only follow what was learned.
 func TestRouterOfClientsChanges(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Servers: 1})
 	if _, err := lab.ServeHTTP(80); err != nil {
 		t.Fatal(err)

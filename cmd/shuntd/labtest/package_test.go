@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -100,6 +101,9 @@ func agentPackage(t *testing.T, deb string) {
 		"usr/lib/systemd/system/shunt-agent-decap.service":     0o644,
 		"usr/share/man/man1/shunt-agent.1.gz":                  0o644,
 		"usr/share/doc/shunt-agent/decap.env":                  0o644,
+		"usr/share/doc/shunt-agent/agent.yaml":                 0o644,
+		"usr/lib/systemd/system/shunt-agent.service":           0o644,
+		"usr/lib/sysusers.d/shunt-agent.conf":                  0o644,
 		"usr/share/bash-completion/completions/shunt-agent":    0o644,
 		"usr/share/zsh/vendor-completions/_shunt-agent":        0o644,
 		"usr/share/fish/vendor_completions.d/shunt-agent.fish": 0o644,
@@ -111,6 +115,13 @@ func agentPackage(t *testing.T, deb string) {
 		t.Errorf("the packaged agent says %q", got)
 	}
 	unit(t, there, "shunt-agent-decap.service", capable)
+	unit(t, there, "shunt-agent.service", secure)
+	output(t, ".", "systemd-sysusers", "--dry-run", filepath.Join(there, "usr/lib/sysusers.d/shunt-agent.conf"))
+	// The example is one that the program takes: it says what is to be done, or is wrong.
+	example := filepath.Join(there, "usr/share/doc/shunt-agent/agent.yaml")
+	if got := output(t, ".", filepath.Join(there, "usr/sbin/shunt-agent"), "prepare", "--at-start", "--config", example); got != "" {
+		t.Errorf("the packaged settings, which ask for no preparation, have said: %s", got)
+	}
 }
 
 // checkFiles compares modes, and that there is something in each.
@@ -132,6 +143,9 @@ const (
 	capable = "45" // with CAP_SYS_ADMIN and as root: for a moment, at the boot
 )
 
+// program is where a unit's line names one; with + it is root's.
+var program = regexp.MustCompile(`(=\+?)/usr/sbin/`)
+
 // unit has systemd check the unit as it is installed.
 func unit(t *testing.T, there, name, exposure string) {
 	t.Helper()
@@ -145,7 +159,7 @@ func unit(t *testing.T, there, name, exposure string) {
 	var lines []string
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "Documentation=") {
-			lines = append(lines, strings.Replace(line, "=/usr/sbin/", "="+there+"/usr/sbin/", 1))
+			lines = append(lines, program.ReplaceAllString(line, "${1}"+there+"/usr/sbin/"))
 		}
 	}
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o644); err != nil {
@@ -176,7 +190,7 @@ func TestInstall(t *testing.T) {
 	there := t.TempDir()
 	output(t, root, "make", "-s", "install", "DESTDIR="+there, "PREFIX=/usr", "VERSION=v1.2.3")
 	for _, path := range []string{
-		"usr/sbin/shuntd", "usr/bin/shunt", "usr/sbin/shunt-agent", "usr/lib/systemd/system/shuntd.service", "usr/lib/tmpfiles.d/shunt.conf",
+		"usr/sbin/shuntd", "usr/bin/shunt", "usr/sbin/shunt-agent", "usr/lib/systemd/system/shuntd.service", "usr/lib/systemd/system/shunt-agent.service", "usr/lib/tmpfiles.d/shunt.conf",
 		"usr/lib/sysusers.d/shunt.conf", "etc/shunt/shunt.yaml", "usr/share/man/man1/shunt.1",
 		"usr/share/bash-completion/completions/shunt", "usr/share/shunt/grafana.json",
 	} {

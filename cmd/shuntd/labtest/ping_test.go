@@ -30,6 +30,7 @@ func echoes(t *testing.T, n *directortest.Namespace, to netip.Addr, want bool) u
 // TestPing asks virtual addresses for an echo in every setting, those of a service with
 // and without a server to offer. What is not ours is never answered by the data plane.
 func TestPing(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.Routed, Forwarding: directortest.On})
 	d := startDaemon(t, lab)
 	with, without := [2]netip.Addr{host(vip4, 21), host(vip6, 0x21)}, [2]netip.Addr{host(vip4, 22), host(vip6, 0x22)}
@@ -79,6 +80,7 @@ func TestPing(t *testing.T) {
 // hop, which answers from the virtual address, and the last is the server, or the
 // director where that answers itself.
 func TestTraceroute(t *testing.T) {
+	t.Parallel()
 	r := startRouted(t, routing{})
 	r.serve(t)
 	for _, o := range r.targets {

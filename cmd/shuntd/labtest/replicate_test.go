@@ -11,6 +11,7 @@ import (
 // A live table moves to a second director, which takes the router's addresses over:
 // the connections go on there.
 func TestTableMovesToASecondDirector(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
 			lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 2, Standby: true})

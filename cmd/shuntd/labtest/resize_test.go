@@ -9,6 +9,7 @@ import (
 
 // Under load the tables grow and shrink, and no connection notices.
 func TestResizeUnderLoad(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
 			p := startPair(t, method)

@@ -86,6 +86,7 @@ func (d *daemon) pairings(t *testing.T, calls []*call) []string {
 }
 
 func TestKilledAndRestartedUnderLoad(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{nat, dr} {
 		t.Run(method, func(t *testing.T) {
 			p := startPair(t, method)
@@ -130,6 +131,7 @@ func TestKilledAndRestartedUnderLoad(t *testing.T) {
 }
 
 func TestStoppedDaemonLeavesTrafficFlowing(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	c := p.on(t, 0)
 	before, _ := p.d.counters(t, "web")
@@ -188,6 +190,7 @@ func hasAddress(t *testing.T, ns *directortest.Namespace, link string, addr neti
 }
 
 func TestDetach(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"shunt", "shuntd_after_a_stop", "shuntd_after_a_kill"} {
 		t.Run(by, func(t *testing.T) {
 			lab := startLab(t, directortest.TwoArmed)
@@ -219,6 +222,7 @@ func TestDetach(t *testing.T) {
 
 // A running daemon's data plane is not taken away behind its back.
 func TestDetachRefusesWhileADaemonRuns(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	r := p.d.offline(t, "detach", "--pin-dir", p.d.pins)
 	if r.code != 1 || !strings.Contains(r.stderr, "another shuntd") {
@@ -236,6 +240,7 @@ func (d *daemon) offline(t *testing.T, args ...string) result {
 // An expired connection is dead to the fast path while no daemon sweeps, and
 // leaves the table when one is back.
 func TestExpiryDoesNotNeedTheDaemon(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 2})
 	if _, err := lab.ServeUDP(53); err != nil {
 		t.Fatal(err)

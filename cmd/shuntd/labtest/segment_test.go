@@ -13,6 +13,7 @@ import (
 // TestSegmentSize has transfers cross a link that swallows what is too long for it and
 // says nothing: only a service that lowers the announced segment size gets through.
 func TestSegmentSize(t *testing.T) {
+	t.Parallel()
 	const small = 1300
 	r := startRouted(t, routing{among: target.isPlain})
 	r.serve(t)

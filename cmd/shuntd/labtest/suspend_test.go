@@ -11,6 +11,7 @@ import (
 // that is short of CPU time, and goes on: traffic has not noticed, and what expired
 // meanwhile leaves the table. A suspended machine's clocks stand still with it.
 func TestDaemonStandsStill(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	if _, err := p.lab.ServeUDP(53); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestTimeouts(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	show := func() string {
 		v := read[api.Timeouts](t, p.d, "timeouts")
@@ -53,6 +54,7 @@ func TestTimeouts(t *testing.T) {
 // Counts that are wrong, for whatever reason, are put right by what the table
 // holds.
 func TestRecountHeals(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, nat)
 	for range 4 {
 		mustOpen(t, p.lab.Client, p.vip)

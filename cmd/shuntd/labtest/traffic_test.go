@@ -84,6 +84,7 @@ const (
 )
 
 func TestHTTP(t *testing.T) {
+	t.Parallel()
 	for _, shape := range shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			lab := startLab(t, shape)
@@ -233,6 +234,7 @@ func noChecksumErrors(t *testing.T, lab *directortest.Lab) {
 }
 
 func TestUDP(t *testing.T) {
+	t.Parallel()
 	const queries = 300
 	offers := []offer{
 		{"nat4", netip.AddrPortFrom(vip4, 5300), 53, [3]string{nat, nat, nat}},
@@ -290,6 +292,7 @@ func query(t *testing.T, lab *directortest.Lab, to netip.AddrPort, queries int) 
 // A client stays with its server, whatever its port; different clients have
 // different ones.
 func TestHashSchedulersAreSticky(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Shape: directortest.OneArmed, Servers: 3, Clients: 20})
 	if _, err := lab.ServeHTTP(8081); err != nil {
 		t.Fatal(err)

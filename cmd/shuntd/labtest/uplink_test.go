@@ -51,6 +51,7 @@ func (u *uplink) build(lab *directortest.Lab) error {
 // and errors of the director's own too, leaves by the link that they came by. The
 // director's routes lead all of it to the other one.
 func TestUplinks(t *testing.T) {
+	t.Parallel()
 	directortest.Privileged(t)
 	u := uplink{client: namespace(t, "second"), router: namespace(t, "second-router")}
 	r := startRouted(t, routing{

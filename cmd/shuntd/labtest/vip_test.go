@@ -9,6 +9,7 @@ import (
 )
 
 func TestVirtualAddress(t *testing.T) {
+	t.Parallel()
 	lab := directortest.Start(t, directortest.Topology{Servers: 1})
 	d := startDaemon(t, lab)
 	onLo := func(t *testing.T, addr string, want bool) {
