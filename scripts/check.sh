@@ -4,7 +4,8 @@
 # it runs those only.
 #
 # The steps on emulated kernels, which keep one core busy each, run one after the
-# other beside unit and root. What they say is kept, and printed when it is their turn.
+# other beside unit and root; those not yet begun when these have ended run then, beside
+# the others. What they say is kept, and printed when it is their turn.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export REQUIRE_PRIVILEGED=1 # what wants root and has it not is a failure
@@ -32,14 +33,14 @@ run() {
 		local packages
 		mapfile -t packages < <(privileged | grep -v -e '/scripts/guest$' -e '/directortest/ipvs$')
 		# The longest first: two packages run at a time.
-		scripts/gotest.sh -timeout 20m ./cmd/shuntd/labtest ./director/xdp ./bpf "${packages[@]}"
+		scripts/gotest.sh -timeout 30m -skip "$(unprivileged)" ./cmd/shuntd/labtest ./director/xdp ./bpf "${packages[@]}"
 		;;
 	guest) guest ;;
 	ipvs)
 		# The kernel's IPVS as data plane; ipvsadm's, keepalived's and
 		# ldirectord's languages beside the real programs.
-		make -s build &&
-			SHUNT_BIN=$PWD/bin SHUNT_GUEST=uml scripts/gotest.sh -timeout 12m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 330" \
+		binaries &&
+			SHUNT_BIN=$kept/bin SHUNT_GUEST=uml scripts/gotest.sh -timeout 12m -run '^TestGuest' -exec "$PWD/scripts/guest/uml.sh -t 330" \
 				./director/ipvs/... ./director/config/{ipvsadm,keepalived,ldirectord} ./cmd/shunt/ipvsadm ./cmd/shuntd/labtest
 		;;
 	differential) differential ;;
@@ -63,7 +64,8 @@ unit() {
 	apart=$(tests_in scripts/without-race.txt .) || return
 	mapfile -t folders < <(grep -rlE --include='*_test.go' "^func ${apart:1:-1}\\(" . | xargs -n1 dirname | sort -u)
 	# The emulated CPU has the right of way: it cannot use more than one.
-	local plainly=(env REQUIRE_PRIVILEGED=0 nice setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
+	# No test here runs what build has built, which need not be built again.
+	local plainly=(env REQUIRE_PRIVILEGED=0 SHUNT_BIN="$PWD/bin" nice setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
 	CGO_ENABLED=1 SKIPPED_IN=$kept/skipped "${plainly[@]}" scripts/gotest.sh -race -skip "$apart" ./... || result=1
 	SKIPPED_IN=$kept/skipped-apart "${plainly[@]}" scripts/gotest.sh -run "$apart" "${folders[@]}" || result=1
 	[ "$result" != 0 ] || sort -u "$kept/skipped" "$kept/skipped-apart" >"$kept/privileged"
@@ -73,9 +75,22 @@ unit() {
 # The packages with tests that want root.
 privileged() {
 	if [ -e "$kept/privileged" ]; then
-		cat "$kept/privileged"
+		cut -d' ' -f1 "$kept/privileged" | sort -u
 	else
 		go list ./...
+	fi
+}
+
+# The pattern of the tests that need not be run by root too: those for which
+# without-race.txt has its reasons, and which unit has run wherever there is one.
+unprivileged() {
+	if [ -e "$kept/privileged" ]; then
+		local names
+		mapfile -t names < <(grep -vE '^(#|$)' scripts/without-race.txt | sed 's/^/Test/' | grep -vxFf <(cut -d' ' -f2 "$kept/privileged"))
+		[ ${#names[@]} = 0 ] || (
+			IFS='|'
+			printf '^(%s)$' "${names[*]}"
+		)
 	fi
 }
 
@@ -86,11 +101,18 @@ guest() {
 	export SHUNT_GUEST=1
 	scripts/gotest.sh -timeout 25m -skip "$without" -exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./scripts/guest ./bpf/... || result=1
 	scripts/gotest.sh -timeout 25m -run "$these" -exec "$PWD/scripts/guest/run.sh -t 1500 -I" ./director/xdp || result=1
-	make -s build &&
+	binaries &&
 		SHUNT_BIN=/bin scripts/gotest.sh -run '^Test(Migration|KernelUnwraps)' \
-			-exec "$PWD/scripts/guest/run.sh -I -k 'nf_tables sit' -b '$PWD/bin/shuntd $PWD/bin/shunt nft ip'" ./cmd/shuntd/labtest || result=1
+			-exec "$PWD/scripts/guest/run.sh -I -k 'nf_tables sit' -b '$kept/bin/shuntd $kept/bin/shunt nft ip'" ./cmd/shuntd/labtest || result=1
 	return "$result"
 }
+
+# What guests run is in a folder of its own: tests of make install and make package
+# write bin/ meanwhile.
+binaries() (
+	flock 9
+	[ -d "$kept/bin" ] || { make -s build && cp -r bin "$kept/bin.next" && mv "$kept/bin.next" "$kept/bin"; }
+) 9>"$kept/bin.lock"
 
 # The pattern of the tests that a file names, a line each, which must be in the folder.
 tests_in() {
@@ -147,20 +169,31 @@ group="" beside=" "
 start_beside() {
 	beside=" $* "
 	set -m
-	(
-		for step in "$@"; do
-			start=$SECONDS
-			run "$step" >"$kept/$step.output" 2>&1
-			echo "$? $((SECONDS - start))" >"$kept/$step.result.next"
-			mv "$kept/$step.result.next" "$kept/$step.result"
-		done
-	) </dev/null &
+	run_untaken "$@" </dev/null &
 	set +m
 	group=$!
 }
 
+# Runs those of the steps that are not run already, and keeps what they say.
+run_untaken() {
+	local step start
+	for step in "$@"; do
+		mkdir "$kept/$step.taken" 2>/dev/null || continue
+		start=$SECONDS
+		(run "$step") >"$kept/$step.output" 2>&1
+		echo "$? $((SECONDS - start))" >"$kept/$step.result.next"
+		mv "$kept/$step.result.next" "$kept/$step.result"
+	done
+}
+
 # Waits for such a step, prints what it said, and leaves its time and result to the caller.
 finish_beside() {
+	# Nothing else is left to be done meanwhile: the last first, for the others come to it last.
+	local steps step
+	read -ra steps <<<"$beside"
+	for step in $(printf '%s\n' "${steps[@]}" | tac); do
+		[ -e "$kept/$1.result" ] || run_untaken "$step"
+	done
 	while [ ! -e "$kept/$1.result" ] && kill -0 "$group" 2>/dev/null; do
 		sleep 1
 	done

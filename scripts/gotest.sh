@@ -2,7 +2,7 @@
 # go test -v -count=1 with less talk: one line a package, everything about
 # failures, and every skip with its reason. With REQUIRE_PRIVILEGED=1 a skip is a
 # failure unless allowed-skips.txt names the test. SKIPPED_IN names a file to write
-# the packages into that have skipped a test.
+# the skipped tests into: a line each of the package and the function.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -19,7 +19,8 @@ else
 fi
 if [ -n "${SKIPPED_IN:-}" ]; then
 	# A package's tests come before the line with its result.
-	awk '/^ *--- SKIP: / { skipped = 1 } /^(ok|FAIL)[ \t]+[^ \t]+[ \t]/ { if (skipped) print $2; skipped = 0 }' "$log" >"$SKIPPED_IN"
+	awk '/^ *--- SKIP: / { split($3, path, "/"); skipped[path[1]] }
+		/^(ok|FAIL)[ \t]+[^ \t]+[ \t]/ { for (test in skipped) print $2, test; delete skipped }' "$log" >"$SKIPPED_IN"
 fi
 [ "${REQUIRE_PRIVILEGED:-}" = 1 ] || exit "$status"
 
