@@ -26,7 +26,7 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	fail := func(text, hint string) (netip.Prefix, error) { return netip.Prefix{}, &WordError{text, hint} }
 	addr, err := netip.ParseAddr(s)
 	if addr.Zone() != "" {
-		return fail("a network has no zone", "an access list does not tell interfaces apart")
+		return fail("a network has no zone", "networks do not tell interfaces apart")
 	}
 	prefix := netip.PrefixFrom(addr, addr.BitLen())
 	if err != nil {

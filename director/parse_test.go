@@ -17,7 +17,7 @@ func TestParsePrefix(t *testing.T) {
 		{"0.0.0.0/0", "0.0.0.0/0", ""},
 		{"10.0.0.1/8", "", "10.0.0.1/8 has bits beyond its length: write 10.0.0.0/8, or 10.0.0.1 for the one address"},
 		{"2001:db8::1/32", "", "2001:db8::1/32 has bits beyond its length: write 2001:db8::/32, or 2001:db8::1 for the one address"},
-		{"fe80::1%eth0", "", "a network has no zone: an access list does not tell interfaces apart"},
+		{"fe80::1%eth0", "", "a network has no zone: networks do not tell interfaces apart"},
 		{"::ffff:10.0.0.1", "", "::ffff:10.0.0.1 is an IPv4 address in IPv6 form: write it as IPv4"},
 		{"10.0.0.0/33", "", `"10.0.0.0/33" is not a network: want 192.0.2.0/24, 2001:db8::/32 or an address (names are not looked up)`},
 		{"", "", `"" is not a network: want 192.0.2.0/24, 2001:db8::/32 or an address (names are not looked up)`},

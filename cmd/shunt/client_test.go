@@ -85,7 +85,7 @@ func TestServer(t *testing.T) {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	token, hash := api.NewToken()
-	line, err := api.TokenLine("deploy", api.Operator, hash, time.Time{})
+	line, err := api.TokenLine("deploy", api.Operator, hash, time.Time{}, api.AgentTerms{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,11 +20,12 @@ func tokenCommand() *cli.Command {
 				"is taken out is not any more. No daemon is asked.",
 				"shunt token create --name grafana --role viewer",
 				"shunt token create --name deploy --role operator --expires 2160h",
-				"shunt token create --name s1 --role agent --pool web"),
+				"shunt token create --name s1 --role agent --pool web --servers 10.1.2.0/24,2001:db8:1::/64"),
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "name", Usage: "`NAME` of who gets it, for the history"},
 				&cli.StringFlag{Name: "role", Usage: "what it allows, `ROLE`: agent, viewer, operator or admin"},
 				&cli.StringSliceFlag{Name: "pool", Usage: "a `POOL` that an agent registers itself in, by the token's name; may be given several times"},
+				&cli.StringSliceFlag{Name: "servers", Usage: "a `PREFIX` that an agent's servers are in, or an address; may be given several times; any address unless given"},
 				&cli.StringFlag{Name: "expires", Usage: "how long it is valid, a `DURATION` such as 720h; for ever unless given"},
 				outputFlag(),
 			},
@@ -65,7 +66,8 @@ func createToken(c *cli.Context) error {
 	}
 	var hash string
 	t.Token, hash = api.NewToken()
-	if t.Line, err = api.TokenLine(t.Name, role, hash, expires, c.StringSlice("pool")...); err != nil {
+	terms := api.AgentTerms{Pools: c.StringSlice("pool"), Servers: c.StringSlice("servers")}
+	if t.Line, err = api.TokenLine(t.Name, role, hash, expires, terms); err != nil {
 		return usage(c, "%v", err)
 	}
 	return output(c, t, func(table *table) {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"strings"
@@ -36,25 +37,31 @@ func certificateCaller(chain []*x509.Certificate, ca *x509.CertPool, now time.Ti
 	}
 	c := caller{who: who, role: role}
 	if role == Agent {
-		if c.scope, err = newScope(own.Subject.CommonName, poolsOf(own.Subject.OrganizationalUnit)); err != nil {
+		if c.scope, err = scopeOf(own.Subject); err != nil {
 			return caller{}, unauthorized(fmt.Sprintf("%s: %v", who, err),
-				"the common name of an agent's certificate is its name, and its organizational units shunt-pool-NAME are its pools")
+				"the common name of an agent's certificate is its name, its organizational units shunt-pool-NAME are its pools, and shunt-servers-PREFIX networks of its servers")
 		}
 	}
 	return c, nil
 }
 
-// poolPrefix begins the organizational units that give an agent its pools.
-const poolPrefix = unitPrefix + "pool-"
+// These begin the organizational units that give an agent its pools and its networks.
+const (
+	poolPrefix    = unitPrefix + "pool-"
+	serversPrefix = unitPrefix + "servers-"
+)
 
-// poolsOf reads the pools of the units.
-func poolsOf(units []string) (pools []string) {
-	for _, unit := range units {
+// scopeOf reads an agent's scope of its certificate's subject.
+func scopeOf(subject pkix.Name) (scope, error) {
+	var pools, networks []string
+	for _, unit := range subject.OrganizationalUnit {
 		if pool, ok := strings.CutPrefix(unit, poolPrefix); ok {
 			pools = append(pools, pool)
+		} else if network, ok := strings.CutPrefix(unit, serversPrefix); ok {
+			networks = append(networks, network)
 		}
 	}
-	return pools
+	return newScope(subject.CommonName, pools, networks)
 }
 
 // roleOf reads the role of the units. Two roles may be a mistake: which was

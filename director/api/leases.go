@@ -76,6 +76,9 @@ func (e endpoints) RegisterMember(w http.ResponseWriter, r *http.Request, pool P
 		if err := e.suits(services, registration.Server); err != nil {
 			return nil, e.refuse(agent, &lease.Refusal{Reason: lease.Invalid, Text: "register: " + err.Error()})
 		}
+		if refusal := callerOf(r.Context()).mayRegister(registration.Server.Address.Addr()); refusal != nil {
+			return nil, e.refuse(agent, refusal)
+		}
 		member, err := leases.Register(registration)
 		if err != nil {
 			return nil, leaseProblem(err)
@@ -261,6 +264,8 @@ func refusalProblem(r *lease.Refusal) *Problem {
 		return newProblem(http.StatusNotFound, "no-pool", r.Text, "a service takes servers from the pool that its health policy names")
 	case lease.Foreign:
 		return newProblem(http.StatusForbidden, "not-its-own", r.Text, "a token's line says `agent:POOL,POOL`, and its name is the agent's")
+	case lease.Denied:
+		return newProblem(http.StatusForbidden, "address-denied", r.Text, "a token's line says where its servers are: `servers:PREFIX,PREFIX` behind its pools")
 	case lease.TooFast:
 		return newProblem(http.StatusTooManyRequests, "too-fast", r.Text, "")
 	case lease.Full:

@@ -174,6 +174,10 @@ func TestAgentsByCertificate(t *testing.T) {
 		"another_pool": {"s1", []string{"shunt-agent", "shunt-pool-dns"}, 403},
 		"another_name": {"s3", []string{"shunt-agent", "shunt-pool-web"}, 403},
 		"no_agent":     {"s1", []string{"shunt-pool-web"}, 401},
+
+		"in_its_networks":      {"s1", []string{"shunt-agent", "shunt-pool-web", "shunt-servers-2001:db8::/64", "shunt-servers-10.0.0.0/24"}, 200},
+		"outside_its_networks": {"s1", []string{"shunt-agent", "shunt-pool-web", "shunt-servers-10.0.1.0/24"}, 403},
+		"no_network":           {"s1", []string{"shunt-agent", "shunt-pool-web", "shunt-servers-10.0.0.21/24"}, 401},
 	} {
 		file := p.clients.issue(t, test.common, leaf{units: test.units})
 		pair, err := tls.LoadX509KeyPair(file, file)
@@ -181,26 +185,83 @@ func TestAgentsByCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}}}
-		if status, text := p.send("", "PUT", "/v1/pools/web/members/s1", registers(1, "")); status != test.status {
+		registration := strings.Replace(registers(1, ""), "b1", name, 1) // each is a run of its own
+		if status, text := p.send("", "PUT", "/v1/pools/web/members/s1", registration); status != test.status {
 			t.Errorf("%s: %d %s, want %d", name, status, text, test.status)
 		}
 		p.http.CloseIdleConnections()
 	}
 }
 
+// A token that names networks registers no server outside them: a lease that stands when
+// the file is changed is not renewed, and whoever has it may still give it up.
+func TestNetworksOfAgents(t *testing.T) {
+	p := servePools(t)
+	p.listener.SetCheck(0)
+	const agent, old = "/v1/pools/web/members/s1", "/v1/pools/web/members/old"
+	at := func(sequence int, address string) string {
+		return strings.Replace(registers(sequence, ""), "10.0.0.21", address, 1)
+	}
+	write := func(networks ...string) {
+		t.Helper()
+		p.writeTokens(t, p.newAgentToken(t, "s1", api.AgentTerms{Pools: []string{"web"}, Servers: networks})+"\n"+
+			p.newAgentToken(t, "old", api.AgentTerms{Pools: []string{"web"}})+"\n"+
+			p.newToken(t, "operator", api.Operator, time.Time{})+"\n")
+	}
+	send := func(token, method, path, body string, status int, want string) {
+		t.Helper()
+		if got, text := p.send(token, method, path, body); got != status || !strings.Contains(text, want) {
+			t.Errorf("%s %s: %d %s\nwant %d with %s", method, body, got, text, status, want)
+		}
+	}
+	const denied = `"code":"address-denied"`
+	write("10.0.0.0/28", "2001:db8::/64", "10.0.0.21")
+	send("s1", "PUT", agent, at(1, "10.0.0.22"), 403, "server 10.0.0.22 is outside the networks of token s1: 10.0.0.0/28,2001:db8::/64,10.0.0.21/32")
+	send("s1", "PUT", agent, at(1, "10.0.0.16:80"), 403, denied)
+	send("s1", "PUT", agent, at(1, "::ffff:10.0.0.21"), 422, "write 10.0.0.21")
+	if have := p.leases.Members("web"); len(have) > 0 {
+		t.Errorf("a refusal registered %+v", have)
+	}
+	// A sequence that was refused was not taken.
+	send("s1", "PUT", agent, at(1, "10.0.0.15:80"), 200, "until")
+	send("s1", "PUT", agent, at(2, "10.0.0.22"), 403, denied)
+	send("s1", "PUT", agent, at(2, "10.0.0.21"), 200, "until")
+	send("old", "PUT", old, at(1, "10.0.0.22"), 200, "until")
+	send("operator", "PUT", "/v1/pools/web/members/s9", at(1, "10.0.0.23"), 200, "until")
+	before := p.leases.Members("web")
+
+	write("10.0.0.0/28")
+	send("s1", "PUT", agent, registers(3, `,"load":{"value":0.5}`), 403, denied)
+	send("s1", "PUT", agent, registers(3, `,"draining":true`), 403, denied)
+	if diff := cmp.Diff(before, p.leases.Members("web"), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" || len(p.loads) > 0 {
+		t.Errorf("a refused renewal changed (-before +after) %s\nand told the loads %v", diff, p.loads)
+	}
+	send("old", "PUT", old, at(2, "10.0.0.22"), 200, "until")
+	send("s1", "DELETE", agent+"?boot=b1&sequence=3", "", 204, "")
+	send("operator", "GET", "/v1/pools", "", 200, `"refused":{"address-denied":5,"invalid":1}`)
+}
+
 func TestAgentTokens(t *testing.T) {
 	_, hash := api.NewToken()
-	line, err := api.TokenLine("s1", api.Agent, hash, time.Time{}, "web", "mail")
-	if err != nil || line != "s1 agent:web,mail "+hash {
-		t.Errorf("%q, %v", line, err)
+	create := func(role api.Role, pools, servers []string) (string, error) {
+		return api.TokenLine("s1", role, hash, time.Time{}, api.AgentTerms{Pools: pools, Servers: servers})
+	}
+	pools := []string{"web", "mail"}
+	for want, servers := range map[string][]string{
+		"s1 agent:web,mail " + hash:                                 nil,
+		"s1 agent:web,mail servers:10.1.2.0/24,2001:db8::7 " + hash: {"10.1.2.0/24", "2001:db8::7"},
+	} {
+		if line, err := create(api.Agent, pools, servers); err != nil || line != want {
+			t.Errorf("%q, %v, want %q", line, err, want)
+		}
 	}
 	for want, try := range map[string]func() error{
-		"token s1: an agent has pools": func() error { _, err := api.TokenLine("s1", api.Agent, hash, time.Time{}); return err },
-		"only an agent has pools, not a viewer": func() error {
-			_, err := api.TokenLine("s1", api.Viewer, hash, time.Time{}, "web")
-			return err
-		},
-		`pool "../x": want 1 to 63`: func() error { _, err := api.TokenLine("s1", api.Agent, hash, time.Time{}, "../x"); return err },
+		"token s1: an agent has pools":            func() error { _, err := create(api.Agent, nil, nil); return err },
+		"only an agent has pools, not a viewer":   func() error { _, err := create(api.Viewer, pools, nil); return err },
+		"only an agent has servers, not a viewer": func() error { _, err := create(api.Viewer, nil, []string{"10.0.0.1"}); return err },
+		`pool "../x": want 1 to 63`:               func() error { _, err := create(api.Agent, []string{"../x"}, nil); return err },
+		"servers: 10.1.2.3/24 has bits beyond":    func() error { _, err := create(api.Agent, pools, []string{"10.1.2.3/24"}); return err },
+		`servers: "" is not a network`:            func() error { _, err := create(api.Agent, pools, []string{""}); return err },
 	} {
 		if err := try(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)

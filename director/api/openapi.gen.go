@@ -49,6 +49,7 @@ func (e FindingSeverity) Valid() bool {
 
 // Defines values for ProblemCode.
 const (
+	ProblemCodeAddressDenied    ProblemCode = "address-denied"
 	ProblemCodeAddressTaken     ProblemCode = "address-taken"
 	ProblemCodeBadRequest       ProblemCode = "bad-request"
 	ProblemCodeBusy             ProblemCode = "busy"
@@ -96,6 +97,8 @@ const (
 // Valid indicates whether the value is a known member of the ProblemCode enum.
 func (e ProblemCode) Valid() bool {
 	switch e {
+	case ProblemCodeAddressDenied:
+		return true
 	case ProblemCodeAddressTaken:
 		return true
 	case ProblemCodeBadRequest:
@@ -1603,6 +1606,7 @@ type Problem struct {
 	// - replayed, superseded: the message of an agent was taken before, or is of a run that is over
 	// - address-taken: another agent of the pool has registered the address
 	// - not-its-own: an agent may speak for itself alone, in its own pools
+	// - address-denied: the server is outside the networks that the agent's credentials name
 	// - too-fast: too many messages at once
 	// - guard: it would remove more than is allowed without force
 	// - bypassed: firewall rules would not hold any more, which is not done without force
@@ -1644,6 +1648,7 @@ type Problem struct {
 // - replayed, superseded: the message of an agent was taken before, or is of a run that is over
 // - address-taken: another agent of the pool has registered the address
 // - not-its-own: an agent may speak for itself alone, in its own pools
+// - address-denied: the server is outside the networks that the agent's credentials name
 // - too-fast: too many messages at once
 // - guard: it would remove more than is allowed without force
 // - bypassed: firewall rules would not hold any more, which is not done without force
@@ -3628,8 +3633,9 @@ type ClientInterface interface {
 	//
 	// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
 	// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-	// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
-	// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+	// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
+	// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
+	// is over when another has spoken. It makes no revision.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3640,8 +3646,9 @@ type ClientInterface interface {
 	//
 	// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
 	// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-	// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
-	// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+	// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
+	// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
+	// is over when another has spoken. It makes no revision.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4652,8 +4659,9 @@ func (c *RawClient) DeregisterMember(ctx context.Context, pool PoolName, agent A
 //
 // The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
 // policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
-// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
+// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
+// is over when another has spoken. It makes no revision.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4674,8 +4682,9 @@ func (c *RawClient) RegisterMemberWithBody(ctx context.Context, pool PoolName, a
 //
 // The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
 // policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-// itself alone, in its pools; an operator any. A message is taken once: its sequence is higher than that of the
-// message before by the same run of the agent, and a run is over when another has spoken. It makes no revision.
+// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
+// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
+// is over when another has spoken. It makes no revision.
 //
 // Takes a body of the `application/json` content type.
 //

@@ -58,7 +58,7 @@ func serveTLSBy(t *testing.T, handler func(*remote) *api.Handler) *remote {
 		lines += r.newToken(t, role.String(), role, time.Time{}) + " # a comment\n"
 	}
 	lines += r.newToken(t, "expired", api.Admin, time.Now().Add(-time.Minute)) + "\n"
-	lines += r.newToken(t, "agent", api.Agent, time.Time{}, "web", "mail") + "\n"
+	lines += r.newAgentToken(t, "agent", api.AgentTerms{Pools: []string{"web", "mail"}}) + "\n"
 	lines += r.newToken(t, "later", api.Viewer, time.Now().Add(time.Hour)) + "\n"
 	r.writeTokens(t, lines)
 	var err error
@@ -83,10 +83,20 @@ func serveTLSBy(t *testing.T, handler func(*remote) *api.Handler) *remote {
 	return r
 }
 
-func (r *remote) newToken(t *testing.T, name string, role api.Role, expires time.Time, pools ...string) string {
+func (r *remote) newToken(t *testing.T, name string, role api.Role, expires time.Time) string {
+	t.Helper()
+	return r.addToken(t, name, role, expires, api.AgentTerms{})
+}
+
+func (r *remote) newAgentToken(t *testing.T, name string, terms api.AgentTerms) string {
+	t.Helper()
+	return r.addToken(t, name, api.Agent, time.Time{}, terms)
+}
+
+func (r *remote) addToken(t *testing.T, name string, role api.Role, expires time.Time, terms api.AgentTerms) string {
 	t.Helper()
 	token, hash := api.NewToken()
-	line, err := api.TokenLine(name, role, hash, expires, pools...)
+	line, err := api.TokenLine(name, role, hash, expires, terms)
 	if err != nil {
 		t.Fatal(err)
 	}

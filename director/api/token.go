@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,14 +30,32 @@ func NewToken() (token, hash string) {
 	return token, hex.EncodeToString(sum[:])
 }
 
-// TokenLine returns the line of a tokens file; a zero time is no expiry. Agents have
-// pools, and their name is the token's; others have none.
-func TokenLine(name string, role Role, hash string, expires time.Time, pools ...string) (string, error) {
-	word := role.String()
-	if len(pools) > 0 {
-		word += scopeSeparator + strings.Join(pools, ",")
+// AgentTerms are what the token of an agent lets it register; other roles have none.
+type AgentTerms struct {
+	Pools []string // handles; an agent has one at least
+	// Servers are the networks that its servers are in, or their addresses; empty: they
+	// may have any address.
+	Servers []string
+}
+
+// These separate a role from its pools in a line of the tokens file, and begin the field
+// of its networks.
+const (
+	poolSeparator = ":"
+	serversWord   = "servers:"
+)
+
+// TokenLine returns the line of a tokens file; a zero time is no expiry. The name of an
+// agent's token is the agent's.
+func TokenLine(name string, role Role, hash string, expires time.Time, terms AgentTerms) (string, error) {
+	line := name + " " + role.String()
+	if len(terms.Pools) > 0 {
+		line += poolSeparator + strings.Join(terms.Pools, ",")
 	}
-	line := fmt.Sprintf("%s %s %s", name, word, hash)
+	if len(terms.Servers) > 0 {
+		line += " " + serversWord + strings.Join(terms.Servers, ",")
+	}
+	line += " " + hash
 	if !expires.IsZero() {
 		line += " " + expires.UTC().Format(time.RFC3339)
 	}
@@ -59,7 +78,8 @@ const maxTokens = 10000
 
 // readTokens reads a tokens file: a line each of name, role, SHA-256 of the
 // token in hexadecimal and perhaps an expiry (RFC 3339); comments begin with #. An
-// agent's role is followed by its pools: agent:web,mail.
+// agent's role is followed by its pools, and perhaps by a field of the networks of its
+// servers: agent:web,mail servers:10.1.2.0/24,2001:db8::7.
 // The error joins one for every bad line.
 func readTokens(file string) ([]token, error) {
 	info, err := os.Stat(file)
@@ -116,32 +136,44 @@ var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$`)
 
 func parseToken(line string) (token, error) {
 	fields := strings.Fields(line)
+	count, servers, hasServers := len(fields), "", false
+	if count > 2 {
+		if servers, hasServers = strings.CutPrefix(fields[2], serversWord); hasServers {
+			fields = slices.Delete(fields, 2, 3)
+		}
+	}
 	if len(fields) < 3 || len(fields) > 4 {
-		return token{}, fmt.Errorf("%d fields: want name, role, SHA-256 in hexadecimal and perhaps an expiry", len(fields))
+		return token{}, fmt.Errorf("%d fields: want name, role, perhaps an agent's %sPREFIX,PREFIX, SHA-256 in hexadecimal and perhaps an expiry", count, serversWord)
 	}
 	t := token{name: fields[0]}
 	if !tokenName.MatchString(t.name) {
 		return token{}, fmt.Errorf("name %q: want 1 to 63 letters, digits, '.', '_', '@' or '-', a letter or digit first", t.name)
 	}
 	var err error
-	role, pools, hasPools := strings.Cut(fields[1], scopeSeparator)
+	role, pools, hasPools := strings.Cut(fields[1], poolSeparator)
 	if t.role, err = ParseRole(role); err != nil {
 		return token{}, err
 	}
 	switch {
 	case t.role == Agent && !hasPools:
-		return token{}, fmt.Errorf("token %s: an agent has pools: --pool, or agent%sPOOL,POOL in its line", t.name, scopeSeparator)
+		return token{}, fmt.Errorf("token %s: an agent has pools: --pool, or agent%sPOOL,POOL in its line", t.name, poolSeparator)
 	case t.role == Agent:
-		if t.scope, err = newScope(t.name, strings.Split(pools, ",")); err != nil {
+		var networks []string
+		if hasServers {
+			networks = strings.Split(servers, ",")
+		}
+		if t.scope, err = newScope(t.name, strings.Split(pools, ","), networks); err != nil {
 			return token{}, fmt.Errorf("token %s: %w", t.name, err)
 		}
 	case hasPools:
 		return token{}, fmt.Errorf("token %s: only an agent has pools, not %s", t.name, withArticle(t.role))
+	case hasServers:
+		return token{}, fmt.Errorf("token %s: only an agent has servers, not %s", t.name, withArticle(t.role))
 	}
 	hash, err := hex.DecodeString(fields[2])
 	if err != nil || len(hash) != sha256.Size {
 		// The text is not shown: it may be the token itself.
-		return token{}, fmt.Errorf("token %s: the third field is not a SHA-256 in hexadecimal: `shunt token create` prints it", t.name)
+		return token{}, fmt.Errorf("token %s: the field behind its role, or its servers, is not a SHA-256 in hexadecimal: `shunt token create` prints it", t.name)
 	}
 	t.hash = [sha256.Size]byte(hash)
 	if len(fields) == 4 {

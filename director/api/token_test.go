@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -26,19 +27,40 @@ func TestTokensFile(t *testing.T) {
 			"all_problems_at_once",
 			"a\na viewer xx\nb root " + hash + "\n-c viewer " + hash + "\nd viewer " + hash + " tomorrow\ne viewer " + hash + " 2030-01-01T00:00:00Z x\n",
 			[]string{
-				"tokens:1: 1 fields: want name, role,", "tokens:2: token a: the third field is not a SHA-256", "tokens:3: unknown role \"root\"",
+				"tokens:1: 1 fields: want name, role,", "tokens:2: token a: the field behind its role, or its servers, is not a SHA-256", "tokens:3: unknown role \"root\"",
 				"tokens:4: name \"-c\"", "tokens:5: token d: expiry \"tomorrow\" is not a time", "tokens:6: 5 fields",
 			},
 		},
 		{"twice", "a viewer " + hash + "\nb admin " + strings.ToUpper(hash) + "\n", []string{"tokens:2: the token of line 1 again"}},
+		{
+			"agents", "a agent:web " + hash + "\nb agent:web,mail servers:10.1.2.0/24,2001:db8::/64,10.9.9.9 " +
+				strings.Repeat("cd", 32) + " 2030-01-01T00:00:00Z # c\n", nil,
+		},
+		{
+			"bad_networks",
+			"a agent:web servers: " + hash + "\nb agent:web servers:10.1.2.0/24,,10.0.0.1 " + hash + "\nc agent:web servers:10.1.2.3/24 " + hash +
+				"\nd agent:web servers:10.0.0.0/33 " + hash + "\ne agent:web servers:s1.example " + hash + "\nf agent:web servers:::ffff:10.0.0.1 " + hash +
+				"\ng agent:web servers:fe80::1%eth0 " + hash + "\nh viewer servers:10.0.0.0/8 " + hash + "\ni agent servers:10.0.0.0/8 " + hash +
+				"\nj agent:web servers:10.0.0.0/8\nk agent:web " + hash + " servers:10.0.0.0/8\nl agent:web servers:10.0.0.0/8 servers:10.0.0.0/8 " + hash +
+				"\nm agent:web servers:" + strings.Repeat("10.0.0.1,", maxNetworks) + "10.0.0.1 " + hash + "\n",
+			[]string{
+				`tokens:1: token a: servers: "" is not a network`, `tokens:2: token b: servers: "" is not a network`,
+				"tokens:3: token c: servers: 10.1.2.3/24 has bits beyond its length: write 10.1.2.0/24, or 10.1.2.3",
+				`tokens:4: token d: servers: "10.0.0.0/33" is not a network`, `tokens:5: token e: servers: "s1.example" is not a network`,
+				"tokens:6: token f: servers: ::ffff:10.0.0.1 is an IPv4 address in IPv6 form", "tokens:7: token g: servers: a network has no zone",
+				"tokens:8: token h: only an agent has servers, not a viewer", "tokens:9: token i: an agent has pools",
+				"tokens:10: 3 fields: want name, role, perhaps an agent's servers:PREFIX,PREFIX, SHA-256", `tokens:11: token k: expiry "servers:10.0.0.0/8" is not a time`,
+				"tokens:12: token l: the field behind its role, or its servers, is not a SHA-256", "tokens:13: token m: 257 networks of servers: at most 256",
+			},
+		},
 		{"a_line_too_long", strings.Repeat("x", 1<<17), []string{"tokens:1: bufio.Scanner: token too long"}},
 		{"too_many", manyTokens(maxTokens + 1), []string{"tokens:10001: more than 10000 tokens"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			tokens, err := parseTokens("tokens", []byte(test.text))
-			if err == nil {
-				if test.want != nil {
-					t.Fatalf("no error; want %q", test.want)
+			if err == nil || test.want == nil {
+				if err != nil || test.want != nil {
+					t.Fatalf("error %v; want %q", err, test.want)
 				}
 				return
 			}
@@ -91,7 +113,7 @@ func TestNewToken(t *testing.T) {
 		t.Errorf("tokens %q and %q", token, again)
 	}
 	now := time.Now()
-	line, err := TokenLine("deploy", Operator, hash, now.Add(time.Hour))
+	line, err := TokenLine("deploy", Operator, hash, now.Add(time.Hour), AgentTerms{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +121,7 @@ func TestNewToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err := tokenCaller(tokens, token, now); err != nil || c != (caller{who: "token deploy", role: Operator}) {
+	if c, err := tokenCaller(tokens, token, now); err != nil || !reflect.DeepEqual(c, caller{who: "token deploy", role: Operator}) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, wrong := range []string{"", again, token + "x", hash} {
@@ -110,7 +132,7 @@ func TestNewToken(t *testing.T) {
 	if _, err := tokenCaller(tokens, token, now.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "expired at") {
 		t.Errorf("after its expiry: %v", err)
 	}
-	if _, err := TokenLine("two words", Viewer, hash, time.Time{}); err == nil {
+	if _, err := TokenLine("two words", Viewer, hash, time.Time{}, AgentTerms{}); err == nil {
 		t.Error("a name of two words is taken")
 	}
 }
@@ -139,14 +161,21 @@ func TestRefusalsAreLimited(t *testing.T) {
 func FuzzTokens(f *testing.F) {
 	f.Add("a viewer " + strings.Repeat("ab", 32) + " 2030-01-01T00:00:00Z\n# x\n")
 	f.Add("a\x00b admin \xff\n")
+	f.Add("s1 agent:web,mail servers:10.1.2.0/24,2001:db8::7 " + strings.Repeat("ab", 32) + "\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		tokens, err := parseTokens("tokens", []byte(text))
 		if err != nil && tokens != nil {
 			t.Fatal("tokens and an error")
 		}
 		for _, token := range tokens {
-			if token.role < Viewer || token.role > Admin || !tokenName.MatchString(token.name) {
+			scoped := token.scope.agent == token.name && token.scope.pools != ""
+			if token.role < Agent || token.role > Admin || scoped != (token.role == Agent) || !tokenName.MatchString(token.name) {
 				t.Fatalf("%+v", token)
+			}
+			for _, network := range token.scope.networks {
+				if !scoped || network != network.Masked() || network.Addr().Is4In6() {
+					t.Fatalf("%+v", token)
+				}
 			}
 		}
 	})

@@ -131,7 +131,7 @@ func TestErrors(t *testing.T) {
 			`f:4:75: services[0] tcp://192.0.2.1:80: 2001:db8::/32 is not of the service's address family (192.0.2.1)`,
 			`f:4:90: services[0].access.allow[6]: ::ffff:10.0.0.0/104 is an IPv4 address in IPv6 form: write it as IPv4`,
 			`f:5:12: services[0] tcp://192.0.2.1:80: 10.0.0.0/8 is both allowed and denied`,
-			`f:5:24: services[0].access.deny[1]: a network has no zone: an access list does not tell interfaces apart`,
+			`f:5:24: services[0].access.deny[1]: a network has no zone: networks do not tell interfaces apart`,
 			`f:5:38: services[0].access.deny[2]: want a single value`,
 			`f:6:5: services[0].access: unknown key "log": want allow, deny`,
 			`f:8:42: services[1].access: want a mapping (key: value)`,

@@ -16,11 +16,13 @@ const (
 	Full       Reason = "full"          // no room for another
 	Foreign    Reason = "not-its-own"   // the caller may not speak for the agent, or the pool
 	NoPool     Reason = "no-pool"       // no service takes servers from the pool
+	// Denied: the server is outside the networks that the caller's credentials name.
+	Denied Reason = "address-denied"
 )
 
 // Reasons returns all of them.
 func Reasons() []Reason {
-	return []Reason{Invalid, Replayed, Superseded, Taken, NoMember, TooFast, Full, Foreign, NoPool}
+	return []Reason{Invalid, Replayed, Superseded, Taken, NoMember, TooFast, Full, Foreign, NoPool, Denied}
 }
 
 // Refusal says that a message was refused, and why. Nothing changed by it.

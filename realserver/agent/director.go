@@ -142,8 +142,8 @@ func isSuperseded(err error) bool {
 	return ok && refused.code == "superseded"
 }
 
-// isDenied reports whether a director does not let the agent in: its credentials, name
-// or pool are not what the director has.
+// isDenied reports whether a director does not let the agent in: its credentials, name,
+// pool or address are not what the director has.
 func isDenied(err error) bool {
 	refused, ok := errors.AsType[*refusedError](err)
 	return ok && (refused.status == http.StatusUnauthorized || refused.status == http.StatusForbidden)

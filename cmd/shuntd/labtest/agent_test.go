@@ -95,7 +95,11 @@ func (f *fleet) forges() {
 	forged.body = []byte(`{"boot":"b","sequence":1,"lifetime":"1m","server":{"address":"` + f.agents[2].address.String() + `","method":"nat","weight":1}}`)
 	f.refuses("of another's server", forged, 409, "address-taken")
 
-	want := map[string]uint64{"replayed": 1, "not-its-own": 1, "address-taken": 1}
+	forged = said
+	forged.body = []byte(`{"boot":"b","sequence":1,"lifetime":"1m","server":{"address":"10.2.1.1","method":"nat","weight":1}}`)
+	f.refuses("of a server outside its networks", forged, 403, "address-denied")
+
+	want := map[string]uint64{"replayed": 1, "not-its-own": 1, "address-taken": 1, "address-denied": 1}
 	refused := f.pools().Counts.Refused
 	for reason, n := range refused {
 		if n == 0 {

@@ -77,7 +77,7 @@ func startFleet(t *testing.T, pools []string, taps ...int) *fleet {
 	for i, pool := range pools {
 		m := &member{name: fmt.Sprintf("s%d", i), pool: pool, address: netip.AddrFrom4([4]byte{10, 2, 0, byte(100 + i)})}
 		token, hash := api.NewToken()
-		line, err := api.TokenLine(m.name, api.Agent, hash, time.Time{}, pool)
+		line, err := api.TokenLine(m.name, api.Agent, hash, time.Time{}, api.AgentTerms{Pools: []string{pool}, Servers: []string{"10.2.0.0/24"}})
 		ok(t, err)
 		lines += line + "\n"
 		m.token = token
