@@ -113,6 +113,8 @@ func (c *completing) values(ctx context.Context, flag cli.Flag, word string) []c
 		return plain(talkersBy...)
 	case "conn ages by":
 		return plain(string(director.CountByAge), string(director.CountByIdle))
+	case "config check dataplane":
+		return plain(director.PlaneXDP, director.PlaneIPVS)
 	case "token create role":
 		return plain(api.Agent.String(), api.Viewer.String(), api.Operator.String(), api.Admin.String())
 	}

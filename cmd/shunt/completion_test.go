@@ -117,6 +117,7 @@ func TestComplete(t *testing.T) {
 		{"apply --file ", ":files"},
 		{"config check ", ":files"},
 		{"config check a ", ":files"},
+		{"config check --dataplane ", "xdp ipvs"},
 		{"--socket /nonexistent/s service show ", ""}, // silent where nobody answers
 	} {
 		t.Run(test.words, func(t *testing.T) {

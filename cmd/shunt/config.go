@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/config"
 )
 
@@ -19,8 +21,19 @@ func configCommand() *cli.Command {
 			{
 				Name: "check", Usage: "say everything that is wrong with files, and where", ArgsUsage: "FILE...",
 				Description: examples("A folder is checked with all its files, which may be one configuration in parts. - is the\n"+
-					"standard input.",
-					"shunt config check /etc/shunt/shunt.yaml", "shunt config check /etc/shunt/"),
+					"standard input. What the data plane cannot do is wrong too: that of --dataplane, else of\n"+
+					"director.dataplane, else xdp, as shuntd has it.",
+					"shunt config check /etc/shunt/shunt.yaml", "shunt config check /etc/shunt/",
+					"shunt config check --dataplane ipvs services.yaml"),
+				Flags: []cli.Flag{&cli.StringFlag{
+					Name: "dataplane", Usage: "check for `PLANE`, xdp or ipvs, whatever the files name",
+					Action: func(c *cli.Context, plane string) error {
+						if _, err := director.FeaturesOf(plane); err != nil {
+							return usage(c, "unknown data plane %q: want %s or %s", plane, director.PlaneXDP, director.PlaneIPVS)
+						}
+						return nil
+					},
+				}},
 				Action: checkConfigs,
 			},
 			{
@@ -44,22 +57,23 @@ func configCommand() *cli.Command {
 // standardInput is the FILE that stands for it.
 const standardInput = "-"
 
-// loadConfig reads a file, a folder or the standard input.
-func loadConfig(c *cli.Context, name string) (config.Config, error) {
+// loadConfig reads a file, a folder or the standard input, by the functions of package
+// config for the first two and for the last.
+func loadConfig(c *cli.Context, name string, load func(path string) (config.Config, error), parse func(name string, data []byte) (config.Config, error)) (config.Config, error) {
 	if name != standardInput {
-		return interruptible(c, name, func() (config.Config, error) { return config.Load(name) })
+		return interruptible(c, name, func() (config.Config, error) { return load(name) })
 	}
 	data, err := readInput(c)
 	if err != nil {
 		return config.Config{}, err
 	}
-	return config.Parse("standard input", data)
+	return parse("standard input", data)
 }
 
-// loadDesired reads a configuration whose services are to be carried out. One
-// that says nothing of services is not taken for one that wants none.
+// loadDesired reads a configuration whose services are to be carried out, by a daemon that
+// knows its data plane. One that says nothing of services is not taken for one that wants none.
 func loadDesired(c *cli.Context, name string) (config.Config, error) {
-	cfg, err := loadConfig(c, name)
+	cfg, err := loadConfig(c, name, config.Load, config.Parse)
 	if err == nil && !cfg.ServicesGiven {
 		err = usage(c, "%s has no services: to remove all of them, say services: []", name)
 	}
@@ -80,15 +94,21 @@ func readInput(c *cli.Context) ([]byte, error) {
 
 // checkConfigs checks every file, so that one with errors hides no other.
 func checkConfigs(c *cli.Context) error {
-	failed := false
+	failed, plane := false, c.String("dataplane")
+	load := func(path string) (config.Config, error) { return config.LoadFor(path, plane) }
+	parse := func(name string, data []byte) (config.Config, error) { return config.ParseFor(name, data, plane) }
 	for _, name := range c.Args().Slice() {
-		cfg, err := loadConfig(c, name)
+		cfg, err := loadConfig(c, name, load, parse)
 		if err != nil && c.Context.Err() != nil {
 			return err
 		}
 		if err != nil {
 			failed = true
-			report(streamsOf(c).err, paletteFor(c.String("color"), streamsOf(c).err), err)
+			palette := paletteFor(c.String("color"), streamsOf(c).err)
+			report(streamsOf(c).err, palette, err)
+			if errors.Is(err, director.ErrUnsupported) && plane == "" {
+				fmt.Fprintf(streamsOf(c).err, "%s the data plane is director.dataplane, or %s: --dataplane checks for another\n", palette.in(bold, "hint:"), director.PlaneXDP)
+			}
 			continue
 		}
 		servers := 0

@@ -40,10 +40,15 @@ type Config struct {
 // Parse parses a configuration; name stands for the file in errors. An empty
 // text is the default configuration, without services. Includes are refused:
 // the text may come from anywhere.
-func Parse(name string, data []byte) (Config, error) {
-	l := &loader{}
-	l.decode(name, "", alone, data)
-	return l.finish()
+func Parse(name string, data []byte) (Config, error) { return (&loader{}).text(name, data) }
+
+// ParseFor is Parse for a data plane, as LoadFor is Load for one.
+func ParseFor(name string, data []byte, plane string) (Config, error) {
+	l, err := loaderFor(plane)
+	if err != nil {
+		return Config{}, err
+	}
+	return l.text(name, data)
 }
 
 // role is what a text is to a configuration.
@@ -66,6 +71,23 @@ type loader struct {
 	strict       bool
 	files        []*decoder
 	bytes, marks int
+}
+
+// loaderFor returns the loader of a configuration for the data plane of the name; with
+// none, for that of its settings, be it the default.
+func loaderFor(plane string) (*loader, error) {
+	if plane != "" {
+		if _, err := director.FeaturesOf(plane); err != nil {
+			return nil, err
+		}
+	}
+	return &loader{plane: plane, strict: true}, nil
+}
+
+// text reads a configuration that is in no file.
+func (l *loader) text(name string, data []byte) (Config, error) {
+	l.decode(name, "", alone, data)
+	return l.finish()
 }
 
 // decode reads a text; what is wrong with it is kept there.

@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
-
-	"github.com/shunt-lb/shunt/director"
 )
 
 // include is an element of the list of that name.
@@ -31,12 +29,11 @@ func Load(path string) (Config, error) { return (&loader{}).load(path) }
 // settings; with none, for that of the settings, be it the default.
 // director.ErrUnsupported if there is none of the name.
 func LoadFor(path, plane string) (Config, error) {
-	if plane != "" {
-		if _, err := director.FeaturesOf(plane); err != nil {
-			return Config{}, err
-		}
+	l, err := loaderFor(plane)
+	if err != nil {
+		return Config{}, err
 	}
-	return (&loader{plane: plane, strict: true}).load(path)
+	return l.load(path)
 }
 
 func (l *loader) load(path string) (Config, error) {

@@ -113,6 +113,15 @@ func TestLoadFor(t *testing.T) {
 			t.Errorf("%s: %q, error %v, want %q", name, cfg.Director.Dataplane, err, tt.want)
 		}
 	}
+	const marked = "services: [{listen: 'fwmark://7', servers: []}]\n"
+	_, err := config.ParseFor("f", []byte(marked), "")
+	wantErrors(t, err, "f:1:21: services[0] fwmark://7: a service of a firewall mark is not there on the xdp data plane (not supported)")
+	if cfg, err := config.ParseFor("f", []byte(marked), "ipvs"); err != nil || cfg.Director.Dataplane != "ipvs" {
+		t.Errorf("parsed for ipvs: %q, error %v", cfg.Director.Dataplane, err)
+	}
+	if _, err := config.ParseFor("f", nil, "dpdk"); !errors.Is(err, director.ErrUnsupported) {
+		t.Errorf("parsed for dpdk: %v", err)
+	}
 	if _, err := config.LoadFor(silent, "dpdk"); !errors.Is(err, director.ErrUnsupported) || err.Error() != `data plane "dpdk": not supported: want xdp or ipvs` {
 		t.Errorf("dpdk: %v", err)
 	}
