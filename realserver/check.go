@@ -16,7 +16,7 @@ const (
 	CheckUDP    CheckKind = "udp"    // a datagram; without Exchange.Expect, silence will do, a refusal will not
 	CheckICMP   CheckKind = "icmp"   // an echo request
 	CheckGRPC   CheckKind = "grpc"   // grpc.health.v1.Health/Check
-	CheckSMTP   CheckKind = "smtp"   // the greeting and EHLO, or HELO
+	CheckSMTP   CheckKind = "smtp"   // the greeting and EHLO, or HELO; with SMTP.STARTTLS, TLS and EHLO again
 	CheckScript CheckKind = "script" // a command on the director; its status is the answer
 	CheckFile   CheckKind = "file"   // a file on the director; a number in it is the weight
 )
@@ -109,8 +109,13 @@ type ExchangeCheck struct {
 // GRPCCheck is the service asked for; "": the server as a whole.
 type GRPCCheck struct{ Service string }
 
-// SMTPCheck is how the director names itself; "": its host name.
-type SMTPCheck struct{ Hello string }
+// SMTPCheck is a greeting.
+type SMTPCheck struct {
+	Hello string // how the director names itself; "": its host name
+	// STARTTLS has the connection go on over TLS after the greeting (RFC 3207), by the
+	// check's TLS, or as its zero value has it. Without, TLS comes first.
+	STARTTLS bool
+}
 
 // ScriptCheck is a command. It has its own process group, ended as a whole after
 // Timeout; its status is 0 for up and 1 for down, and 2 to 255 as Status says.

@@ -89,7 +89,7 @@ func fullHealth() director.Health {
 			{Kind: realserver.CheckUDP, Exchange: &realserver.ExchangeCheck{Send: []byte("ping")}},
 			{Kind: realserver.CheckICMP},
 			{Kind: realserver.CheckGRPC, GRPC: &realserver.GRPCCheck{Service: "shop"}},
-			{Kind: realserver.CheckSMTP, SMTP: &realserver.SMTPCheck{Hello: "director"}},
+			{Kind: realserver.CheckSMTP, SMTP: &realserver.SMTPCheck{Hello: "director", STARTTLS: true}},
 			{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: []string{"/usr/bin/check", "%h", "%p"}, User: "nobody", Status: realserver.StatusWeight}},
 			{Kind: realserver.CheckFile, File: &realserver.FileCheck{Path: "/run/weight"}},
 		},

@@ -127,7 +127,7 @@ func (c Check) check() (realserver.Check, error) {
 		value.GRPC = &realserver.GRPCCheck{Service: c.GRPC.Service}
 	}
 	if c.SMTP != nil {
-		value.SMTP = &realserver.SMTPCheck{Hello: c.SMTP.Hello}
+		value.SMTP = &realserver.SMTPCheck{Hello: c.SMTP.Hello, STARTTLS: c.SMTP.STARTTLS}
 	}
 	if c.File != nil {
 		value.File = &realserver.FileCheck{Path: c.File.Path}
@@ -231,7 +231,7 @@ func checkModel(c realserver.Check) Check {
 		model.GRPC = &GRPCCheck{Service: c.GRPC.Service}
 	}
 	if c.SMTP != nil {
-		model.SMTP = &SMTPCheck{Hello: c.SMTP.Hello}
+		model.SMTP = &SMTPCheck{Hello: c.SMTP.Hello, STARTTLS: c.SMTP.STARTTLS}
 	}
 	if s := c.Script; s != nil {
 		model.Script = &ScriptCheck{Command: s.Command, User: s.User, Status: string(s.Status)}

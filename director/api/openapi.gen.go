@@ -1761,6 +1761,9 @@ type RevisionList struct {
 type SMTPCheck struct {
 	// Hello How the director names itself; left out, its host name.
 	Hello string `json:"hello,omitempty"`
+
+	// STARTTLS The connection goes on over TLS after the greeting, by the check's tls; a server that does not offer it fails. Otherwise tls has TLS come first.
+	STARTTLS bool `json:"starttls,omitempty"`
 }
 
 // SNMP How the hosts of configured servers are asked for their load by SNMP. Secrets are in files on the director.

@@ -65,7 +65,10 @@ func (d *decoder) check(n *yaml.Node, path string) realserver.Check {
 		})},
 		{"smtp", of(realserver.CheckSMTP, func(n *yaml.Node, path string) {
 			c.SMTP = &realserver.SMTPCheck{}
-			d.mapping(n, path, fields{{"hello", word(d, &c.SMTP.Hello, nonEmpty)}})
+			d.mapping(n, path, fields{
+				{"hello", word(d, &c.SMTP.Hello, nonEmpty)},
+				{"starttls", word(d, &c.SMTP.STARTTLS, parseBool)},
+			})
 		})},
 		{"script", of(realserver.CheckScript, func(n *yaml.Node, path string) {
 			c.Script = &realserver.ScriptCheck{}
@@ -260,6 +263,7 @@ func writeCheck(c realserver.Check) *value {
 		worded(of, "service", c.GRPC.Service)
 	case c.SMTP != nil:
 		worded(of, "hello", c.SMTP.Hello)
+		yes(of, "starttls", c.SMTP.STARTTLS)
 	case c.Script != nil:
 		of.put("command", list(c.Script.Command))
 		worded(of, "user", c.Script.User)

@@ -101,7 +101,7 @@ func reference() config.Config {
 						{Kind: realserver.CheckUDP, Exchange: &realserver.ExchangeCheck{Send: []byte{0, 1}}},
 						{Kind: realserver.CheckICMP},
 						{Kind: realserver.CheckGRPC, GRPC: &realserver.GRPCCheck{Service: "shop.v1.Shop"}, Port: 50051},
-						{Kind: realserver.CheckSMTP, SMTP: &realserver.SMTPCheck{Hello: "director.example.org"}, Port: 25},
+						{Kind: realserver.CheckSMTP, SMTP: &realserver.SMTPCheck{Hello: "director.example.org", STARTTLS: true}, Port: 25},
 						{Kind: realserver.CheckScript, Script: &realserver.ScriptCheck{Command: []string{"/usr/lib/nagios/plugins/check_dns", "-s", "%h"}, User: "nobody"}},
 						{Kind: realserver.CheckFile, File: &realserver.FileCheck{Path: "/run/shunt/weight"}},
 					}, Load: director.LoadPolicy{Kind: director.LoadFromMeasure, SNMP: &realserver.SNMP{

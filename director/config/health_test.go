@@ -127,7 +127,7 @@ func checks(t *rapid.T, text, path *rapid.Generator[string]) realserver.Check {
 	case realserver.CheckGRPC:
 		c.GRPC = &realserver.GRPCCheck{Service: rapid.SampledFrom([]string{"", "shop.v1.Shop"}).Draw(t, "grpc")}
 	case realserver.CheckSMTP:
-		c.SMTP = &realserver.SMTPCheck{Hello: rapid.SampledFrom([]string{"", "director.example.org"}).Draw(t, "hello")}
+		c.SMTP = &realserver.SMTPCheck{Hello: rapid.SampledFrom([]string{"", "director.example.org"}).Draw(t, "hello"), STARTTLS: rapid.Bool().Draw(t, "starttls")}
 	case realserver.CheckScript:
 		c.Script = &realserver.ScriptCheck{
 			Command: append([]string{path.Draw(t, "program")}, rapid.SliceOfN(text, 0, 2).Draw(t, "arguments")...),

@@ -144,7 +144,8 @@ type grpcJSON struct {
 }
 
 type smtpJSON struct {
-	Hello string `json:"hello,omitempty"`
+	Hello    string `json:"hello,omitempty"`
+	STARTTLS bool   `json:"startTLS,omitempty"`
 }
 
 type scriptJSON struct {

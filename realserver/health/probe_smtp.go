@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/textproto"
 	"os"
+	"strings"
 
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -15,17 +16,28 @@ import (
 const maxReply = 64 << 10
 
 // smtpProbe waits for the greeting and greets in turn (RFC 5321 §3.1, §3.2). With TLS,
-// that comes first, as on port 465 (RFC 8314 §3.3).
+// that comes first, as on port 465 (RFC 8314 §3.3), or with STARTTLS after the greetings,
+// which are then made again (RFC 3207 §4.2).
 type smtpProbe struct {
 	link  *connector
 	hello string
+	// upgrade are the terms of TLS after STARTTLS; nil: without.
+	upgrade *tlsTerms
 }
 
 func newSMTPProbe(check realserver.Check, link *connector, s *shared) *smtpProbe {
-	link.terms = newTLSTerms(check.TLS, link.host(), s.files)
 	p := &smtpProbe{link: link}
 	if check.SMTP != nil {
 		p.hello = check.SMTP.Hello
+	}
+	if check.SMTP != nil && check.SMTP.STARTTLS {
+		terms := check.TLS
+		if terms == nil {
+			terms = &realserver.TLSCheck{}
+		}
+		p.upgrade = newTLSTerms(terms, link.host(), s.files)
+	} else {
+		link.terms = newTLSTerms(check.TLS, link.host(), s.files)
 	}
 	if p.hello == "" {
 		name, err := os.Hostname()
@@ -43,37 +55,85 @@ func (p *smtpProbe) ask(ctx context.Context) Result {
 		return Result{Err: err}
 	}
 	defer conn.Close()
-	text := textproto.NewConn(bounded{Reader: io.LimitReader(conn, maxReply), WriteCloser: conn})
+	greeting, err := p.talk(ctx, conn)
 	result := conn.result()
-	_, greeting, err := text.ReadResponse(220)
-	if err != nil {
-		result.Err = replyProblem(ctx, "read the greeting", err)
-		return result
-	}
-	result.Detail = printable(greeting)
-	// An old server does not know EHLO (RFC 5321 §3.2).
-	code, err := p.say(ctx, text, "EHLO")
-	if err != nil && code >= 500 && code <= 504 {
-		_, err = p.say(ctx, text, "HELO")
-	}
-	if err != nil {
-		result.Err = err
-		return result
-	}
-	_ = text.PrintfLine("QUIT") // Its answer would tell nothing more.
+	result.Detail, result.Err = printable(greeting), err
 	return result
 }
 
-// say sends a greeting and returns the reply's code.
-func (p *smtpProbe) say(ctx context.Context, text *textproto.Conn, command string) (int, error) {
-	if err := text.PrintfLine("%s %s", command, p.hello); err != nil {
-		return 0, because("send "+command, err)
-	}
-	code, _, err := text.ReadResponse(250)
+// talk returns what the server says of itself.
+func (p *smtpProbe) talk(ctx context.Context, conn *wire) (string, error) {
+	text := conversation(conn)
+	_, greeting, err := text.ReadResponse(220)
 	if err != nil {
-		return code, replyProblem(ctx, "read the reply to "+command, err)
+		return "", replyProblem(ctx, "read the greeting", err)
 	}
-	return code, nil
+	code, extensions, err := p.greet(ctx, text, "EHLO")
+	if p.upgrade != nil {
+		if err == nil {
+			text, err = p.secure(ctx, conn, text, extensions)
+		}
+	} else if err != nil && code >= 500 && code <= 504 {
+		// An old server does not know EHLO (RFC 5321 §3.2).
+		_, _, err = p.greet(ctx, text, "HELO")
+	}
+	if err != nil {
+		return greeting, err
+	}
+	_ = text.PrintfLine("QUIT") // Its answer would tell nothing more.
+	return greeting, nil
+}
+
+// secure puts TLS over the connection by STARTTLS and greets anew.
+func (p *smtpProbe) secure(ctx context.Context, conn *wire, text *textproto.Conn, extensions string) (*textproto.Conn, error) {
+	if !offers(extensions, "STARTTLS") {
+		return nil, errors.New("the server does not offer STARTTLS")
+	}
+	if err := text.PrintfLine("STARTTLS"); err != nil {
+		return nil, because("send STARTTLS", err)
+	}
+	if _, _, err := text.ReadResponse(220); err != nil {
+		return nil, replyProblem(ctx, "read the reply to STARTTLS", err)
+	}
+	// In TLS the client speaks first: somebody on the way has put in what would be taken
+	// for the server's words over TLS.
+	if n := text.R.Buffered(); n > 0 {
+		return nil, fmt.Errorf("agree on TLS: %d bytes in the clear came after the reply to STARTTLS", n)
+	}
+	if err := p.upgrade.secure(ctx, conn); err != nil {
+		return nil, err
+	}
+	text = conversation(conn)
+	_, _, err := p.greet(ctx, text, "EHLO")
+	return text, err
+}
+
+// offers reports whether a reply to EHLO has the extension, a line that begins with its
+// keyword (RFC 5321 §4.1.1.1).
+func offers(reply, extension string) bool {
+	_, lines, _ := strings.Cut(reply, "\n") // the first names the server
+	for line := range strings.Lines(lines) {
+		if keyword, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.EqualFold(keyword, extension) {
+			return true
+		}
+	}
+	return false
+}
+
+// conversation reads and writes lines of the connection as it is now.
+func conversation(conn *wire) *textproto.Conn {
+	return textproto.NewConn(bounded{Reader: io.LimitReader(conn, maxReply), WriteCloser: conn})
+}
+
+// greet greets by EHLO or HELO and returns the reply.
+func (p *smtpProbe) greet(ctx context.Context, text *textproto.Conn, verb string) (code int, reply string, err error) {
+	if err := text.PrintfLine("%s %s", verb, p.hello); err != nil {
+		return 0, "", because("send "+verb, err)
+	}
+	if code, reply, err = text.ReadResponse(250); err != nil {
+		err = replyProblem(ctx, "read the reply to "+verb, err)
+	}
+	return code, reply, err
 }
 
 // replyProblem says why a reply will not do.

@@ -115,6 +115,7 @@ func describeCheck(c realserver.Check) string {
 	}
 	if c.SMTP != nil {
 		d.put("hello", c.SMTP.Hello)
+		d.put("starttls", map[bool]string{true: "yes"}[c.SMTP.STARTTLS])
 	}
 	if s := c.Script; s != nil {
 		d.put("command", fmt.Sprintf("%q", s.Command))
