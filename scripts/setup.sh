@@ -7,7 +7,7 @@ packages=(
 	clang-19 llvm-19 clang-format-19 linux-libc-dev # generate
 	gcc libc6-dev                                   # go test -race
 	shellcheck git procps                           # lint and check
-	curl ethtool iproute2 nftables iptables         # lab
+	curl ethtool iproute2 nftables iptables bpftool # lab
 	iperf3 tshark tcpdump traceroute iputils-ping   # lab: odd packets
 	zsh fish man-db groff-base                      # completion and manual pages
 	qemu-system-x86 cpio busybox-static kmod        # guest

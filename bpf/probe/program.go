@@ -3,10 +3,12 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,15 +17,13 @@ import (
 // (Documentation/networking/ip-sysctl.rst, ip_local_port_range).
 const FirstPort = uint16(kernelAwaitedShapeAWAITED_FIRST_PORT)
 
-// Program is the loaded program. It and its links end with the process. Its methods may
+// Program is the loaded program. It ends with the process. Its methods may
 // be called concurrently.
 type Program struct {
 	objects kernelObjects
 }
 
 // Load loads the program and attaches it nowhere.
-//
-// Requires Linux 6.6.
 func Load() (*Program, error) {
 	p := new(Program)
 	if err := loadKernelObjects(&p.objects, nil); err != nil {
@@ -33,25 +33,29 @@ func Load() (*Program, error) {
 }
 
 // Attach runs the program on what comes in by an interface of the calling thread's
-// network namespace, until the link is closed.
-func (p *Program) Attach(index int) (link.Link, error) {
-	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p.objects.ShuntProbe, Attach: ebpf.AttachTCXIngress})
+// network namespace, which is that of links too, until what it returns is closed: by a
+// link, which ends with the process, or, before Linux 6.6, by a filter of traffic control,
+// which does not. A later Attach replaces the filter, and Sweep removes it.
+//
+// Errors wrap ebpf.ErrNotSupported if the kernel has neither.
+func (p *Program) Attach(links *netlink.Handle, index int) (io.Closer, error) {
+	var attached io.Closer
+	attached, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p.objects.ShuntProbe, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		attached, err = addFilter(links, p.objects.ShuntProbe, index)
+	}
 	if err != nil {
 		return nil, explain(fmt.Sprintf("attach to the ingress of interface %d", index), err)
 	}
-	return l, nil
+	return attached, nil
 }
 
 // explain adds what is needed to an error of the kernel's.
 func explain(act string, err error) error {
-	switch {
-	case errors.Is(err, ebpf.ErrNotSupported):
-		return fmt.Errorf("%s (Linux 6.6 or newer is needed): %w", act, err)
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("%s (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): %w", act, err)
-	default:
-		return fmt.Errorf("%s: %w", act, err)
 	}
+	return fmt.Errorf("%s: %w", act, err)
 }
 
 // Answers are the packets of one connection that come from a server.

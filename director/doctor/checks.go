@@ -42,7 +42,6 @@ func Checks() []Check {
 		{"mtu", "MTU headroom", "what comes in fits where it goes", each, checkMTU},
 		{"tunnel", "sources of tunnels", "what is told to tunnels' sources comes here", xdp, checkTunnels},
 		{"fullnat", "addresses of full NAT", "servers' replies to full NAT's addresses come here", xdp, checkFullNAT},
-		{"true-path", "checks by the way of clients' packets", "servers can be asked as the services want it", xdp, checkTruePath},
 		{"vip", "virtual addresses", "virtual addresses are where the services want them", each, checkVIP},
 		{"nftables", "nftables rules that XDP bypasses", "no rule is about the services", xdp, checkNftables},
 		{"iptables", "iptables rules that XDP bypasses", "no rule is about the services", xdp, checkIptables},

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
+	"github.com/shunt-lb/shunt/bpf/probe"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/doctor"
@@ -207,6 +208,27 @@ func TestTrafficControl(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.cures("tc", "eth0", doctor.Info, "attached to eth0 by tcx: shaper")
+	})
+	t.Run("ours", func(t *testing.T) {
+		b := newBed(t, directortest.OneArmed)
+		p, err := probe.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		err = b.Director.Do(func() error {
+			attached, err := p.Attach(b.Director.Netlink(), b.index("eth0"))
+			if err == nil {
+				t.Cleanup(func() { attached.Close() })
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := of(b.inspect(), "tc", "eth0"); len(found) > 0 {
+			t.Errorf("of what brings servers' answers to checks: %+v", found)
+		}
 	})
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/shunt-lb/shunt/bpf/probe"
 )
 
 // attached returns the XDP program on an interface; 0 if there is none.
@@ -68,19 +70,28 @@ func ours(pins []pin, l netlink.Link) (pin, bool) {
 
 // describe names a program as well as it can be named.
 func describe(id uint32) string {
+	switch name := nameOf(id); {
+	case name == "":
+		return fmt.Sprintf("program %d", id)
+	case strings.HasPrefix(name, "xdp_dispatcher"):
+		return fmt.Sprintf("%s (program %d: libxdp's dispatcher, with the programs that xdp-loader status lists)", name, id)
+	default:
+		return fmt.Sprintf("%s (program %d)", name, id)
+	}
+}
+
+// nameOf returns a program's name; empty: it has none, or cannot be looked at.
+func nameOf(id uint32) string {
 	program, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
 	if err != nil {
-		return fmt.Sprintf("program %d", id)
+		return ""
 	}
 	defer program.Close()
 	info, err := program.Info()
-	if err != nil || info.Name == "" {
-		return fmt.Sprintf("program %d", id)
+	if err != nil {
+		return ""
 	}
-	if strings.HasPrefix(info.Name, "xdp_dispatcher") {
-		return fmt.Sprintf("%s (program %d: libxdp's dispatcher, with the programs that xdp-loader status lists)", info.Name, id)
-	}
-	return fmt.Sprintf("%s (program %d)", info.Name, id)
+	return info.Name
 }
 
 // checkXDPMode looks at how the fast path is, or can be, attached.
@@ -196,6 +207,9 @@ func checkTC(i *inspection, r *report) {
 			for _, f := range filters {
 				text := f.Type()
 				if program, ok := f.(*netlink.BpfFilter); ok && program.Id > 0 {
+					if nameOf(uint32(program.Id)) == probe.Name {
+						continue // ours
+					}
 					text = describe(uint32(program.Id))
 				}
 				names = append(names, text)
@@ -222,6 +236,9 @@ func (i *inspection) checkTCX(r *report, l netlink.Link, why string) {
 			return
 		}
 		for _, p := range found.Programs {
+			if nameOf(uint32(p.ID)) == probe.Name {
+				continue // ours
+			}
 			fix := ""
 			if id, ok := p.LinkID(); ok {
 				fix = fmt.Sprintf("bpftool link detach id %d", id)

@@ -148,6 +148,7 @@ func Open(ctx context.Context, opts Options) (_ *Dataplane, err error) {
 	if err := d.attach(interfaces); err != nil {
 		return nil, err
 	}
+	d.probing.sweep()
 	return d, nil
 }
 

@@ -38,8 +38,9 @@ const (
 // guards and limits are not asked. The connection is one of the server's as long as it
 // lasts: it is counted, and listed.
 //
-// Requires CAP_SYS_ADMIN when the Dataplane is opened, and Linux 6.6 for servers by dr
-// and tunnel; without, errors wrap director.ErrUnsupported. director.ErrFull: all ports
+// Requires CAP_SYS_ADMIN when the Dataplane is opened, and for servers by dr and tunnel a
+// kernel with tcx (6.6) or the modules sch_ingress and cls_bpf; without, errors wrap
+// director.ErrUnsupported. director.ErrFull: all ports
 // are in use. director.ErrNotFound: the data plane has the service without the server.
 func (d *Dataplane) DialServer(ctx context.Context, network string, key director.ServiceKey, server netip.AddrPort, port uint16) (net.Conn, error) {
 	c, err := d.dialServer(ctx, network, key, server, port)

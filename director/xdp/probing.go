@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-lb/shunt/bpf"
 	"github.com/shunt-lb/shunt/bpf/probe"
@@ -34,8 +36,10 @@ type probing struct {
 	closed bool
 	// index is that of the link's outer end; 0: nothing is set up.
 	index int
-	// answers takes what comes from virtual addresses; nil: noAnswers says why not.
+	// answers takes what comes from virtual addresses by the interfaces that it is attached
+	// to, by their indexes; nil: noAnswers says why not.
 	answers   *probe.Program
+	attached  map[int]io.Closer
 	noAnswers error
 	closers   []io.Closer
 	own       map[netip.Addr]bool // addresses of the room
@@ -68,11 +72,20 @@ func (d *Dataplane) Probing() Probing {
 }
 
 func openProbing(d *Dataplane) *probing {
-	p := &probing{d: d, own: map[netip.Addr]bool{}, probes: map[uint16]*probed{}, next: probe.FirstPort}
+	p := &probing{d: d, attached: map[int]io.Closer{}, own: map[netip.Addr]bool{}, probes: map[uint16]*probed{}, next: probe.FirstPort}
 	if p.room, p.problem = openRoom(); p.problem != nil {
 		d.opts.Log.Info("no checks of servers by the way of clients' packets", "err", p.problem)
 	}
 	return p
+}
+
+// sweep removes what a daemon that was killed has left on the interfaces.
+func (p *probing) sweep() {
+	for _, index := range p.d.interfaceIndices() {
+		if err := probe.Sweep(p.d.links, index); err != nil {
+			p.d.opts.Log.Warn("what checks by the way of clients' packets have left: harmless, and replaced by the next such check", "err", err)
+		}
+	}
 }
 
 // take returns a port of the room's that has the address, and what it takes to hand
@@ -87,9 +100,12 @@ func (p *probing) take(own netip.Addr) (port uint16, err error) {
 		return 0, fmt.Errorf("%w: %w", director.ErrUnsupported, p.problem)
 	}
 	if p.index == 0 {
-		if err := p.setUp(); err != nil {
-			return 0, err
-		}
+		err = p.setUp()
+	} else if p.answers != nil {
+		err = p.follow()
+	}
+	if err != nil {
+		return 0, err
 	}
 	if !p.own[own] {
 		if err := p.room.add(own); err != nil {
@@ -125,8 +141,11 @@ func (p *probing) setUp() (err error) {
 			return err
 		}
 		p.closers = append(p.closers, link)
-		return p.setUpAnswers()
+		return nil
 	})
+	if err == nil {
+		err = p.setUpAnswers()
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("set up connections to servers: %w", err), p.takeDown())
 	}
@@ -134,37 +153,63 @@ func (p *probing) setUp() (err error) {
 }
 
 // setUpAnswers has the answers from virtual addresses handed over. A kernel that cannot
-// have that is no error: servers by nat are connected to without. Called with mu held,
-// in the host's namespace.
-func (p *probing) setUpAnswers() error {
-	program, err := probe.Load()
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		p.setNoAnswers(err)
-		return nil
+// have that is no error: servers by nat are connected to without. Called with mu held.
+func (p *probing) setUpAnswers() (err error) {
+	if p.answers, err = probe.Load(); err == nil {
+		err = p.follow()
 	}
-	if err != nil {
+	if !errors.Is(err, ebpf.ErrNotSupported) {
 		return err
 	}
-	p.closers = append(p.closers, program)
+	p.setNoAnswers(err)
+	return p.closeAnswers()
+}
+
+// follow attaches answers to the interfaces that the plane has now: one that went and
+// came back has another index. One that is not there does not keep it from the others.
+// Called with mu held.
+func (p *probing) follow() error {
 	p.d.mu.Lock()
-	indices := make([]int, len(p.d.interfaces))
-	for i := range indices {
-		indices[i] = p.d.interfaces[i].index
-	}
+	indices := p.d.interfaceIndices()
 	p.d.mu.Unlock()
-	for _, index := range indices {
-		link, err := program.Attach(index)
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			p.setNoAnswers(err)
-			return nil
+	for index, a := range p.attached {
+		if !slices.Contains(indices, index) {
+			_ = a.Close() // its interface is gone, and it with that
+			delete(p.attached, index)
 		}
-		if err != nil {
-			return err
-		}
-		p.closers = append(p.closers, link)
 	}
-	p.answers = program
+	for _, index := range indices {
+		if p.attached[index] != nil {
+			continue
+		}
+		var a io.Closer
+		err := p.d.namespace.do(func() (err error) {
+			a, err = p.answers.Attach(p.d.links, index)
+			return err
+		})
+		switch {
+		case err == nil:
+			p.attached[index] = a
+		case errors.Is(err, ebpf.ErrNotSupported):
+			return err
+		case !errors.Is(err, unix.ENODEV):
+			return fmt.Errorf("set up connections to servers: %w", err)
+		}
+	}
 	return nil
+}
+
+func (p *probing) closeAnswers() error {
+	var errs []error
+	for _, a := range p.attached {
+		errs = append(errs, a.Close())
+	}
+	if p.answers != nil {
+		errs = append(errs, p.answers.Close())
+	}
+	p.answers = nil
+	clear(p.attached)
+	return errors.Join(errs...)
 }
 
 // setNoAnswers notes why answers from virtual addresses are not handed over. Called with
@@ -176,7 +221,7 @@ func (p *probing) setNoAnswers(why error) {
 
 // takeDown is setUp's opposite. Called with mu held.
 func (p *probing) takeDown() error {
-	var errs []error
+	errs := []error{p.closeAnswers()}
 	for i := len(p.closers) - 1; i >= 0; i-- {
 		errs = append(errs, p.closers[i].Close())
 	}
@@ -185,7 +230,7 @@ func (p *probing) takeDown() error {
 			errs = append(errs, p.d.links.LinkDel(link))
 		}
 	}
-	p.closers, p.answers, p.index = nil, nil, 0
+	p.closers, p.index = nil, 0
 	return errors.Join(errs...)
 }
 

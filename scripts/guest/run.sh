@@ -35,7 +35,7 @@ while getopts m:t:iIk:b:e: flag; do
 	i) icount=(-icount "shift=0,sleep=off") ;;
 	k) modules+=" $OPTARG" ;;
 	I)
-		modules+=" tun dummy sch_ingress cls_matchall act_skbedit ip_vs ip_vs_pe_sip"
+		modules+=" tun dummy sch_ingress cls_bpf cls_matchall act_skbedit ip_vs ip_vs_pe_sip"
 		for scheduler in rr wrr lc wlc sed nq fo ovf sh dh mh lblc lblcr; do modules+=" ip_vs_$scheduler"; done
 		modules+=" ipip ip6_tunnel ip_gre ip6_gre fou fou6" # what servers unwrap with
 		;;

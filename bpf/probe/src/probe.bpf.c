@@ -48,7 +48,7 @@ enum icmp_shape {
 	ICMP_HEADER = 8,
 };
 
-#define NEXT (-1) /* TCX_NEXT */
+#define NEXT (-1) /* TCX_NEXT, TC_ACT_UNSPEC */
 #define FRAGMENT 0x3fff /* offset and "more fragments" */
 
 static __always_inline int load(struct __sk_buff *skb, __u32 at, void *to, __u32 length)
@@ -113,7 +113,7 @@ static __always_inline void turn(struct awaited_key *k)
 	}
 }
 
-SEC("tcx/ingress")
+SEC("tc")
 int shunt_probe(struct __sk_buff *skb)
 {
 	int v6 = skb->protocol == bpf_htons(ETH_P_IPV6), is_quoted = 0;

@@ -1,0 +1,97 @@
+package xdp
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/shunt-lb/shunt/director/directortest"
+	"github.com/shunt-lb/shunt/realserver"
+)
+
+// An interface that goes and comes back has another index: servers behind it are asked
+// again, without a restart; those behind others are asked all the time.
+func TestDialServerFollows(t *testing.T) {
+	l := newProbeLab(t, directortest.TwoArmed)
+	key := l.add("tcp://192.0.2.10:8080", realserver.DR, nil)
+	l.wantAnswer("first", key)
+
+	const link = "eth1"
+	anew := l.cut(link, l.Servers[0])
+	l.sweepNow()
+	if said, err := l.ask(key, time.Second); err == nil {
+		t.Errorf("without the interface: said %q, want an error", said)
+	}
+	other := netip.AddrPortFrom(l.Servers[1].Addr4, probePort)
+	c, err := l.DialServer(t.Context(), "tcp", key, other, 0)
+	if err != nil {
+		t.Errorf("a server by another interface: %v", err)
+	} else {
+		c.Close()
+	}
+
+	anew()
+	l.sweepNow()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		said, err := l.ask(key, time.Second)
+		if err == nil && said == l.Servers[0].Name {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("with the interface again: said %q, %v; want %q", said, err, l.Servers[0].Name)
+		}
+	}
+}
+
+func (l *probeLab) sweepNow() {
+	l.t.Helper()
+	if err := l.sweep(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// cut removes the link between the director and a server; what it returns makes it anew.
+func (l *probeLab) cut(name string, s *directortest.Server) (anew func()) {
+	l.t.Helper()
+	type held struct {
+		in   *directortest.Namespace
+		link string
+		at   []netlink.Addr
+	}
+	ends := []held{{in: l.Director, link: name}, {in: s.Namespace, link: "eth0"}}
+	must := func(err error) {
+		l.t.Helper()
+		if err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	for i, e := range ends {
+		device, err := e.in.Netlink().LinkByName(e.link)
+		must(err)
+		ends[i].at, err = e.in.Netlink().AddrList(device, netlink.FAMILY_ALL)
+		must(err)
+		if i == len(ends)-1 {
+			must(e.in.Netlink().LinkDel(device))
+		}
+	}
+	return func() {
+		l.t.Helper()
+		must(l.Director.AddVeth(name, s.Namespace, "eth0", 0))
+		for _, e := range ends {
+			for _, a := range e.at {
+				if address, _ := netip.AddrFromSlice(a.IP); !address.IsLinkLocalUnicast() {
+					ones, _ := a.Mask.Size()
+					must(e.in.AddAddress(e.link, netip.PrefixFrom(address.Unmap(), ones)))
+				}
+			}
+		}
+		must(s.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), s.Addr4.Prev()))
+		must(s.AddRoute(netip.MustParsePrefix("::/0"), s.Addr6.Prev()))
+		must(s.SetOffload("eth0", directortest.TxChecksum, directortest.Off))
+		pass, err := s.AttachPass("eth0")
+		must(err)
+		l.t.Cleanup(func() { pass.Close() })
+	}
+}
