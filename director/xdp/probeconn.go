@@ -75,6 +75,9 @@ func (d *Dataplane) dialServer(ctx context.Context, network string, key director
 		conn, err := d.connectProbe(ctx, key.Protocol, way, from, virtual)
 		if err != nil {
 			d.probing.endNow(own)
+			if errors.Is(err, unix.ENETUNREACH) && d.probing.setUpAnew() && try < probeTries {
+				continue
+			}
 			return nil, err
 		}
 		return &probeConn{Conn: conn, end: func() {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-lb/shunt/bpf"
@@ -217,6 +218,26 @@ func (p *probing) closeAnswers() error {
 func (p *probing) setNoAnswers(why error) {
 	p.noAnswers = why
 	p.d.opts.Log.Warn("no checks of servers by dr and tunnel by the way of clients' packets: with via: virtual they fail, without it they go to the servers' own addresses", "err", why)
+}
+
+// setUpAnew makes the link anew if somebody else has removed it; false if it is there.
+// Without it the room leads nowhere, which is no fault of the servers'.
+func (p *probing) setUpAnew() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	if p.index != 0 {
+		if _, err := p.d.links.LinkByIndex(p.index); !errors.As(err, new(netlink.LinkNotFoundError)) {
+			return false
+		}
+		p.d.opts.Log.Warn("the link for checks by the way of clients' packets was removed by somebody else: made anew")
+		if err := p.takeDown(); err != nil {
+			p.d.opts.Log.Warn("take down connections to servers", "err", err)
+		}
+	}
+	return true
 }
 
 // takeDown is setUp's opposite. Called with mu held.

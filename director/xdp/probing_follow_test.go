@@ -7,6 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/realserver"
 )
@@ -42,6 +43,33 @@ func TestDialServerFollows(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("with the interface again: said %q, %v; want %q", said, err, l.Servers[0].Name)
 		}
+	}
+}
+
+// The link to the room is made anew when somebody else has removed it: no server is to
+// blame for that.
+func TestDialServerMakesItsLinkAnew(t *testing.T) {
+	l := newProbeLab(t, directortest.OneArmed)
+	keys := []director.ServiceKey{
+		l.add("tcp://192.0.2.10:8080", realserver.DR, nil), l.add("tcp://192.0.2.11:8080", realserver.NAT, nil), l.add("tcp://[2001:db8::10]:8080", realserver.DR, nil),
+	}
+	for _, key := range keys {
+		l.wantAnswer("first", key)
+	}
+	for _, name := range l.outerLinks() {
+		device, err := l.Director.Netlink().LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Director.Netlink().LinkDel(device); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range keys {
+		l.wantAnswer("without its link", key)
+	}
+	if links := l.outerLinks(); len(links) != 1 {
+		t.Errorf("links: %v, want one", links)
 	}
 }
 
