@@ -180,6 +180,9 @@ func (c *checker) notify(n Notify) {
 		if len(command.words) > maxNotifyWords {
 			c.report(field, "notify %s: %d words: want %d at most", command.field, len(command.words), maxNotifyWords)
 		}
+		if i := realserver.RedactedArgument(command.words); i > 0 {
+			c.report(field, "notify %s: argument %d is %s", command.field, i, realserver.WhyRedacted)
+		}
 		c.absolute(field, "notify "+command.field, command.words[0])
 		if command.words[0] == "" {
 			c.report(field, "notify %s: the program is missing", command.field)

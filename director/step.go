@@ -36,6 +36,9 @@ type Step struct {
 // Difference is one field of a step, in the words of the configuration.
 type Difference struct {
 	Field, Old, New string
+	// Redacted is the difference without the secrets that Old or New may have; nil: they
+	// have none.
+	Redacted *Difference
 }
 
 // String returns the difference as "weight 3 → 1", or "weight 1" where there
@@ -338,15 +341,10 @@ func diffFields(was, is []field) []Difference {
 	for i, f := range is {
 		d := Difference{Field: f.name, New: f.value}
 		if was != nil {
-			if d.Old = was[i].value; d.Old == d.New {
+			if was[i].value == f.value {
 				continue
 			}
-			if d.Old == "" {
-				d.Old = "none"
-			}
-			if d.New == "" {
-				d.New = "none"
-			}
+			d.Old, d.New = orNone(was[i].value), orNone(f.value)
 		}
 		if d.New != "" {
 			all = append(all, d)

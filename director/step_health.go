@@ -16,7 +16,8 @@ func explainHealth(steps []Step, from, to State) []Step {
 		if was == nil || is == nil || was.Health.Equal(is.Health) {
 			continue
 		}
-		step := Step{Action: ActionChange, Service: is.Key, Changes: diffFields(was.Health.fields(), is.Health.fields())}
+		changes := redacting(diffFields(was.Health.fields(), is.Health.fields()), was.Health.Redact().fields(), is.Health.Redact().fields())
+		step := Step{Action: ActionChange, Service: is.Key, Changes: changes}
 		at := -1
 		for i := range steps {
 			if steps[i].Service == is.Key && !steps[i].Server.IsValid() && steps[i].Action == ActionChange {

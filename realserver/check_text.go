@@ -1,6 +1,7 @@
 package realserver
 
 import (
+	"errors"
 	"fmt"
 	"net/textproto"
 	"strconv"
@@ -44,7 +45,7 @@ func ParseHeader(text string) (Header, error) {
 	value = strings.Trim(value, " \t")
 	switch {
 	case !ok || name == "" || strings.ContainsFunc(name, notToken):
-		return Header{}, fmt.Errorf("%.80q is not a header field: want Name: value", text)
+		return Header{}, errors.New("it is not a header field: want Name: value") // which may have a secret
 	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
 		return Header{}, fmt.Errorf("header field %s: its value has control characters", name)
 	}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -83,6 +84,7 @@ func (c Check) Validate() error {
 	case c.Kind == CheckFile:
 		v.report("file.path", "the path is missing")
 	}
+	v.redacted(c)
 	return errors.Join(v.problems...)
 }
 
@@ -205,11 +207,16 @@ func (v *checkValidation) expression(field, text string) {
 }
 
 // text reports control characters and excess; empty is fine.
-func (v *checkValidation) text(field, text string) {
+func (v *checkValidation) text(field, text string) { v.textNamed(field, text, strconv.Quote(text)) }
+
+// secretText does that of what is not to be in a message.
+func (v *checkValidation) secretText(field, text string) { v.textNamed(field, text, "the value") }
+
+func (v *checkValidation) textNamed(field, text, name string) {
 	if len(text) > maxCheckText {
 		v.report(field, "%d bytes: want %d at most", len(text), maxCheckText)
 	} else if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		v.report(field, "%q has a control character", text)
+		v.report(field, "%s has a control character", name)
 	}
 }
 
@@ -244,12 +251,13 @@ func (v *checkValidation) http(h HTTPCheck) {
 	if h.Method != "" && !tokenBytes.MatchString(h.Method) || h.Method == "CONNECT" {
 		v.report("http.method", "%q is no method for a check", h.Method)
 	}
+	bare, _, _ := strings.Cut(h.Path, "?") // a query may have a secret
 	if h.Path != "" && !strings.HasPrefix(h.Path, "/") {
-		v.report("http.path", "%q does not begin with /", h.Path)
+		v.report("http.path", "%q does not begin with /", bare)
 	} else if strings.ContainsAny(h.Path, " \t#") {
-		v.report("http.path", "%q has a space or a fragment: write %%20, or leave the fragment out", h.Path)
+		v.report("http.path", "%q, or its query, has a space or a fragment: write %%20, or leave the fragment out", bare)
 	} else {
-		v.text("http.path", h.Path)
+		v.secretText("http.path", h.Path)
 	}
 	v.host(h.Host)
 	for i, header := range h.Headers {
@@ -260,7 +268,7 @@ func (v *checkValidation) http(h HTTPCheck) {
 		case slices.Contains(ownHeaders, strings.ToLower(header.Name)):
 			v.report(field, "header %s is the probe's own", header.Name)
 		default:
-			v.text(field, header.Value)
+			v.secretText(field, header.Value)
 		}
 	}
 	for i, status := range h.Status {

@@ -26,12 +26,12 @@ func (e endpoints) AdoptServices(w http.ResponseWriter, r *http.Request, p Adopt
 			return performed{}, invalid("services is empty", "leave it out for all foreign services")
 		}
 		adoption, err := e.director.Adopt(ctx, by, keys...)
-		return performed{answer: adoptionModel(adoption), revision: adoption.Revision.Number}, err
+		return performed{answer: adoptionModel(ctx, adoption), revision: adoption.Revision.Number}, err
 	})
 }
 
-func adoptionModel(a director.Adoption) AdoptionReport {
-	outcome := outcomeModel(a.Outcome)
+func adoptionModel(ctx context.Context, a director.Adoption) AdoptionReport {
+	outcome := outcomeModel(ctx, a.Outcome)
 	model := AdoptionReport{
 		Changed: outcome.Changed, Revision: outcome.Revision, Steps: outcome.Steps,
 		Adopted: []string{}, Refused: []NotAdopted{},

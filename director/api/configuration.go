@@ -50,10 +50,10 @@ func (e endpoints) changeTimeouts(w http.ResponseWriter, r *http.Request, t term
 }
 
 // GetConfiguration answers getConfiguration.
-func (e endpoints) GetConfiguration(w http.ResponseWriter, _ *http.Request) {
+func (e endpoints) GetConfiguration(w http.ResponseWriter, r *http.Request) {
 	e.readAt(w, func() (any, uint64, error) {
 		head := e.director.Head()
-		return desired(head.State, e.director.Features()), head.Number, nil
+		return desired(shown(r.Context(), head.State), e.director.Features()), head.Number, nil
 	})
 }
 
@@ -90,7 +90,7 @@ func (e endpoints) MakePlan(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, e.changeProblem(err))
 		return
 	}
-	writeJSON(w, http.StatusOK, planModel(plan))
+	writeJSON(w, http.StatusOK, planModel(r.Context(), plan))
 }
 
 // readState reads a configuration. It is validated here too, where the services

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -155,10 +156,15 @@ func (h *Handler) serve(w *recorder, r *http.Request) (who string, err error) {
 		opened := r
 		still := func() error {
 			now, err := identify(opened)
-			if err == nil && now.role < op.role {
-				err = forbidden(now, op)
+			switch {
+			case err != nil:
+				return err
+			case now.role < op.role:
+				return forbidden(now, op)
+			case now.role < c.role: // and may not see what the stream was begun to show
+				return newProblem(http.StatusForbidden, "forbidden", fmt.Sprintf("%s is %s now", now.who, withArticle(now.role)), "ask anew")
 			}
-			return err
+			return nil
 		}
 		ctx := context.WithValue(r.Context(), callerKey{}, c)
 		r = r.WithContext(context.WithValue(ctx, stillKey{}, still))

@@ -12,7 +12,7 @@ import (
 // HealthSource is what decides on what is offered of servers.
 type HealthSource interface {
 	// Health returns what is offered of every service by key; of no other than those
-	// given, if some are.
+	// given, if some are. What is returned is the caller's to change.
 	Health(keys ...director.ServiceKey) []ServiceHealth
 	// HealthChanges returns up to limit of the last changes, of all services for the zero
 	// key, newest first.
@@ -23,8 +23,11 @@ type HealthSource interface {
 const maxHealthChanges = 4096
 
 // ListHealth answers listHealth.
-func (e endpoints) ListHealth(w http.ResponseWriter, _ *http.Request, p ListHealthParams) {
+func (e endpoints) ListHealth(w http.ResponseWriter, r *http.Request, p ListHealthParams) {
 	report, err := e.health(p)
+	if err == nil && !seesSecrets(r.Context()) {
+		err = redactHealth(report.Services)
+	}
 	if err != nil {
 		writeProblem(w, problemOf(err))
 		return

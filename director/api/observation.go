@@ -30,7 +30,7 @@ func (h *Handler) observe(ctx context.Context) (observation, error) {
 	}
 	head := h.director.Head()
 	o := observation{
-		revision: head.Number, state: head.State, foreign: h.director.Drift().Foreign,
+		revision: head.Number, state: shown(ctx, head.State), foreign: h.director.Drift().Foreign,
 		stats: make(map[director.ServiceKey]director.ServiceStats, len(stats.Services)),
 	}
 	for _, service := range stats.Services {

@@ -29,7 +29,7 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 		Info: infoModel(stats.Info), Features: featuresModel(e.director.Features()),
 		Revision: head.Number, Interfaces: interfaceModels(stats.Interfaces), Tables: tableModels(stats.Table),
 		Timeouts: timeoutsModel(head.State.Timeouts), Services: len(head.State.Services),
-		Foreign: len(drift.Foreign), Guarding: guarding(stats.Services), Forwarding: e.opts.Forwarding, Drift: driftSummary(drift),
+		Foreign: len(drift.Foreign), Guarding: guarding(stats.Services), Forwarding: e.opts.Forwarding, Drift: driftSummary(ctx, drift),
 	}
 	if e.opts.Health != nil {
 		status.Health = healthSummary(e.opts.Health.Health())
@@ -82,25 +82,25 @@ func (e endpoints) ready() error {
 }
 
 // GetDrift answers getDrift.
-func (e endpoints) GetDrift(w http.ResponseWriter, _ *http.Request) {
+func (e endpoints) GetDrift(w http.ResponseWriter, r *http.Request) {
 	e.readAt(w, func() (any, uint64, error) {
 		revision := e.director.Head().Number // before looking: what is shown is not older
 		drift := e.director.Drift()
-		summary := driftSummary(drift)
+		summary := driftSummary(r.Context(), drift)
 		return Drift{
 			Checked: summary.Checked, Found: summary.Found, Repaired: summary.Repaired, Failed: summary.Failed,
-			Pending: summary.Pending, Foreign: ConfigurationOf(director.State{Services: drift.Foreign}).Services,
+			Pending: summary.Pending, Foreign: ConfigurationOf(shown(r.Context(), director.State{Services: drift.Foreign})).Services,
 		}, revision, nil
 	})
 }
 
-func driftSummary(d director.Drift) DriftSummary {
+func driftSummary(ctx context.Context, d director.Drift) DriftSummary {
 	s := DriftSummary{Found: d.Found, Repaired: d.Repaired, Failed: d.Failed, Pending: []PendingRepair{}}
 	if !d.Checked.IsZero() {
 		s.Checked = new(d.Checked.UTC())
 	}
 	for _, failure := range d.Pending {
-		s.Pending = append(s.Pending, PendingRepair{Step: stepModel(failure.Step), Cause: failure.Cause})
+		s.Pending = append(s.Pending, PendingRepair{Step: stepModel(ctx, failure.Step), Cause: failure.Cause})
 	}
 	return s
 }

@@ -76,7 +76,7 @@ func (e endpoints) readAt(w http.ResponseWriter, find func() (v any, revision ui
 func (e endpoints) change(w http.ResponseWriter, r *http.Request, t terms, run func(context.Context, director.Request) (director.Outcome, string, error)) {
 	e.perform(w, r, t, func(ctx context.Context, by director.Request) (performed, error) {
 		outcome, location, err := run(ctx, by)
-		return performed{outcomeModel(outcome), outcome.Revision.Number, location}, err
+		return performed{outcomeModel(ctx, outcome), outcome.Revision.Number, location}, err
 	})
 }
 

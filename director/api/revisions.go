@@ -36,10 +36,10 @@ func (e endpoints) ListRevisions(w http.ResponseWriter, _ *http.Request, p ListR
 }
 
 // GetRevision answers getRevision.
-func (e endpoints) GetRevision(w http.ResponseWriter, _ *http.Request, number Number) {
+func (e endpoints) GetRevision(w http.ResponseWriter, r *http.Request, number Number) {
 	e.readAt(w, func() (any, uint64, error) {
 		revision, err := e.director.Revision(number)
-		return revisionModel(revision, e.director.Features()), revision.Number, revisionError(err)
+		return revisionModel(r.Context(), revision, e.director.Features()), revision.Number, revisionError(err)
 	})
 }
 
@@ -55,13 +55,13 @@ func (e endpoints) DiffRevisions(w http.ResponseWriter, r *http.Request, number 
 			if err != nil {
 				return nil, e.changeProblem(err)
 			}
-			return planModel(plan), nil
+			return planModel(r.Context(), plan), nil
 		}
 		to, err := e.director.Revision(*p.To)
 		if err != nil {
 			return nil, revisionError(err)
 		}
-		return Plan{Base: number, Steps: stepModels(director.Between(from.State, to.State))}, nil
+		return Plan{Base: number, Steps: stepModels(r.Context(), director.Between(from.State, to.State))}, nil
 	})
 }
 
@@ -86,10 +86,10 @@ func revisionInfo(i director.RevisionInfo) RevisionInfo {
 	return RevisionInfo{Number: i.Number, Time: i.Time.UTC(), Who: i.Who, Why: i.Why, Action: i.Action}
 }
 
-func revisionModel(r director.Revision, features director.Features) Revision {
+func revisionModel(ctx context.Context, r director.Revision, features director.Features) Revision {
 	model := Revision{
 		Number: r.Number, Time: r.Time.UTC(), Who: r.Who, Why: r.Why, Action: r.Action,
-		Configuration: desired(r.State, features),
+		Configuration: desired(shown(ctx, r.State), features),
 	}
 	for _, d := range r.State.Drains {
 		model.Drained = append(model.Drained, DrainedServer{Service: d.Service.String(), Server: d.Server.String(), Since: d.Since.UTC()})
@@ -97,27 +97,30 @@ func revisionModel(r director.Revision, features director.Features) Revision {
 	return model
 }
 
-func outcomeModel(o director.Outcome) Outcome {
-	return Outcome{Changed: o.Changed, Revision: revisionInfo(o.Revision), Steps: stepModels(o.Steps)}
+func outcomeModel(ctx context.Context, o director.Outcome) Outcome {
+	return Outcome{Changed: o.Changed, Revision: revisionInfo(o.Revision), Steps: stepModels(ctx, o.Steps)}
 }
 
-func planModel(p director.PlanOf) Plan {
-	model := Plan{Base: p.Base, Steps: stepModels(p.Steps)}
+func planModel(ctx context.Context, p director.PlanOf) Plan {
+	model := Plan{Base: p.Base, Steps: stepModels(ctx, p.Steps)}
 	if g := p.Guard; g != nil {
 		model.Guard = &Guard{What: g.What, Removed: g.Removed, Have: g.Have, Limit: g.Limit, Text: g.Error()}
 	}
 	return model
 }
 
-func stepModels(steps []director.Step) []Step {
+func stepModels(ctx context.Context, steps []director.Step) []Step {
 	models := make([]Step, 0, len(steps))
 	for _, step := range steps {
-		models = append(models, stepModel(step))
+		models = append(models, stepModel(ctx, step))
 	}
 	return models
 }
 
-func stepModel(s director.Step) Step {
+func stepModel(ctx context.Context, s director.Step) Step {
+	if !seesSecrets(ctx) {
+		s = s.Redact()
+	}
 	model := Step{Action: string(s.Action), Changes: []Difference{}, Text: s.String()}
 	if s.Service != (director.ServiceKey{}) {
 		model.Service = s.Service.String()

@@ -23,7 +23,7 @@ func (e endpoints) StreamState(w http.ResponseWriter, r *http.Request, p StreamS
 	e.stream(w, r, func(ctx context.Context, s *sender) error {
 		f := &follower{endpoints: e, sender: s, last: last}
 		if !resumes {
-			if err := f.whole(); err != nil {
+			if err := f.whole(ctx); err != nil {
 				return err
 			}
 		}
@@ -39,13 +39,13 @@ type follower struct {
 }
 
 // whole sends the newest revision, and before the first one nothing.
-func (f *follower) whole() error {
+func (f *follower) whole(ctx context.Context) error {
 	head := f.director.Head()
 	if head.Number == 0 {
 		return nil
 	}
 	f.last = head.Number
-	return f.sender.event(head.Number, configurationName, revisionModel(head, f.director.Features()))
+	return f.sender.event(head.Number, configurationName, revisionModel(ctx, head, f.director.Features()))
 }
 
 // run sends each revision after the last, as they are made. It looks after each
@@ -53,7 +53,7 @@ func (f *follower) whole() error {
 func (f *follower) run(ctx context.Context) error {
 	for {
 		seen := f.opts.Events.Last() // before looking: nothing falls between
-		if err := f.catchUp(); err != nil {
+		if err := f.catchUp(ctx); err != nil {
 			return err
 		}
 		err := f.await(ctx, seen, func(batch []event.Event, missed bool) error {
@@ -61,7 +61,7 @@ func (f *follower) run(ctx context.Context) error {
 				missed = missed || one.Name == event.Change
 			}
 			if missed {
-				return f.catchUp()
+				return f.catchUp(ctx)
 			}
 			return nil
 		})
@@ -75,14 +75,14 @@ func (f *follower) run(ctx context.Context) error {
 }
 
 // catchUp sends the revisions the client does not know.
-func (f *follower) catchUp() error {
+func (f *follower) catchUp(ctx context.Context) error {
 	head := f.director.Head().Number
 	if head == f.last {
 		return nil
 	}
 	// A client that knows more than there is comes from another store.
 	if head < f.last || head-f.last > maxCatchUp {
-		return f.skip()
+		return f.skip(ctx)
 	}
 	known, err := f.known()
 	for ; err == nil && f.last < head; f.last++ {
@@ -90,14 +90,14 @@ func (f *follower) catchUp() error {
 		if next, err = f.director.Revision(f.last + 1); err != nil {
 			break
 		}
-		model := RevisionChange{Revision: revisionInfo(next.RevisionInfo), Steps: stepModels(director.Between(known.State, next.State))}
+		model := RevisionChange{Revision: revisionInfo(next.RevisionInfo), Steps: stepModels(ctx, director.Between(known.State, next.State))}
 		if err := f.sender.event(next.Number, revisionName, model); err != nil {
 			return err
 		}
 		known = next
 	}
 	if errors.Is(err, director.ErrNotFound) {
-		return f.skip()
+		return f.skip(ctx)
 	}
 	return err
 }
@@ -112,9 +112,9 @@ func (f *follower) known() (director.Revision, error) {
 }
 
 // skip says that revisions are missing, and sends the newest as a whole.
-func (f *follower) skip() error {
+func (f *follower) skip(ctx context.Context) error {
 	if err := f.sender.event(0, missedName, Missed{After: f.last}); err != nil {
 		return err
 	}
-	return f.whole()
+	return f.whole(ctx)
 }

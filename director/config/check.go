@@ -181,7 +181,7 @@ func (d *decoder) exchange(n *yaml.Node, path string) *realserver.ExchangeCheck 
 		{"send-hex", word(d, &e.Send, func(s string) ([]byte, error) {
 			data, err := hex.DecodeString(s)
 			if err != nil || len(data) == 0 {
-				return nil, fmt.Errorf("%q is not a text of octets: want two hexadecimal digits each", shortened(s))
+				return nil, errors.New("it is not a text of octets: want two hexadecimal digits each") // which may have a secret
 			}
 			return data, nil
 		})},
