@@ -85,6 +85,7 @@ func (d *Director) draft(ctx context.Context, head, next State) (draft, error) {
 	if err != nil {
 		return draft{}, err
 	}
+	next = next.withoutOrdersOf(head)
 	next.Drains = slices.Concat(next.Drains, d.foreignDrains(next, found))
 	next = next.drained().overridden()
 	next.Services = sortedServices(next)

@@ -15,7 +15,8 @@ import (
 // of its templates, while those that are there go on. It is part of the desired
 // state, so that it outlives the daemon, and not of the configuration: Apply
 // keeps the drains of servers that stay, and of those of foreign services that it
-// takes over.
+// takes over. A server that an agent registered has its drain whatever becomes of
+// its lease.
 type Drain struct {
 	Service ServiceKey
 	Server  netip.AddrPort
@@ -47,7 +48,7 @@ func (s State) Drain(key ServiceKey, server netip.AddrPort) (Drain, bool) {
 }
 
 // drained returns s with Draining set for the servers that have a drain, and for
-// no others, and without the drains of servers that are not there; of two drains
+// no others, and without the drains of servers that cannot be there; of two drains
 // of a server the first counts. Services that
 // change are replaced as a whole; s is not changed.
 func (s State) drained() State {
@@ -55,7 +56,7 @@ func (s State) drained() State {
 	drains := make(map[ServiceKey]map[netip.AddrPort]bool)
 	s.Drains = slices.DeleteFunc(slices.Clone(s.Drains), func(d Drain) bool {
 		i, ok := places[d.Service]
-		if !ok || s.Services[i].Server(d.Server) < 0 {
+		if !ok || !s.Services[i].mayHave(d.Server) {
 			return true
 		}
 		if drains[d.Service] == nil {
@@ -89,12 +90,14 @@ func orderedNow(key ServiceKey, server netip.AddrPort) Drain {
 
 // drainsAfter returns the drains in force after next replaces current: those of
 // now, which are orders of now, and for servers that come back while next drains
-// them one without next's terms, which were of then.
+// them one without next's terms, which were of then. A server that comes by a lease
+// comes back with its service alone: who cancelled its drain since gave it back.
 func drainsAfter(next, current State) []Drain {
 	drains := slices.Clone(current.Drains)
 	places := indexServices(current)
 	for _, old := range next.Drains {
-		if i, ok := places[old.Service]; !ok || current.Services[i].Server(old.Server) < 0 {
+		i, ok := places[old.Service]
+		if !ok || current.Services[i].Server(old.Server) < 0 && next.configures(old.Service, old.Server) {
 			drains = append(drains, orderedNow(old.Service, old.Server))
 		}
 	}
@@ -122,6 +125,8 @@ func (d *Director) foreignDrains(next, found State) []Drain {
 // DrainServer takes a server out on the terms of the order, which begins now; port
 // 0 of its server is the service's. A server that drains already is given the new
 // terms and keeps its beginning. ErrNotFound if there is no such service or server.
+// A service with a pool takes orders for any address: who asks knows what is
+// registered.
 func (d *Director) DrainServer(ctx context.Context, by Request, order Drain) (Outcome, error) {
 	order.Server = order.Service.ServerAddress(order.Server)
 	order.Deadline = order.Deadline.UTC().Truncate(time.Second)
@@ -151,10 +156,7 @@ func (d *Director) CancelDrain(ctx context.Context, by Request, key ServiceKey, 
 
 // changeDrain runs a change of a server's drain; edit is given drains of its own.
 func (d *Director) changeDrain(ctx context.Context, by Request, verb string, key ServiceKey, addr netip.AddrPort, edit func(*State) error) (Outcome, error) {
-	return d.change(ctx, change{by: by, action: fmt.Sprintf("%s server %s of %s", verb, addr, key)}, func(s *State) error {
-		if err := s.hasServer(key, addr); err != nil {
-			return err
-		}
+	return d.order(ctx, change{by: by, action: fmt.Sprintf("%s server %s of %s", verb, addr, key)}, key, addr, func(s *State) error {
 		s.Drains = slices.Clone(s.Drains)
 		return edit(s)
 	})

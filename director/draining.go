@@ -114,6 +114,7 @@ type watched struct {
 	told    time.Time
 	seen    uint64 // what was left when it was looked at last
 	failing bool   // the last attempt to remove what is left failed
+	leased  bool   // the server came by a lease
 }
 
 // RunDrains follows the drains until the context ends, nil then: it tells their
@@ -152,7 +153,7 @@ func (d *Director) followDrains(ctx context.Context, before map[Drain]*watched, 
 			w = &watched{}
 			d.tellDrain(event.DrainStarted, status, "%s", begun(status, status.Since.Before(began)))
 		}
-		w.Drain, w.seen = status.Drain, status.Left()
+		w.Drain, w.seen, w.leased = status.Drain, status.Left(), !d.head.Load().State.configures(status.Service, status.Server)
 		following[id] = w
 		if status.Left() > 0 && status.Kill && status.due(now) {
 			d.cut(ctx, w, status)
@@ -164,7 +165,7 @@ func (d *Director) followDrains(ctx context.Context, before map[Drain]*watched, 
 		service, err := d.Service(w.Service)
 		switch {
 		case following[id] != nil || w.seen == 0:
-		case err != nil || service.Server(w.Server) < 0:
+		case err != nil || !service.mayHave(w.Server) || !w.leased && service.Server(w.Server) < 0:
 			d.tellDrain(event.DrainCut, DrainStatus{Drain: w.Drain}, "cut: the server was removed with %s", countLeft(w.seen))
 		default:
 			d.tellDrain(event.DrainCancelled, DrainStatus{Drain: w.Drain}, "cancelled with %s", countLeft(w.seen))

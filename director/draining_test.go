@@ -41,7 +41,8 @@ func (r *rig) connections(n int) {
 func (r *rig) drainNews() []string {
 	var all []string
 	for _, line := range r.news() {
-		if name, text, ok := strings.Cut(line, ": drain of server 10.0.0.1:8080 of tcp://192.0.2.1:80: "); ok {
+		if name, text, ok := strings.Cut(line, ": drain of server "); ok {
+			_, text, _ = strings.Cut(text, " of tcp://192.0.2.1:80: ")
 			all = append(all, name+": "+text)
 		}
 	}

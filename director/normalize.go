@@ -1,7 +1,6 @@
 package director
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -83,17 +82,4 @@ func (s State) Clone() State {
 // Service returns the index of the service with the key, or -1.
 func (s State) Service(key ServiceKey) int {
 	return slices.IndexFunc(s.Services, func(v Service) bool { return v.Key == key })
-}
-
-// hasServer returns ErrNotFound, with what is missing, if there is no such service or
-// server.
-func (s State) hasServer(key ServiceKey, addr netip.AddrPort) error {
-	i := s.Service(key)
-	switch {
-	case i < 0:
-		return fmt.Errorf("service: %w", ErrNotFound)
-	case s.Services[i].Server(addr) < 0:
-		return fmt.Errorf("server: %w", ErrNotFound)
-	}
-	return nil
 }

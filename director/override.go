@@ -46,12 +46,6 @@ func (s State) Override(key ServiceKey, server netip.AddrPort) (Override, bool) 
 	return s.Overrides[i], true
 }
 
-// mayHave reports whether a server of the address is configured, or may come by a lease:
-// an order outlives the leases of its server.
-func (s *Service) mayHave(addr netip.AddrPort) bool {
-	return s.Health.Pool != "" || s.Server(addr) >= 0
-}
-
 // overridden returns s with its overrides in order, without those of servers that
 // cannot be there; of two of a server the first counts. s is not changed.
 func (s State) overridden() State {
@@ -109,23 +103,11 @@ func (d *Director) ClearOverride(ctx context.Context, by Request, key ServiceKey
 }
 
 // changeOverride runs a change of a server's override; edit is given overrides of its
-// own. What follows for the kernel is done at once; what cannot be is repaired by Run.
+// own.
 func (d *Director) changeOverride(ctx context.Context, by Request, verb string, key ServiceKey, addr netip.AddrPort, edit func(*State) error) (Outcome, error) {
 	action := fmt.Sprintf("%s: server %s of %s", verb, addr, key)
-	outcome, err := d.change(ctx, change{by: by, action: action}, func(s *State) error {
-		if i := s.Service(key); i < 0 {
-			return fmt.Errorf("service: %w", ErrNotFound)
-		} else if !s.Services[i].mayHave(addr) {
-			return fmt.Errorf("server: %w", ErrNotFound)
-		}
+	return d.order(ctx, change{by: by, action: action}, key, addr, func(s *State) error {
 		s.Overrides = slices.Clone(s.Overrides)
 		return edit(s)
 	})
-	if err != nil {
-		return outcome, err
-	}
-	if err := d.Reoffer(ctx, key); err != nil {
-		d.opts.Log.Warn("an order is kept, but not in force yet", "service", key, "server", addr, "err", err)
-	}
-	return outcome, nil
 }

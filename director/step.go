@@ -64,7 +64,10 @@ func (s Step) String() string {
 	if s.Operation != nil {
 		text = s.Operation.String()
 	}
-	if s.Action == ActionDrain {
+	switch {
+	case s.Action == ActionDrain && s.Operation == nil:
+		text = fmt.Sprintf("drain server %s of %s", s.Server, s.Service)
+	case s.Action == ActionDrain:
 		text = "drain" + strings.TrimPrefix(text, "edit")
 	}
 	var changes []string
@@ -98,11 +101,19 @@ func Between(from, to State) []Step {
 }
 
 // explainDrains adds what changes of the terms of drains: to the step of the
-// server if it has one, else as a step by itself.
+// server if it has one, else as a step by itself; and of servers that agents
+// registered, which no operation is about, that a drain begins and ends.
 func explainDrains(steps []Step, from, to State) []Step {
 	for _, drain := range to.Drains {
-		old, _ := from.Drain(drain.Service, drain.Server)
+		old, was := from.Drain(drain.Service, drain.Server)
 		changes := diffFields(old.fields(), drain.fields())
+		if !was && !to.configures(drain.Service, drain.Server) { // no operation says it
+			steps = append(steps, Step{
+				Action: ActionDrain, Service: drain.Service, Server: drain.Server,
+				Changes: diffFields(drainFields(Drain{}, false), drainFields(drain, true)),
+			})
+			continue
+		}
 		if len(changes) == 0 {
 			continue
 		}
@@ -115,6 +126,15 @@ func explainDrains(steps []Step, from, to State) []Step {
 			changes = diffFields(nil, drain.fields())
 		}
 		steps[at].Changes = append(steps[at].Changes, changes...)
+	}
+	for _, old := range from.Drains {
+		_, stays := to.Drain(old.Service, old.Server)
+		if i := to.Service(old.Service); !stays && i >= 0 && !from.configures(old.Service, old.Server) && to.Services[i].mayHave(old.Server) {
+			steps = append(steps, Step{
+				Action: ActionChange, Service: old.Service, Server: old.Server,
+				Changes: diffFields(drainFields(old, true), drainFields(Drain{}, false)),
+			})
+		}
 	}
 	return steps
 }
@@ -233,6 +253,9 @@ func (s Service) fields() []field {
 	}
 }
 
+// drainingField names the field that says whether a server is being drained.
+const drainingField = "draining"
+
 func serverFields(s realserver.Server) []field {
 	return []field{
 		{"method", s.Method.String()},
@@ -240,7 +263,7 @@ func serverFields(s realserver.Server) []field {
 		{"weight", fmt.Sprint(s.Weight)},
 		{"upper", threshold(s.Upper)},
 		{"lower", threshold(s.Lower)},
-		{"draining", word(s.Draining)},
+		{drainingField, word(s.Draining)},
 	}
 }
 
@@ -308,6 +331,11 @@ func (d Drain) fields() []field {
 		deadline = d.Deadline.UTC().Format(time.RFC3339)
 	}
 	return []field{{"drain deadline", deadline}, {"drain kill", word(d.Kill)}}
+}
+
+// drainFields are a drain's, with that of its server.
+func drainFields(d Drain, draining bool) []field {
+	return append([]field{{drainingField, word(draining)}}, d.fields()...)
 }
 
 // overrideField begins the names of an override's fields.

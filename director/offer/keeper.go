@@ -201,17 +201,7 @@ func (k *Keeper) Changed(changes []health.Change) {
 // is none of them: its agent registered before the service was as it is now, and no
 // change of the configuration is to fail for that.
 func (k *Keeper) leased(service *director.Service) []realserver.Server {
-	if service.Health.Pool == "" {
-		return nil
-	}
-	var extra []realserver.Server
-	for _, server := range k.leases[service.Health.Pool] {
-		server.Address = service.Key.ServerAddress(server.Address)
-		if service.Server(server.Address) < 0 && service.Suits(server, k.opts.Features) == nil {
-			extra = append(extra, server)
-		}
-	}
-	return extra
+	return k.desired.FromPool(service, k.leases[service.Health.Pool], k.opts.Features)
 }
 
 // tellUnsuited tells of leases that a service of their pool could not have, once each.
@@ -248,6 +238,9 @@ func (k *Keeper) stir() {
 
 // sameMemory reports whether two states are one and the same, which is not changed.
 func sameMemory(a, b director.State) bool {
-	return len(a.Services) == len(b.Services) && len(a.Overrides) == len(b.Overrides) && len(a.Services) > 0 &&
-		&a.Services[0] == &b.Services[0] && (len(a.Overrides) == 0 || &a.Overrides[0] == &b.Overrides[0])
+	return len(a.Services) > 0 && sameSlice(a.Services, b.Services) && sameSlice(a.Overrides, b.Overrides) && sameSlice(a.Drains, b.Drains)
+}
+
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }

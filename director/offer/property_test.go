@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,7 +91,7 @@ func play(t *testing.T, rt *rapid.T) {
 	m := model{down: make(map[netip.AddrPort]bool), ordered: make(map[netip.AddrPort]bool)}
 	for range rapid.IntRange(1, 25).Draw(rt, "happenings") {
 		at := addr(rapid.IntRange(1, 5).Draw(rt, "server"))
-		switch what := rapid.SampledFrom([]string{"up", "up", "down", "down", "order", "clear", "wait", "suspend", "lease", "edit", "health", "remove", "restart", "meddle"}).Draw(rt, "happens"); what {
+		switch what := rapid.SampledFrom([]string{"up", "up", "down", "down", "order", "clear", "drain", "undrain", "wait", "suspend", "lease", "edit", "health", "remove", "restart", "meddle"}).Draw(rt, "happens"); what {
 		case "up", "down":
 			r.checks.say(at, what == "up")
 			m.down[at] = what == "down"
@@ -103,6 +104,10 @@ func play(t *testing.T, rt *rapid.T) {
 			if _, err := r.ClearOverride(context.Background(), by, key, at); err == nil {
 				delete(m.ordered, at)
 			}
+		case "drain":
+			_, _ = r.DrainServer(context.Background(), by, director.Drain{Service: key, Server: at})
+		case "undrain":
+			_, _ = r.CancelDrain(context.Background(), by, key, at)
 		case "wait":
 			time.Sleep(time.Duration(rapid.IntRange(1, 40).Draw(rt, "seconds")) * time.Second)
 		case "suspend":
@@ -121,13 +126,14 @@ func play(t *testing.T, rt *rapid.T) {
 			h := genHealth(rt)
 			r.edit(t, func(s *director.Service) { s.Health = h })
 		case "remove":
-			if _, err := r.RemoveServer(context.Background(), by, key, at); err != nil {
+			if _, err := r.RemoveServer(context.Background(), by, key, at); err == nil {
+				delete(m.ordered, at) // those of servers that leases added stay
+			} else {
 				_, err = r.AddServer(context.Background(), by, key, server(int(at.Addr().As4()[3]), 3))
 				if err != nil {
 					t.Fatal(err)
 				}
 			}
-			delete(m.ordered, at)
 			delete(m.down, at)
 		case "restart":
 			r.quiet(t, &m)
@@ -153,6 +159,17 @@ func (r *rig) quiet(t *testing.T, m *model) {
 	synctest.Wait()
 	if diff := cmp.Diff(r.ruled(), r.held(), byAddress); diff != "" {
 		t.Fatalf("the kernel differs from the verdicts (-verdicts +kernel):\n%s\nevents %q", diff, r.told())
+	}
+	var drained []string
+	for _, d := range r.State().Drains {
+		if _, isThere := r.held()[d.Server]; isThere {
+			drained = append(drained, d.Server.Addr().String())
+		}
+	}
+	drains := r.draining(t)
+	slices.Sort(drains)
+	if diff := cmp.Diff(drained, drains); diff != "" {
+		t.Fatalf("the kernel drains others than are ordered (-ordered +kernel):\n%s\nevents %q", diff, r.told())
 	}
 	for _, v := range r.Verdicts()[0].Servers {
 		up, isOrdered := m.ordered[v.Server]
