@@ -48,7 +48,14 @@ type messageServer struct {
 
 // leased is the answer to one (Lease).
 type leased struct {
-	Connections *uint64 `json:"connections"` // left, of a server that drains
+	Connections *uint64   `json:"connections"` // left, of a server that drains
+	LeftOut     []leftOut `json:"left-out"`
+}
+
+// leftOut is a service in which the registration has no effect.
+type leftOut struct {
+	Service string `json:"service"`
+	Why     string `json:"why"`
 }
 
 // newDirector returns a director of the settings. The files of certificates are read.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,8 +83,9 @@ func (r *Registrar) Run(ctx context.Context) error {
 func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) bool {
 	failures, wait := 0, time.Duration(0)
 	taken, denied := false, false
+	var without []leftOut // as it was said last
 	for pause(ctx, wait) {
-		_, err := d.register(ctx, m.Pool, r.message(m, false))
+		answer, err := d.register(ctx, m.Pool, r.message(m, false))
 		switch {
 		case ctx.Err() != nil:
 			return taken || !denied
@@ -102,11 +104,25 @@ func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) boo
 			if failures > 0 || wait == 0 {
 				r.log.Info("registered", "director", d.url, "pool", m.Pool, "server", m.Address)
 			}
+			if !slices.Equal(answer.LeftOut, without) {
+				without = answer.LeftOut
+				r.sayLeftOut(d, m, without)
+			}
 			failures, wait = 0, jitter(r.settings.Lease*2/5)
 			taken = true
 		}
 	}
 	return taken || !denied
+}
+
+// sayLeftOut says in which services of the pool the registration has no effect.
+func (r *Registrar) sayLeftOut(d *director, m MemberSettings, services []leftOut) {
+	if len(services) == 0 {
+		r.log.Info("all services of the pool take the server now", "director", d.url, "pool", m.Pool, "server", m.Address)
+	}
+	for _, l := range services {
+		r.log.Warn("a service does not take the server: the registration has no effect there", "director", d.url, "pool", m.Pool, "server", m.Address, "service", l.Service, "why", l.Why)
+	}
 }
 
 // leave drains the server and takes it away.

@@ -27,6 +27,7 @@ type told struct {
 	// superseded is whether another run of the agent was heard.
 	superseded bool
 	left       uint64 // connections of a server that drains
+	leftOut    []leftOut
 	messages   []message
 	deletes    []string
 }
@@ -58,15 +59,16 @@ func (d *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"code":"superseded","detail":"the run b1 is over","hint":"do two hosts run it?"}`, http.StatusConflict)
 		return
 	}
-	answer := leased{}
+	answer := leased{LeftOut: d.leftOut}
 	if m.Draining {
 		left := d.left
 		answer.Connections = &left
 		d.left -= min(d.left, 1)
 	}
 	_ = json.NewEncoder(w).Encode(struct {
-		Connections *uint64 `json:"connections,omitempty"`
-	}{answer.Connections})
+		Connections *uint64   `json:"connections,omitempty"`
+		LeftOut     []leftOut `json:"left-out,omitempty"`
+	}{answer.Connections, answer.LeftOut})
 }
 
 // pipe has requests answered at once by a handler, so that time in a test stands still
@@ -210,6 +212,37 @@ func TestRegistrarIsSuperseded(t *testing.T) {
 		want := "another host, or another process, has registered as this agent"
 		if text := log.String(); strings.Count(text, want) != 1 || !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "the run b1 is over: do two hosts run it?") {
 			t.Errorf("log %s", text)
+		}
+	})
+}
+
+// A registration without effect in a service is told once, and again when that changes.
+func TestRegistrarIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &told{leftOut: []leftOut{{"tcp://192.0.2.10:80", "it is configured there"}}}
+		var log strings.Builder
+		r := registrar(t, d)
+		r.log = slog.New(slog.NewTextHandler(&log, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(time.Hour)
+		d.mu.Lock()
+		d.leftOut = nil
+		d.mu.Unlock()
+		time.Sleep(time.Hour)
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		for text, n := range map[string]int{
+			"msg=registered": 1,
+			`level=WARN msg="a service does not take the server: the registration has no effect there" director=https://director pool=web server=10.0.0.11 service=tcp://192.0.2.10:80 why="it is configured there"`: 1,
+			"all services of the pool take the server now": 1,
+		} {
+			if got := strings.Count(log.String(), text); got != n {
+				t.Errorf("%q is said %d times, want %d:\n%s", text, got, n, &log)
+			}
 		}
 	})
 }
