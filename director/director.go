@@ -182,8 +182,14 @@ func (d *Director) Resolve(ref string) (ServiceKey, error) {
 	return ServiceKey{}, fmt.Errorf("service %q: %w", ref, ErrNotFound)
 }
 
-// Revision reads a revision; ErrNotFound if there is none of the number.
-func (d *Director) Revision(number uint64) (Revision, error) { return d.store.Revision(number) }
+// Revision reads a revision; ErrNotFound if there is none of the number. The newest one
+// is to be had from a store that cannot be read, too.
+func (d *Director) Revision(number uint64) (Revision, error) {
+	if head := d.Head(); head.Number == number && number > 0 {
+		return head, nil
+	}
+	return d.store.Revision(number)
+}
 
 // History describes up to limit revisions below before, newest first; 0 for
 // before means from the newest.

@@ -256,7 +256,7 @@ func (c *completing) servers(ctx context.Context, ref string) []candidate {
 	}
 	var all []candidate
 	for _, s := range services {
-		for _, server := range s.Servers {
+		for _, server := range serversOf(s) {
 			all = append(all, candidate{server.Address, server.Method + " of " + s.Listen})
 		}
 	}

@@ -105,7 +105,7 @@ func TestComplete(t *testing.T) {
 		{"conn list --service ", "web udp://[2001:db8::10]:53"},
 		{"pool ", "list show resolve remove"},
 		{"pool show ", "blue"},
-		{"pool remove blue ", "s1 s2"},
+		{"pool remove blue ", "s1 s2 s4"},
 		{"token create --pool ", "blue"},
 		{"rollback ", "1"},
 		{"diff 1 ", "1"},

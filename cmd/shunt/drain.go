@@ -19,7 +19,7 @@ func drainCommand() *cli.Command {
 		Name: "drain", Usage: "take a server out while its connections go on", ArgsUsage: "SERVICE ADDRESS[:PORT]",
 		Description: examples("It gets no new connections, and its templates of persistence are not used, until --cancel gives\n"+
 			"it back or it is removed; its weight stays as it is. The order outlives the daemon, and neither\n"+
-			"apply nor rollback ends it. At the deadline an event tells what is left; with --kill that is\n"+
+			"apply nor rollback ends it, nor, of a server that an agent registered, a lease that ends. At the deadline an event tells what is left; with --kill that is\n"+
 			"removed, and without a deadline it is removed at once.\n\n"+
 			"Of a server that is being drained only what is named is changed: --kill=false leaves the\n"+
 			"deadline, --deadline 2h whether what is left is removed then, and --deadline none takes both\n"+
@@ -68,8 +68,9 @@ func drain(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
-		if i := serverAt(service, address); i >= 0 {
-			server := service.Servers[i]
+		servers := serversOf(service)
+		if i := serverAt(service.Listen, servers, address); i >= 0 {
+			server := servers[i]
 			at = drained{service: service.Listen, server: server.Address}
 			order = keepTerms(c, order, server.Drain)
 			if c.Bool("kill") && cutsAtOnce(order, server.Drain) { // one that stands was asked about

@@ -13,7 +13,8 @@ func drainsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "drains", Usage: "the servers that are being drained, and what they have left", ArgsUsage: "[SERVICE]",
 		Description: examples("A drain is draining while connections are left, overdue if they are after its deadline, and\n"+
-			"drained when none is; it stays until it is cancelled or its server removed. UDP's connections\n"+
+			"drained when none is; it stays until it is cancelled or its server removed, and that of a server\n"+
+			"that an agent registered after its lease. UDP's connections\n"+
 			"are counted apart, as of a few seconds ago: they end by their timeout alone. Templates keep\n"+
 			"no drain from its end: none is followed.",
 			"shunt drains", "shunt drains web --watch", "shunt drains -o json"),

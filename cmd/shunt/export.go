@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -16,7 +15,7 @@ func exportCommand() *cli.Command {
 		Name: "export", Usage: "print what is desired as a file that `shunt apply` takes back",
 		Description: examples("Nothing is lost on the way there and back. Drains, and orders by `shunt server set`, are not part of\n"+
 			"it: the daemon that has them keeps them; for where the file is applied anew, it names in comments\n"+
-			"the servers that they are about. The section director of the daemon's own file is not part of it, but for the\n"+
+			"the servers that they are about, those that agents registered too. The section director of the daemon's own file is not part of it, but for the\n"+
 			"timeouts and sync daemons.",
 			"shunt export > shunt.yaml", "shunt export --revision 41 > before.yaml", "shunt export -o json"),
 		Flags: []cli.Flag{
@@ -38,50 +37,31 @@ func exportCommand() *cli.Command {
 }
 
 func export(c *cli.Context, client *api.Client) error {
-	if c.IsSet("revision") {
-		r, err := client.Revision(c.Context, c.Uint64("revision"))
+	number := c.Uint64("revision")
+	if !c.IsSet("revision") {
+		status, err := client.Status(c.Context)
 		if err != nil {
 			return err
 		}
-		return printConfiguration(c, r.Configuration, r.Number, r.Drained)
+		number = status.Revision
 	}
-	configuration, number, err := client.Configuration(c.Context)
+	r, err := client.Revision(c.Context, number)
 	if err != nil {
 		return err
 	}
-	drains, err := client.Drains(c.Context)
-	if err != nil {
-		return err
-	}
-	var drained []api.DrainedServer
-	for _, d := range drains {
-		drained = append(drained, api.DrainedServer{Service: d.Service, Server: d.Server, Since: d.Since})
-	}
-	notes, err := overrideNotes(c.Context, client)
-	if err != nil {
-		return err
-	}
-	return printConfiguration(c, configuration, number, drained, notes...)
+	return printConfiguration(c, r)
 }
 
 // overrideNotes says which orders a configuration does not have.
-func overrideNotes(ctx context.Context, client *api.Client) ([]string, error) {
-	services, err := client.Services(ctx)
-	if err != nil {
-		return nil, err
+func overrideNotes(overridden []api.OverriddenServer) []string {
+	if len(overridden) == 0 {
+		return nil
 	}
-	var notes []string
-	for _, service := range services {
-		for _, server := range service.Servers {
-			if o := server.Override; o != nil {
-				notes = append(notes, fmt.Sprintf("  %s of %s, %s", server.Address, service.Listen, overrideText(*o)))
-			}
-		}
+	notes := []string{"Orders (`shunt server set`) are not in it. Applied to a daemon that does not have them, checks decide on:"}
+	for _, o := range overridden {
+		notes = append(notes, fmt.Sprintf("  %s of %s, %s", o.Server, o.Service, overrideText(o.Override)))
 	}
-	if len(notes) == 0 {
-		return nil, nil
-	}
-	return append([]string{"Orders (`shunt server set`) are not in it. Applied to a daemon that does not have them, checks decide on:"}, notes...), nil
+	return notes
 }
 
 // drainNotes says which drains a configuration does not have.
@@ -96,23 +76,23 @@ func drainNotes(drained []api.DrainedServer) []string {
 	return notes
 }
 
-// printConfiguration prints it as a file, with the drains and orders that it does not have in
-// comments; or as the API has it, without comments: they go to the standard error.
-func printConfiguration(c *cli.Context, configuration api.Configuration, number uint64, drained []api.DrainedServer, orders ...string) error {
-	notes := append(drainNotes(drained), orders...)
+// printConfiguration prints a revision's as a file, with the drains and orders that it does
+// not have in comments; or as the API has it, without comments: they go to the standard error.
+func printConfiguration(c *cli.Context, r api.Revision) error {
+	notes := append(drainNotes(r.Drained), overrideNotes(r.Overridden)...)
 	if c.String("output") == formatJSON {
 		for _, note := range notes {
 			if err := write(c.App.ErrWriter, []byte(note+"\n")); err != nil {
 				return err
 			}
 		}
-		return printJSON(c.App.Writer, configuration)
+		return printJSON(c.App.Writer, r.Configuration)
 	}
-	state, err := configuration.State()
+	state, err := r.Configuration.State()
 	if err != nil {
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	text, err := config.Format(state, append([]string{fmt.Sprintf("Revision %d of what Shunt desires.", number)}, notes...)...)
+	text, err := config.Format(state, append([]string{fmt.Sprintf("Revision %d of what Shunt desires.", r.Number)}, notes...)...)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func showRevision(c *cli.Context, client *api.Client) error {
 		return err
 	}
 	if c.Bool("config") {
-		return printConfiguration(c, r.Configuration, r.Number, r.Drained)
+		return printConfiguration(c, r)
 	}
 	shown := revisionShown{RevisionInfo: api.RevisionInfo{Number: r.Number, Time: r.Time, Who: r.Who, Why: r.Why, Action: r.Action}}
 	steps, err := stepsTo(c, client, number)

@@ -180,8 +180,9 @@ func (d *daemon) register(pool string) error {
 	for _, g := range []lease.Registration{
 		{Agent: "s1", Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.21:80"), Weight: 100}, Load: &lease.Load{Value: 0.4, CPU: &cpu, RunQueue: &queue, Connections: &connections}},
 		{Agent: "s2", Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.3:0"), Weight: 50, Draining: true}},
+		{Agent: "s4", Server: realserver.Server{Address: netip.MustParseAddrPort("10.0.0.11:0"), Weight: 9}}, // which is configured
 	} {
-		g.Pool, g.Boot, g.Sequence, g.Lifetime, g.Server.Method = pool, "b", 1, time.Minute, realserver.DR
+		g.Pool, g.Boot, g.Sequence, g.Lifetime, g.Server.Method = pool, "b", 1, lease.MaxLifetime, realserver.DR
 		if _, err := d.leases.Register(g); err != nil {
 			return err
 		}

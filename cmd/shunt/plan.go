@@ -69,7 +69,7 @@ func cutBy(steps []api.Step, services []api.Service) losses {
 		if director.Action(step.Action) != director.ActionRemove || i < 0 {
 			continue
 		}
-		for _, server := range services[i].Servers {
+		for _, server := range serversOf(services[i]) {
 			if step.Server == "" || step.Server == server.Address {
 				servers = append(servers, server)
 			}

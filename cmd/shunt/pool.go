@@ -20,7 +20,8 @@ func poolCommand() *cli.Command {
 				Name: "list", Usage: "the servers of all pools, and the services that take them",
 				Description: examples("A line a server: who registered it, on what terms, its host's load, since when it is there, and\n"+
 					"when its lease ends unless its agent renews it. WEIGHT is the agent's: `shunt health` has what\n"+
-					"checks and loads make of it. A pool without servers has a line too.",
+					"checks and loads make of it. A pool without servers has a line too. What a service of the pool does\n"+
+					"not take is named with the reason, as a server that it is configured with itself.",
 					"shunt pool list", "shunt pool list --watch", "shunt pool list -o json"),
 				Flags: readFlags(), Action: reading(asking(listPools)),
 			},
@@ -69,11 +70,44 @@ func listPools(c *cli.Context, client *api.Client) error {
 				if m.Load != nil {
 					load = fmt.Sprintf("%.2f", m.Load.Value)
 				}
-				t.row(pool.Name, m.Agent, m.Address, m.Method, m.Weight, load, m.Since.Local().Format(time.RFC3339), endsIn(m), drainingText(t, m), services)
+				t.row(pool.Name, m.Agent, m.Address, m.Method, m.Weight, load, m.Since.Local().Format(time.RFC3339), endsIn(m), drainingText(t, m), takenBy(t, pool, m))
 			}
 		}
+		leftOutRows(t, list.Pools...)
 		poolCounts(t, list.Counts)
 	})
+}
+
+// takenBy names the services that take a member of the pool.
+func takenBy(t *table, pool api.Pool, m api.Member) string {
+	var services []string
+	for _, service := range pool.Services {
+		if !slices.ContainsFunc(m.LeftOut, func(l api.LeftOut) bool { return l.Service == service }) {
+			services = append(services, service)
+		}
+	}
+	if len(services) == 0 {
+		return t.in(yellow, "none")
+	}
+	return strings.Join(services, " ")
+}
+
+// leftOutRows says which services do not take which members, and why; nothing if they
+// take all.
+func leftOutRows(t *table, pools ...api.Pool) {
+	told := false
+	for _, pool := range pools {
+		for _, m := range pool.Members {
+			for _, l := range m.LeftOut {
+				if !told {
+					told = true
+					t.blank()
+					t.row("POOL", "AGENT", "NOT TAKEN BY", "WHY")
+				}
+				t.row(pool.Name, m.Agent, l.Service, t.in(yellow, l.Why))
+			}
+		}
+	}
 }
 
 // poolCounts says what was counted since the daemon's start.
@@ -121,6 +155,7 @@ func showPool(c *cli.Context, client *api.Client) error {
 		for _, m := range pool.Members {
 			loadRow(t, m)
 		}
+		leftOutRows(t, pool)
 	})
 }
 

@@ -44,8 +44,10 @@ func serverCommand() *cli.Command {
 			},
 			{
 				Name: "list", Usage: "list the servers of a service, or of all", ArgsUsage: "[SERVICE]",
-				Description: examples("", "shunt server list", "shunt server list web -o yaml"),
-				Flags:       readFlags(), Action: reading(asking(listServers)),
+				Description: examples("After the configured servers of a service come those that agents registered in its pool, whose\n"+
+					"STATE says leased. WEIGHT is the configured one, or the agent's: `shunt health` has what is offered.",
+					"shunt server list", "shunt server list web -o yaml"),
+				Flags: readFlags(), Action: reading(asking(listServers)),
 			},
 		},
 	}
@@ -157,7 +159,7 @@ func removeServer(c *cli.Context, client *api.Client) error {
 			return err
 		}
 		var cut losses
-		if i := serverAt(service, address); i >= 0 {
+		if i := serverAt(service.Listen, service.Servers, address); i >= 0 {
 			cut = lossesOf(service.Servers[i])
 		}
 		if err := confirmCut(c, "server "+address+" of "+service.Listen, cut); err != nil {
@@ -170,10 +172,14 @@ func removeServer(c *cli.Context, client *api.Client) error {
 	})
 }
 
+// serversOf returns the servers of a service: the configured ones in the order they were
+// added, then those that agents registered.
+func serversOf(s api.Service) []api.Server { return slices.Concat(s.Servers, s.Leased) }
+
 // serverAt returns the index of the server with the address, whose port may be
 // left out where it is the service's; -1 if there is none.
-func serverAt(service api.Service, address string) int {
-	key, err := director.ParseServiceKey(service.Listen)
+func serverAt(listen string, servers []api.Server, address string) int {
+	key, err := director.ParseServiceKey(listen)
 	if err != nil {
 		return -1
 	}
@@ -185,13 +191,14 @@ func serverAt(service api.Service, address string) int {
 		}
 		want = key.ServerAddress(netip.AddrPortFrom(bare, 0))
 	}
-	return slices.IndexFunc(service.Servers, func(s api.Server) bool { return s.Address == want.String() })
+	return slices.IndexFunc(servers, func(s api.Server) bool { return s.Address == want.String() })
 }
 
 // serverOf is a server with the service it belongs to.
 type serverOf struct {
 	Service string `json:"service"`
-	Name    string `json:"name,omitempty"` // of the service
+	Name    string `json:"name,omitempty"`   // of the service
+	Leased  bool   `json:"leased,omitempty"` // an agent registered it
 	api.Server
 }
 
@@ -213,23 +220,12 @@ func listServers(c *cli.Context, client *api.Client) error {
 	})
 }
 
-// poolsOf returns the pools that the services take servers from, each once.
-func poolsOf(services []api.Service) []string {
-	var pools []string
-	for _, s := range services {
-		if s.Health != nil && s.Health.Pool != "" && !slices.Contains(pools, s.Health.Pool) {
-			pools = append(pools, s.Health.Pool)
-		}
-	}
-	return pools
-}
-
-// printServers prints the servers in the order they were added.
+// printServers prints the servers of each service.
 func printServers(c *cli.Context, down map[[2]string]bool, services ...api.Service) error {
 	servers := []serverOf{}
 	for _, s := range services {
-		for _, server := range s.Servers {
-			servers = append(servers, serverOf{s.Listen, s.Name, server})
+		for i, server := range serversOf(s) {
+			servers = append(servers, serverOf{s.Listen, s.Name, i >= len(s.Servers), server})
 		}
 	}
 	return output(c, servers, func(t *table) {
@@ -240,13 +236,7 @@ func printServers(c *cli.Context, down map[[2]string]bool, services ...api.Servi
 		columns := columnsOf(all...)
 		t.row(append([]any{"SERVICE", "NAME"}, columns.header()...)...)
 		for _, s := range servers {
-			t.row(append([]any{s.Service, s.Name}, columns.row(t, s.Server, down[[2]string{s.Service, s.Address}])...)...)
-		}
-		for i, pools := 0, poolsOf(services); i < len(pools); i++ {
-			if i == 0 {
-				t.blank()
-			}
-			t.row("besides: pool " + poolText(pools[i]))
+			t.row(append([]any{s.Service, s.Name}, columns.row(t, s, down[[2]string{s.Service, s.Address}])...)...)
 		}
 	})
 }

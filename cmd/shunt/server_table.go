@@ -40,10 +40,10 @@ func (c serverColumns) header() []any {
 
 // row shows a server; down is whether its health keeps new connections from it. A
 // threshold that is not set is a dash.
-func (c serverColumns) row(t *table, s api.Server, down bool) []any {
+func (c serverColumns) row(t *table, s serverOf, down bool) []any {
 	row := []any{s.Address, s.Method}
 	if c.tunnels {
-		row = append(row, tunnelText(s))
+		row = append(row, tunnelText(s.Server))
 	}
 	row = append(row, s.Weight)
 	if c.thresholds {
@@ -64,8 +64,11 @@ func (c serverColumns) row(t *table, s api.Server, down bool) []any {
 
 // serverState says in a word whether the server can be reached, or why not, and
 // what else keeps new connections from it.
-func serverState(t *table, s api.Server, down bool) string {
+func serverState(t *table, s serverOf, down bool) string {
 	var words []string
+	if s.Leased {
+		words = append(words, "leased")
+	}
 	switch {
 	case !s.Draining:
 	case s.Active+s.Inactive == 0:

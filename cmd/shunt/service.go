@@ -192,7 +192,7 @@ func removeService(c *cli.Context, client *api.Client) error {
 		if err != nil {
 			return err
 		}
-		cut := lossesOf(service.Servers...)
+		cut := lossesOf(serversOf(service)...)
 		if err := confirmCut(c, "service "+service.Listen, cut); err != nil {
 			return err
 		}
@@ -257,7 +257,8 @@ func listServices(c *cli.Context, client *api.Client) error {
 // serviceRow returns a service in a line; how it is persistent only where one is.
 func serviceRow(t *table, s api.Service, persistent bool) []any {
 	reachable, active, inactive, templates := 0, uint64(0), uint64(0), uint64(0)
-	for _, server := range s.Servers {
+	servers := serversOf(s)
+	for _, server := range servers {
 		if server.Reachable {
 			reachable++
 		}
@@ -265,12 +266,12 @@ func serviceRow(t *table, s api.Service, persistent bool) []any {
 		inactive += server.Inactive
 		templates += server.Templates
 	}
-	shown := fmt.Sprintf("%d/%d", reachable, len(s.Servers))
+	shown := fmt.Sprintf("%d/%d", reachable, len(servers))
 	switch {
-	case len(s.Servers) == 0:
+	case len(servers) == 0:
 	case reachable == 0:
 		shown = t.in(red, shown)
-	case reachable < len(s.Servers):
+	case reachable < len(servers):
 		shown = t.in(yellow, shown)
 	default:
 		shown = t.in(green, shown)
@@ -294,7 +295,7 @@ func serviceRow(t *table, s api.Service, persistent bool) []any {
 // drainingOf counts the servers that are being drained.
 func drainingOf(s api.Service) int {
 	n := 0
-	for _, server := range s.Servers {
+	for _, server := range serversOf(s) {
 		if server.Draining {
 			n++
 		}
@@ -327,10 +328,11 @@ func serviceTable(t *table, s api.Service, down map[[2]string]bool) {
 		t.row("managed", t.in(yellow, "no: it is in the kernel, but not Shunt's (see `shunt service adopt`)"))
 	}
 	t.blank()
-	columns := columnsOf(s.Servers...)
+	servers := serversOf(s)
+	columns := columnsOf(servers...)
 	t.row(columns.header()...)
-	for _, server := range s.Servers {
-		t.row(columns.row(t, server, down[[2]string{s.Listen, server.Address}])...)
+	for i, server := range servers {
+		t.row(columns.row(t, serverOf{s.Listen, s.Name, i >= len(s.Servers), server}, down[[2]string{s.Listen, server.Address}])...)
 	}
 }
 

@@ -79,7 +79,7 @@ func (m *topModel) stateLine() []topSpan {
 func (m *topModel) trafficLine() []topSpan {
 	var active, inactive uint64
 	for _, service := range m.shown.services {
-		for _, server := range service.Servers {
+		for _, server := range serversOf(service) {
 			active += server.Active
 			inactive += server.Inactive
 		}

@@ -22,7 +22,7 @@ func (v *topView) rows(s topSnapshot) []topRow {
 	case viewServers:
 		var rows []topRow
 		if service, ok := s.service(v.service); ok {
-			for _, server := range service.Servers {
+			for _, server := range serversOf(service) {
 				rows = append(rows, topServerRow(service, server, s))
 			}
 		}
@@ -75,7 +75,7 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 	row := topRow{key: service.Listen, match: service.Listen + " " + service.Name + " " + service.Scheduler}
 	var active, inactive uint64
 	taking, down, drained, full := 0, 0, 0, 0
-	for _, server := range service.Servers {
+	for _, server := range serversOf(service) {
 		active += server.Active
 		inactive += server.Inactive
 		row.match += " " + server.Address
@@ -101,7 +101,7 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 	row.detail = serviceDetail(service, down, drained, full)
 	row.cells = append([]topCell{
 		textCell(name), textCell(service.Listen), textCell(service.Scheduler),
-		{fmt.Sprintf("%d/%d", taking, len(service.Servers)), float64(taking)},
+		{fmt.Sprintf("%d/%d", taking, len(serversOf(service))), float64(taking)},
 	}, rateCells(active, inactive, s.of(topKey{service: service.Listen}))...)
 	return row
 }
@@ -110,7 +110,7 @@ func topServiceRow(service api.Service, s topSnapshot) topRow {
 func serviceDetail(service api.Service, down, drained, full int) string {
 	parts := []string{
 		service.Name, service.Listen, strings.Join(append([]string{service.Scheduler}, service.Flags...), " "),
-		count(len(service.Servers), "server"),
+		count(len(serversOf(service)), "server"),
 	}
 	if down > 0 {
 		parts = append(parts, fmt.Sprintf("%d unreachable", down))

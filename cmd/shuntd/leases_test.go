@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"testing"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 )
 
 // A server that an agent registers is offered, drains and leaves; a restart offers what
-// was registered before, although nobody has said it again.
+// was registered before, although nobody has said it again, and drains what an operator
+// ordered.
 func TestServeLeases(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.State.Services[0].Health = director.Health{Pool: "web"}
@@ -22,18 +24,13 @@ func TestServeLeases(t *testing.T) {
 	plane := newPlane()
 	d := startDaemon(t, cfg, plane)
 	sequence := 0
-	send := func(method, body string) {
+	ask := func(method, path, body string) {
 		t.Helper()
-		sequence++
 		caller := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", cfg.Director.Socket)
 		}}}
 		defer caller.CloseIdleConnections()
-		url := "http://shunt/v1/pools/web/members/s9"
-		if method == http.MethodPut {
-			body = fmt.Sprintf(`{"boot":"b1","sequence":%d,"lifetime":"1m","server":{"address":"10.0.0.99","method":"nat","weight":5}%s}`, sequence, body)
-		}
-		request, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader([]byte(body)))
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://shunt"+path, bytes.NewReader([]byte(body)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,9 +40,18 @@ func TestServeLeases(t *testing.T) {
 		}
 		defer func() { _ = answer.Body.Close() }()
 		if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode >= 300 {
-			t.Fatalf("%s: %d %s %v", method, answer.StatusCode, text, err)
+			t.Fatalf("%s %s: %d %s %v", method, path, answer.StatusCode, text, err)
 		}
 	}
+	send := func(method, body string) {
+		t.Helper()
+		sequence++
+		if method == http.MethodPut {
+			body = fmt.Sprintf(`{"boot":"b1","sequence":%d,"lifetime":"1m","server":{"address":"10.0.0.99","method":"nat","weight":5}%s}`, sequence, body)
+		}
+		ask(method, "/v1/pools/web/members/s9", body)
+	}
+	drain := fmt.Sprintf("/v1/services/%s/servers/10.0.0.99/drain", url.PathEscape(key.String()))
 	// offered waits until the kernel has so many servers besides the configured ones,
 	// each with its weight, and draining or not.
 	offered := func(servers int, draining bool) {
@@ -75,12 +81,23 @@ func TestServeLeases(t *testing.T) {
 	}
 	send(http.MethodPut, "")
 	offered(1, false)
-	d.cancel()
-	if err := <-d.done; err != nil {
-		t.Fatal(err)
+	restart := func() {
+		t.Helper()
+		d.cancel()
+		if err := <-d.done; err != nil {
+			t.Fatal(err)
+		}
+		plane = newPlane()
+		d = startDaemon(t, cfg, plane)
 	}
-	plane = newPlane()
-	d = startDaemon(t, cfg, plane)
+	restart()
+	offered(1, false)
+	ask(http.MethodPut, drain, "{}")
+	offered(1, true)
+	send(http.MethodPut, "")
+	restart()
+	offered(1, true)
+	ask(http.MethodDelete, drain, "")
 	offered(1, false)
 	send(http.MethodPut, `,"draining":true`)
 	offered(1, true)

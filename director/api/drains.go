@@ -22,10 +22,13 @@ func (e endpoints) DrainServer(w http.ResponseWriter, r *http.Request, ref Ref, 
 		if err := e.readBody(w, r, &body, maxEdit); err != nil {
 			return director.Outcome{}, err
 		}
-		standing, _ := e.director.State().Drain(key, addr)
+		standing, stands := e.director.State().Drain(key, key.ServerAddress(addr))
 		deadline, err := body.deadlineAt(time.Now(), standing.Deadline)
 		if err != nil {
 			return director.Outcome{}, err
+		}
+		if !stands && !e.offersServer(key, addr) {
+			return director.Outcome{}, fmt.Errorf("drain server %s of %s: server: %w", key.ServerAddress(addr), key, director.ErrNotFound)
 		}
 		return e.director.DrainServer(ctx, by, director.Drain{Service: key, Server: addr, Deadline: deadline, Kill: body.Kill})
 	})
@@ -60,17 +63,11 @@ func (o DrainOrder) deadlineAt(now, standing time.Time) (time.Time, error) {
 func (e endpoints) CancelDrain(w http.ResponseWriter, r *http.Request, ref Ref, address Address, p CancelDrainParams) {
 	e.changeServer(w, r, ref, address, terms{p.IfMatch, p.ShuntWhy, nil}, func(ctx context.Context, by director.Request, key director.ServiceKey, addr netip.AddrPort) (director.Outcome, error) {
 		outcome, err := e.director.CancelDrain(ctx, by, key, addr)
-		if errors.Is(err, director.ErrNotFound) && e.hasServer(key, addr) {
+		if errors.Is(err, director.ErrNotFound) && e.offersServer(key, addr) {
 			err = newProblem(http.StatusNotFound, "not-draining", fmt.Sprintf("server %s of %s is not being drained", key.ServerAddress(addr), key), "`shunt drains` shows those that are")
 		}
 		return outcome, err
 	})
-}
-
-func (h *Handler) hasServer(key director.ServiceKey, addr netip.AddrPort) bool {
-	state := h.director.State()
-	i := state.Service(key)
-	return i >= 0 && state.Services[i].Server(key.ServerAddress(addr)) >= 0
 }
 
 // ListDrains answers listDrains.

@@ -88,12 +88,8 @@ func healthSummary(services []ServiceHealth) *HealthSummary {
 	return sum
 }
 
-// Words of director/offer: the step of an operator's order, and whence the servers of
-// agents come.
-const (
-	stepOverride = "override"
-	originLease  = "lease"
-)
+// stepOverride is director/offer's word for the step of an operator's order.
+const stepOverride = "override"
 
 // CheckModel returns a check as the API shows it.
 func CheckModel(c realserver.Check) Check { return checkModel(c) }

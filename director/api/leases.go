@@ -34,7 +34,7 @@ func (e endpoints) ListPools(w http.ResponseWriter, _ *http.Request) {
 		slices.Sort(names)
 		list := PoolList{Pools: make([]Pool, 0, len(names)), Counts: leaseCounts(leases.Counts())}
 		for _, name := range names {
-			list.Pools = append(list.Pools, poolModel(name, services[name], leases.Members(name)))
+			list.Pools = append(list.Pools, e.poolModel(name, services[name], leases.Members(name)))
 		}
 		return list, nil
 	})
@@ -54,7 +54,7 @@ func (e endpoints) GetPool(w http.ResponseWriter, r *http.Request, pool PoolName
 		if len(services)+len(members) == 0 {
 			return nil, refusalProblem(noPool(pool))
 		}
-		return poolModel(pool, services, members), nil
+		return e.poolModel(pool, services, members), nil
 	})
 }
 
@@ -83,7 +83,7 @@ func (e endpoints) RegisterMember(w http.ResponseWriter, r *http.Request, pool P
 		if err != nil {
 			return nil, leaseProblem(err)
 		}
-		answer := Lease{Until: member.Until.UTC()}
+		answer := Lease{Until: member.Until.UTC(), LeftOut: e.leftOut(services, member.Server)}
 		if member.Server.Draining {
 			answer.Connections = e.connectionsOf(r.Context(), services, member.Server)
 		}
@@ -275,7 +275,17 @@ func refusalProblem(r *lease.Refusal) *Problem {
 	}
 }
 
-func poolModel(name string, services []director.Service, members []lease.Member) Pool {
+// leftOut returns those of the services that do not take the server, and why.
+func (e endpoints) leftOut(services []director.Service, server realserver.Server) (all []LeftOut) {
+	for i := range services {
+		if err := services[i].Takes(server, e.director.Features()); err != nil {
+			all = append(all, LeftOut{Service: services[i].Key.String(), Why: err.Error()})
+		}
+	}
+	return all
+}
+
+func (e endpoints) poolModel(name string, services []director.Service, members []lease.Member) Pool {
 	p := Pool{Name: name, Services: make([]string, 0, len(services)), Members: make([]Member, 0, len(members))}
 	for _, service := range services {
 		p.Services = append(p.Services, service.Key.String())
@@ -285,7 +295,7 @@ func poolModel(name string, services []director.Service, members []lease.Member)
 		model := Member{
 			Agent: m.Agent, Address: m.Server.Address.String(), Method: m.Server.Method.String(), Weight: m.Server.Weight,
 			Draining: m.Server.Draining, Since: m.Since.UTC(), Until: m.Until.UTC(), Lifetime: Duration(m.Lifetime),
-			LoadAt: given(m.LoadAt), Unreachable: m.Unreachable,
+			LoadAt: given(m.LoadAt), Unreachable: m.Unreachable, LeftOut: e.leftOut(services, m.Server),
 		}
 		if l := m.Load; l != nil {
 			model.Load = &AgentLoad{

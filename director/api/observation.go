@@ -15,6 +15,7 @@ type observation struct {
 	state    director.State // desired
 	foreign  []director.Service
 	stats    map[director.ServiceKey]director.ServiceStats
+	leased   map[director.ServiceKey][]realserver.Server // what services take from their pools
 }
 
 // seen is one service of an observation.
@@ -36,7 +37,28 @@ func (h *Handler) observe(ctx context.Context) (observation, error) {
 	for _, service := range stats.Services {
 		o.stats[service.Key] = service
 	}
+	o.leased = h.leased(head.State)
 	return o, nil
+}
+
+// leased returns the servers that services take from their pools, by service.
+func (h *Handler) leased(state director.State) map[director.ServiceKey][]realserver.Server {
+	if h.opts.Leases == nil {
+		return nil
+	}
+	leased, pools := make(map[director.ServiceKey][]realserver.Server), make(map[string][]realserver.Server)
+	for i := range state.Services {
+		service := &state.Services[i]
+		pool := service.Health.Pool
+		if pool == "" {
+			continue
+		}
+		if _, ok := pools[pool]; !ok {
+			pools[pool] = h.opts.Leases.Servers(pool)
+		}
+		leased[service.Key] = state.FromPool(service, pools[pool], h.director.Features())
+	}
+	return leased
 }
 
 // all returns the services sorted by key. A foreign one that was adopted since
@@ -79,12 +101,24 @@ func (o observation) model(s seen) Service {
 	for _, server := range s.service.Servers {
 		m := serverModel(server, stats)
 		if !s.foreign {
-			m.Drain = o.drainModel(s.service.Key, server.Address, m.Active+m.Inactive)
-			m.Override = o.overrideModel(s.service.Key, server.Address)
+			o.addOrders(&m, s.service.Key, server.Address)
 		}
 		model.Servers = append(model.Servers, m)
 	}
+	if !s.foreign {
+		for _, server := range o.leased[s.service.Key] {
+			m := serverModel(server, stats)
+			o.addOrders(&m, s.service.Key, server.Address)
+			model.Leased = append(model.Leased, m)
+		}
+	}
 	return model
+}
+
+// addOrders adds what operators ordered of a server.
+func (o observation) addOrders(m *Server, key director.ServiceKey, server netip.AddrPort) {
+	m.Drain = o.drainModel(key, server, m.Active+m.Inactive)
+	m.Override = o.overrideModel(key, server)
 }
 
 // notOffered returns which servers of a service a scheduler sees without their
@@ -95,7 +129,7 @@ func (o observation) notOffered(key director.ServiceKey) (draining, unreachable 
 		if s.service.Key != key {
 			continue
 		}
-		for _, server := range s.service.Servers {
+		for _, server := range slices.Concat(s.service.Servers, o.leased[key]) {
 			draining[server.Address] = server.Draining
 		}
 	}

@@ -1230,6 +1230,9 @@ type Lease struct {
 
 	// Connections What a draining server has left, by the data plane's counters: active ones and those of udp. Left out of others.
 	Connections *uint64 `json:"connections,omitempty"`
+
+	// LeftOut The services of the pool in which it has no effect; left out for none.
+	LeftOut []LeftOut `json:"left-out,omitempty"`
 }
 
 // LeaseCounts What happened to leases since the daemon started.
@@ -1251,6 +1254,15 @@ type LeaseCounts struct {
 
 	// Refused Messages that were refused, by reason.
 	Refused map[string]uint64 `json:"refused"`
+}
+
+// LeftOut A service that does not take a registered server of its pool.
+type LeftOut struct {
+	// Service Its URL.
+	Service string `json:"service"`
+
+	// Why Why: it is configured with the address, or cannot have such a server.
+	Why string `json:"why"`
 }
 
 // Limits What a service lets begin. 0 is no limit, and so is what is left out; of an edit, that stays as it is. Clients beyond a
@@ -1344,6 +1356,9 @@ type Member struct {
 
 	// Unreachable How many reported it unreachable of late.
 	Unreachable int `json:"unreachable,omitempty"`
+
+	// LeftOut The services of the pool that do not take it; left out for none.
+	LeftOut []LeftOut `json:"left-out,omitempty"`
 }
 
 // MigratedService What became of one service.
@@ -1434,6 +1449,18 @@ type Outcome struct {
 
 	// Steps What was done, in order.
 	Steps []Step `json:"steps"`
+}
+
+// OverriddenServer A server that is up or down by an operator's word.
+type OverriddenServer struct {
+	// Service URL of the service.
+	Service string `json:"service"`
+
+	// Server The server's address and port.
+	Server string `json:"server"`
+
+	// Override An operator's word on a server.
+	Override Override `json:"override"`
 }
 
 // Override An operator's word on a server.
@@ -1719,6 +1746,9 @@ type Revision struct {
 
 	// Drained The servers that were drained then, which is no part of the configuration; left out for none.
 	Drained []DrainedServer `json:"drained,omitempty"`
+
+	// Overridden The servers that were up or down by an operator's word then, likewise.
+	Overridden []OverriddenServer `json:"overridden,omitempty"`
 }
 
 // RevisionChange A revision and how it differs from the one before.
@@ -2043,6 +2073,9 @@ type Service struct {
 
 	// Servers In the order they were added.
 	Servers []Server `json:"servers"`
+
+	// Leased Those that agents registered in its pool, by address; left out for none.
+	Leased []Server `json:"leased,omitempty"`
 }
 
 // ServiceConfig A service as configured.
@@ -3517,7 +3550,8 @@ type ClientInterface interface {
 
 	// ListDrains The servers that are being drained, and what they have left.
 	//
-	// Sorted by service and server. A drain stays in the list when it is through, until it is cancelled or its server removed.
+	// Sorted by service and server. A drain stays in the list when it is through, until it is cancelled or its server
+	// removed: that of a server that an agent registered stays after its lease has ended.
 	//
 	// Corresponds with GET /v1/drains (the `ListDrains` operationId).
 	ListDrains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3635,10 +3669,10 @@ type ClientInterface interface {
 	// RegisterMemberWithBody Register a server, or renew its lease.
 	//
 	// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
-	// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-	// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
-	// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
-	// is over when another has spoken. It makes no revision.
+	// policy has it; those that do not take it are told. What is said replaces what was said before, but for a load that is
+	// left out. An agent may register itself alone, in its pools, with a server in the networks that its credentials name, if
+	// they name some; an operator any. A message is taken once: its sequence is higher than that of the message before by the
+	// same run of the agent, and a run is over when another has spoken. It makes no revision.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3648,10 +3682,10 @@ type ClientInterface interface {
 	// RegisterMember Register a server, or renew its lease.
 	//
 	// The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
-	// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-	// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
-	// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
-	// is over when another has spoken. It makes no revision.
+	// policy has it; those that do not take it are told. What is said replaces what was said before, but for a load that is
+	// left out. An agent may register itself alone, in its pools, with a server in the networks that its credentials name, if
+	// they name some; an operator any. A message is taken once: its sequence is higher than that of the message before by the
+	// same run of the agent, and a run is over when another has spoken. It makes no revision.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3816,7 +3850,8 @@ type ClientInterface interface {
 	// DrainServerWithBody Take a server out while its connections go on.
 	//
 	// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
-	// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+	// order outlives the daemon; it is no part of the configuration, which cannot end it. Of a server that an agent
+	// registered it outlives the lease too, and ends when it is cancelled alone. A server that is being drained
 	// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
 	// by an event, and removed with kill; kill without a deadline removes what there is at once.
 	//
@@ -3828,7 +3863,8 @@ type ClientInterface interface {
 	// DrainServer Take a server out while its connections go on.
 	//
 	// It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
-	// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+	// order outlives the daemon; it is no part of the configuration, which cannot end it. Of a server that an agent
+	// registered it outlives the lease too, and ends when it is cancelled alone. A server that is being drained
 	// is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
 	// by an event, and removed with kill; kill without a deadline removes what there is at once.
 	//
@@ -3846,8 +3882,8 @@ type ClientInterface interface {
 
 	// OverrideServerWithBody Have a server up or down whatever its checks say.
 	//
-	// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
-	// configuration. A server that is down gets no new connections.
+	// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon, and the leases of a server
+	// that an agent registered, and is no part of the configuration. A server that is down gets no new connections.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3856,8 +3892,8 @@ type ClientInterface interface {
 
 	// OverrideServer Have a server up or down whatever its checks say.
 	//
-	// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
-	// configuration. A server that is down gets no new connections.
+	// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon, and the leases of a server
+	// that an agent registered, and is no part of the configuration. A server that is down gets no new connections.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4403,7 +4439,8 @@ func (c *RawClient) GetDoctor(ctx context.Context, reqEditors ...RequestEditorFn
 
 // ListDrains The servers that are being drained, and what they have left.
 //
-// Sorted by service and server. A drain stays in the list when it is through, until it is cancelled or its server removed.
+// Sorted by service and server. A drain stays in the list when it is through, until it is cancelled or its server
+// removed: that of a server that an agent registered stays after its lease has ended.
 //
 // Corresponds with GET /v1/drains (the `ListDrains` operationId).
 func (c *RawClient) ListDrains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4661,10 +4698,10 @@ func (c *RawClient) DeregisterMember(ctx context.Context, pool PoolName, agent A
 // RegisterMemberWithBody Register a server, or renew its lease.
 //
 // The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
-// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
-// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
-// is over when another has spoken. It makes no revision.
+// policy has it; those that do not take it are told. What is said replaces what was said before, but for a load that is
+// left out. An agent may register itself alone, in its pools, with a server in the networks that its credentials name, if
+// they name some; an operator any. A message is taken once: its sequence is higher than that of the message before by the
+// same run of the agent, and a run is over when another has spoken. It makes no revision.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4684,10 +4721,10 @@ func (c *RawClient) RegisterMemberWithBody(ctx context.Context, pool PoolName, a
 // RegisterMember Register a server, or renew its lease.
 //
 // The server is offered by all services of the pool until the lease ends, with the weight that it says, as their health
-// policy has it. What is said replaces what was said before, but for a load that is left out. An agent may register
-// itself alone, in its pools, with a server in the networks that its credentials name, if they name some; an operator any.
-// A message is taken once: its sequence is higher than that of the message before by the same run of the agent, and a run
-// is over when another has spoken. It makes no revision.
+// policy has it; those that do not take it are told. What is said replaces what was said before, but for a load that is
+// left out. An agent may register itself alone, in its pools, with a server in the networks that its credentials name, if
+// they name some; an operator any. A message is taken once: its sequence is higher than that of the message before by the
+// same run of the agent, and a run is over when another has spoken. It makes no revision.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5052,7 +5089,8 @@ func (c *RawClient) CancelDrain(ctx context.Context, ref Ref, address Address, p
 // DrainServerWithBody Take a server out while its connections go on.
 //
 // It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
-// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+// order outlives the daemon; it is no part of the configuration, which cannot end it. Of a server that an agent
+// registered it outlives the lease too, and ends when it is cancelled alone. A server that is being drained
 // is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
 // by an event, and removed with kill; kill without a deadline removes what there is at once.
 //
@@ -5074,7 +5112,8 @@ func (c *RawClient) DrainServerWithBody(ctx context.Context, ref Ref, address Ad
 // DrainServer Take a server out while its connections go on.
 //
 // It gets no new connections, and its templates are not used, until the drain is cancelled or the server removed. The
-// order outlives the daemon; it is no part of the configuration, which cannot end it. A server that is being drained
+// order outlives the daemon; it is no part of the configuration, which cannot end it. Of a server that an agent
+// registered it outlives the lease too, and ends when it is cancelled alone. A server that is being drained
 // is given the new terms, which may repeat its deadline where that has passed. What is left at the deadline is told
 // by an event, and removed with kill; kill without a deadline removes what there is at once.
 //
@@ -5112,8 +5151,8 @@ func (c *RawClient) ClearOverride(ctx context.Context, ref Ref, address Address,
 
 // OverrideServerWithBody Have a server up or down whatever its checks say.
 //
-// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
-// configuration. A server that is down gets no new connections.
+// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon, and the leases of a server
+// that an agent registered, and is no part of the configuration. A server that is down gets no new connections.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5132,8 +5171,8 @@ func (c *RawClient) OverrideServerWithBody(ctx context.Context, ref Ref, address
 
 // OverrideServer Have a server up or down whatever its checks say.
 //
-// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon and is no part of the
-// configuration. A server that is down gets no new connections.
+// Until the order ends or is withdrawn; another one replaces it. It outlives the daemon, and the leases of a server
+// that an agent registered, and is no part of the configuration. A server that is down gets no new connections.
 //
 // Takes a body of the `application/json` content type.
 //

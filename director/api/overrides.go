@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // The words for what an override has a server be.
@@ -33,7 +34,7 @@ func (e endpoints) OverrideServer(w http.ResponseWriter, r *http.Request, ref Re
 			return director.Outcome{}, err
 		}
 		if !e.offersServer(key, addr) {
-			return director.Outcome{}, fmt.Errorf("server: %w", director.ErrNotFound)
+			return director.Outcome{}, fmt.Errorf("set server %s of %s: server: %w", key.ServerAddress(addr), key, director.ErrNotFound)
 		}
 		return e.director.SetOverride(ctx, by, director.Override{Service: key, Server: addr, Up: body.State == StateUp, Until: until})
 	})
@@ -42,16 +43,19 @@ func (e endpoints) OverrideServer(w http.ResponseWriter, r *http.Request, ref Re
 // offersServer reports whether the service is configured with the server, or an agent
 // has registered it.
 func (h *Handler) offersServer(key director.ServiceKey, addr netip.AddrPort) bool {
-	if h.hasServer(key, addr) || h.opts.Health == nil {
-		return h.hasServer(key, addr)
+	service, err := h.director.Service(key)
+	return err == nil && service.Server(key.ServerAddress(addr)) >= 0 || h.hasLeased(key, addr)
+}
+
+// hasLeased reports whether an agent has registered the server in the service's pool,
+// and the service takes it.
+func (h *Handler) hasLeased(key director.ServiceKey, addr netip.AddrPort) bool {
+	service, err := h.director.Service(key)
+	if err != nil {
+		return false
 	}
-	text := key.ServerAddress(addr).String()
-	for _, service := range h.opts.Health.Health(key) {
-		if slices.ContainsFunc(service.Servers, func(s ServerHealth) bool { return s.Server == text && s.Origin == originLease }) {
-			return true
-		}
-	}
-	return false
+	leased := h.leased(director.State{Services: []director.Service{service}})[key]
+	return slices.ContainsFunc(leased, func(s realserver.Server) bool { return s.Address == key.ServerAddress(addr) })
 }
 
 // end returns when the order ends that is given now; zero for never.
@@ -91,13 +95,16 @@ func (e endpoints) ClearOverride(w http.ResponseWriter, r *http.Request, ref Ref
 
 // overrideModel returns the order that has the server up or down; nil if none does.
 func (o observation) overrideModel(key director.ServiceKey, server netip.AddrPort) *Override {
-	order, ok := o.state.Override(key, server)
-	if !ok {
-		return nil
+	if order, ok := o.state.Override(key, server); ok {
+		return new(orderModel(order))
 	}
+	return nil
+}
+
+func orderModel(order director.Override) Override {
 	state := StateDown
 	if order.Up {
 		state = StateUp
 	}
-	return &Override{State: state, Since: order.Since, Until: given(order.Until), Who: order.Who, Why: order.Why}
+	return Override{State: state, Since: order.Since, Until: given(order.Until), Who: order.Who, Why: order.Why}
 }

@@ -90,36 +90,6 @@ func TestOverride(t *testing.T) {
 	}
 }
 
-// TestOverrideOfLeased: servers that agents registered take orders, and no others that
-// are not configured do, sorry servers neither.
-func TestOverrideOfLeased(t *testing.T) {
-	fake := &fakeHealth{services: []api.ServiceHealth{{Service: webKey.String(), Servers: []api.ServerHealth{
-		{Server: "10.0.0.21:80", Origin: "lease"}, {Server: "10.0.0.22:80", Origin: "sorry"},
-	}}}}
-	d := newDirector(t, directortest.NewFake(director.State{}))
-	state := d.State().Clone()
-	state.Services[state.Service(webKey)].Health.Pool = "web"
-	if _, err := d.Apply(t.Context(), director.Request{Who: "tester"}, state); err != nil {
-		t.Fatal(err)
-	}
-	h := api.NewHandler(d, api.Options{Log: slog.New(slog.DiscardHandler), Health: fake})
-	for _, test := range []struct {
-		method, server string
-		status         int
-	}{
-		{"PUT", "10.0.0.21:80", 200},
-		{"PUT", "10.0.0.22:80", 404},
-		{"PUT", "10.0.0.23:80", 404},
-		{"DELETE", "10.0.0.21:80", 200},
-		{"DELETE", "10.0.0.21:80", 404},
-		{"DELETE", "10.0.0.23:80", 404},
-	} {
-		if w := ask(h, test.method, "/v1/services/web/servers/"+test.server+"/override", `{"state":"down"}`); w.Code != test.status {
-			t.Errorf("%s of %s: %d %s, want %d", test.method, test.server, w.Code, w.Body, test.status)
-		}
-	}
-}
-
 // fakeHealth says the same of each service it is asked for.
 type fakeHealth struct {
 	asked    []director.ServiceKey

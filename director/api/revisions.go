@@ -94,6 +94,9 @@ func revisionModel(ctx context.Context, r director.Revision, features director.F
 	for _, d := range r.State.Drains {
 		model.Drained = append(model.Drained, DrainedServer{Service: d.Service.String(), Server: d.Server.String(), Since: d.Since.UTC()})
 	}
+	for _, o := range r.State.Overrides {
+		model.Overridden = append(model.Overridden, OverriddenServer{Service: o.Service.String(), Server: o.Server.String(), Override: orderModel(o)})
+	}
 	return model
 }
 

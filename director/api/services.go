@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -177,6 +178,10 @@ func (e endpoints) changeServer(w http.ResponseWriter, r *http.Request, ref Ref,
 			return director.Outcome{}, "", err
 		}
 		outcome, err := run(ctx, by, key, addr)
+		if errors.Is(err, director.ErrNotFound) && e.hasLeased(key, addr) {
+			err = newProblem(http.StatusNotFound, "not-found", fmt.Sprintf("server %s of %s came by a lease, and is not configured", key.ServerAddress(addr), key),
+				"its agent says its terms; `shunt server drain` takes it out, `shunt pool remove` away")
+		}
 		return outcome, "", e.aboutServer(key, err)
 	})
 }
