@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"director/store":                     {"director", "realserver", "conntrack"},
 	"director/watch":                     {"director", "director/event"},
 	"director/metrics":                   {"director", "director/event", "conntrack"},
-	"director/doctor":                    {"director", "realserver", "conntrack"},
+	"director/doctor":                    {"bpf/probe", "director", "realserver", "conntrack"},
 	"director/migrate":                   {"director", "director/event", "realserver", "conntrack"},
 	"director/scheduler":                 {"director", "realserver", "conntrack"},
 	"director/xdp":                       {"director", "director/scheduler", "director/vip", "director/xdp/nexthop", "realserver", "conntrack", "conntrack/record", "bpf", "bpf/capture", "bpf/probe"},

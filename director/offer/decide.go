@@ -136,7 +136,8 @@ func (r *ruling) settle(m *member, d *decision) {
 	}
 	if m.override == nil {
 		health.Weight = m.weight.of(health.Weight)
-		if m.ramp < full && health.Weight > 0 {
+		// Whoever is down, and serves as the checks are doubted, has no slow start any more.
+		if r.up && m.ramp < full && health.Weight > 0 {
 			health.Weight = part(health.Weight, uint32(m.ramp))
 			health.Why += fmt.Sprintf("; slow start: %d %% of its weight", m.ramp)
 		}

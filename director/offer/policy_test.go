@@ -142,6 +142,30 @@ func TestSlowStart(t *testing.T) {
 	})
 }
 
+// Who was ordered up is in its slow start; without the order it is down, and serves with
+// all of its weight where checks are doubted.
+func TestDoubtEndsASlowStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := checked()
+		h.Panic, h.SlowStart = 50, 100*time.Second
+		r := start(t, web(h, 100, 100))
+		defer func() { r.stop() }()
+		r.allUp(2)
+		r.checks.say(first, false)
+		r.want(t, "down", "10.0.0.1=0 10.0.0.2=100")
+		if _, err := r.SetOverride(context.Background(), by, director.Override{Service: key, Server: first, Up: true}); err != nil {
+			t.Fatal(err)
+		}
+		r.want(t, "ordered up", "10.0.0.1=100 10.0.0.2=100")
+		r.checks.say(second, false)
+		r.want(t, "doubted", "10.0.0.1=100 10.0.0.2=100")
+		if _, err := r.ClearOverride(context.Background(), by, key, first); err != nil {
+			t.Fatal(err)
+		}
+		r.want(t, "both doubted", "10.0.0.1=100 10.0.0.2=100")
+	})
+}
+
 func TestPassive(t *testing.T) {
 	suspended := func(t *testing.T, checks director.Health, then func(r *rig)) {
 		t.Helper()

@@ -52,6 +52,13 @@ var byAddress = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 type model struct {
 	down    map[netip.AddrPort]bool // by its checks
 	ordered map[netip.AddrPort]bool // up or down
+	did     []string
+}
+
+// does notes what happens.
+func (m *model) does(at netip.AddrPort, what string) string {
+	m.did = append(m.did, fmt.Sprintf("%s %s %s", time.Now().Format(time.TimeOnly), what, at.Addr()))
+	return what
 }
 
 func genHealth(t *rapid.T) director.Health {
@@ -91,7 +98,7 @@ func play(t *testing.T, rt *rapid.T) {
 	m := model{down: make(map[netip.AddrPort]bool), ordered: make(map[netip.AddrPort]bool)}
 	for range rapid.IntRange(1, 25).Draw(rt, "happenings") {
 		at := addr(rapid.IntRange(1, 5).Draw(rt, "server"))
-		switch what := rapid.SampledFrom([]string{"up", "up", "down", "down", "order", "clear", "drain", "undrain", "wait", "suspend", "lease", "edit", "health", "remove", "restart", "meddle"}).Draw(rt, "happens"); what {
+		switch what := m.does(at, rapid.SampledFrom([]string{"up", "up", "down", "down", "order", "clear", "drain", "undrain", "wait", "suspend", "lease", "edit", "health", "remove", "restart", "meddle"}).Draw(rt, "happens")); what {
 		case "up", "down":
 			r.checks.say(at, what == "up")
 			m.down[at] = what == "down"
@@ -158,7 +165,7 @@ func (r *rig) quiet(t *testing.T, m *model) {
 	t.Helper()
 	synctest.Wait()
 	if diff := cmp.Diff(r.ruled(), r.held(), byAddress); diff != "" {
-		t.Fatalf("the kernel differs from the verdicts (-verdicts +kernel):\n%s\nevents %q", diff, r.told())
+		t.Fatalf("the kernel differs from the verdicts (-verdicts +kernel):\n%s\nevents %q after %q\n%+v", diff, r.told(), m.did, r.Verdicts()[0])
 	}
 	var drained []string
 	for _, d := range r.State().Drains {
@@ -169,7 +176,7 @@ func (r *rig) quiet(t *testing.T, m *model) {
 	drains := r.draining(t)
 	slices.Sort(drains)
 	if diff := cmp.Diff(drained, drains); diff != "" {
-		t.Fatalf("the kernel drains others than are ordered (-ordered +kernel):\n%s\nevents %q", diff, r.told())
+		t.Fatalf("the kernel drains others than are ordered (-ordered +kernel):\n%s\nevents %q after %q\n%+v", diff, r.told(), m.did, r.Verdicts()[0])
 	}
 	for _, v := range r.Verdicts()[0].Servers {
 		up, isOrdered := m.ordered[v.Server]
