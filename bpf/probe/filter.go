@@ -13,10 +13,13 @@ import (
 const Name = "shunt_probe"
 
 // How the filter is known on an interface: others may have filters of the same priority.
-// The first one has the packets first, so that none accepts for good what is awaited.
+// The first one has the packets first, so that none accepts for good what is awaited: it
+// has the first priority that others leave to it, as those of one priority are all of one
+// kind and protocol.
 const (
-	filterHandle   = 0x5348
-	filterPriority = 1
+	filterHandle  = 0x5348
+	firstPriority = 1
+	lastPriority  = 256
 )
 
 // filter is the program on an interface's ingress by traffic control.
@@ -28,7 +31,7 @@ type filter struct {
 	discipline *netlink.Clsact
 }
 
-// addFilter adds the filter, or replaces one of a process before.
+// addFilter adds the filter, and replaces one of a process before.
 func addFilter(links *netlink.Handle, program *ebpf.Program, index int) (_ *filter, err error) {
 	info, err := program.Info()
 	if err != nil {
@@ -44,16 +47,34 @@ func addFilter(links *netlink.Handle, program *ebpf.Program, index int) (_ *filt
 	case !errors.Is(err, unix.EEXIST): // else it may be an ingress discipline, which has such filters too
 		return nil, supported(fmt.Errorf("add a clsact queueing discipline: %w", err))
 	}
-	if err := links.FilterReplace(f.filter); err != nil {
+	if err := f.put(); err != nil {
 		return nil, errors.Join(supported(fmt.Errorf("add a filter: %w", err)), f.removeDiscipline())
 	}
 	return f, nil
 }
 
+// put puts the filter in the place of one of a process before, else in the first place.
+func (f *filter) put() error {
+	before, err := find(f.links, f.filter.LinkIndex)
+	if err != nil {
+		return err
+	}
+	if before != nil {
+		f.filter.Priority = before.Priority
+		return f.links.FilterReplace(f.filter)
+	}
+	for f.filter.Priority = firstPriority; ; f.filter.Priority++ {
+		err := f.links.FilterReplace(f.filter)
+		if !errors.Is(err, unix.EINVAL) || f.filter.Priority == lastPriority {
+			return err // kernel: net/sched/cls_api.c, tcf_chain_tp_find, has EINVAL for another kind or protocol
+		}
+	}
+}
+
 func newFilter(index int) *netlink.BpfFilter {
 	return &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: filterHandle, Priority: firstPriority, Protocol: unix.ETH_P_ALL,
 		},
 		Fd: -1, Name: Name,
 	}
@@ -72,7 +93,7 @@ func supported(err error) error {
 func (f *filter) Close() error {
 	ours, err := find(f.links, f.filter.LinkIndex)
 	if ours != nil && ebpf.ProgramID(ours.Id) == f.id {
-		err = errors.Join(err, f.links.FilterDel(newFilter(f.filter.LinkIndex)))
+		err = errors.Join(err, f.links.FilterDel(ours))
 	}
 	return errors.Join(err, f.removeDiscipline())
 }

@@ -136,6 +136,26 @@ func TestFilterAmongOthers(t *testing.T) {
 	}
 }
 
+// Filters of one priority are all of one kind and protocol: ours is in the first place that
+// is left, and the next process's in the same.
+func TestFilterBehindOtherKinds(t *testing.T) {
+	s := newSide(t)
+	s.must(s.links.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: s.on.Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}))
+	for priority := range uint16(2) {
+		other := newFilter(s.on.Index)
+		other.Handle, other.Name, other.DirectAction, other.Fd = 1, "another", true, s.program().objects.ShuntProbe.FD()
+		other.Priority, other.Protocol = priority+1, unix.ETH_P_IP
+		s.must(s.links.FilterAdd(other))
+	}
+	s.add(s.program())
+	s.want("both", "clsact", "another", "another", Name)
+	s.must(s.links.FilterDel(&netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: s.on.Index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Priority: 1, Protocol: unix.ETH_P_IP}, Fd: -1}))
+	next := s.add(s.program())
+	s.want("of the next process", "clsact", "another", Name)
+	s.must(next.Close())
+	s.want("closed", "clsact", "another")
+}
+
 // An interface that is not there is told by an errno that callers know.
 func TestAttachToNothing(t *testing.T) {
 	s := newSide(t)
