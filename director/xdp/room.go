@@ -17,19 +17,25 @@ import (
 // with the process: so does its end of a link, and with that the other one.
 type room struct {
 	jobs  chan func() // run one after another on the thread
+	ended chan struct{}
 	file  *os.File
 	route *netlink.Handle
 }
 
 // openRoom makes one; that needs CAP_SYS_ADMIN. What it is used for later does not.
 func openRoom() (*room, error) {
-	r := &room{jobs: make(chan func())}
+	r := &room{jobs: make(chan func()), ended: make(chan struct{})}
 	ready := make(chan error)
 	go onOwnThread(func() {
 		err := r.enter()
 		ready <- err
-		for job := range r.jobs {
-			job()
+		for {
+			select {
+			case job := <-r.jobs:
+				job()
+			case <-r.ended:
+				return
+			}
 		}
 	}, make(chan struct{}))
 	if err := <-ready; err != nil {
@@ -65,15 +71,20 @@ func (r *room) enter() (err error) {
 	return err
 }
 
-// do runs f on the thread.
+// do runs f on the thread; errClosed if the room is closed: connections may still be made
+// then.
 func (r *room) do(f func() error) error {
 	result := make(chan error)
-	r.jobs <- func() { result <- f() }
-	return <-result
+	select {
+	case r.jobs <- func() { result <- f() }:
+		return <-result
+	case <-r.ended:
+		return errClosed
+	}
 }
 
 func (r *room) close() {
-	close(r.jobs)
+	close(r.ended)
 	if r.route != nil {
 		r.route.Close()
 	}

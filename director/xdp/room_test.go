@@ -1,6 +1,7 @@
 package xdp
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -97,5 +98,19 @@ func TestRoom(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the link is still there")
 		}
+	}
+}
+
+// Closing ends what connects at that time.
+func TestRoomClosed(t *testing.T) {
+	directortest.Privileged(t)
+	r, err := openRoom()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.close()
+	from := netip.MustParseAddrPort("127.0.0.1:61000")
+	if _, err := r.dial(t.Context(), conntrack.UDP, from, from); !errors.Is(err, errClosed) {
+		t.Errorf("error %v, want %v", err, errClosed)
 	}
 }
