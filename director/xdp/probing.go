@@ -47,6 +47,7 @@ type probing struct {
 	probes    map[uint16]*probed  // by the port of the room's that they have
 	next      uint16              // port to try first
 	refused   uint64
+	trouble   string // why it could not be set up, as was logged last; "": it could
 }
 
 // probed is a connection of the room's. After its end it is kept for a while, so that
@@ -105,7 +106,7 @@ func (p *probing) take(own netip.Addr) (port uint16, err error) {
 	} else if p.answers != nil {
 		err = p.follow()
 	}
-	if err != nil {
+	if err = p.unable(err); err != nil {
 		return 0, err
 	}
 	if !p.own[own] {
@@ -126,6 +127,20 @@ func (p *probing) take(own netip.Addr) (port uint16, err error) {
 	}
 	p.refused++
 	return 0, fmt.Errorf("all %d ports for connections to servers are in use: %w", len(p.probes), director.ErrFull)
+}
+
+// unable logs an error of setting up, once for all in a row, and has callers know that it
+// is no server's. Called with mu held.
+func (p *probing) unable(err error) error {
+	if err == nil {
+		p.trouble = ""
+		return nil
+	}
+	if p.trouble != err.Error() {
+		p.trouble = err.Error()
+		p.d.opts.Log.Warn("no checks of servers by the way of clients' packets: with via: virtual they fail, without it they go to the servers' own addresses", "err", err)
+	}
+	return fmt.Errorf("%w: %w", director.ErrUnsupported, err)
 }
 
 // setUp makes the link and runs the programs on it and on the plane's interfaces. Called
@@ -261,6 +276,9 @@ func (p *probing) await(port uint16, a probe.Answers) error {
 	defer p.mu.Unlock()
 	if p.closed {
 		return errClosed
+	}
+	if p.index == 0 {
+		return unix.ENETUNREACH // by setUpAnew meanwhile
 	}
 	if p.answers == nil {
 		return fmt.Errorf("%w: %w", director.ErrUnsupported, p.noAnswers)

@@ -1,12 +1,16 @@
 package xdp
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"github.com/shunt-lb/shunt/bpf/probe"
+	"github.com/shunt-lb/shunt/conntrack"
 	"github.com/shunt-lb/shunt/director"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/realserver"
@@ -56,20 +60,70 @@ func TestDialServerMakesItsLinkAnew(t *testing.T) {
 	for _, key := range keys {
 		l.wantAnswer("first", key)
 	}
-	for _, name := range l.outerLinks() {
-		device, err := l.Director.Netlink().LinkByName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := l.Director.Netlink().LinkDel(device); err != nil {
-			t.Fatal(err)
-		}
-	}
+	l.removeOuterLinks()
 	for _, key := range keys {
 		l.wantAnswer("without its link", key)
 	}
 	if links := l.outerLinks(); len(links) != 1 {
 		t.Errorf("links: %v, want one", links)
+	}
+}
+
+// Whoever connects while another one has the link made anew does so too.
+func TestDialServerMeanwhileMadeAnew(t *testing.T) {
+	l := newProbeLab(t, directortest.OneArmed)
+	key := l.add("tcp://192.0.2.10:8080", realserver.DR, nil)
+	l.wantAnswer("first", key)
+	way, err := l.wayTo(t.Context(), key, netip.AddrPortFrom(l.Servers[0].Addr4, probePort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := l.probing.take(way.own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.removeOuterLinks()
+	if !l.probing.setUpAnew() {
+		t.Fatal("the link is still there")
+	}
+	from := netip.AddrPortFrom(way.own, port)
+	answers := probe.Answers{Protocol: uint8(conntrack.TCP), From: netip.MustParseAddrPort("192.0.2.10:8080"), To: from}
+	if err := l.probing.await(port, answers); !errors.Is(err, unix.ENETUNREACH) {
+		t.Errorf("await: %v, want %v", err, unix.ENETUNREACH)
+	}
+	l.probing.endNow(port)
+	l.wantAnswer("anew", key)
+}
+
+// What keeps the link from being set up is the director's own trouble, and over when that
+// is.
+func TestDialServerCannotSetUp(t *testing.T) {
+	l := newProbeLab(t, directortest.OneArmed)
+	key := l.add("tcp://192.0.2.10:8080", realserver.NAT, nil)
+	room := l.probing.room.route
+	taken := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: roomLink}, PeerName: "eth1"}
+	if err := room.LinkAdd(taken); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := l.ask(key, time.Second); !errors.Is(err, director.ErrUnsupported) {
+		t.Errorf("said %q, error %v; want %v", said, err, director.ErrUnsupported)
+	}
+	if err := room.LinkDel(taken); err != nil {
+		t.Fatal(err)
+	}
+	l.wantAnswer("without it", key)
+}
+
+func (l *probeLab) removeOuterLinks() {
+	l.t.Helper()
+	for _, name := range l.outerLinks() {
+		device, err := l.Director.Netlink().LinkByName(name)
+		if err == nil {
+			err = l.Director.Netlink().LinkDel(device)
+		}
+		if err != nil {
+			l.t.Fatal(err)
+		}
 	}
 }
 
