@@ -66,6 +66,42 @@ func TestFloodOfChanges(t *testing.T) {
 	})
 }
 
+// An order that is taken back before the Keeper has heard what checks say meanwhile: the
+// kernel was given a server that is down, and what is decided is what was.
+func TestOrderTakenBackMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(directortest.NewFake(director.State{}), &directortest.Store{}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := r.Start(ctx, director.State{Services: []director.Service{web(checked(), 4, 4)}}, by); err != nil {
+			t.Fatal(err)
+		}
+		var work sync.WaitGroup
+		work.Go(func() {
+			if err := r.Keeper.Run(ctx, &slow{Director: r.Director}); err != nil {
+				t.Errorf("run: %v", err)
+			}
+		})
+		defer work.Wait()
+		defer cancel()
+		time.Sleep(time.Second)
+		r.allUp(2)
+		time.Sleep(time.Second)
+		if _, err := r.SetOverride(ctx, by, director.Override{Service: key, Server: first}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		r.want(t, "ordered down", "10.0.0.1=0 10.0.0.2=4")
+		r.checks.say(second, false)
+		time.Sleep(kernelTakes / 2) // the kernel is at the second
+		r.checks.say(first, false)
+		if _, err := r.ClearOverride(ctx, by, key, first); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		r.want(t, "down by its checks", "10.0.0.1=0 10.0.0.2=0")
+	})
+}
+
 // A pipe that nobody reads is told of, but not with each line that it takes no more.
 func TestFIFOWithoutReader(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")

@@ -101,7 +101,11 @@ func (k *Keeper) Offers(service, found *director.Service) director.Offers {
 		return director.Offers{}
 	}
 	seats := k.seats(e, service, leased, found)
-	return decide(service, seats, e.hadQuorum(service, found)).offers(&service.Health)
+	d := decide(service, seats, e.hadQuorum(service, found))
+	if e != nil && e.last != nil && !d.offersAs(e.last) {
+		e.strayed = true
+	}
+	return d.offers(&service.Health)
 }
 
 // Desired implements director.Offerer.

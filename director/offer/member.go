@@ -78,6 +78,7 @@ type entry struct {
 	quorum  bool // it has its quorum
 	since   time.Time
 	last    *decision // nil: none yet
+	strayed bool      // something else than last was offered since, as for an order
 	loads   *Loads    // nil: weights do not follow loads
 	ups     map[netip.AddrPort]standing
 	dirty   bool

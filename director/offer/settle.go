@@ -48,10 +48,10 @@ func (k *Keeper) settle(e *entry, now time.Time, out *effects) {
 		d = decide(e.service, seats, e.quorum)
 	}
 	told.tell(seats, &d)
-	if e.last == nil && !e.plain() || e.last != nil && !d.offersAs(e.last) {
+	if e.last == nil && !e.plain() || e.last != nil && (e.strayed || !d.offersAs(e.last)) {
 		out.reoffer = append(out.reoffer, e.service.Key)
 	}
-	e.last = &d
+	e.last, e.strayed = &d, false
 }
 
 // ready reports whether all that is known of the service's servers has begun; it does
