@@ -91,11 +91,27 @@ func supported(err error) error {
 // Close takes the filter off the interface, and what was added for it if nobody else uses
 // that by now. It is no error if either is gone, or the filter is another process's.
 func (f *filter) Close() error {
-	ours, err := find(f.links, f.filter.LinkIndex)
-	if ours != nil && ebpf.ProgramID(ours.Id) == f.id {
+	ours, err := f.find()
+	if ours != nil {
 		err = errors.Join(err, f.links.FilterDel(ours))
 	}
 	return errors.Join(err, f.removeDiscipline())
+}
+
+// Holds implements Attached.
+func (f *filter) Holds() bool {
+	ours, err := f.find()
+	return ours != nil && err == nil
+}
+
+// find returns the filter as it is on the interface, nil if it is not, or is of another
+// process.
+func (f *filter) find() (*netlink.BpfFilter, error) {
+	there, err := find(f.links, f.filter.LinkIndex)
+	if there == nil || ebpf.ProgramID(there.Id) != f.id {
+		return nil, err
+	}
+	return there, nil
 }
 
 // removeDiscipline removes the discipline that was added, unless somebody else has

@@ -13,6 +13,7 @@ import (
 // side is a network namespace with an interface that filters are put on.
 type side struct {
 	*testing.T
+	in    *directortest.Namespace
 	links *netlink.Handle
 	on    *netlink.Device
 }
@@ -31,7 +32,7 @@ func newSide(t *testing.T) *side {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &side{T: t, links: here.Netlink(), on: &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: link.Attrs().Index}}}
+	return &side{T: t, in: here, links: here.Netlink(), on: &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: link.Attrs().Index}}}
 }
 
 func (s *side) program() *Program {
@@ -154,6 +155,37 @@ func TestFilterBehindOtherKinds(t *testing.T) {
 	s.want("of the next process", "clsact", "another", Name)
 	s.must(next.Close())
 	s.want("closed", "clsact", "another")
+}
+
+// Others may take the program off, by a link or by a filter.
+func TestAttachedHolds(t *testing.T) {
+	s := newSide(t)
+	wants := func(what string, a Attached, want bool) {
+		t.Helper()
+		if got := a.Holds(); got != want {
+			t.Errorf("%s: holds: %v, want %v", what, got, want)
+		}
+	}
+	f := s.add(s.program())
+	wants("a filter", f, true)
+	s.must(s.links.QdiscDel(f.discipline))
+	wants("without the discipline", f, false)
+	s.must(f.Close())
+	f = s.add(s.program())
+	next := s.add(s.program())
+	wants("replaced", f, false)
+	wants("the next", next, true)
+	s.must(next.Close())
+
+	var a Attached
+	s.must(s.in.Do(func() (err error) {
+		a, err = s.program().Attach(s.links, s.on.Index)
+		return err
+	}))
+	wants("attached", a, true)
+	s.must(s.links.LinkDel(s.on))
+	wants("without the interface", a, false)
+	s.must(a.Close())
 }
 
 // An interface that is not there is told by an errno that callers know.

@@ -38,9 +38,9 @@ func Load() (*Program, error) {
 // which does not. A later Attach replaces the filter, and Sweep removes it.
 //
 // Errors wrap ebpf.ErrNotSupported if the kernel has neither.
-func (p *Program) Attach(links *netlink.Handle, index int) (io.Closer, error) {
-	var attached io.Closer
-	attached, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p.objects.ShuntProbe, Attach: ebpf.AttachTCXIngress})
+func (p *Program) Attach(links *netlink.Handle, index int) (Attached, error) {
+	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p.objects.ShuntProbe, Attach: ebpf.AttachTCXIngress})
+	attached := Attached(tcx{l})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		attached, err = addFilter(links, p.objects.ShuntProbe, index)
 	}
@@ -48,6 +48,22 @@ func (p *Program) Attach(links *netlink.Handle, index int) (io.Closer, error) {
 		return nil, explain(fmt.Sprintf("attach to the ingress of interface %d", index), err)
 	}
 	return attached, nil
+}
+
+// Attached is the program on an interface. Closing it takes it off.
+type Attached interface {
+	io.Closer
+	// Holds reports whether it is still there: others may take it off too, as by removing
+	// the queueing discipline that a filter is in.
+	Holds() bool
+}
+
+// tcx is the program on an interface by a link.
+type tcx struct{ link.Link }
+
+func (t tcx) Holds() bool {
+	info, err := t.Info()
+	return err == nil && info.TCX() != nil && info.TCX().Ifindex != 0
 }
 
 // explain adds what is needed to an error of the kernel's.

@@ -40,7 +40,8 @@ type probing struct {
 	// answers takes what comes from virtual addresses by the interfaces that it is attached
 	// to, by their indexes; nil: noAnswers says why not.
 	answers   *probe.Program
-	attached  map[int]io.Closer
+	attached  map[int]probe.Attached
+	looked    time.Time // at whether it is still attached
 	noAnswers error
 	closers   []io.Closer
 	own       map[netip.Addr]bool // addresses of the room
@@ -74,7 +75,7 @@ func (d *Dataplane) Probing() Probing {
 }
 
 func openProbing(d *Dataplane) *probing {
-	p := &probing{d: d, attached: map[int]io.Closer{}, own: map[netip.Addr]bool{}, probes: map[uint16]*probed{}, next: probe.FirstPort}
+	p := &probing{d: d, attached: map[int]probe.Attached{}, own: map[netip.Addr]bool{}, probes: map[uint16]*probed{}, next: probe.FirstPort}
 	if p.room, p.problem = openRoom(); p.problem != nil {
 		d.opts.Log.Info("no checks of servers by the way of clients' packets", "err", p.problem)
 	}
@@ -181,16 +182,24 @@ func (p *probing) setUpAnswers() (err error) {
 	return p.closeAnswers()
 }
 
+// lookEvery is the least time between two looks at whether others took answers off.
+const lookEvery = time.Second
+
 // follow attaches answers to the interfaces that the plane has now: one that went and
-// came back has another index. One that is not there does not keep it from the others.
-// Called with mu held.
+// came back has another index, and others may have taken it off. One that is not there
+// does not keep it from the others. Called with mu held.
 func (p *probing) follow() error {
 	p.d.mu.Lock()
 	indices := p.d.interfaceIndices()
 	p.d.mu.Unlock()
+	now := time.Now()
+	look := now.Sub(p.looked) >= lookEvery
+	if look {
+		p.looked = now
+	}
 	for index, a := range p.attached {
-		if !slices.Contains(indices, index) {
-			_ = a.Close() // its interface is gone, and it with that
+		if !slices.Contains(indices, index) || look && !a.Holds() {
+			_ = a.Close() // it is gone
 			delete(p.attached, index)
 		}
 	}
@@ -198,7 +207,7 @@ func (p *probing) follow() error {
 		if p.attached[index] != nil {
 			continue
 		}
-		var a io.Closer
+		var a probe.Attached
 		err := p.d.namespace.do(func() (err error) {
 			a, err = p.answers.Attach(p.d.links, index)
 			return err

@@ -50,6 +50,32 @@ func TestDialServerFollows(t *testing.T) {
 	}
 }
 
+// Answers come again after somebody has taken off what hands them over.
+func TestDialServerAttachesAnew(t *testing.T) {
+	l := newProbeLab(t, directortest.OneArmed)
+	key := l.add("tcp://192.0.2.10:8080", realserver.DR, nil)
+	l.wantAnswer("first", key)
+	l.probing.mu.Lock()
+	if len(l.probing.attached) == 0 {
+		t.Error("it is attached nowhere")
+	}
+	for _, a := range l.probing.attached {
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	l.probing.mu.Unlock()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		said, err := l.ask(key, time.Second)
+		if err == nil && said == l.Servers[0].Name {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("said %q, %v; want %q", said, err, l.Servers[0].Name)
+		}
+	}
+}
+
 // The link to the room is made anew when somebody else has removed it: no server is to
 // blame for that.
 func TestDialServerMakesItsLinkAnew(t *testing.T) {
