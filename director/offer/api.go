@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // Verdicts returns what is offered now of every service in force, and why, by their
@@ -100,10 +101,14 @@ func (k *Keeper) verdict(e *entry) ServiceVerdict {
 // known returns the seats of those servers that have begun.
 func (k *Keeper) known(e *entry) []seat {
 	var seats []seat
-	for _, server := range slices.Concat(e.service.Servers, e.leased) {
-		if m := e.members[server.Address]; m != nil && m.begun {
-			seats = append(seats, seat{server, m})
+	add := func(servers []realserver.Server, origin Origin) {
+		for _, server := range servers {
+			if m := e.members[server.Address]; m != nil && m.begun {
+				seats = append(seats, seat{server, origin, m})
+			}
 		}
 	}
+	add(e.service.Servers, FromConfiguration)
+	add(e.leased, FromLease)
 	return seats
 }

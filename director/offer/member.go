@@ -11,7 +11,6 @@ import (
 
 // member is what is known of a server of a service, besides what it is configured as.
 type member struct {
-	origin Origin
 	// begun is whether the rest counts: not before the kernel was asked what it was.
 	begun bool
 	// alive is what its checks say together, or what it began as; known whether that is
@@ -63,9 +62,11 @@ type told struct {
 	absolute *int64
 }
 
-// seat is a server with what is known of it.
+// seat is a server with what is known of it. Its origin may be about to change: who is
+// configured no more can stay by a lease.
 type seat struct {
 	server realserver.Server
+	origin Origin
 	*member
 }
 
@@ -115,7 +116,7 @@ func (e *entry) adopt(service *director.Service, leased []realserver.Server, beg
 	e.service, e.leased, e.dirty = service, leased, true
 	before := e.members
 	e.members = make(map[netip.AddrPort]*member, len(service.Servers)+len(leased))
-	add := func(addr netip.AddrPort, origin Origin) {
+	add := func(addr netip.AddrPort) {
 		m := before[addr]
 		if m == nil {
 			m = &member{ramp: full, early: first}
@@ -124,14 +125,13 @@ func (e *entry) adopt(service *director.Service, leased []realserver.Server, beg
 				e.begun = true
 			}
 		}
-		m.origin = origin
 		e.members[addr] = m
 	}
 	for i := range service.Servers {
-		add(service.Servers[i].Address, FromConfiguration)
+		add(service.Servers[i].Address)
 	}
 	for i := range leased {
-		add(leased[i].Address, FromLease)
+		add(leased[i].Address)
 	}
 	for addr := range e.ups {
 		if e.members[addr] == nil {
@@ -189,7 +189,7 @@ func (k *Keeper) seats(e *entry, service *director.Service, leased []realserver.
 		}
 		switch {
 		case m == nil:
-			m = &member{origin: origin, ramp: full}
+			m = &member{ramp: full}
 			m.start(k.beginning(service, server, found, known))
 			m.away = k.awayBy(service, server.Address)
 		case !m.begun:
@@ -198,7 +198,7 @@ func (k *Keeper) seats(e *entry, service *director.Service, leased []realserver.
 			k.reassign, e.dirty = true, true
 			k.stir()
 		}
-		seats = append(seats, seat{server, m})
+		seats = append(seats, seat{server, origin, m})
 	}
 	for _, server := range service.Servers {
 		add(server, FromConfiguration)
