@@ -160,3 +160,29 @@ func TestLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// However many services do not take a server, its agent can read the answer.
+func TestLeftOutOfManyServices(t *testing.T) {
+	d := newDirector(t, directortest.NewFake(director.State{}))
+	state := d.State()
+	for i := range 600 {
+		key := webKey
+		key.Address = netip.AddrPortFrom(webKey.Address.Addr(), uint16(1000+i))
+		state.Services = append(state.Services, director.Service{
+			Key: key, Scheduler: director.RoundRobin, Health: director.Health{Pool: "web"},
+			Servers: []realserver.Server{{Address: netip.MustParseAddrPort("10.0.0.11:8080"), Method: realserver.NAT, Weight: 1}},
+		})
+	}
+	if _, err := d.Apply(t.Context(), director.Request{}, state); err != nil {
+		t.Fatal(err)
+	}
+	h := api.NewHandler(d, api.Options{Log: slog.New(slog.DiscardHandler), Leases: lease.Open(lease.Options{Log: slog.New(slog.DiscardHandler)})})
+	w := ask(h, "PUT", "/v1/pools/web/members/s2", `{"boot":"b","sequence":1,"lifetime":"1m","server":{"address":"10.0.0.11:8080","method":"nat","weight":9}}`)
+	if n := strings.Count(w.Body.String(), `"why":`); w.Code != 200 || n != 32 || w.Body.Len() > 64<<10 {
+		t.Errorf("%d: %d services in %d bytes", w.Code, n, w.Body.Len())
+	}
+	w = ask(h, "GET", "/v1/pools/web", "")
+	if n := strings.Count(w.Body.String(), `"why":`); w.Code != 200 || n != 600 {
+		t.Errorf("%d: %d services of the pool", w.Code, n)
+	}
+}

@@ -17,6 +17,10 @@ import (
 // maxRegistration is how large an agent's message may be, in bytes.
 const maxRegistration = 16 << 10
 
+// maxLeftOut is how many services an agent is told that do not take its server: agents
+// read 64 KiB of an answer, and take a longer one for a failure. /v1/pools has all.
+const maxLeftOut = 32
+
 // ListPools answers listPools.
 func (e endpoints) ListPools(w http.ResponseWriter, _ *http.Request) {
 	e.read(w, func() (any, error) {
@@ -84,6 +88,7 @@ func (e endpoints) RegisterMember(w http.ResponseWriter, r *http.Request, pool P
 			return nil, leaseProblem(err)
 		}
 		answer := Lease{Until: member.Until.UTC(), LeftOut: e.leftOut(services, member.Server)}
+		answer.LeftOut = answer.LeftOut[:min(len(answer.LeftOut), maxLeftOut)]
 		if member.Server.Draining {
 			answer.Connections = e.connectionsOf(r.Context(), services, member.Server)
 		}

@@ -1231,7 +1231,7 @@ type Lease struct {
 	// Connections What a draining server has left, by the data plane's counters: active ones and those of udp. Left out of others.
 	Connections *uint64 `json:"connections,omitempty"`
 
-	// LeftOut The services of the pool in which it has no effect; left out for none.
+	// LeftOut The services of the pool in which it has no effect, 32 at most: the pool has all; left out for none.
 	LeftOut []LeftOut `json:"left-out,omitempty"`
 }
 
