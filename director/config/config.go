@@ -191,7 +191,11 @@ func (d *decoder) yamlError(err error) {
 			text = e.ContextMsg + ": " + text
 		}
 	}
-	d.errorAt(at, "%s", strings.TrimPrefix(text, "yaml: "))
+	text = strings.TrimPrefix(text, "yaml: ")
+	if strings.HasPrefix(text, "unknown anchor ") { // it goes on with what may be a secret
+		text = "an alias without an anchor: write a value that begins with * in quotes"
+	}
+	d.errorAt(at, "%s", text)
 }
 
 // finish returns the whole, or everything that is wrong with it.

@@ -26,6 +26,7 @@ func TestErrors(t *testing.T) {
 			`f:1:18: director.mode: anchors are not supported`,
 			`f:1:40: director.midstream: aliases are not supported: write the value out`,
 		}},
+		{"alias_of_nothing", "services: [{check: {tcp: {send: *hunter2}}}]\n", []string{`f:1:33: an alias without an anchor: write a value that begins with * in quotes`}},
 		{"merge_key", "director:\n  <<: {mode: native}\n", []string{`f:2:3: director: keys are plain words here; merge keys are not supported`}},
 		{"no_value", "director:\n  mode:\nservices:\n", []string{`f:2:8: director.mode: the value is missing`, `f:3:10: services: the value is missing`}},
 
