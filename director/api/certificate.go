@@ -51,14 +51,19 @@ const (
 	serversPrefix = unitPrefix + "servers-"
 )
 
-// scopeOf reads an agent's scope of its certificate's subject.
+// scopeOf reads an agent's scope of its certificate's subject. A unit that is misspelt
+// could be the one that was to bound it.
 func scopeOf(subject pkix.Name) (scope, error) {
 	var pools, networks []string
 	for _, unit := range subject.OrganizationalUnit {
+		own, isOurs := strings.CutPrefix(unit, unitPrefix)
+		_, problem := ParseRole(own)
 		if pool, ok := strings.CutPrefix(unit, poolPrefix); ok {
 			pools = append(pools, pool)
 		} else if network, ok := strings.CutPrefix(unit, serversPrefix); ok {
 			networks = append(networks, network)
+		} else if isOurs && problem != nil {
+			return scope{}, fmt.Errorf("organizational unit %q is none of an agent's", harmless(unit))
 		}
 	}
 	return newScope(subject.CommonName, pools, networks)

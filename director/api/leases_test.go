@@ -178,6 +178,7 @@ func TestAgentsByCertificate(t *testing.T) {
 		"in_its_networks":      {"s1", []string{"shunt-agent", "shunt-pool-web", "shunt-servers-2001:db8::/64", "shunt-servers-10.0.0.0/24"}, 200},
 		"outside_its_networks": {"s1", []string{"shunt-agent", "shunt-pool-web", "shunt-servers-10.0.1.0/24"}, 403},
 		"no_network":           {"s1", []string{"shunt-agent", "shunt-pool-web", "shunt-servers-10.0.0.21/24"}, 401},
+		"a_misspelt_unit":      {"s1", []string{"shunt-agent", "shunt-pool-web", "shunt-server-10.0.0.0/24"}, 401},
 	} {
 		file := p.clients.issue(t, test.common, leaf{units: test.units})
 		pair, err := tls.LoadX509KeyPair(file, file)
