@@ -23,10 +23,12 @@ import (
 )
 
 // patient is more time than any answer on loopback takes; hurried is how long a probe
-// of a peer that never answers may take.
+// of a peer that never answers may take, and stepwise of one that answers first, for whose
+// steps there is time on a busy machine too.
 const (
-	patient = 20 * time.Second
-	hurried = 60 * time.Millisecond
+	patient  = 20 * time.Second
+	hurried  = 60 * time.Millisecond
+	stepwise = 2 * time.Second
 )
 
 // serve gives every connection to the handler and returns the address. It ends, with

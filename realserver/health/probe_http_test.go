@@ -196,7 +196,7 @@ func TestHTTPMemory(t *testing.T) {
 // early is a connection whose clock reaches deadlines before the director's does.
 type early struct{ net.Conn }
 
-func (c early) SetDeadline(at time.Time) error { return c.Conn.SetDeadline(at.Add(-hurried / 2)) }
+func (c early) SetDeadline(at time.Time) error { return c.Conn.SetDeadline(at.Add(-stepwise / 2)) }
 
 // Half a line is no answer in time and not a malformed one, wherever it is cut.
 func TestCutAnswer(t *testing.T) {
@@ -210,18 +210,21 @@ func TestCutAnswer(t *testing.T) {
 		{realserver.Check{Kind: realserver.CheckSMTP}, "22", "read the greeting: no answer in time"},
 		{realserver.Check{Kind: realserver.CheckSMTP}, "220 ok\r\n250-mx\r\n2", "read the reply to EHLO: no answer in time"},
 	} {
-		server := serve(t, say(test.text))
-		dial := func(ctx context.Context, network string, _ uint16) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, server.String())
-			return early{conn}, err
-		}
-		prober, err := health.NewProber(test.check, health.Target{Server: server}, dial, health.Env{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), hurried)
-		wantFail(t, prober.Probe(ctx), test.want)
-		cancel()
-		prober.Close()
+		t.Run(test.want, func(t *testing.T) {
+			t.Parallel()
+			server := serve(t, say(test.text))
+			dial := func(ctx context.Context, network string, _ uint16) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, server.String())
+				return early{conn}, err
+			}
+			prober, err := health.NewProber(test.check, health.Target{Server: server}, dial, health.Env{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), stepwise)
+			wantFail(t, prober.Probe(ctx), test.want)
+			cancel()
+			prober.Close()
+		})
 	}
 }

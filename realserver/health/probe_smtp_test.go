@@ -51,7 +51,7 @@ func TestSMTP(t *testing.T) {
 		{"endless lines", say(strings.Repeat("220-x\r\n", 100<<10)), patient, "", []string{"read the greeting: the connection was closed"}},
 		{"drips", drip("220-x\r\n"), hurried, "", []string{"read the greeting: no answer in time"}},
 		{"hangs", hang, hurried, "", []string{"read the greeting: no answer in time"}},
-		{"hangs after the greeting", say(ready), hurried, "", []string{"read the reply to EHLO: no answer in time"}},
+		{"hangs after the greeting", say(ready), stepwise, "", []string{"read the reply to EHLO: no answer in time"}},
 		{"closes", func(net.Conn) {}, patient, "", []string{"read the greeting: the connection was closed"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestSMTP_STARTTLS(t *testing.T) {
 		{"knows no EHLO", mail("220 mx\r\n", map[string]string{"EHLO": "502 what?\r\n", "HELO": "250 hello\r\n"}), &trusted, patient, "", []string{"read the reply to EHLO: the server says 502 what?"}},
 		{"speaks in the clear", upgrading(config, ahead+"250 injected\r\n", hello), &trusted, patient, "", []string{"14 bytes in the clear came after the reply to STARTTLS"}},
 		{"closes", upgrading(config, "", nil), &trusted, patient, "", []string{"read the reply to STARTTLS: the connection was closed"}},
-		{"hangs", func(conn net.Conn) { upgrading(config, "", nil)(conn); hang(conn) }, &trusted, hurried, "", []string{"read the reply to STARTTLS: no answer in time"}},
+		{"hangs", func(conn net.Conn) { upgrading(config, "", nil)(conn); hang(conn) }, &trusted, stepwise, "", []string{"read the reply to STARTTLS: no answer in time"}},
 		{"has TLS come first", func(conn net.Conn) { mail("220 mx\r\n", hello)(tls.Server(conn, config)) }, &trusted, hurried, "", []string{"read the greeting: no answer in time"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
