@@ -142,13 +142,13 @@ func (r *differentialRig) run(t *testing.T, c differential.Case) differential.Ca
 		case differential.Remove:
 			r.must(director.RemoveServer{Key: r.service.Key, Address: c.ServerAddress(e.Server)})
 			if c.ExpireNoDest {
-				r.sweeps(2) // what the kernel does at once; as below
+				r.sweeps(untilEnded) // what the kernel does at once
 			}
 		case differential.Send, differential.Reply:
 			e.Answer = r.packet(c, *e)
 		case differential.Wait:
 			r.age(e.Wait)
-			r.sweeps(2) // the first leaves a template that has just lost its last connection
+			r.sweeps(untilEnded)
 		case differential.Count:
 			e.Answer = r.count()
 		}
@@ -165,8 +165,13 @@ func (r *differentialRig) clear() {
 		r.t.Fatal(err)
 	}
 	r.must(director.RemoveService{Key: r.service.Key})
-	r.sweeps(2)
+	r.sweeps(untilEnded)
 }
+
+// untilEnded is how many sweeps end all whose time is over: the first leaves a template
+// that has just lost its last connection, and the second does if it is the one in
+// templateSweeps that compares what the first has counted under it.
+const untilEnded = 3
 
 func (r *differentialRig) sweeps(n int) {
 	r.t.Helper()
