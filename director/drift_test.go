@@ -159,17 +159,13 @@ func TestDriftIsRepairedAroundAFailure(t *testing.T) {
 		"add server 10.0.0.1:8080 to tcp://192.0.2.1:80",
 		"add server 10.0.0.2:80 to tcp://192.0.2.1:80",
 	}, texts(r.fake.Operations()))
-	var pending []string
-	for _, failure := range r.Drift().Pending {
-		pending = append(pending, failure.Step.Operation.String()+" | "+failure.Cause)
-	}
 	const noService = "add service tcp://192.0.2.5:80: injected failure"
 	want(t, "pending", []string{
 		"remove server 10.0.0.9:80 from tcp://192.0.2.1:80 | remove server 10.0.0.9:80 from tcp://192.0.2.1:80: injected failure",
 		"add service tcp://192.0.2.5:80 | " + noService,
 		"add server 10.0.0.1:8080 to tcp://192.0.2.5:80 | " + noService,
 		"add server 10.0.0.2:80 to tcp://192.0.2.5:80 | " + noService,
-	}, pending)
+	}, r.pending())
 	if d := r.Drift(); d.Found != 8 || d.Repaired != 4 || d.Failed != 2 {
 		t.Errorf("drift %+v, want 8 found, 4 repaired, 2 failed", d)
 	}
@@ -179,6 +175,14 @@ func TestDriftIsRepairedAroundAFailure(t *testing.T) {
 	if d := r.Drift(); d.Found != 8 || d.Repaired != 8 || d.Failed != 2 || d.Pending != nil {
 		t.Errorf("drift %+v, want all repaired", d)
 	}
+}
+
+// pending are the repairs that are still to be done, each with what keeps it from it.
+func (r *rig) pending() (all []string) {
+	for _, failure := range r.Drift().Pending {
+		all = append(all, failure.Step.Operation.String()+" | "+failure.Cause)
+	}
+	return all
 }
 
 // A sync daemon that cannot be stopped keeps the one to take its place waiting, and
@@ -196,14 +200,10 @@ func TestDriftOfSyncWaitsForItsStop(t *testing.T) {
 	r.fake.Operations()
 	r.reconcile(t)
 	want(t, "operations", []string{"start sync daemon backup"}, texts(r.fake.Operations()))
-	var pending []string
-	for _, failure := range r.Drift().Pending {
-		pending = append(pending, failure.Step.Operation.String()+" | "+failure.Cause)
-	}
 	want(t, "pending", []string{
 		"stop sync daemon master | stop sync daemon master: injected failure",
 		"start sync daemon master | stop sync daemon master: injected failure",
-	}, pending)
+	}, r.pending())
 	if d := r.Drift(); d.Found != 3 || d.Repaired != 1 || d.Failed != 1 {
 		t.Errorf("drift %+v, want 3 found, 1 repaired, 1 failed", d)
 	}
@@ -245,14 +245,10 @@ func TestRepairFailsWithoutAName(t *testing.T) {
 		s.Services[1].Name = "x"
 	})
 	r.reconcile(t)
-	var pending []string
-	for _, failure := range r.Drift().Pending {
-		pending = append(pending, failure.Step.Operation.String()+" | "+failure.Cause)
-	}
 	want(t, "pending", []string{
 		"set timeouts tcp 15m0s, tcp-fin 2m0s, udp 5m0s | no answer",
 		"edit service udp://[2001:db8::1]:53 | no answer",
-	}, pending)
+	}, r.pending())
 }
 
 // A change repairs the drift of the service that it names, and of no other.
