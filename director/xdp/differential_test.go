@@ -147,8 +147,7 @@ func (r *differentialRig) run(t *testing.T, c differential.Case) differential.Ca
 		case differential.Send, differential.Reply:
 			e.Answer = r.packet(c, *e)
 		case differential.Wait:
-			r.age(e.Wait)
-			r.sweeps(untilEnded)
+			r.wait(e.Wait)
 		case differential.Count:
 			e.Answer = r.count()
 		}
@@ -218,6 +217,18 @@ func (r *differentialRig) answer(sent []byte) string {
 		}
 	}
 	return fmt.Sprintf("a frame to %x", frame.To)
+}
+
+// wait lets the time pass second by second: what comes to its end first must not meet
+// what ends later ended, too. A template that is over has its time prolonged if it has
+// a connection, although that is over before the wait is (ip_vs_conn_expire).
+func (r *differentialRig) wait(d time.Duration) {
+	r.t.Helper()
+	for ; d > 0; d -= time.Second {
+		r.age(min(d, time.Second))
+		r.sweeps(1)
+	}
+	r.sweeps(untilEnded - 1)
 }
 
 // age lets time pass for all connections and templates.
