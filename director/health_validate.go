@@ -92,7 +92,7 @@ func (c *checker) sorry(s Service, where string) {
 		if server.Weight == 0 {
 			inner.report("weight", "weight 0: a sorry server takes connections")
 		}
-		inner.server(s.Key, server)
+		inner.server(&s, server)
 		c.within(fmt.Sprintf("sorry[%d]", i), inner.problems)
 	}
 }

@@ -77,17 +77,18 @@ func (s Service) Validate() error {
 
 // Suits returns why the service could not have the server on such a data plane, beside
 // those that it is configured with; nil if it could.
-func (s Service) Suits(server realserver.Server, features Features) error {
-	server.Address = s.Key.ServerAddress(server.Address)
+func (s *Service) Suits(server realserver.Server, features Features) error {
+	server = s.Key.normalizeServer(server)
 	if slices.ContainsFunc(s.Health.Sorry, func(sorry realserver.Server) bool { return s.Key.ServerAddress(sorry.Address) == server.Address }) {
 		return fmt.Errorf("server %s is a sorry server of service %s", server.Address, s.label())
 	}
-	s.Servers, s.Health = []realserver.Server{server}, Health{}
-	s = s.Normalize()
-	if err := s.Validate(); err != nil {
-		return err
+	c := lack{features: features}
+	c.enter(-1, fmt.Sprintf("service %s: server %s", s.label(), server.Address))
+	c.checker.server(s, server)
+	if len(c.problems) == 0 {
+		c.server(s.Key, server)
 	}
-	return features.Check(State{Services: []Service{s}})
+	return errors.Join(c.problems...)
 }
 
 // label is what messages call the service: its name, or its URL.
@@ -166,10 +167,7 @@ func (c *checker) service(s Service) {
 		} else {
 			seen[server.Address] = i
 		}
-		c.server(s.Key, server)
-		if s.OnePacket && server.Method == realserver.FullNAT {
-			c.report("method", "method fullnat: one-packet scheduling makes no connection, by which replies would find their client")
-		}
+		c.server(&s, server)
 	}
 	c.at = where
 	c.health(s)
@@ -295,14 +293,19 @@ func (k ServiceKey) mixes(server realserver.Server) bool {
 	return k.Address.IsValid() && server.Address.IsValid() && k.Address.Addr().Is4() != server.Address.Addr().Is4()
 }
 
-func (c *checker) server(key ServiceKey, server realserver.Server) {
-	problems := len(c.problems)
+// server checks a server that is, or could be, the service's: not how it stands to
+// the service's other ones.
+func (c *checker) server(s *Service, server realserver.Server) {
+	key, problems := s.Key, len(c.problems)
 	for _, err := range parts(server.Validate()) {
 		field := ""
 		if problem := (*realserver.Problem)(nil); errors.As(err, &problem) {
 			field = problem.Field
 		}
 		c.report(field, "%v", err)
+	}
+	if s.OnePacket && server.Method == realserver.FullNAT {
+		c.report("method", "method fullnat: one-packet scheduling makes no connection, by which replies would find their client")
 	}
 	if len(c.problems) > problems || key.problem() != nil {
 		return // what follows compares two addresses that are right by themselves

@@ -270,10 +270,12 @@ func TestValidateRefuses(t *testing.T) {
 				s.Services[0].Servers[0] = server("[2001:db8:1::1]:80", realserver.FullNAT, 1)
 				s.Services[1].OnePacket = true
 				s.Services[1].Servers = []realserver.Server{server("[2001:db8:1::1]:5353", realserver.FullNAT, 1)}
+				s.Services[1].Health.Sorry = []realserver.Server{server("[2001:db8:1::2]:5353", realserver.FullNAT, 1)}
 			},
 			[]string{
 				`services[0] "web": servers[0]: 2001:db8:1::1 is not of the service's address family (192.0.2.1): only tunnels can mix them`,
 				`services[1] udp://[2001:db8::1]:53: servers[0]: method fullnat: one-packet scheduling makes no connection, by which replies would find their client`,
+				`services[1] udp://[2001:db8::1]:53: sorry[0]: method fullnat: one-packet scheduling makes no connection, by which replies would find their client`,
 			},
 		},
 	}...)
