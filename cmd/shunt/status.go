@@ -56,6 +56,9 @@ func statusTable(t *table, s api.Status) {
 	}
 	t.row("services", s.Services)
 	servers := fmt.Sprint(s.Servers)
+	if s.Leased > 0 {
+		servers += fmt.Sprintf(", and %d by agents", s.Leased)
+	}
 	if s.Unreachable > 0 {
 		servers += ", " + t.in(red, fmt.Sprintf("%d unreachable (see `shunt server list`)", s.Unreachable))
 	}

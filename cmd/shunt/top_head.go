@@ -55,7 +55,7 @@ func (m *topModel) titleLine() []topSpan {
 // stateLine says what there is, and how full the tables are.
 func (m *topModel) stateLine() []topSpan {
 	s := m.shown.status
-	line := []topSpan{plainSpan("%s", count(s.Services, "service")), plainSpan("%s", count(s.Servers, "server"))}
+	line := []topSpan{plainSpan("%s", count(s.Services, "service")), plainSpan("%s", count(s.Servers+s.Leased, "server"))}
 	if s.Unreachable > 0 {
 		line = append(line, topSpan{fmt.Sprintf("%d unreachable", s.Unreachable), lookBad})
 	}

@@ -93,6 +93,7 @@ func TestPools(t *testing.T) {
 		want                            string
 	}{
 		{"an_agent_registers", "agent", "PUT", agent, registers(1, ""), 200, `{"until":"`},
+		{"is_counted_in_the_status", "viewer", "GET", "/v1/status", "", 200, `"servers":1,"leased":1,"unreachable":2`},
 		{"and_says_its_load", "agent", "PUT", agent, registers(2, `,"load":{"value":0.4,"cpu":0.3}`), 200, `{"until":"`},
 		{"a_replay", "agent", "PUT", agent, registers(2, ""), 409, `"code":"replayed"`},
 		{"a_stranger", "", "PUT", agent, registers(3, ""), 401, "no credentials"},

@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/shunt-lb/shunt/director"
+	"github.com/shunt-lb/shunt/realserver"
 )
 
 // GetStatus answers getStatus.
@@ -38,7 +40,7 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 		status.NotReady = err.Error()
 	}
 	status.Ready = status.NotReady == ""
-	status.Servers, status.Unreachable = countServers(head.State.Services, stats.Services)
+	status.countServers(head.State.Services, e.leased(head.State), stats.Services)
 	for _, event := range stats.PacketEvents {
 		if event.Kind == director.PacketFault {
 			status.Faults += event.Count
@@ -47,10 +49,10 @@ func (e endpoints) status(ctx context.Context) (Status, error) {
 	return status, nil
 }
 
-// countServers counts the servers of the services, and those of them that the
-// data plane does not reach. It may have seen other services as well: foreign
-// ones.
-func countServers(services []director.Service, seen []director.ServiceStats) (all, unreachable int) {
+// countServers counts the servers of the services, those that agents registered, and
+// those of both that the data plane does not reach. It may have seen other services as
+// well: foreign ones.
+func (s *Status) countServers(services []director.Service, leased map[director.ServiceKey][]realserver.Server, seen []director.ServiceStats) {
 	reached := make(map[director.ServiceKey]map[netip.AddrPort]bool, len(seen))
 	for _, service := range seen {
 		servers := make(map[netip.AddrPort]bool, len(service.Servers))
@@ -60,14 +62,15 @@ func countServers(services []director.Service, seen []director.ServiceStats) (al
 		reached[service.Key] = servers
 	}
 	for _, service := range services {
-		for _, server := range service.Servers {
-			all++
+		registered := leased[service.Key]
+		s.Servers += len(service.Servers)
+		s.Leased += len(registered)
+		for _, server := range slices.Concat(service.Servers, registered) {
 			if !reached[service.Key][server.Address] {
-				unreachable++
+				s.Unreachable++
 			}
 		}
 	}
-	return all, unreachable
 }
 
 // ready says why the daemon is not ready; nil if it is.

@@ -2383,10 +2383,13 @@ type Status struct {
 	// Services How many services are desired.
 	Services int `json:"services"`
 
-	// Servers How many servers they have.
+	// Servers How many servers they are configured with.
 	Servers int `json:"servers"`
 
-	// Unreachable Shunt's servers that the data plane does not reach.
+	// Leased How many their pools add: a server that two services take counts twice.
+	Leased int `json:"leased"`
+
+	// Unreachable Those of both kinds that the data plane does not reach.
 	Unreachable int `json:"unreachable"`
 
 	// Faults Packet events that cannot happen; not 0 is a bug.

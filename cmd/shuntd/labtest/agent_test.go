@@ -2,7 +2,9 @@ package labtest
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +76,9 @@ func TestAgents(t *testing.T) {
 	}
 	if left := len(f.members("web")); left != stay {
 		t.Errorf("the pool has %d members, want %d", left, stay)
+	}
+	if out, want := f.d.shunt(t, "status"), fmt.Sprintf("0, and %d by agents\n", stay); !strings.Contains(out, want) {
+		t.Errorf("the status is without %q:\n%s", want, out)
 	}
 	f.d.noFaults(t)
 	t.Logf("figure: %d agents, %d requests, %d failed", count, total+f.since(), len(f.failed))
