@@ -41,7 +41,7 @@ type probing struct {
 	// to, by their indexes; nil: noAnswers says why not.
 	answers   *probe.Program
 	attached  map[int]probe.Attached
-	looked    time.Time // at whether it is still attached
+	looked    time.Time // at what others may have done to it and the link
 	noAnswers error
 	closers   []io.Closer
 	own       map[netip.Addr]bool // addresses of the room
@@ -104,7 +104,7 @@ func (p *probing) take(own netip.Addr) (port uint16, err error) {
 	}
 	if p.index == 0 {
 		err = p.setUp()
-	} else if p.answers != nil {
+	} else {
 		err = p.follow()
 	}
 	if err = p.unable(err); err != nil {
@@ -173,7 +173,7 @@ func (p *probing) setUp() (err error) {
 // have that is no error: servers by nat are connected to without. Called with mu held.
 func (p *probing) setUpAnswers() (err error) {
 	if p.answers, err = probe.Load(); err == nil {
-		err = p.follow()
+		err = p.attach(true)
 	}
 	if !errors.Is(err, ebpf.ErrNotSupported) {
 		return err
@@ -182,21 +182,46 @@ func (p *probing) setUpAnswers() (err error) {
 	return p.closeAnswers()
 }
 
-// lookEvery is the least time between two looks at whether others took answers off.
+// lookEvery is the least time between two looks at what others did to what is set up.
 const lookEvery = time.Second
 
-// follow attaches answers to the interfaces that the plane has now: one that went and
-// came back has another index, and others may have taken it off. One that is not there
-// does not keep it from the others. Called with mu held.
+// follow has what is set up fit the host as it is now. Called with mu held.
 func (p *probing) follow() error {
-	p.d.mu.Lock()
-	indices := p.d.interfaceIndices()
-	p.d.mu.Unlock()
 	now := time.Now()
 	look := now.Sub(p.looked) >= lookEvery
 	if look {
 		p.looked = now
+		if err := p.raise(); err != nil {
+			return fmt.Errorf("set up connections to servers: %w", err)
+		}
 	}
+	if p.answers == nil {
+		return nil
+	}
+	return p.attach(look)
+}
+
+// raise sets the link up if somebody else has set it down, which would look as if no
+// server answered. One that is not there is setUpAnew's. Called with mu held.
+func (p *probing) raise() error {
+	link, err := p.d.links.LinkByIndex(p.index)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err != nil || link.Attrs().RawFlags&unix.IFF_UP != 0 {
+		return err
+	}
+	p.d.opts.Log.Warn("the link for checks by the way of clients' packets was set down by somebody else: set up again", "link", link.Attrs().Name)
+	return p.d.links.LinkSetUp(link)
+}
+
+// attach attaches answers to the interfaces that the plane has now: one that went and
+// came back has another index, and others may have taken it off, which look finds. One
+// that is not there does not keep it from the others. Called with mu held.
+func (p *probing) attach(look bool) error {
+	p.d.mu.Lock()
+	indices := p.d.interfaceIndices()
+	p.d.mu.Unlock()
 	for index, a := range p.attached {
 		if !slices.Contains(indices, index) || look && !a.Holds() {
 			_ = a.Close() // it is gone

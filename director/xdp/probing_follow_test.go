@@ -95,6 +95,31 @@ func TestDialServerMakesItsLinkAnew(t *testing.T) {
 	}
 }
 
+// The link to the room is set up again when somebody else has set it down: but for a
+// second, no server is to blame for that.
+func TestDialServerRaisesItsLink(t *testing.T) {
+	l := newProbeLab(t, directortest.OneArmed)
+	keys := []director.ServiceKey{l.add("tcp://192.0.2.10:8080", realserver.DR, nil), l.add("tcp://192.0.2.11:8080", realserver.NAT, nil)}
+	for _, key := range keys {
+		l.wantAnswer("first", key)
+	}
+	for _, name := range l.outerLinks() {
+		device, err := l.Director.Netlink().LinkByName(name)
+		if err == nil {
+			err = l.Director.Netlink().LinkSetDown(device)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.probing.mu.Lock()
+	l.probing.looked = time.Time{}
+	l.probing.mu.Unlock()
+	for _, key := range keys {
+		l.wantAnswer("after it was set down", key)
+	}
+}
+
 // Whoever connects while another one has the link made anew does so too.
 func TestDialServerMeanwhileMadeAnew(t *testing.T) {
 	l := newProbeLab(t, directortest.OneArmed)
