@@ -27,14 +27,7 @@ run() {
 	generated) scripts/check-generated.sh ;;
 	build) build ;;
 	unit) unit ;;
-	root)
-		# Programs loaded, namespaces, daemon and CLI: the packages of which unit has
-		# skipped a test; all of them where it has not been run, or has failed.
-		local packages
-		mapfile -t packages < <(privileged | grep -v -e '/scripts/guest$' -e '/directortest/ipvs$')
-		# The longest first: two packages run at a time.
-		scripts/gotest.sh -timeout 30m -skip "$(unprivileged)" ./cmd/shuntd/labtest ./director/xdp ./bpf "${packages[@]}"
-		;;
+	root) root ;;
 	guest) guest ;;
 	ipvs)
 		# The kernel's IPVS as data plane; ipvsadm's, keepalived's and
@@ -72,27 +65,27 @@ unit() {
 	return "$result"
 }
 
-# The packages with tests that want root.
-privileged() {
+# Programs loaded, namespaces, daemon and CLI: what unit has skipped; all tests where
+# unit has not been run, or has failed.
+root() {
+	local packages names tests='.'
 	if [ -e "$kept/privileged" ]; then
-		cut -d' ' -f1 "$kept/privileged" | sort -u
+		mapfile -t packages < <(cut -d' ' -f1 "$kept/privileged" | sort -u)
+		mapfile -t names < <(cut -d' ' -f2 "$kept/privileged" | sort -u)
+		tests=$(any_of "${names[@]}")
 	else
-		go list ./...
+		mapfile -t packages < <(go list ./...)
 	fi
+	mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -v -e '/scripts/guest$' -e '/directortest/ipvs$')
+	# The longest first: two packages run at a time.
+	scripts/gotest.sh -timeout 30m -run "$tests" ./cmd/shuntd/labtest ./director/xdp ./bpf "${packages[@]}"
 }
 
-# The pattern of the tests that need not be run by root too: those for which
-# without-race.txt has its reasons, and which unit has run wherever there is one.
-unprivileged() {
-	if [ -e "$kept/privileged" ]; then
-		local names
-		mapfile -t names < <(grep -vE '^(#|$)' scripts/without-race.txt | sed 's/^/Test/' | grep -vxFf <(cut -d' ' -f2 "$kept/privileged"))
-		[ ${#names[@]} = 0 ] || (
-			IFS='|'
-			printf '^(%s)$' "${names[*]}"
-		)
-	fi
-}
+# The pattern of the names.
+any_of() (
+	IFS='|'
+	printf '^(%s)$' "$*"
+)
 
 # The oldest supported kernel; its IPVS beside the fast path.
 guest() {
@@ -124,10 +117,7 @@ tests_in() {
 			result=1
 		fi
 	done
-	(
-		IFS='|'
-		printf '^Test(%s)$' "${names[*]}"
-	)
+	any_of "${names[@]/#/Test}"
 	return "$result"
 }
 
