@@ -154,6 +154,7 @@ func TestClearDrops(t *testing.T) {
 // Where there is no room for one more kind, drops are counted by their reason alone.
 func TestDropsWithoutRoom(t *testing.T) {
 	f := bpftest.New(t, bpftest.Options{})
+	stayOnOneCPU(t, f) // rows are of a CPU
 	packets, _ := lostPackets(t, f)
 	f.Run(packets[0])
 	f.Events()
