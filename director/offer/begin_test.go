@@ -136,3 +136,43 @@ func TestRestartSharesWhatIsUp(t *testing.T) {
 		r.stop()
 	})
 }
+
+// A server that is offered in one service whatever its check says, by an order or as the
+// checks are doubted, is no word for it in another one after a restart.
+func TestRestartSharesNoOrder(t *testing.T) {
+	for _, name := range []string{"ordered_up", "panic"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				one, other := web(checked(), 1, 1), web(checked(), 1, 1)
+				other.Key = mustKey("tcp://192.0.2.2:80")
+				if name == "panic" {
+					other.Health.Panic = 60
+				}
+				s, fake, store := newSite(), directortest.NewFake(director.State{}), &directortest.Store{}
+				s.down[second] = realserver.CheckTCP
+				r := s.ask(t, fake, store, one, other)
+				if name == "ordered_up" {
+					if _, err := r.SetOverride(context.Background(), by, director.Override{Service: other.Key, Server: second, Up: true}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Minute)
+				r.want(t, "before", "10.0.0.1=1 10.0.0.2=0 10.0.0.1=1 10.0.0.2=1")
+				for range 8 { // the order of maps is another one each time
+					r.stop()
+					r = s.ask(t, fake, store)
+					r.want(t, "restarted", "10.0.0.1=1 10.0.0.2=0 10.0.0.1=1 10.0.0.2=1")
+				}
+				// Nor is it out for ever: it takes its passes.
+				s.mu.Lock()
+				s.down = nil
+				s.mu.Unlock()
+				s.passes(second, 1)
+				r.want(t, "passed once", "10.0.0.1=1 10.0.0.2=0 10.0.0.1=1 10.0.0.2=1")
+				s.passes(second, 1)
+				r.want(t, "passed twice", "10.0.0.1=1 10.0.0.2=1 10.0.0.1=1 10.0.0.2=1")
+				r.stop()
+			})
+		})
+	}
+}

@@ -88,6 +88,11 @@ func (t *telling) listen(m *member) bool {
 		case !asked || !status.Known || !status.Up && status.Failures == 0: // asked for the first times
 			alive, known, settled = alive && m.alive, false, false
 			continue
+		case status.Assumed && !m.alive && (m.known || m.recalled):
+			// Another service's word, not the check's: by an order, or in panic, its server may
+			// be offered whatever the check says. This one takes its passes.
+			alive, known, settled = false, false, false
+			continue
 		case !status.Up && alive:
 			alive, why = false, fmt.Sprintf("%s check: %s", q.check.Kind, status.Reason)
 		case why == "":

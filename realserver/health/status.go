@@ -35,6 +35,10 @@ type Status struct {
 	Reason string    // of Up as it is, or of its being known
 	Last   []Result  // newest first
 
+	// Assumed is whether Up is what the assignment said: it has not passed since as often in
+	// a row as makes a server up.
+	Assumed bool
+
 	Successes, Failures uint64 // results since it is asked
 	// Weight is what the last pass said of the weight, and Absolute how; see Result.
 	Weight   *int64
@@ -66,6 +70,7 @@ type Change struct {
 // record is a key's status in the making.
 type record struct {
 	State
+	assumed   bool
 	since     time.Time
 	reason    string
 	last      []Result // newest last, at most lastResults
@@ -82,7 +87,7 @@ func newRecord(a Assignment, now time.Time) record {
 	if a.Known {
 		reason = "as it was before"
 	}
-	return record{State: State{Up: a.Up, Known: a.Known}, since: now, reason: reason}
+	return record{State: State{Up: a.Up, Known: a.Known}, assumed: a.Up, since: now, reason: reason}
 }
 
 // add takes in a result and reports the change it made, if any, without its key. A
@@ -103,6 +108,8 @@ func (r *record) add(result Result, check realserver.Check, counts bool, now tim
 	if counts {
 		r.State = r.After(passed, check.Rise, check.Fall)
 	}
+	confirmed := r.assumed && r.Up && r.Passes >= uint32(check.Rise)
+	r.assumed = r.assumed && r.Up && !confirmed
 	change := Change{Was: before.Up, Up: r.Up, Known: r.Known, Absolved: before.Suspected && !r.Suspected && r.Up, At: now}
 	stateChanged := before.Up != r.Up || before.Known != r.Known
 	switch {
@@ -111,6 +118,8 @@ func (r *record) add(result Result, check realserver.Check, counts bool, now tim
 		change.Reason = r.reason
 	case change.Absolved:
 		change.Reason = "suspicion not confirmed: " + inARow("passed", r.Passes)
+	case confirmed:
+		change.Reason = "as it was before: " + inARow("passed", r.Passes)
 	case r.warning != warning && r.warning != "":
 		change.Reason = "warning: " + r.warning
 	case r.warning != warning:
@@ -152,7 +161,7 @@ func inARow(verb string, n uint32) string {
 // now is status without the last results.
 func (r *record) now(overdue bool) Status {
 	return Status{
-		State: r.State, Since: r.since, Reason: r.reason, Successes: r.successes, Failures: r.failures,
+		State: r.State, Since: r.since, Assumed: r.assumed, Reason: r.reason, Successes: r.successes, Failures: r.failures,
 		Weight: r.weight, Absolute: r.absolute, Warning: r.warning, CertificateEnd: r.ends, Overdue: overdue,
 	}
 }
