@@ -104,6 +104,8 @@ func (k *Keeper) weigh(e *entry, m *member, evidence *director.Evidence, now tim
 			m.suspended, e.dirty = time.Time{}, true // the data plane ended it by itself
 		}
 	case m.absolved || !m.suspended.IsZero():
+	case m.isOrderedUp():
+		m.absolved = true // the operator's word is above the packets': they are not to pass it over
 	default:
 		m.suspended, m.evidence, e.dirty = now, evidenceText(*evidence, m.counts), true
 		m.suspends++

@@ -41,6 +41,8 @@ func (t *telling) hear(s seat) {
 	if !m.suspended.IsZero() {
 		end := m.suspended.Add(cmp.Or(h.Passive.Suspend, defaultSuspend))
 		switch {
+		case m.isOrderedUp():
+			t.absolveOne(s, "it is ordered up")
 		case settled && m.alive && len(m.questions) > 0:
 			t.absolveOne(s, "its checks contradict what packets told")
 		case !t.now.Before(end):

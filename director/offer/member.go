@@ -41,6 +41,9 @@ type member struct {
 	override     *director.Override
 }
 
+// isOrderedUp reports whether an operator's word has the server up, whatever is known of it.
+func (m *member) isOrderedUp() bool { return m.override != nil && m.override.Up }
+
 // question is what is asked of a member.
 type question struct {
 	check realserver.Check

@@ -223,6 +223,27 @@ func TestPassive(t *testing.T) {
 			r.want(t, "after", "10.0.0.1=4 10.0.0.2=4")
 		})
 	})
+	t.Run("an_order_is_above_what_packets_tell", func(t *testing.T) {
+		suspended(t, director.Health{}, func(r *rig) {
+			if _, err := r.SetOverride(context.Background(), by, director.Override{Service: key, Server: first, Up: true}); err != nil {
+				t.Fatal(err)
+			}
+			r.want(t, "ordered up", "10.0.0.1=4 10.0.0.2=4")
+			if v := r.verdict(t, first); r.witness.isSuspended(first) || v.Suspended || !v.Up {
+				t.Errorf("the data plane has it suspended still: %+v", v)
+			}
+			told := len(r.told())
+			r.witness.suspend(key, first, 6)
+			time.Sleep(210 * time.Millisecond)
+			r.want(t, "accused again", "10.0.0.1=4 10.0.0.2=4")
+			if v := r.verdict(t, first); r.witness.isSuspended(first) || v.Suspended || !v.Up {
+				t.Errorf("accused again, the data plane has it suspended: %+v", v)
+			}
+			if more := r.told()[told:]; len(more) > 0 {
+				t.Errorf("accused again: told %q", more)
+			}
+		})
+	})
 	t.Run("the_data_plane_cannot_be_told", func(t *testing.T) {
 		suspended(t, checked(), func(r *rig) {
 			r.witness.mu.Lock()
