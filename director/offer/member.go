@@ -125,7 +125,10 @@ func (e *entry) adopt(service *director.Service, leased []realserver.Server, beg
 			m = &member{ramp: full, early: first}
 			if b, ok := begin[addr]; ok {
 				m.start(b)
-				e.begun = true
+				if !e.begun {
+					// As it was planned: a quorum that was not lost is not to be regained.
+					e.begun, e.quorum = true, true
+				}
 			}
 		}
 		e.members[addr] = m

@@ -54,6 +54,22 @@ func TestQuorum(t *testing.T) {
 	})
 }
 
+// A service that begins with its quorum has not lost it: the hysteresis does not count.
+func TestQuorumAtFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := start(t)
+		defer func() { r.stop() }()
+		h := director.Health{Quorum: 8, Hysteresis: 3, Sorry: []realserver.Server{server(99, 1)}}
+		if _, err := r.AddService(context.Background(), by, web(h, 4, 4)); err != nil {
+			t.Fatal(err)
+		}
+		r.want(t, "8 of 8", "10.0.0.1=4 10.0.0.2=4")
+		if v := r.Verdicts(key)[0]; !v.Quorum || v.Sorry || v.Needed != 8 {
+			t.Errorf("verdict %+v", v)
+		}
+	})
+}
+
 func TestPanic(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := checked()
