@@ -153,7 +153,7 @@ func (r *Helper) run(ctx context.Context, c *Command) (string, int, error) {
 	case err != nil:
 		err = fmt.Errorf("run %s: %w", c.Args[0], ErrNoHelper)
 	case got.Errno != 0:
-		err = fmt.Errorf("%s: %w", got.Error, got.Errno)
+		err = told{got.Error, got.Errno}
 	case got.Error != "":
 		err = errors.New(got.Error)
 	}
@@ -172,6 +172,15 @@ func (r *Helper) run(ctx context.Context, c *Command) (string, int, error) {
 	}()
 	return got.Output, got.Status, err
 }
+
+// told is an error that the helper told of, whose text has the errno's already.
+type told struct {
+	text  string
+	errno syscall.Errno
+}
+
+func (e told) Error() string { return e.text }
+func (e told) Unwrap() error { return e.errno }
 
 // open gives the helper a socket of a command's.
 func (r *Helper) open() (*net.UnixConn, error) {

@@ -82,6 +82,10 @@ func TestHelper(t *testing.T) {
 	if _, _, err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "anyone may write") {
 		t.Errorf("one that anyone may change: %v", err)
 	}
+	c = script.Command{Args: []string{"/no/such"}, User: own, Helper: h}
+	if _, _, err := c.Run(t.Context()); !errors.Is(err, syscall.ENOENT) || strings.Count(err.Error(), "no such file") != 1 {
+		t.Errorf("one that is not there: %v", err)
+	}
 	c = script.Command{Args: []string{"/bin/true"}, User: "no-such-user", Helper: h}
 	if _, _, err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no-such-user") {
 		t.Errorf("an unknown user: %v", err)
