@@ -159,11 +159,12 @@ func (k *Keeper) SetLeases(pool string, servers []realserver.Server) {
 	k.stir()
 }
 
-// order gives the entry's servers their orders, those of leases too.
+// order gives the entry's servers, those of leases too, their orders and who is in
+// maintenance: the next plan may come before Run has looked.
 func (k *Keeper) order(e *entry) {
 	now := time.Now()
 	for addr, m := range e.members {
-		m.override = nil
+		m.override, m.away = nil, k.awayBy(e.service, addr)
 		if order, ok := k.desired.Override(e.service.Key, addr); ok && !order.Ended(now) {
 			m.override = &order
 		}

@@ -3,6 +3,7 @@ package offer_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -196,4 +197,25 @@ func TestMaintenanceFolder(t *testing.T) {
 		made(os.Chown(folder, 0, 0))
 		look("a folder of root's group", "10.0.0.1=4 10.0.0.2=5", 3)
 	})
+}
+
+// Who is in maintenance when it is added gets nothing by the next plan either, which may
+// come before the Keeper has looked.
+func TestMaintenanceOfNewServers(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "10.0.0.2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, maintenance := range []string{folder, ""} { // that the service has before
+		keeper := offer.New(offer.Options{})
+		before := web(director.Health{Maintenance: maintenance}, 4)
+		keeper.Offers(&before, nil)
+		keeper.Desired(director.State{Services: []director.Service{before}})
+		service := web(director.Health{Maintenance: folder}, 4, 5)
+		keeper.Offers(&service, nil)
+		keeper.Desired(director.State{Services: []director.Service{service}})
+		if got, want := keeper.Offers(&service, nil).Servers, map[netip.AddrPort]director.Offer{second: {}}; !maps.Equal(got, want) {
+			t.Errorf("with the folder %q before: offered %v, want %v", maintenance, got, want)
+		}
+	}
 }
