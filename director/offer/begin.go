@@ -16,6 +16,8 @@ type beginning struct {
 	recalled bool
 	why      string
 	carried  uint32 // the weight it has in the kernel where that is not its own; 0: it is
+	ramp     uint8  // the share of its weight, per cent, that a slow start has come to; 0: none
+	rising   time.Time
 }
 
 // carryFor is how long a weight that an earlier daemon left is kept for what made it
@@ -56,17 +58,39 @@ func begins(service *director.Service, server realserver.Server, found *director
 	if at < 0 {
 		return was
 	}
-	if weight := found.Servers[at].Weight; weight != 0 && weight != server.Weight && moves(h) {
+	weight := found.Servers[at].Weight
+	if weight == 0 || weight == server.Weight {
+		return was
+	}
+	if was.ramp = rampOf(h, server.Weight, weight); was.ramp > 0 {
+		was.rising = time.Now().Add(-h.SlowStart * time.Duration(was.ramp-firstShare) / full)
+	} else if moves(h) {
 		was.carried = weight
 	}
 	return was
 }
 
+// rampOf returns the step of a slow start, per cent, that leaves a server with this part
+// of its weight; 0: none does, or something else may.
+func rampOf(h *director.Health, weight, left uint32) uint8 {
+	if h.SlowStart == 0 || h.Load.Kind != director.LoadNone || asksWeights(h) {
+		return 0
+	}
+	for ramp := uint32(firstShare); ramp < full; ramp += firstShare {
+		if part(weight, ramp) == left {
+			return uint8(ramp)
+		}
+	}
+	return 0
+}
+
 // moves reports whether the weights of servers that are up move by themselves.
 func moves(h *director.Health) bool {
-	if h.Load.Kind != director.LoadNone || h.SlowStart > 0 {
-		return true
-	}
+	return h.Load.Kind != director.LoadNone || h.SlowStart > 0 || asksWeights(h)
+}
+
+// asksWeights reports whether checks tell weights.
+func asksWeights(h *director.Health) bool {
 	for i := range h.Checks {
 		if kind := h.Checks[i].Kind; kind == realserver.CheckScript || kind == realserver.CheckFile {
 			return true
@@ -98,5 +122,8 @@ func (m *member) start(b beginning) {
 	m.recalled = b.recalled
 	if m.early = m.early && !b.up && !b.recalled; b.carried > 0 {
 		m.carried, m.carriedUntil = b.carried, time.Now().Add(carryFor)
+	}
+	if b.ramp > 0 {
+		m.ramp, m.rising = b.ramp, b.rising
 	}
 }

@@ -2,6 +2,7 @@ package offer_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -160,6 +161,32 @@ func TestSlowStart(t *testing.T) {
 
 // Who was ordered up is in its slow start; without the order it is down, and serves with
 // all of its weight where checks are doubted.
+// A restart in a slow start goes on with it.
+func TestRestartGoesOnWithASlowStart(t *testing.T) {
+	for _, weight := range []uint32{10, 1000} {
+		bubble(t, func(t *testing.T) {
+			h := checked()
+			h.SlowStart = 10 * time.Minute
+			r := start(t, web(h, weight, weight))
+			defer func() { r.stop() }()
+			r.allUp(2)
+			r.checks.say(second, false)
+			synctest.Wait()
+			r.checks.say(second, true)
+			time.Sleep(210 * time.Second)
+			r.want(t, "before", fmt.Sprintf("10.0.0.1=%d 10.0.0.2=%d", weight, weight*40/100))
+			r = r.restart(t)
+			if ops := r.fake.Operations(); len(ops) != 0 {
+				t.Errorf("a restart did %v", ops)
+			}
+			time.Sleep(150 * time.Second)
+			r.want(t, "goes on", fmt.Sprintf("10.0.0.1=%d 10.0.0.2=%d", weight, weight*60/100))
+			time.Sleep(5 * time.Minute)
+			r.want(t, "ends", fmt.Sprintf("10.0.0.1=%d 10.0.0.2=%[1]d", weight))
+		})
+	}
+}
+
 func TestDoubtEndsASlowStart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := checked()
