@@ -41,6 +41,11 @@ type Features struct {
 	Passive  bool // passive evidence
 
 	MaxWeight uint32 // the largest weight of a server
+
+	// NoLocal4 and NoLocal6: the director's settings give no address of the family that
+	// could stand in for clients', as method fullnat wants. Asked of servers that agents
+	// register; of one that is configured, the operation says so.
+	NoLocal4, NoLocal6 bool
 }
 
 // XDPFeatures returns what the XDP plane can do.
@@ -176,6 +181,17 @@ func (c *lack) rules(r Rules) {
 	unset(!r.ExpireNoDestConn, "expire-nodest-conn")
 	unset(!r.ExpireQuiescentTemplate, "expire-quiescent-template")
 	unset(r.ConnReuse == ReuseClosed, "conn-reuse-mode")
+}
+
+// local says that nothing stands in for clients' addresses at a server that wants it.
+func (c *lack) local(server realserver.Server) {
+	family, lacks := "ipv4", c.features.NoLocal4
+	if server.Address.Addr().Is6() {
+		family, lacks = "ipv6", c.features.NoLocal6
+	}
+	if lacks && server.Method == realserver.FullNAT {
+		c.add(ErrUnsupported, "method", fmt.Sprintf("method fullnat: the director has no address of %s to stand in for clients': give some in director.fullnat.addresses", family))
+	}
 }
 
 func (c *lack) server(key ServiceKey, server realserver.Server) {

@@ -35,12 +35,14 @@ func TestFromPool(t *testing.T) {
 	service := pooled().Normalize()
 	state := director.State{Services: []director.Service{service}, Drains: []director.Drain{{Service: service.Key, Server: leased}}}
 	features := plane(t, "xdp")
+	features.NoLocal4 = true
 	bare := netip.AddrPortFrom(leased.Addr(), 0)
 	other := realserver.Server{Address: bare, Method: realserver.DR, Weight: 5}
 	registered := []realserver.Server{
 		other,
 		{Address: first, Method: realserver.NAT, Weight: 9},
 		{Address: netip.MustParseAddrPort("[2001:db8::7]:80"), Method: realserver.DR, Weight: 1},
+		{Address: netip.MustParseAddrPort("10.0.0.78:80"), Method: realserver.FullNAT, Weight: 1},
 	}
 	want := []realserver.Server{{Address: leased, Method: realserver.DR, Weight: 5, Draining: true}}
 	if diff := cmp.Diff(want, state.FromPool(&service, registered, features), cmpNetip); diff != "" {
@@ -50,6 +52,7 @@ func TestFromPool(t *testing.T) {
 		"<nil>",
 		`server 10.0.0.1:8080 of service "web" is configured, on terms of its own: its registration has no effect there`,
 		`service "web": server [2001:db8::7]:80: 2001:db8::7 is not of the service's address family (192.0.2.1): only tunnels can mix them`,
+		`service "web": server 10.0.0.78:80: method fullnat: the director has no address of ipv4 to stand in for clients': give some in director.fullnat.addresses`,
 	} {
 		if err := service.Takes(registered[i], features); fmt.Sprint(err) != text {
 			t.Errorf("server %s: %v, want %q", registered[i].Address, err, text)

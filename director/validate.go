@@ -87,6 +87,7 @@ func (s *Service) Suits(server realserver.Server, features Features) error {
 	c.checker.server(s, server)
 	if len(c.problems) == 0 {
 		c.server(s.Key, server)
+		c.local(server)
 	}
 	return errors.Join(c.problems...)
 }

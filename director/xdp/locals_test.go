@@ -96,6 +96,9 @@ func (r *fullNATRig) onLo(a string) bool {
 // and have it still when they were dumped and loaded, and in tables of another size.
 func TestFullNATConnections(t *testing.T) {
 	r := newFullNATRig(t)
+	if f := r.Features(); f.NoLocal4 || !f.NoLocal6 {
+		t.Errorf("addresses of IPv4 alone stand in for clients': %+v", f)
+	}
 	r.establish(1, 30)
 	before := r.pairs()
 	if len(before) != 30 || !strings.Contains(before[0], "fullnat ESTABLISHED true") || !strings.Contains(before[0], "10.0.0.") {
