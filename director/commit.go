@@ -147,11 +147,18 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 	if err := d.intend(p); err != nil {
 		return Outcome{}, err
 	}
-	if len(p.ops) > 0 {
-		if err := d.apply(ctx, p.ops); err != nil {
-			return Outcome{}, d.undo(ctx, head.State, p, c, err)
-		}
+	left, err := d.carry(ctx, p.ops, p.next)
+	if err != nil {
+		return Outcome{}, d.undo(ctx, head.State, p, c, err)
 	}
+	var pending []Failure
+	p.steps = slices.DeleteFunc(p.steps, func(s Step) bool {
+		isLeft := len(left) > 0 && s.Operation != nil && left[s.Operation.String()]
+		if isLeft {
+			pending = append(pending, Failure{Step: s})
+		}
+		return isLeft
+	})
 	revision := Revision{
 		RevisionInfo: RevisionInfo{
 			Number: head.Number + 1, Time: time.Now().UTC(), Who: c.by.Who, Why: c.by.Why, Action: c.action,
@@ -163,7 +170,7 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 	}
 	// Point of no return.
 	d.head.Store(&revision)
-	d.noteOffered(p.offered, revision.State, nil)
+	d.noteOffered(p.offered, revision.State, pending)
 	d.opts.Events.Publish(event.Event{
 		Name: event.Change, Revision: revision.Number, Service: p.touched.only(),
 		Message: fmt.Sprintf("revision %d by %s: %s%s", revision.Number, orNobody(c.by.Who), c.action, because(c.by.Why)),
@@ -269,7 +276,7 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 		if len(ops) == 0 {
 			return cause
 		}
-		if err = d.apply(ctx, ops); err == nil {
+		if _, err = d.carry(ctx, ops, before); err == nil {
 			d.opts.Events.Publish(event.Event{
 				Name: event.RolledBack, Service: service,
 				Message: fmt.Sprintf("%s: undone; steps: %d", c.action, len(ops)),
@@ -282,6 +289,45 @@ func (d *Director) undo(ctx context.Context, before State, p draft, c change, ca
 		Message: fmt.Sprintf("%s: could not be undone, will be repaired: %v", c.action, err),
 	})
 	return &undoError{cause: cause, undo: err}
+}
+
+// carry runs the operations of a change to what is wanted. No change of the
+// configuration fails for a server that it does not have: if one that an agent
+// registered, or a sorry server, cannot be offered, it and those after it are left to
+// Run, and are returned by their texts.
+func (d *Director) carry(ctx context.Context, ops []Operation, wanted State) (left map[string]bool, err error) {
+	if len(ops) == 0 {
+		return nil, nil
+	}
+	err = d.apply(ctx, ops)
+	failed, ok := errors.AsType[*OperationError](err)
+	if !ok || !offersBeside(failed.Operation, wanted) {
+		return nil, err
+	}
+	left = make(map[string]bool)
+	var rest []Operation
+	text := failed.Operation.String() // no two operations of a plan have the same
+	for _, op := range ops {
+		if (len(left) > 0 || op.String() == text) && offersBeside(op, wanted) {
+			left[op.String()] = true
+		} else {
+			rest = append(rest, op)
+		}
+	}
+	// From the first again: what failed may have undone those that were done with it.
+	return left, d.apply(ctx, rest)
+}
+
+// offersBeside reports whether the operation offers a server that a service wanted is
+// not configured with.
+func offersBeside(op Operation, wanted State) bool {
+	switch op := op.(type) {
+	case AddServer:
+		return wanted.Service(op.Key) >= 0 && !wanted.configures(op.Key, op.Server.Address)
+	case EditServer:
+		return wanted.Service(op.Key) >= 0 && !wanted.configures(op.Key, op.Server.Address)
+	}
+	return false
 }
 
 // apply runs the operations, up to the first that the data plane does not have.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,4 +137,72 @@ func TestDrainNewsOfPools(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		want(t, "events", []string{"drain-started: begun: 4 connections left", "drain-cancelled: cancelled with 4 connections left"}, r.drainNews())
 	})
+}
+
+// registered is an Offerer of one server beside those configured.
+type registered struct{ server realserver.Server }
+
+func (o registered) Offers(*director.Service, *director.Service) director.Offers {
+	return director.Offers{Extra: []realserver.Server{o.server}}
+}
+
+func (registered) Desired(director.State) {}
+
+// What an agent registered and the data plane cannot have keeps nobody from changing the
+// configuration. It is repaired when that can be.
+func TestChangeBesideUnfitRegistered(t *testing.T) {
+	unfit := realserver.Server{Address: leased, Method: realserver.NAT, Weight: 5}
+	r := newRig(nil, nil).offering(registered{unfit})
+	full := errors.New("no room for it")
+	r.fake.FailIf(func(op director.Operation) error {
+		if add, ok := op.(director.AddServer); ok && add.Server.Address == leased {
+			return full
+		}
+		return nil
+	})
+	if err := r.Start(t.Context(), director.State{Services: []director.Service{pooled()}}, by); err != nil {
+		t.Fatal(err)
+	}
+	edited := pooled()
+	edited.Scheduler = director.SourceHash
+	edited.Servers = append(edited.Servers, realserver.Server{Address: netip.MustParseAddrPort("10.0.0.55:80"), Method: realserver.NAT, Weight: 1})
+	outcome, err := r.Apply(t.Context(), by, director.State{Services: []director.Service{edited, dns()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range outcome.Steps {
+		if step.Server == leased {
+			t.Errorf("told as done: %s", step)
+		}
+	}
+	held := r.held(t)
+	if i := held.Service(edited.Key); i < 0 || held.Services[i].Scheduler != edited.Scheduler || len(held.Services[i].Servers) != len(edited.Servers) || len(held.Services) != 2 {
+		t.Errorf("the data plane has %+v", held.Services)
+	}
+	r.reconcile(t)
+	if d := r.Drift(); len(d.Pending) != 2 || !strings.Contains(d.Pending[0].Cause, full.Error()) {
+		t.Errorf("pending %+v", d.Pending)
+	}
+
+	r.fake.FailIf(nil)
+	r.reconcile(t)
+	if held := r.held(t); len(r.Drift().Pending) > 0 || held.Services[held.Service(edited.Key)].Server(leased) < 0 {
+		t.Errorf("with room: %+v", held.Services)
+	}
+
+	// What is configured fails a change still, which is undone.
+	r.fake.FailIf(func(op director.Operation) error {
+		if _, ok := op.(director.AddServer); ok {
+			return full
+		}
+		return nil
+	})
+	edited.Servers = append(slices.Clip(edited.Servers), realserver.Server{Address: netip.MustParseAddrPort("10.0.0.56:80"), Method: realserver.NAT, Weight: 1})
+	edited.Scheduler = director.WeightedRoundRobin
+	if _, err := r.Apply(t.Context(), by, director.State{Services: []director.Service{edited, dns()}}); !errors.Is(err, full) || !strings.Contains(err.Error(), "10.0.0.56") {
+		t.Errorf("a configured one: %v", err)
+	}
+	if held := r.held(t); held.Services[held.Service(edited.Key)].Scheduler != director.SourceHash {
+		t.Errorf("not put back: %+v", held.Services)
+	}
 }
