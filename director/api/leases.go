@@ -268,9 +268,9 @@ func refusalProblem(r *lease.Refusal) *Problem {
 	case lease.NoPool:
 		return newProblem(http.StatusNotFound, "no-pool", r.Text, "a service takes servers from the pool that its health policy names")
 	case lease.Foreign:
-		return newProblem(http.StatusForbidden, "not-its-own", r.Text, "a token's line says `agent:POOL,POOL`, and its name is the agent's")
+		return newProblem(http.StatusForbidden, "not-its-own", r.Text, "a token's line says `agent:POOL,POOL`, and its name is the agent's; a certificate has units shunt-pool-POOL, and the agent's name as common name")
 	case lease.Denied:
-		return newProblem(http.StatusForbidden, "address-denied", r.Text, "a token's line says where its servers are: `servers:PREFIX,PREFIX` behind its pools")
+		return newProblem(http.StatusForbidden, "address-denied", r.Text, "a token's line says where its servers are: `servers:PREFIX,PREFIX` behind its pools; a certificate's units shunt-servers-PREFIX do")
 	case lease.TooFast:
 		return newProblem(http.StatusTooManyRequests, "too-fast", r.Text, "")
 	case lease.Full:

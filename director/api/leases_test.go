@@ -109,7 +109,7 @@ func TestPools(t *testing.T) {
 		{"too_large", "agent", "PUT", agent, registers(3, `,"draining":`+strings.Repeat(" ", 20000)+"true"), 413, "larger than 16384"},
 		{"no_json", "agent", "PUT", agent, `x`, 400, "want a JSON object"},
 		{"its_pool", "agent", "GET", "/v1/pools/web", "", 200, `"agent":"agent","address":"10.0.0.21:0","method":"dr","weight":7`},
-		{"another_pool", "agent", "GET", "/v1/pools/dns", "", 403, "not-its-own"},
+		{"another_pool", "agent", "GET", "/v1/pools/dns", "", 403, "a certificate has units shunt-pool-POOL"},
 		{"all_pools", "agent", "GET", "/v1/pools", "", 403, "needs a viewer"},
 		{"the_services", "agent", "GET", "/v1/services", "", 403, "forbidden"},
 		{"a_report", "agent", "POST", agent + "/unreachable", "", 200, `{"reports":1,"wanted":2}`},

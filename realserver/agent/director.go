@@ -79,6 +79,9 @@ func newDirector(where string, s *Settings) (*director, error) {
 		// For each connection anew: it may have been replaced.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(s.Certificate, key)
+			if err != nil {
+				err = fmt.Errorf("read the certificate %s with the key of %s: %w", s.Certificate, key, err)
+			}
 			return &pair, err
 		}
 	}
@@ -154,6 +157,15 @@ func isSuperseded(err error) bool {
 func isDenied(err error) bool {
 	refused, ok := errors.AsType[*refusedError](err)
 	return ok && (refused.status == http.StatusUnauthorized || refused.status == http.StatusForbidden)
+}
+
+// causeOf returns the innermost error's words: those around it may have ports of the
+// moment, and be others each time.
+func causeOf(err error) string {
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return err.Error()
 }
 
 // deregister takes the member away.

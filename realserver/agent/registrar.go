@@ -83,6 +83,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) bool {
 	failures, wait := 0, time.Duration(0)
 	taken, denied := false, false
+	said := ""            // why it failed last
 	var without []leftOut // as it was said last
 	for pause(ctx, wait) {
 		answer, err := d.register(ctx, m.Pool, r.message(m, false))
@@ -94,8 +95,9 @@ func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) boo
 			<-ctx.Done()
 			return false
 		case err != nil:
-			if failures == 0 {
+			if why := causeOf(err); why != said {
 				r.log.Warn("a director does not take the server; it is asked again", "err", err)
+				said = why
 			}
 			wait = jitter(min(retryLeast<<min(failures, 10), retryMost, r.settings.Lease/4))
 			failures++
@@ -108,7 +110,7 @@ func (r *Registrar) keep(ctx context.Context, d *director, m MemberSettings) boo
 				without = answer.LeftOut
 				r.sayLeftOut(d, m, without)
 			}
-			failures, wait = 0, jitter(r.settings.Lease*2/5)
+			failures, wait, said = 0, jitter(r.settings.Lease*2/5), ""
 			taken = true
 		}
 	}
@@ -136,9 +138,9 @@ func (r *Registrar) leave(ctx context.Context, d *director, m MemberSettings) {
 			return
 		}
 		if err != nil {
-			if text := err.Error(); text != said {
+			if why := causeOf(err); why != said {
 				r.log.Warn("a director does not drain the server; it is asked again", "err", err)
-				said = text
+				said = why
 			}
 		} else if drains && answer.Connections != nil && *answer.Connections == 0 {
 			break

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -214,6 +215,54 @@ func TestRegistrarIsSuperseded(t *testing.T) {
 			t.Errorf("log %s", text)
 		}
 	})
+}
+
+// What keeps a server out is said once, and what keeps it out then: who mends the first
+// is to hear of the second.
+func TestRegistrarSaysWhatIsNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		var log strings.Builder
+		r := registrar(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if asked++; asked <= 10 {
+				http.Error(w, `{"code":"not-ready","detail":"shuntd is starting"}`, http.StatusServiceUnavailable)
+				return
+			}
+			http.Error(w, `{"code":"not-its-own","detail":"not of this pool"}`, http.StatusForbidden)
+		}))
+		r.log = slog.New(slog.NewTextHandler(&log, nil))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := r.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"shuntd is starting", "not of this pool"} {
+			if n := strings.Count(log.String(), text); n != 1 {
+				t.Errorf("%q is said %d times:\n%s", text, n, &log)
+			}
+		}
+	})
+}
+
+// The files of a certificate that cannot be used are named.
+func TestDirectorOfUnusableCertificate(t *testing.T) {
+	server := httptest.NewUnstartedServer(&told{})
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	server.StartTLS()
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "agent.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDirector(server.URL, &Settings{Agent: "s1", CA: file, Certificate: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.client.CloseIdleConnections()
+	if _, err := d.register(t.Context(), "web", message{}); err == nil || !strings.Contains(err.Error(), "read the certificate "+file+" with the key of "+file) {
+		t.Errorf("without a key: %v", err)
+	}
 }
 
 // A registration without effect in a service is told once, and again when that changes.
