@@ -66,7 +66,7 @@ func (d *Director) Plan(ctx context.Context, next State) (PlanOf, error) {
 	return PlanOf{
 		Base:  head.Number,
 		Steps: p.steps,
-		Guard: Guard(p.next, head.State, int(d.maxRemoval.Load())),
+		Guard: d.guard(p, head.State),
 	}, nil
 }
 

@@ -135,7 +135,7 @@ func (d *Director) commit(ctx context.Context, head Revision, next State, c chan
 		return Outcome{Revision: head.RevisionInfo}, nil
 	}
 	if c.guard && !c.by.Force {
-		if err := Guard(p.next, head.State, int(d.maxRemoval.Load())); err != nil {
+		if err := d.guard(p, head.State); err != nil {
 			return Outcome{}, err
 		}
 	}

@@ -38,6 +38,43 @@ func (s State) FromPool(service *Service, registered []realserver.Server, featur
 	return taken
 }
 
+// guard is Guard with the servers that agents registered, whom a change of their
+// service's pool removes as well.
+func (d *Director) guard(p draft, current State) *GuardError {
+	offered := indexServices(p.offered)
+	have := func(key ServiceKey) []realserver.Server { return d.last[key].Servers }
+	will := func(key ServiceKey) []realserver.Server {
+		if i, ok := offered[key]; ok {
+			return p.offered.Services[i].Servers
+		}
+		return have(key)
+	}
+	return Guard(p.next.withRegistered(will), current.withRegistered(have), int(d.maxRemoval.Load()))
+}
+
+// withRegistered returns s with those servers of its services that are offered and that
+// are neither configured nor sorry servers.
+func (s State) withRegistered(offered func(ServiceKey) []realserver.Server) State {
+	s.Services = slices.Clone(s.Services)
+	for i := range s.Services {
+		service := &s.Services[i]
+		if service.Health.Pool == "" {
+			continue
+		}
+		own := indexServers(service.Servers)
+		for _, sorry := range service.Health.Sorry {
+			own[service.Key.ServerAddress(sorry.Address)] = sorry
+		}
+		service.Servers = slices.Clip(service.Servers)
+		for _, server := range offered(service.Key) {
+			if _, ok := own[server.Address]; !ok {
+				service.Servers = append(service.Servers, server)
+			}
+		}
+	}
+	return s
+}
+
 // mayHave reports whether a server of the address is configured, or may come by a lease:
 // an order outlives the leases of its server.
 func (s *Service) mayHave(addr netip.AddrPort) bool {

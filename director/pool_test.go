@@ -206,3 +206,47 @@ func TestChangeBesideUnfitRegistered(t *testing.T) {
 		t.Errorf("not put back: %+v", held.Services)
 	}
 }
+
+// ofPool is an Offerer of servers to the services of the pool web.
+type ofPool []realserver.Server
+
+func (o ofPool) Offers(service, _ *director.Service) (offers director.Offers) {
+	if service.Health.Pool == "web" {
+		offers.Extra = o
+	}
+	return offers
+}
+
+func (ofPool) Desired(director.State) {}
+
+// A pool's name that is misspelt would empty its services: that takes force as the
+// removal of as many configured servers does.
+func TestGuardOfRegistered(t *testing.T) {
+	r := newRig(nil, nil).offering(ofPool{{Address: leased, Method: realserver.NAT, Weight: 5}, {Address: netip.MustParseAddrPort("10.0.0.78:80"), Method: realserver.NAT, Weight: 5}})
+	service := pooled()
+	service.Servers = service.Servers[:1]
+	if err := r.Start(t.Context(), director.State{Services: []director.Service{service}}, by); err != nil {
+		t.Fatal(err)
+	}
+	misspelt := service
+	misspelt.Health.Pool = "wbe"
+	next := director.State{Services: []director.Service{misspelt}}
+	want := &director.GuardError{What: "servers", Removed: 2, Have: 3, Limit: 50}
+	_, err := r.Apply(t.Context(), by, next)
+	if refused, ok := errors.AsType[*director.GuardError](err); !ok || *refused != *want {
+		t.Errorf("apply: %v, want %v", err, want)
+	}
+	plan, err := r.Plan(t.Context(), next)
+	if err != nil || plan.Guard == nil || *plan.Guard != *want {
+		t.Errorf("plan: %v, %v", plan.Guard, err)
+	}
+	service.Scheduler = director.SourceHash
+	if _, err := r.Apply(t.Context(), by, director.State{Services: []director.Service{service, dns()}}); err != nil {
+		t.Errorf("of another change: %v", err)
+	}
+	forced := by
+	forced.Force = true
+	if _, err := r.Apply(t.Context(), forced, next); err != nil {
+		t.Errorf("with force: %v", err)
+	}
+}
