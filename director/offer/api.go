@@ -77,6 +77,9 @@ func (k *Keeper) verdict(e *entry) ServiceVerdict {
 			Server: r.server.Address, Origin: r.origin, Up: r.up, Why: r.why, Since: e.ups[r.server.Address].since,
 			Weight: r.weight, Withdrawn: r.withdrawn(h), Suspended: !m.suspended.IsZero(), Held: m.held, Changes: e.ups[r.server.Address].changes, Suspensions: m.suspends, Steps: slices.Clone(r.steps[:]),
 		}
+		if r.up && r.server.Draining {
+			one.Why += drainingText
+		}
 		if m.counted && !h.Passive.IsZero() {
 			counts := m.counts
 			one.Evidence = &counts

@@ -132,7 +132,7 @@ func (r *ruling) settle(m *member, d *decision) {
 	}
 	health.Weight = r.server.Weight
 	if r.server.Draining {
-		health.Why += "; draining: it gets no new connections"
+		health.Why += drainingText
 	}
 	if m.override == nil {
 		health.Weight = m.weight.of(health.Weight)
@@ -152,6 +152,9 @@ func (r *ruling) settle(m *member, d *decision) {
 	}
 	r.weight = load.Weight
 }
+
+// drainingText follows why a server is up that has no new connections all the same.
+const drainingText = "; draining: it gets no new connections"
 
 func (d *decision) quorumText() string {
 	return fmt.Sprintf("the quorum is lost, with a weight of %d of %d", d.weight, d.needed)

@@ -54,7 +54,7 @@ func TestDrainOfLeased(t *testing.T) {
 		}
 		drains("ordered", "10.0.0.7")
 		r.want(t, "its weight stays", "10.0.0.1=4 10.0.0.7=3 10.0.0.8=3")
-		if v := r.verdict(t, addr(7)); !v.Up || v.Steps[2].Why != "not checked; draining: it gets no new connections" {
+		if v := r.verdict(t, addr(7)); !v.Up || v.Steps[2].Why != "not checked; draining: it gets no new connections" || v.Why != v.Steps[2].Why {
 			t.Errorf("verdict %+v", v)
 		}
 		leased[0].Weight = 9

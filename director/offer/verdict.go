@@ -42,7 +42,8 @@ type Verdict struct {
 	Server netip.AddrPort
 	Origin Origin
 	// Up is whether it would get new connections for all that orders and health say;
-	// Why is the step's that decided on it, Since when that was.
+	// Why is the step's that decided on it, Since when that was; Why says as well that a
+	// server that is up drains.
 	Up    bool
 	Why   string
 	Since time.Time
