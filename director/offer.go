@@ -74,6 +74,9 @@ func (o Offers) of(s Service) Service {
 		servers = append(servers, server)
 	}
 	for _, extra := range o.Extra {
+		if len(servers) >= MaxServers {
+			break // data planes have no room for more, and do not ask
+		}
 		if extra = s.Key.normalizeServer(extra); !configured[extra.Address] {
 			servers = append(servers, extra)
 		}

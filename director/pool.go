@@ -19,13 +19,18 @@ func (s *Service) Takes(server realserver.Server, features Features) error {
 }
 
 // FromPool returns those of the servers registered in the service's pool that it takes,
-// as it has them: those with a drain are drained.
+// as it has them: those with a drain are drained. No more than it has room for, beside
+// its sorry servers.
 func (s State) FromPool(service *Service, registered []realserver.Server, features Features) []realserver.Server {
 	if service.Health.Pool == "" {
 		return nil
 	}
 	var taken []realserver.Server
+	room := MaxServers - len(service.Servers) - len(service.Health.Sorry)
 	for _, server := range registered {
+		if len(taken) >= room {
+			break
+		}
 		server = service.Key.normalizeServer(server)
 		if service.Takes(server, features) != nil {
 			continue

@@ -250,3 +250,25 @@ func TestGuardOfRegistered(t *testing.T) {
 		t.Errorf("with force: %v", err)
 	}
 }
+
+// However many register, no data plane is given more servers of a service than it has
+// room for.
+func TestRegisteredFillService(t *testing.T) {
+	var many []realserver.Server
+	for i := range director.MaxServers {
+		many = append(many, realserver.Server{Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 80), Method: realserver.NAT, Weight: 1})
+	}
+	service := pooled().Normalize()
+	service.Health.Sorry = []realserver.Server{{Address: leased, Method: realserver.NAT, Weight: 1}}
+	state := director.State{Services: []director.Service{service}}
+	if got, want := len(state.FromPool(&service, many, plane(t, "xdp"))), director.MaxServers-len(service.Servers)-1; got != want {
+		t.Errorf("%d are taken, want %d", got, want)
+	}
+	r := newRig(nil, nil).offering(ofPool(many))
+	if err := r.Start(t.Context(), state, by); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.held(t).Services[0].Servers); n != director.MaxServers {
+		t.Errorf("the data plane has %d servers, want %d", n, director.MaxServers)
+	}
+}
