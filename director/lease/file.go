@@ -60,13 +60,10 @@ func (r *Registry) load() {
 	for _, e := range img.Members {
 		have := newRecord()
 		have.Member, have.in, have.left, have.boots = e.Member, e.In, e.Left, e.Boots
-		// The clock may have been set since: no lease is longer than its lifetime.
-		least, most := now.Add(min(e.Lifetime, grace)), now.Add(e.Lifetime)
-		if have.Until.Before(least) {
-			have.Until = least
-		} else if have.Until.After(most) {
-			have.Until = most
-		}
+		// The clock may have been set since: no lease is longer than its lifetime. If it is
+		// set from now on, that is nothing to leases.
+		left := min(max(have.Until.Sub(now), grace), e.Lifetime)
+		have.Until = now.Add(left)
 		r.records[id{e.Pool, e.Agent}] = have
 	}
 }

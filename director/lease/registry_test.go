@@ -331,6 +331,11 @@ func TestRestart(t *testing.T) {
 	if after = r.Members("web"); after[1].Until.After(r.now.Add(10 * time.Minute)) {
 		t.Errorf("a lease of %s until %s, at %s", after[1].Lifetime, after[1].Until, r.now)
 	}
+	r.now = time.Now()
+	r.restart()
+	if until := r.Members("web")[1].Until.String(); !strings.Contains(until, " m=+") {
+		t.Errorf("until %s: want it by the monotonic clock, too, which nobody sets", until)
+	}
 }
 
 // A file that cannot be used is set aside with what is wrong with it.
