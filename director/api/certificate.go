@@ -28,7 +28,7 @@ func certificateCaller(chain []*x509.Certificate, ca *x509.CertPool, now time.Ti
 		Roots: ca, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
-		return caller{}, unauthorized(fmt.Sprintf("%s: %s", who, explainCertificate(own, err)), "show one that the daemon's client CA has signed")
+		return caller{}, unauthorized(fmt.Sprintf("%s: %s", who, explainCertificate(own, err)), "show one that the daemon's client CA has signed and whose time is not over")
 	}
 	role, err := roleOf(own.Subject.OrganizationalUnit)
 	if err != nil {
