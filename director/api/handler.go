@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,7 +127,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return
 	}
-	h.opts.Log.Info("request answered", "method", r.Method, "path", r.URL.Path, "who", who,
+	level := slog.LevelInfo
+	if r.Method == http.MethodPut && strings.HasPrefix(r.URL.Path, "/v1/pools/") && answer.status == http.StatusOK {
+		level = slog.LevelDebug // each agent's, every few seconds: of what is new there are events
+	}
+	h.opts.Log.Log(r.Context(), level, "request answered", "method", r.Method, "path", r.URL.Path, "who", who,
 		"status", answer.status, "took", time.Since(start))
 }
 

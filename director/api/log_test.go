@@ -12,6 +12,7 @@ import (
 	"github.com/shunt-lb/shunt/director/api"
 	"github.com/shunt-lb/shunt/director/directortest"
 	"github.com/shunt-lb/shunt/director/event"
+	"github.com/shunt-lb/shunt/director/lease"
 )
 
 // newLogged returns a handler whose log, with its events, is in the buffer.
@@ -27,6 +28,28 @@ func newLogged(t *testing.T) (*api.Handler, *directortest.Fake, *bytes.Buffer) {
 	}
 	text.Reset()
 	return api.NewHandler(d, api.Options{Log: log, Events: events}), fake, &text
+}
+
+// TestRenewalsAreNotLogged: agents' messages that tell nothing new; those that are
+// refused are.
+func TestRenewalsAreNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	d := newDirector(t, directortest.NewFake(director.State{}))
+	if _, err := d.EditService(t.Context(), director.Request{}, webKey, func(s *director.Service) error { s.Health.Pool = "web"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	leases := lease.Open(lease.Options{Log: slog.New(slog.DiscardHandler)})
+	h := api.NewHandler(d, api.Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Leases: leases})
+	for _, test := range []struct {
+		body   string
+		status int
+		logged bool
+	}{{registers(1, ""), 200, false}, {registers(2, ""), 200, false}, {registers(2, ""), 409, true}} {
+		log.Reset()
+		if w := ask(h, "PUT", "/v1/pools/web/members/s1", test.body); w.Code != test.status || log.Len() > 0 != test.logged {
+			t.Errorf("%s: %d %s, logged %q", test.body, w.Code, w.Body, &log)
+		}
+	}
 }
 
 // TestRefusedCallersDoNotFillTheLog: whoever can reach the port can send
